@@ -1,0 +1,1 @@
+"""Latency and accuracy: live, from a bag, in simulation."""

@@ -1,0 +1,55 @@
+"""Entry point of `pruned-perception`: a table of subcommands, imported only when used."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from pruned_perception import __version__
+from pruned_perception.errors import UserError
+
+# name → one line of help. Each name is a module here (`-` becomes `_`) with the functions
+# `add_arguments(parser)` and `run(args) -> int`; nothing is imported before it is asked for, so
+# that the robot's commands never load the off-line stage's libraries.
+SUBCOMMANDS: dict[str, str] = {}
+
+
+def build_parser(name: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser; only subcommand `name`, if given, is imported and has its arguments."""
+    parser = argparse.ArgumentParser(
+        prog='pruned-perception',
+        description='Prune object detectors with guarantees and run them on ROS 2 robots.',
+    )
+    parser.add_argument('--version', action='version', version=f'%(prog)s {__version__}')
+    subparsers = parser.add_subparsers(dest='command', metavar='COMMAND', required=True)
+    for command, text in SUBCOMMANDS.items():
+        subparser = subparsers.add_parser(command, help=text, description=text)
+        if command == name:
+            module = importlib.import_module(f'{__package__}.{command.replace("-", "_")}')
+            module.add_arguments(subparser)
+            subparser.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand; 0 on success, 1 on an error of the user's input, 130 on Ctrl-C."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    name = next((word for word in argv if not word.startswith('-')), None)
+    try:
+        args = build_parser(name).parse_args(argv)
+        return int(args.run(args) or 0)
+    except UserError as error:
+        print(f'pruned-perception: error: {error}', file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # the reader of our output (head, less) went away: nothing to report
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == '__main__':
+    sys.exit(main())

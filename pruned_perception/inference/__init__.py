@@ -1,0 +1,1 @@
+"""From images to detections: engine, preprocessing, decoding, latency. No torch, no ROS."""

@@ -1,0 +1,1 @@
+"""Decoders: one file per kind of network output, and their registry."""

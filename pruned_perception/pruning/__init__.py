@@ -1,0 +1,1 @@
+"""Scores, allocation, surgery: from a network to a smaller one. Needs torch."""

@@ -1,0 +1,1 @@
+"""One description of a scene, rendered by MuJoCo; robot kinematics; data sets."""

@@ -1,0 +1,1 @@
+"""Detector, data sets, losses, training, accuracy, export. Needs torch."""

@@ -1,0 +1,62 @@
+"""One package that builds under colcon (ament_python) and installs with pip."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+NAME = 'pruned_perception'
+SHARE = Path('share') / NAME
+
+
+def installed_tree(*folders: str) -> list[tuple[str, list[str]]]:
+    """Return the data_files entries that put each folder, as it is, below share/NAME."""
+    entries: dict[str, list[str]] = {}
+    for folder in folders:
+        for path in sorted(Path(folder).rglob('*')):
+            if path.is_file() and '__pycache__' not in path.parts:
+                entries.setdefault(str(SHARE / path.parent), []).append(str(path))
+    return sorted(entries.items())
+
+
+setup(
+    name=NAME,
+    version='0.1.0',
+    packages=find_packages(include=[NAME, f'{NAME}.*']),
+    package_data={NAME: ['py.typed', '**/*.json', '**/*.html', '**/*.yaml']},
+    data_files=[
+        ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
+        (str(SHARE), ['package.xml']),
+        *installed_tree('launch', 'config', 'models', 'worlds'),
+    ],
+    install_requires=[
+        'setuptools',
+        'jsonschema>=4',
+        'numpy>=1.24',
+        'onnxruntime>=1.17',
+        'opencv-python-headless>=4.6',
+        'psutil>=5.9',
+        'PyYAML>=6',
+        'rich>=12',
+    ],
+    extras_require={
+        # Recording, replay, COCO metrics and plots: what benchmarks need beside the robot's part.
+        'bench': ['matplotlib>=3.5', 'pycocotools>=2.0.7', 'rosbags>=0.10'],
+        'sim': ['mujoco>=3.3,<5'],
+        'train': ['onnx>=1.16', 'onnxscript', 'torch>=2.4', 'torch-pruning>=1.6.1,<2'],
+        'test': ['hypothesis', 'import-linter', 'mypy', 'pytest<8.4', 'ruff', 'types-PyYAML'],
+    },
+    zip_safe=True,
+    python_requires='>=3.10',
+    maintainer='pruned_perception maintainers',
+    maintainer_email='maintainers@pruned-perception.example',
+    description='Object detection on the robot itself, by neural networks pruned with guarantees.',
+    license='Apache-2.0',
+    entry_points={
+        'console_scripts': [
+            'pruned-perception = pruned_perception.cli.main:main',
+            'perception_node = pruned_perception.nodes.perception_node:main',
+            'echo_node = pruned_perception.nodes.echo_node:main',
+            'simulated_robot = pruned_perception.nodes.simulated_robot:main',
+        ],
+    },
+)
