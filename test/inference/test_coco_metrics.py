@@ -1,0 +1,184 @@
+"""coco_metrics agrees with pycocotools, and says what pycocotools does not."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from pruned_perception.inference.coco_metrics import Boxes, coco_metrics
+
+pytest.importorskip('pycocotools')
+
+LABELS = ('person', 'box', 'cone')
+
+
+@dataclass(frozen=True)
+class Found:
+    boxes: np.ndarray
+    scores: np.ndarray
+    class_ids: np.ndarray
+
+
+def random_case(seed: int, images: int = 30) -> tuple[list[Boxes], list[Found]]:
+    """Ground truth, and detections that miss some boxes, move others and invent a few."""
+    rng = np.random.default_rng(seed)
+    truths, found = [], []
+    for _ in range(images):
+        count = rng.integers(0, 6)
+        corner = rng.uniform(0, 400, (count, 2))
+        boxes = np.hstack([corner, corner + rng.uniform(8, 150, (count, 2))]).astype(np.float32)
+        ids = rng.integers(0, len(LABELS), count)
+        truths.append(Boxes(boxes, ids))
+        kept = rng.random(count) < 0.8
+        moved = boxes[kept] + rng.normal(0, 4, (kept.sum(), 4)).astype(np.float32)
+        moved[:, 2:] = np.maximum(moved[:, 2:], moved[:, :2] + 1)
+        extra = rng.integers(0, 3)
+        at = rng.uniform(0, 400, (extra, 2))
+        invented = np.hstack([at, at + rng.uniform(8, 150, (extra, 2))]).astype(np.float32)
+        boxes = np.vstack([moved, invented])
+        ids = np.concatenate([ids[kept], rng.integers(0, len(LABELS), extra)])
+        found.append(Found(boxes, rng.random(len(boxes)).astype(np.float32), ids))
+    return truths, found
+
+
+def by_pycocotools(truths: list[Boxes], found: list[Found]) -> tuple[float, float]:
+    """AP50 and AP50:95 the way pycocotools' own example computes them."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    annotations, results = [], []
+    for image, (truth, each) in enumerate(zip(truths, found, strict=True)):
+        for (x, y, right, bottom), k in zip(truth.boxes.tolist(), truth.class_ids, strict=True):
+            bbox = [x, y, right - x, bottom - y]
+            annotations.append(
+                {'id': len(annotations) + 1, 'image_id': image, 'category_id': int(k)}
+                | {'bbox': bbox, 'area': bbox[2] * bbox[3], 'iscrowd': 0}
+            )
+        for (x, y, right, bottom), s, k in zip(
+            each.boxes.tolist(), each.scores, each.class_ids, strict=True
+        ):
+            results.append(
+                {'image_id': image, 'category_id': int(k), 'score': float(s)}
+                | {'bbox': [x, y, right - x, bottom - y]}
+            )
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO()
+        coco.dataset = {
+            'info': {},
+            'images': [{'id': image} for image in range(len(truths))],
+            'categories': [{'id': k} for k in range(len(LABELS))],
+            'annotations': annotations,
+        }
+        coco.createIndex()
+        evaluation = COCOeval(coco, coco.loadRes(results), 'bbox')
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return float(evaluation.stats[1]), float(evaluation.stats[0])
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_ap_equals_pycocotools(seed: int) -> None:
+    truths, found = random_case(seed)
+    metrics = coco_metrics(truths, found, LABELS)
+    ap50, ap = by_pycocotools(truths, found)
+    assert metrics.ap50 == pytest.approx(ap50, abs=1e-12)
+    assert metrics.ap50_95 == pytest.approx(ap, abs=1e-12)
+    assert 0 < metrics.ap50_95 < metrics.ap50 < 1
+
+
+def test_weights_repeat_images() -> None:
+    """An image of weight 2 counts as the image given twice: the bootstrap's arithmetic."""
+    from pruned_perception.inference.coco_metrics import _match
+
+    truths, found = random_case(7, images=12)
+    once = _match(truths, found, LABELS)
+    twice = _match(truths + truths[:6], found + found[:6], LABELS)
+    weights = np.array([2.0] * 6 + [1.0] * 6)
+    for k in range(len(LABELS)):
+        weighted = once['all', k].average_precision(weights)
+        repeated = twice['all', k].average_precision(np.ones(18))
+        np.testing.assert_allclose(weighted, repeated, atol=1e-12)
+
+
+def test_perfect_and_absent_detections() -> None:
+    truths, _ = random_case(3)
+    perfect = [Found(t.boxes, np.full(len(t.boxes), 0.9), t.class_ids) for t in truths]
+    metrics = coco_metrics(truths, perfect, LABELS, resamples=20)
+    assert metrics.ap50 == pytest.approx(1)
+    assert metrics.overall.recall == metrics.overall.precision == 1
+    assert metrics.ap50_interval == pytest.approx((1, 1))
+    nothing = [Found(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int)) for _ in truths]
+    metrics = coco_metrics(truths, nothing, LABELS)
+    assert metrics.ap50 == 0
+    assert metrics.overall.recall == 0
+    assert math.isnan(metrics.overall.precision)
+
+
+def test_recall_and_precision_at_the_operating_threshold() -> None:
+    truth = [Boxes(np.array([[0, 0, 40, 40], [100, 100, 160, 160.0]]), np.array([0, 0]))]
+    boxes = np.array([[0, 0, 40, 40], [100, 100, 160, 160], [300, 300, 340, 340.0]])
+    found = [Found(boxes, np.array([0.9, 0.3, 0.8]), np.array([0, 0, 0]))]
+    at_high = coco_metrics(truth, found, LABELS, score_threshold=0.5).overall
+    assert (at_high.recall, at_high.precision) == (0.5, 0.5)
+    at_low = coco_metrics(truth, found, LABELS, score_threshold=0.2).overall
+    assert (at_low.recall, at_low.precision) == pytest.approx((1, 2 / 3))
+    assert at_low.ap50 == at_high.ap50
+
+
+def test_sizes_go_by_the_longer_side() -> None:
+    tall = [0, 0, 10, 48.0]  # area far below 48², yet not small
+    small = [100, 100, 147.9, 120.0]
+    truth = [Boxes(np.array([tall, small]), np.array([0, 0]))]
+    found = [Found(np.array([tall]), np.array([0.9]), np.array([0]))]
+    metrics = coco_metrics(truth, found, LABELS)
+    assert (metrics.small.boxes, metrics.large.boxes) == (1, 1)
+    assert (metrics.small.recall, metrics.large.recall) == (0, 1)
+    assert metrics.size_histogram['32–48'] == 1
+    assert metrics.size_histogram['48–64'] == 1
+    assert sum(metrics.size_histogram.values()) == 2
+
+
+def test_intervals_draw_whole_groups() -> None:
+    """Frames repeated within a group add no certainty; as images of their own they would."""
+    truths, found = random_case(11, images=12)
+    groups = [g for g in range(12) for _ in range(8)]
+    many_truths = [t for t in truths for _ in range(8)]
+    many_found = [f for f in found for _ in range(8)]
+    by_group = coco_metrics(many_truths, many_found, LABELS, groups=groups, resamples=200)
+    by_image = coco_metrics(many_truths, many_found, LABELS, resamples=200)
+    assert (by_group.groups, by_image.groups) == (12, 96)
+    assert by_group.ap50_interval is not None
+    assert by_image.ap50_interval is not None
+    low, high = by_group.ap50_interval
+    assert low <= by_group.ap50 <= high
+    assert high - low > 1.5 * (by_image.ap50_interval[1] - by_image.ap50_interval[0])
+
+
+def test_classes_without_boxes_are_left_out_and_json_has_no_nan() -> None:
+    truth = [Boxes(np.array([[0, 0, 60, 60.0]]), np.array([1]))]
+    found = [Found(np.array([[0, 0, 60, 60.0]]), np.array([0.9]), np.array([1]))]
+    metrics = coco_metrics(truth, found, LABELS)
+    assert metrics.ap50 == pytest.approx(1)
+    assert math.isnan(metrics.per_class['person'].ap50)
+    text = json.dumps(metrics.to_json(), allow_nan=False)
+    assert json.loads(text)['per_class']['person']['ap50'] is None
+    assert 'cone' in metrics.to_text()
+
+
+def test_empty_set_and_mismatch() -> None:
+    empty = coco_metrics([], [], LABELS, resamples=5)
+    assert empty.images == 0
+    assert math.isnan(empty.ap50)
+    truths, found = random_case(0)
+    with pytest.raises(ValueError, match='30 images but 29'):
+        coco_metrics(truths, found[:-1], LABELS)
+    bad = [Boxes(np.array([[0, 0, 5, 5.0]]), np.array([3]))]
+    with pytest.raises(ValueError, match='class id 3'):
+        coco_metrics(bad, [Found(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int))], LABELS)
