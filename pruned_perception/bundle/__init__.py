@@ -1,1 +1,43 @@
-"""The model bundle: manifest schema, integrity checks and families. No torch, no ROS."""
+"""The model bundle, the one thing that the off-line stage and the robot share.
+
+A bundle is a folder `model.onnx` + `manifest.json`; a family is a folder of bundles with one
+parent and one label set. Loading verifies schema and hash before anything else sees a byte.
+"""
+
+from pruned_perception.bundle.bundle import (
+    MANIFEST,
+    Bundle,
+    Family,
+    is_family,
+    load_bundle,
+    load_family,
+    load_member,
+    write_bundle,
+)
+from pruned_perception.bundle.manifest import (
+    SCHEMA_VERSION,
+    BundleError,
+    Cost,
+    InputSpec,
+    OutputSpec,
+    Thresholds,
+)
+from pruned_perception.bundle.resolve import resolve_model
+
+__all__ = [
+    'MANIFEST',
+    'SCHEMA_VERSION',
+    'Bundle',
+    'BundleError',
+    'Cost',
+    'Family',
+    'InputSpec',
+    'OutputSpec',
+    'Thresholds',
+    'is_family',
+    'load_bundle',
+    'load_family',
+    'load_member',
+    'resolve_model',
+    'write_bundle',
+]

@@ -1,1 +1,61 @@
-"""Decoders: one file per kind of network output, and their registry."""
+"""Decoders: what the outputs of a kind of detector mean.
+
+A decoder is a module here with `check` and `decode` and a line in `MODULES`; it is imported when
+a bundle names it. All return boxes in pixels of the network's input; letterbox, clipping and
+non-maximum suppression are the detector's, the same for all.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, cast
+
+from numpy.typing import NDArray
+
+from pruned_perception.inference.detections import Candidates
+from pruned_perception.inference.errors import InferenceError
+
+MODULES: dict[str, str] = {
+    'anchor_free': 'anchor_free',
+}
+
+
+class Decoder(Protocol):
+    """What a decoder module offers."""
+
+    @staticmethod
+    def check(
+        shapes: Sequence[tuple[int, ...]],
+        parameters: Mapping[str, Any],
+        input_size: tuple[int, int],
+        classes: int,
+    ) -> None:
+        """Raise ValueError where outputs of these shapes cannot be decoded to `classes` classes.
+
+        `shapes` are those of a run, in the manifest's order; `input_size` is (height, width).
+        """
+
+    @staticmethod
+    def decode(
+        outputs: Sequence[NDArray[Any]],
+        parameters: Mapping[str, Any],
+        input_size: tuple[int, int],
+        score_threshold: float,
+    ) -> Candidates:
+        """Return the boxes whose score is at least `score_threshold`, in input pixels."""
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of all decoders."""
+    return tuple(MODULES)
+
+
+def get(name: str) -> Decoder:
+    """Return the decoder of that name; raises InferenceError with the names that there are."""
+    if name not in MODULES:
+        raise InferenceError(
+            f'unknown decoder {name!r}; this installation has {", ".join(MODULES)} '
+            '(update pruned_perception if the bundle is newer)'
+        )
+    return cast(Decoder, importlib.import_module(f'{__name__}.{MODULES[name]}'))

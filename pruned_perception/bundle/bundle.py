@@ -1,0 +1,284 @@
+"""Bundles and families on disk: loading, verification, writing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pruned_perception.bundle.manifest import (
+    BundleError,
+    Cost,
+    InputSpec,
+    OutputSpec,
+    Thresholds,
+    input_spec,
+    output_spec,
+    validate,
+)
+
+MANIFEST = 'manifest.json'
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle; `onnx_bytes` are the very bytes whose hash was checked."""
+
+    path: Path
+    name: str
+    onnx_path: Path
+    onnx_bytes: bytes = field(repr=False)
+    manifest: Mapping[str, Any] = field(repr=False)
+    input: InputSpec
+    output: OutputSpec
+    labels: tuple[str, ...]
+    thresholds: Thresholds
+    cost: Cost
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the ONNX file, lower-case hexadecimal."""
+        return self.manifest['onnx']['sha256']
+
+    @property
+    def manifest_path(self) -> Path:
+        """The manifest's file."""
+        return self.path / MANIFEST
+
+
+@dataclass(frozen=True)
+class Family:
+    """Bundles of one parent and one label set, ordered by MACs, largest (dense) first."""
+
+    path: Path
+    members: tuple[Bundle, ...]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The label set that all members share."""
+        return self.members[0].labels
+
+    def member(self, name: str = '') -> Bundle:
+        """Return the member of that name; '' is the dense one.
+
+        Raises BundleError, with the names that there are.
+        """
+        if not name:
+            return self.members[0]
+        for bundle in self.members:
+            if bundle.name == name:
+                return bundle
+        names = ', '.join(bundle.name for bundle in self.members)
+        raise BundleError(f'{self.path}: no member {name!r} in this family; it has {names}')
+
+
+def load_bundle(path: str | os.PathLike[str]) -> Bundle:
+    """Read and verify the bundle in the folder `path`.
+
+    Raises
+    ------
+    BundleError
+        File missing or unreadable, manifest against the schema, or a model whose size or hash is
+        not the manifest's; names the file, the field and the way out.
+
+    """
+    folder = Path(path).expanduser()
+    _refuse_what_is_no_bundle(folder)
+    manifest_path = folder / MANIFEST
+    manifest = validate(_read_json(manifest_path), manifest_path)
+
+    onnx_path = folder / manifest['onnx']['file']
+    if not onnx_path.is_file():
+        raise BundleError(
+            f'{onnx_path}: no such file, though {manifest_path} names it in onnx.file; '
+            'fetch the bundle again'
+        )
+    onnx_bytes = _read(onnx_path)
+    size = manifest['onnx']['bytes']
+    if len(onnx_bytes) != size:
+        what = 'truncated' if len(onnx_bytes) < size else 'altered'
+        raise BundleError(
+            f'{onnx_path}: {what}: {len(onnx_bytes)} bytes, but {manifest_path} says {size} in '
+            'onnx.bytes; fetch the bundle again'
+        )
+    digest = hashlib.sha256(onnx_bytes).hexdigest()
+    if digest != manifest['onnx']['sha256']:
+        raise BundleError(
+            f'{onnx_path}: altered: its SHA-256 is {digest}, but {manifest_path} says '
+            f'{manifest["onnx"]["sha256"]} in onnx.sha256; fetch the bundle again'
+        )
+    return Bundle(
+        path=folder,
+        name=manifest['name'],
+        onnx_path=onnx_path,
+        onnx_bytes=onnx_bytes,
+        manifest=manifest,
+        input=input_spec(manifest),
+        output=output_spec(manifest),
+        labels=tuple(manifest['labels']),
+        thresholds=Thresholds(**manifest['thresholds']),
+        cost=Cost(**manifest['cost']),
+    )
+
+
+def is_family(path: str | os.PathLike[str]) -> bool:
+    """Tell whether `path` is a folder of bundles (and not a bundle itself)."""
+    folder = Path(path).expanduser()
+    return folder.is_dir() and not (folder / MANIFEST).exists() and bool(_member_folders(folder))
+
+
+def load_family(path: str | os.PathLike[str]) -> Family:
+    """Read and verify all bundles in the sub-folders of `path`.
+
+    Raises
+    ------
+    BundleError
+        As `load_bundle`; or other labels, two dense members or none, a parent that is not the
+        dense member, two members of one name.
+
+    """
+    folder = Path(path).expanduser()
+    if not is_family(folder):
+        raise BundleError(
+            f'{folder}: not a family: a folder whose sub-folders hold a {MANIFEST} each'
+        )
+    members = sorted(
+        (load_bundle(member) for member in _member_folders(folder)),
+        key=lambda bundle: (-bundle.cost.macs, bundle.name),
+    )
+    dense = [bundle for bundle in members if bundle.manifest['parent'] is None]
+    if len(dense) != 1:
+        names = ', '.join(bundle.name for bundle in dense) or 'none'
+        raise BundleError(
+            f'{folder}: exactly one member of a family has no parent (field parent: null); '
+            f'here: {names}'
+        )
+    for bundle in members:
+        _check_member(bundle, dense[0])
+        if sum(other.name == bundle.name for other in members) > 1:
+            raise BundleError(
+                f'{bundle.manifest_path}: field name: {bundle.name!r} is there twice in {folder}'
+            )
+    if members[0] is not dense[0]:
+        raise BundleError(
+            f'{members[0].manifest_path}: field cost.macs: {members[0].cost.macs} is more than '
+            f'the {dense[0].cost.macs} of its parent {dense[0].name}'
+        )
+    return Family(folder, tuple(members))
+
+
+def load_member(path: str | os.PathLike[str], member: str = '') -> Bundle:
+    """Read a bundle, or one member ('' is the dense one) of a family.
+
+    Raises BundleError as `load_bundle` and `load_family`; also where `member` is not the bundle.
+    """
+    if is_family(path):
+        return load_family(path).member(member)
+    bundle = load_bundle(path)
+    if member and member != bundle.name:
+        raise BundleError(
+            f'{bundle.path}: no member {member!r}: this is the single bundle {bundle.name!r}'
+        )
+    return bundle
+
+
+def write_bundle(
+    folder: str | os.PathLike[str], onnx_bytes: bytes, manifest: Mapping[str, Any]
+) -> Bundle:
+    """Write `onnx_bytes` and `manifest` to `folder`, and return the bundle as loaded from there.
+
+    The section `onnx` (file, sha256, bytes) is filled in; an existing bundle is replaced. The
+    manifest is validated before anything is written. Raises BundleError.
+    """
+    folder = Path(folder).expanduser()
+    manifest_path = folder / MANIFEST
+    complete = {
+        **manifest,
+        'onnx': {
+            'file': 'model.onnx',
+            'sha256': hashlib.sha256(onnx_bytes).hexdigest(),
+            'bytes': len(onnx_bytes),
+        },
+    }
+    validate(json.loads(json.dumps(complete)), manifest_path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _replace(folder / 'model.onnx', onnx_bytes)
+        text = json.dumps(complete, indent=2, ensure_ascii=False, allow_nan=False) + '\n'
+        _replace(manifest_path, text.encode('utf-8'))
+    except OSError as error:
+        raise BundleError(f'{folder}: cannot be written: {error.strerror}') from error
+    return load_bundle(folder)
+
+
+def _check_member(bundle: Bundle, dense: Bundle) -> None:
+    if bundle.labels != dense.labels:
+        raise BundleError(
+            f'{bundle.manifest_path}: field labels: not those of {dense.name}, the dense member '
+            'of the family'
+        )
+    parent = bundle.manifest['parent']
+    if parent is not None and parent['sha256'] != dense.sha256:
+        raise BundleError(
+            f'{bundle.manifest_path}: field parent.sha256: {parent["sha256"]} is not the model of '
+            f'{dense.name}, the dense member ({dense.sha256})'
+        )
+
+
+def _member_folders(folder: Path) -> list[Path]:
+    return sorted(manifest.parent for manifest in folder.glob(f'*/{MANIFEST}'))
+
+
+def _refuse_what_is_no_bundle(folder: Path) -> None:
+    if not folder.exists():
+        raise BundleError(f'{folder}: no such bundle: the folder does not exist')
+    if folder.is_file():
+        bundle_folder = folder.parent
+        if (bundle_folder / MANIFEST).is_file():
+            raise BundleError(f'{folder}: give the bundle, the folder {bundle_folder}')
+        if folder.suffix == '.onnx':
+            raise BundleError(_no_manifest(folder))
+        raise BundleError(f'{folder}: not a bundle: a folder with {MANIFEST} and an ONNX file')
+    if (folder / MANIFEST).is_file():
+        return
+    if is_family(folder):
+        names = ', '.join(member.name for member in _member_folders(folder))
+        raise BundleError(f'{folder}: a family, not a bundle; choose a member: {names}')
+    for onnx_path in sorted(folder.glob('*.onnx')):
+        raise BundleError(_no_manifest(onnx_path))
+    raise BundleError(f'{folder}: not a bundle: there is no {MANIFEST} in it')
+
+
+def _no_manifest(onnx_path: Path) -> str:
+    return (
+        f'{onnx_path}: an ONNX model without {MANIFEST}, which says what its input and outputs '
+        f'mean; make a bundle of it with `pruned-perception bundle create {onnx_path} …`'
+    )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BundleError(f'{path}: cannot be read: {error.strerror}') from error
+
+
+def _read_json(path: Path) -> object:
+    try:
+        return json.loads(_read(path).decode('utf-8'))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise BundleError(f'{path}: not JSON: {error}') from error
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write so that a reader, or a write that is cut short, never leaves half a file."""
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,153 @@
+"""The manifest of a bundle: its JSON Schema, and the contract sections as data classes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from pruned_perception.errors import UserError
+
+SCHEMA_VERSION = 1
+
+
+class BundleError(UserError):
+    """A bundle or family that must not be used; the text names the file and the field."""
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What the network takes: one image, resized to `height` × `width` pixels.
+
+    The robot feeds (x − mean) / std per channel, x in 0 … 255, in the order of `color`.
+    """
+
+    name: str
+    shape: tuple[int, int, int, int]
+    dtype: Literal['uint8', 'float32']
+    layout: Literal['NHWC', 'NCHW']
+    color: Literal['rgb', 'bgr']
+    resize: Literal['stretch', 'letterbox']
+    align: Literal['center', 'top_left']
+    pad_value: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @property
+    def height(self) -> int:
+        """Height of the network's input image, pixels."""
+        return self.shape[1] if self.layout == 'NHWC' else self.shape[2]
+
+    @property
+    def width(self) -> int:
+        """Width of the network's input image, pixels."""
+        return self.shape[2] if self.layout == 'NHWC' else self.shape[3]
+
+    @property
+    def channels(self) -> int:
+        """Number of colour channels of the network's input image."""
+        return self.shape[3] if self.layout == 'NHWC' else self.shape[1]
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """The network's outputs, in the order in which the decoder takes them."""
+
+    names: tuple[str, ...]
+    decoder: str
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Default thresholds of detection: scores and intersection over union in 0 … 1."""
+
+    score: float
+    iou: float
+    max_detections: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Parameters, and multiply–accumulate operations for one image."""
+
+    parameters: int
+    macs: int
+
+
+@cache
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema of manifest.json (draft 2020-12)."""
+    return json.loads(Path(__file__).with_name('manifest.schema.json').read_text('utf-8'))
+
+
+def validate(manifest: object, file: Path) -> dict[str, Any]:
+    """Return `manifest` if it keeps the schema; `file` is the name that errors give.
+
+    Raises
+    ------
+    BundleError
+        Not an object, of another schema version, or against the schema; names the first field.
+
+    """
+    if not isinstance(manifest, dict):
+        raise BundleError(f'{file}: a manifest is a JSON object, not {type(manifest).__name__}')
+    _check_version(manifest.get('schema_version'), file)
+
+    import jsonschema  # a fifth of a second: only where a manifest is really read
+
+    validator = jsonschema.Draft202012Validator(schema())
+    errors = sorted(validator.iter_errors(manifest), key=lambda error: list(map(str, error.path)))
+    if errors:
+        first = errors[0]
+        field = '.'.join(str(key) for key in first.absolute_path) or 'top level'
+        more = f' (and {len(errors) - 1} more)' if len(errors) > 1 else ''
+        raise BundleError(f'{file}: field {field}: {first.message}{more}')
+
+    spec = input_spec(manifest)
+    if spec.channels != 3:
+        raise BundleError(
+            f'{file}: field input.shape: {list(spec.shape)} has {spec.channels} channels in layout '
+            f'{spec.layout}; 3 are needed (is the layout right?)'
+        )
+    if spec.dtype == 'uint8' and (any(spec.mean) or any(value != 1 for value in spec.std)):
+        raise BundleError(
+            f'{file}: field input.mean: a uint8 input is fed as it is; mean must be [0, 0, 0] and '
+            'std [1, 1, 1] (fold the normalisation into the graph, or use a float32 input)'
+        )
+    labels = manifest['labels']
+    if len(set(labels)) < len(labels):
+        twice = next(label for label in labels if labels.count(label) > 1)
+        raise BundleError(f'{file}: field labels: {twice!r} is there more than once')
+    return manifest
+
+
+def _check_version(version: object, file: Path) -> None:
+    if version == SCHEMA_VERSION and not isinstance(version, bool):
+        return
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise BundleError(
+            f'{file}: field schema_version: {version} is newer than {SCHEMA_VERSION}, the newest '
+            'that this installation reads; update pruned_perception'
+        )
+    raise BundleError(
+        f'{file}: field schema_version: {version!r} is not {SCHEMA_VERSION}; is this the manifest '
+        'of a pruned_perception bundle?'
+    )
+
+
+def input_spec(manifest: Mapping[str, Any]) -> InputSpec:
+    """Return the section `input` of a valid manifest."""
+    section = dict(manifest['input'])
+    for key in ('shape', 'mean', 'std'):
+        section[key] = tuple(section[key])
+    return InputSpec(**section)
+
+
+def output_spec(manifest: Mapping[str, Any]) -> OutputSpec:
+    """Return the section `output` of a valid manifest."""
+    section = manifest['output']
+    return OutputSpec(tuple(section['names']), section['decoder'], section['parameters'])

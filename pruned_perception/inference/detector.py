@@ -1,0 +1,227 @@
+"""The detector: a verified bundle in ONNX Runtime, from image to boxes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from pruned_perception.bundle import Bundle
+from pruned_perception.inference import decoders
+from pruned_perception.inference.detections import Candidates, Detections
+from pruned_perception.inference.errors import InferenceError
+from pruned_perception.inference.nms import class_wise_nms
+from pruned_perception.inference.preprocess import Preprocessor, boxes_to_source
+
+_TYPES = {'uint8': 'tensor(uint8)', 'float32': 'tensor(float)'}
+_ERRORS_ONLY = 3  # of ONNX Runtime's log; it warns about every initializer that is an input too
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What may change while the detector runs; `classes` None means all."""
+
+    score_threshold: float
+    iou_threshold: float
+    max_detections: int
+    classes: frozenset[int] | None = None
+
+
+@dataclass(frozen=True)
+class StageTimes:
+    """Durations of the stages of one detection, nanoseconds of the monotonic clock."""
+
+    preprocess: int
+    inference: int
+    postprocess: int
+
+
+def create_session(
+    model: bytes, *, threads: int = 1, allow_spinning: bool = False, name: str = 'model'
+) -> onnxruntime.InferenceSession:
+    """Return a CPU session of the ONNX `model`.
+
+    Raises InferenceError, which names `name`, where ONNX Runtime does not take it.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = _ERRORS_ONLY
+    # Spinning threads burn whole cores between frames, which the robot's other nodes need.
+    options.add_session_config_entry('session.intra_op.allow_spinning', str(int(allow_spinning)))
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=['CPUExecutionProvider'])
+    except Exception as error:  # ONNX Runtime's exceptions have no common public base
+        raise InferenceError(f'{name}: ONNX Runtime cannot load it: {error}') from error
+
+
+class Detector:
+    """Runs one bundle; not for use by two threads at once.
+
+    Parameters
+    ----------
+    bundle
+        The verified bundle.
+    threads
+        Threads within one run of the network.
+    allow_spinning
+        Let these threads spin while they wait: lower latency on a machine with idle cores.
+
+    Raises
+    ------
+    InferenceError
+        The network's inputs and outputs are not those of the manifest, the decoder is unknown or
+        does not fit, or ONNX Runtime does not load the model.
+
+    """
+
+    def __init__(self, bundle: Bundle, *, threads: int = 1, allow_spinning: bool = False) -> None:
+        self.bundle = bundle
+        self.settings = Settings(
+            bundle.thresholds.score, bundle.thresholds.iou, bundle.thresholds.max_detections
+        )
+        try:
+            self._decoder = decoders.get(bundle.output.decoder)
+        except InferenceError as error:
+            raise InferenceError(f'{bundle.manifest_path}: field output.decoder: {error}') from None
+        self._parameters = bundle.output.parameters
+        self._input_size = (bundle.input.height, bundle.input.width)
+        self._output_names = list(bundle.output.names)
+        self._preprocess = Preprocessor(bundle.input)
+        self._session = create_session(
+            bundle.onnx_bytes,
+            threads=threads,
+            allow_spinning=allow_spinning,
+            name=str(bundle.onnx_path),
+        )
+        self._check_input()
+        self._check_outputs()
+
+    def warm_up(self, runs: int = 3) -> None:
+        """Run `runs` detections on a grey image, so that no allocation falls on the first frame."""
+        grey = np.full((*self._input_size, 3), 114, np.uint8)
+        for _ in range(runs):
+            self.detect(grey)
+
+    def detect(
+        self, image: NDArray[np.uint8], order: str = 'bgr', settings: Settings | None = None
+    ) -> tuple[Detections, StageTimes]:
+        """Detect objects in one image.
+
+        Parameters
+        ----------
+        image
+            uint8 (H, W, 3) with `order` 'rgb' or 'bgr', or (H, W) with 'gray'.
+        order
+            The order of the image's channels.
+        settings
+            Thresholds for this call; `self.settings` by default.
+
+        Raises
+        ------
+        ImageError
+            The image's shape, type or size cannot be used.
+        InferenceError
+            The run failed, or an output is not finite.
+
+        """
+        settings = self.settings if settings is None else settings
+        start = time.monotonic_ns()
+        tensor, placement = self._preprocess(image, order)
+        preprocessed = time.monotonic_ns()
+        outputs = self._run(tensor)
+        inferred = time.monotonic_ns()
+        self._check_finite(outputs)
+        candidates = self._decoder.decode(
+            outputs, self._parameters, self._input_size, settings.score_threshold
+        )
+        if settings.classes is not None:
+            candidates = _only(candidates, settings.classes)
+        keep = class_wise_nms(*candidates, settings.iou_threshold, settings.max_detections)
+        height, width = image.shape[:2]
+        detections = Detections(
+            boxes_to_source(candidates.boxes[keep], placement, height, width),
+            candidates.scores[keep],
+            candidates.class_ids[keep],
+        )
+        end = time.monotonic_ns()
+        return detections, StageTimes(preprocessed - start, inferred - preprocessed, end - inferred)
+
+    def _run(self, tensor: NDArray[Any]) -> list[NDArray[Any]]:
+        try:
+            return self._session.run(self._output_names, {self.bundle.input.name: tensor})
+        except Exception as error:  # ONNX Runtime's exceptions have no common public base
+            raise InferenceError(f'{self.bundle.onnx_path}: the run failed: {error}') from error
+
+    def _check_finite(self, outputs: Sequence[NDArray[Any]]) -> None:
+        for name, output in zip(self._output_names, outputs, strict=True):
+            # The extremes carry every NaN and infinity, in two fast passes without a copy.
+            if output.size and not (math.isfinite(output.min()) and math.isfinite(output.max())):
+                raise InferenceError(
+                    f'{self.bundle.onnx_path}: output {name!r} holds NaN or infinity; the model '
+                    'is damaged or the input normalisation of its manifest is wrong'
+                )
+
+    def _check_input(self) -> None:
+        spec, file = self.bundle.input, self.bundle.manifest_path
+        inputs = {node.name: node for node in self._session.get_inputs()}
+        if list(inputs) != [spec.name]:
+            raise InferenceError(
+                f'{file}: field input.name: {spec.name!r}, but the inputs of '
+                f'{self.bundle.onnx_path.name} are {list(inputs)} (exactly one is needed)'
+            )
+        node = inputs[spec.name]
+        if node.type != _TYPES[spec.dtype]:
+            raise InferenceError(
+                f'{file}: field input.dtype: {spec.dtype!r}, but {spec.name!r} of '
+                f'{self.bundle.onnx_path.name} is {node.type}'
+            )
+        fits = len(node.shape) == len(spec.shape) and all(
+            not isinstance(have, int) or have == want
+            for have, want in zip(node.shape, spec.shape, strict=True)
+        )
+        if not fits:
+            raise InferenceError(
+                f'{file}: field input.shape: {list(spec.shape)}, but {spec.name!r} of '
+                f'{self.bundle.onnx_path.name} is {node.shape}'
+            )
+
+    def _check_outputs(self) -> None:
+        file = self.bundle.manifest_path
+        have = [node.name for node in self._session.get_outputs()]
+        missing = [name for name in self._output_names if name not in have]
+        if missing:
+            raise InferenceError(
+                f'{file}: field output.names: {missing[0]!r} is no output of '
+                f'{self.bundle.onnx_path.name}; it has {have}'
+            )
+        # One run tells the true shapes, also of a graph whose dimensions are symbolic.
+        spec = self.bundle.input
+        outputs = self._run(np.zeros(spec.shape, spec.dtype))
+        shapes = [output.shape for output in outputs]
+        try:
+            self._decoder.check(shapes, self._parameters, self._input_size, len(self.bundle.labels))
+        except KeyError as error:
+            raise InferenceError(
+                f'{file}: field output.parameters: decoder {self.bundle.output.decoder!r} needs '
+                f'{error}'
+            ) from None
+        except (TypeError, ValueError) as error:
+            raise InferenceError(
+                f'{file}: decoder {self.bundle.output.decoder!r} with {len(self.bundle.labels)} '
+                f'labels does not fit {self.bundle.onnx_path.name}: {error}'
+            ) from None
+
+
+def _only(candidates: Candidates, classes: frozenset[int]) -> Candidates:
+    wanted = np.isin(candidates.class_ids, list(classes))
+    boxes, scores, class_ids = candidates
+    return Candidates(boxes[wanted], scores[wanted], class_ids[wanted])

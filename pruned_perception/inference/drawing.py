@@ -1,0 +1,55 @@
+"""Detections drawn on images: for `detect --annotate`, the node's annotated topic, the report."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pruned_perception.inference.detections import Detections
+
+_GOLDEN_RATIO = 0.618034
+
+
+def class_color(class_id: int) -> tuple[int, int, int]:
+    """Return a colour (r, g, b) in 0 … 255, the same for a class wherever it is drawn."""
+    hue = (class_id * _GOLDEN_RATIO) % 1
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.85, 1.0)
+    return int(255 * red), int(255 * green), int(255 * blue)
+
+
+def draw(
+    image: NDArray[np.uint8], detections: Detections, labels: Sequence[str], order: str = 'bgr'
+) -> NDArray[np.uint8]:
+    """Return a copy of `image` with boxes, labels and scores.
+
+    `image` is uint8 (H, W, 3) with `order` 'rgb' or 'bgr', or (H, W) with 'gray'; the copy is
+    always (H, W, 3), in the same order ('bgr' for gray).
+    """
+    canvas = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if order == 'gray' else image.copy()
+    scale = max(canvas.shape[:2]) / 640
+    thickness = max(1, round(2 * scale))
+    font, font_scale = cv2.FONT_HERSHEY_SIMPLEX, max(0.35, 0.5 * scale)
+    font_thickness = max(1, round(scale))
+    for box, score, class_id in zip(
+        detections.boxes, detections.scores, detections.class_ids, strict=True
+    ):
+        color = class_color(int(class_id))
+        if order != 'rgb':
+            color = color[::-1]
+        left, top, right, bottom = (round(float(value)) for value in box)
+        cv2.rectangle(canvas, (left, top), (right, bottom), color, thickness)
+        text = f'{labels[int(class_id)]} {score:.2f}'
+        (width, height), below = cv2.getTextSize(text, font, font_scale, font_thickness)
+        # Above the box, or inside it where the image ends.
+        base = top - below if top - height - 2 * below >= 0 else top + height + below
+        cv2.rectangle(
+            canvas, (left, base - height - below), (left + width, base + below), color, -1
+        )
+        dark = sum(color) > 380
+        ink = (0, 0, 0) if dark else (255, 255, 255)
+        cv2.putText(canvas, text, (left, base), font, font_scale, ink, font_thickness, cv2.LINE_AA)
+    return np.asarray(canvas, np.uint8)

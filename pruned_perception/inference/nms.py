@@ -1,0 +1,64 @@
+"""Greedy class-wise non-maximum suppression."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pruned_perception.inference.detections import Boxes, ClassIds, Scores
+
+# Candidates are taken in blocks of this many, highest scores first: within a block all overlaps
+# are one small matrix, so a frame's usual few dozen candidates cost a handful of numpy calls.
+BLOCK = 128
+
+
+def iou_matrix(a: Boxes, b: Boxes) -> NDArray[np.float32]:
+    """Return the intersection over union of boxes (N, 4) and (M, 4) xyxy as an (N, M) array.
+
+    A box without area overlaps nothing.
+    """
+    left_top = np.maximum(a[:, None, :2], b[None, :, :2])
+    right_bottom = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    size = np.maximum(right_bottom - left_top, 0)
+    intersection = size[..., 0] * size[..., 1]
+    area_a = (a[:, 2] - a[:, 0]) * (a[:, 3] - a[:, 1])
+    area_b = (b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1])
+    union = area_a[:, None] + area_b[None, :] - intersection
+    return intersection / np.maximum(union, np.finfo(np.float32).tiny)
+
+
+def class_wise_nms(
+    boxes: Boxes, scores: Scores, class_ids: ClassIds, iou_threshold: float, max_detections: int
+) -> NDArray[np.intp]:
+    """Return the indices of the boxes to keep, highest score first, at most `max_detections`.
+
+    A box is dropped where a kept one of its own class, with a score at least as high, overlaps it
+    by more than `iou_threshold`. Equal scores: the earlier box comes first.
+    """
+    order = np.argsort(-scores, kind='stable')
+    kept = order[:0]
+    for start in range(0, len(order), BLOCK):
+        block = order[start : start + BLOCK]
+        if len(kept):
+            clash = _clashes(boxes, class_ids, kept, block, iou_threshold)
+            block = block[~clash.any(axis=0)]
+        clash = np.triu(_clashes(boxes, class_ids, block, block, iou_threshold), k=1)
+        alive = np.ones(len(block), bool)
+        for row in np.flatnonzero(clash.any(axis=1)):
+            if alive[row]:
+                alive &= ~clash[row]
+        kept = np.concatenate([kept, block[alive]])
+        if len(kept) >= max_detections:
+            break
+    return kept[:max_detections]
+
+
+def _clashes(
+    boxes: Boxes,
+    class_ids: ClassIds,
+    first: NDArray[np.intp],
+    second: NDArray[np.intp],
+    iou_threshold: float,
+) -> NDArray[np.bool_]:
+    overlap = iou_matrix(boxes[first], boxes[second]) > iou_threshold
+    return overlap & (class_ids[first][:, None] == class_ids[second][None, :])

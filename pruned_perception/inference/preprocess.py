@@ -1,0 +1,155 @@
+"""Image → network input, and boxes back.
+
+The order matters for speed: resize first, then change colours and types on the small image, into
+buffers that are made once.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pruned_perception.bundle import InputSpec
+from pruned_perception.inference.detections import Boxes
+from pruned_perception.inference.errors import ImageError
+
+# OpenCV's resize keeps coordinates in 16 bits.
+MAX_SIDE = 32766
+
+
+class Placement(NamedTuple):
+    """Where the source image lies in the network's input: input = source · scale + offset."""
+
+    scale_x: float
+    scale_y: float
+    offset_x: int
+    offset_y: int
+    width: int
+    """Width of the resized image in the network's input, pixels."""
+    height: int
+    """Height of the resized image in the network's input, pixels."""
+
+
+def place(spec: InputSpec, height: int, width: int) -> Placement:
+    """Return where an image of `height` × `width` pixels lies in the network's input."""
+    if spec.resize == 'stretch':
+        return Placement(spec.width / width, spec.height / height, 0, 0, spec.width, spec.height)
+    scale = min(spec.width / width, spec.height / height)
+    new_width = min(max(round(width * scale), 1), spec.width)
+    new_height = min(max(round(height * scale), 1), spec.height)
+    centred = spec.align == 'center'
+    return Placement(
+        # The scales of the rounded size, so that boxes fit to the fraction of a pixel.
+        new_width / width,
+        new_height / height,
+        (spec.width - new_width) // 2 if centred else 0,
+        (spec.height - new_height) // 2 if centred else 0,
+        new_width,
+        new_height,
+    )
+
+
+def boxes_to_source(boxes: Boxes, placement: Placement, height: int, width: int) -> Boxes:
+    """Return boxes (K, 4) xyxy of the network's input in pixels of the source, clipped to it."""
+    offset = np.array([placement.offset_x, placement.offset_y] * 2, np.float32)
+    scale = np.array([placement.scale_x, placement.scale_y] * 2, np.float32)
+    limit = np.array([width, height] * 2, np.float32)
+    return np.clip((boxes - offset) / scale, 0, limit, dtype=np.float32)
+
+
+_CONVERSIONS = {
+    ('gray', 'rgb'): cv2.COLOR_GRAY2RGB,
+    ('gray', 'bgr'): cv2.COLOR_GRAY2BGR,
+    ('rgb', 'bgr'): cv2.COLOR_RGB2BGR,
+    ('bgr', 'rgb'): cv2.COLOR_BGR2RGB,
+}
+ORDERS = ('rgb', 'bgr', 'gray')
+
+
+class Preprocessor:
+    """Turns images into the network's input tensor.
+
+    The tensor returned is one buffer, overwritten by the next call: not for use by two threads.
+    """
+
+    def __init__(self, spec: InputSpec) -> None:
+        self._spec = spec
+        size = (spec.height, spec.width)
+        self._small = {3: np.empty((*size, 3), np.uint8), 1: np.empty(size, np.uint8)}
+        self._canvas = np.empty((*size, 3), np.uint8)
+        self._source_size = (0, 0)
+        self._placement = Placement(1, 1, 0, 0, spec.width, spec.height)
+        plain = spec.dtype == 'uint8' and spec.layout == 'NHWC'
+        self._tensor = self._canvas[None] if plain else np.empty(spec.shape, spec.dtype)
+        self._scale = 1 / np.array(spec.std, np.float32)
+        self._shift = -np.array(spec.mean, np.float32) * self._scale
+
+    def __call__(
+        self, image: NDArray[np.uint8], order: str
+    ) -> tuple[NDArray[np.generic], Placement]:
+        """Return the tensor (shape and type of the spec), and where the image lies in it.
+
+        `image` is uint8 (H, W, 3) with `order` 'rgb' or 'bgr', or (H, W) with 'gray'; rows may
+        be padded. Raises ImageError.
+        """
+        _check_image(image, order)
+        height, width = image.shape[:2]
+        if (height, width) != self._source_size:
+            self._placement = place(self._spec, height, width)
+            self._source_size = (height, width)
+            self._canvas[:] = self._spec.pad_value  # the old image's border
+        at = self._placement
+        inner = self._canvas[
+            at.offset_y : at.offset_y + at.height, at.offset_x : at.offset_x + at.width
+        ]
+        conversion = _CONVERSIONS.get((order, self._spec.color))
+        if conversion is None:
+            self._resize(image, inner)
+        else:
+            small = self._small[1 if order == 'gray' else 3][: at.height, : at.width]
+            self._resize(image, small)
+            cv2.cvtColor(small, conversion, dst=inner)
+        if self._tensor.base is not self._canvas:
+            self._fill_tensor()
+        return self._tensor, at
+
+    @staticmethod
+    def _resize(image: NDArray[np.uint8], target: NDArray[np.uint8]) -> None:
+        height, width = target.shape[:2]
+        if image.shape[:2] == (height, width):
+            np.copyto(target, image)
+        else:
+            cv2.resize(image, (width, height), dst=target, interpolation=cv2.INTER_LINEAR)
+
+    def _fill_tensor(self) -> None:
+        planes = self._canvas.transpose(2, 0, 1) if self._spec.layout == 'NCHW' else self._canvas
+        tensor = self._tensor[0]
+        if self._spec.dtype == 'uint8':
+            np.copyto(tensor, planes)
+            return
+        shape = (3, 1, 1) if self._spec.layout == 'NCHW' else (3,)
+        np.multiply(planes, self._scale.reshape(shape), out=tensor)
+        tensor += self._shift.reshape(shape)
+
+
+def _check_image(image: NDArray[np.uint8], order: str) -> None:
+    if order not in ORDERS:
+        raise ImageError(f'colour order {order!r} is none of {", ".join(ORDERS)}')
+    shape = (2,) if order == 'gray' else (3,)
+    if (
+        image.dtype != np.uint8
+        or image.ndim not in shape
+        or (image.ndim == 3) != (image.shape[2:] == (3,))
+    ):
+        expected = '(height, width)' if order == 'gray' else '(height, width, 3)'
+        raise ImageError(
+            f'an image with order {order!r} is uint8 {expected}, not {image.dtype} {image.shape}'
+        )
+    height, width = image.shape[:2]
+    if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
+        raise ImageError(
+            f'image of {width} × {height} pixels; each side must be 1 … {MAX_SIDE} pixels'
+        )

@@ -1,0 +1,38 @@
+"""Fixtures that several parts' tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from tiny_detector import write_tiny_bundle
+
+from pruned_perception.bundle import Bundle
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope='session')
+def shared_data() -> Path:
+    """Return the real data beside the checkout; its tests skip where it is absent."""
+    folder = Path(os.environ.get('PRUNED_PERCEPTION_SHARED_DATA', ROOT.parent / 'shared' / 'data'))
+    if not folder.is_dir():
+        pytest.skip(f'no real data at {folder} (set PRUNED_PERCEPTION_SHARED_DATA)')
+    return folder
+
+
+@pytest.fixture(scope='session')
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Write a bundle of the tiny colour detector; see tiny_detector.py. Do not change its files."""
+    return write_tiny_bundle(tmp_path_factory.mktemp('tiny') / 'bundle')
+
+
+@pytest.fixture(scope='session')
+def tiny_family(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a family of two tiny members, `dense` and `small`. Do not change its files."""
+    folder = tmp_path_factory.mktemp('family')
+    dense = write_tiny_bundle(folder / 'dense', name='dense', macs=2000)
+    parent = {'name': dense.name, 'sha256': dense.sha256}
+    write_tiny_bundle(folder / 'small', name='small', macs=1000, gain=39.0, parent=parent)
+    return folder
