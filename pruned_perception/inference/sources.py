@@ -1,0 +1,232 @@
+"""Where frames come from: an image, a folder of images, a video, a rosbag2 recording."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pruned_perception.errors import UserError
+from pruned_perception.inference.encodings import image_from_buffer, image_from_compressed
+from pruned_perception.inference.errors import ImageError
+
+IMAGE_SUFFIXES = frozenset(
+    ('.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.pnm', '.ppm', '.tif', '.tiff', '.webp')
+)
+BAG_SUFFIXES = frozenset(('.mcap', '.db3'))
+_RAW, _COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
+
+
+class SourceError(UserError):
+    """A source of frames that cannot be opened; the text names it and the way out."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One image of a source."""
+
+    source: str
+    """Path of the image, video or bag."""
+    index: int
+    """0, 1, … within the source that was opened; unreadable frames count."""
+    stamp: float | None
+    """Seconds: header stamp of a bag's message, time since a video's start; None for images."""
+    image: NDArray[np.uint8]
+    """uint8 (H, W, 3), or (H, W) where `order` is 'gray'."""
+    order: str
+    """'rgb', 'bgr' or 'gray'."""
+
+
+@dataclass(frozen=True)
+class UnreadableFrame:
+    """A frame that is there but cannot be used; the rest of the source can."""
+
+    source: str
+    index: int
+    stamp: float | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """Frames, and how many there are (None where that is not known beforehand)."""
+
+    frames: Iterator[Frame | UnreadableFrame]
+    count: int | None
+
+
+def open_source(path: str | os.PathLike[str], topic: str | None = None) -> Source:
+    """Open an image, a folder of images with its sub-folders, a video or a bag.
+
+    A bag is a rosbag2 folder, or one of its .mcap or .db3 files; `topic` chooses one of its image
+    topics and is needed only where there are several. Frames are read as they are asked for.
+
+    Raises SourceError where there is nothing to read; a single frame that is damaged comes as
+    `UnreadableFrame`.
+    """
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise SourceError(f'{path}: no such file or folder')
+    if _is_bag(path):
+        return _open_bag(path, topic)
+    if topic is not None:
+        raise SourceError(f'{path}: not a bag, so there is no topic {topic} in it')
+    if path.is_dir():
+        return _open_images(path, _images_below(path))
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return _open_images(path, [path])
+    return _open_video(path)
+
+
+def _is_bag(path: Path) -> bool:
+    if path.is_dir():
+        return (path / 'metadata.yaml').is_file() or any(_bag_files(path))
+    return path.suffix.lower() in BAG_SUFFIXES
+
+
+def _bag_files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() in BAG_SUFFIXES)
+
+
+def _images_below(folder: Path) -> list[Path]:
+    files = sorted(
+        file
+        for file in folder.rglob('*')
+        if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith('.')
+    )
+    if not files:
+        raise SourceError(
+            f'{folder}: no images in it or below ({", ".join(sorted(IMAGE_SUFFIXES))}), and it is '
+            'no rosbag2 folder (there is no metadata.yaml)'
+        )
+    return files
+
+
+def _open_images(source: Path, files: list[Path]) -> Source:
+    def frames() -> Iterator[Frame | UnreadableFrame]:
+        for index, file in enumerate(files):
+            try:
+                image, order = image_from_compressed(file.read_bytes())
+            except OSError as error:
+                yield UnreadableFrame(str(file), index, None, f'{file}: {error.strerror}')
+            except ImageError as error:
+                yield UnreadableFrame(str(file), index, None, f'{file}: {error}')
+            else:
+                yield Frame(str(file), index, None, image, order)
+
+    return Source(frames(), len(files))
+
+
+def _open_video(path: Path) -> Source:
+    capture = cv2.VideoCapture(str(path))
+    if not capture.isOpened():
+        raise SourceError(
+            f'{path}: not an image ({", ".join(sorted(IMAGE_SUFFIXES))}), not a bag (.mcap, .db3 '
+            'or a folder with metadata.yaml), and OpenCV cannot open it as a video'
+        )
+    announced = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+
+    def frames() -> Iterator[Frame | UnreadableFrame]:
+        try:
+            index = 0
+            while True:
+                stamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+                there, image = capture.read()
+                if not there:
+                    break
+                yield Frame(str(path), index, stamp, np.asarray(image, np.uint8), 'bgr')
+                index += 1
+            if index == 0:
+                yield UnreadableFrame(str(path), 0, None, f'{path}: no frame could be decoded')
+        finally:
+            capture.release()
+
+    return Source(frames(), announced if announced > 0 else None)
+
+
+def _open_bag(path: Path, topic: str | None) -> Source:
+    try:
+        from rosbags.rosbag2 import Reader, ReaderError
+    except ImportError:
+        raise SourceError(
+            f"{path}: reading a bag needs rosbags: pip install 'pruned_perception[bench]'"
+        ) from None
+
+    if path.is_dir() and not (path / 'metadata.yaml').is_file():
+        # A recording that was cut off has no metadata yet; its files can be read one by one.
+        files = _bag_files(path)
+        if len(files) > 1:
+            raise SourceError(
+                f'{path}: metadata.yaml is missing (`ros2 bag reindex` writes it); or give one of '
+                + ', '.join(file.name for file in files)
+            )
+        path = files[0]
+    try:
+        reader = Reader(path)
+        reader.open()
+    except (ReaderError, OSError) as error:
+        raise SourceError(f'{path}: cannot be read as a rosbag2 recording: {error}') from error
+    connections = [each for each in reader.connections if each.msgtype in (_RAW, _COMPRESSED)]
+    try:
+        topic = _choose_topic(path, sorted({each.topic for each in connections}), topic)
+    except SourceError:
+        reader.close()
+        raise
+    chosen = [each for each in connections if each.topic == topic]
+    return Source(_bag_frames(path, reader, chosen), sum(each.msgcount for each in chosen))
+
+
+def _choose_topic(path: Path, topics: list[str], topic: str | None) -> str:
+    if not topics:
+        raise SourceError(f'{path}: no topic of type {_RAW} or {_COMPRESSED} in this bag')
+    if topic is None:
+        if len(topics) > 1:
+            raise SourceError(
+                f'{path}: several image topics; choose one with --topic: {", ".join(topics)}'
+            )
+        return topics[0]
+    if topic not in topics:
+        raise SourceError(
+            f'{path}: no image topic {topic} in this bag; there is {", ".join(topics)}'
+        )
+    return topic
+
+
+def _bag_frames(
+    path: Path, reader: Any, connections: list[Any]
+) -> Iterator[Frame | UnreadableFrame]:
+    from rosbags.typesys import Stores, get_typestore
+
+    # Both messages have been the same in every ROS 2, so the bag's own definitions, which not
+    # every bag has, are not needed.
+    deserialize = get_typestore(Stores.ROS2_FOXY).deserialize_cdr
+    try:
+        for index, (connection, _, data) in enumerate(reader.messages(connections)):
+            stamp = None
+            try:
+                message: Any = deserialize(data, connection.msgtype)
+                stamp = message.header.stamp.sec + message.header.stamp.nanosec / 1e9
+                if connection.msgtype == _RAW:
+                    image, order = image_from_buffer(
+                        message.encoding,
+                        message.height,
+                        message.width,
+                        message.step,
+                        message.data,
+                        message.is_bigendian,
+                    )
+                else:
+                    image, order = image_from_compressed(message.data, message.format)
+            except Exception as error:  # damaged bytes fail in many ways; the next may be whole
+                reason = f'{path}: message {index} of {connection.topic}: {error}'
+                yield UnreadableFrame(str(path), index, stamp, reason)
+            else:
+                yield Frame(str(path), index, stamp, image, order)
+    finally:
+        reader.close()
