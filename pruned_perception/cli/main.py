@@ -14,7 +14,12 @@ from pruned_perception.errors import UserError
 # name → one line of help. Each name is a module here (`-` becomes `_`) with the functions
 # `add_arguments(parser)` and `run(args) -> int`; nothing is imported before it is asked for, so
 # that the robot's commands never load the off-line stage's libraries.
-SUBCOMMANDS: dict[str, str] = {}
+SUBCOMMANDS: dict[str, str] = {
+    'simulate': 'Generate a data set of the simulated warehouse.',
+    'monitor': 'Watch rates, latency, drops and loss of running perception nodes.',
+    'record': 'Record topics into a rosbag2 folder (MCAP).',
+    'play': 'Play a rosbag2 folder onto its topics.',
+}
 
 
 def build_parser(name: str | None = None) -> argparse.ArgumentParser:

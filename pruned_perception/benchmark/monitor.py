@@ -1,0 +1,426 @@
+"""What an outside subscriber sees of running perception nodes: rates, latency, drops, loss.
+
+It costs little: it subscribes to detections, metrics, diagnostics and `camera_info`, never to
+images unless asked. Frames sent are counted by `camera_info`, of which a camera sends one per
+frame; where there is none they are not counted, rather than guessed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import IO, Any
+
+from pruned_perception.benchmark.bag import message_class
+from pruned_perception.benchmark.recorder import Received
+from pruned_perception.benchmark.session import Session, matching_qos
+from pruned_perception.inference.latency import (
+    DROP_REASONS,
+    NS_PER_MS,
+    Summary,
+    summarize,
+)
+
+DETECTIONS_TYPE = 'vision_msgs/msg/Detection2DArray'
+QUANTITIES = (
+    'age_at_receipt',
+    'queue_age',
+    'preprocess',
+    'inference',
+    'postprocess',
+    'publish',
+    'e2e_publish',
+    'period',
+    'jitter',
+)
+"""The node's own quantities, in the order of a frame's way through it."""
+
+COUNTERS = ('received', 'published', *DROP_REASONS)
+COUNT_BY = ('camera_info', 'image', 'none')
+
+_KEEP = 100_000  # newest frames that percentiles "since the start" go over
+_DEPTH = 100
+_LEVELS = ('OK', 'WARN', 'ERROR', 'STALE')
+
+
+@dataclass(frozen=True)
+class Names:
+    """Names of a camera's topics, relative to its namespace."""
+
+    detections: str = 'detections'
+    image: str = 'image_raw'
+    camera_info: str = 'camera_info'
+
+
+@dataclass(frozen=True)
+class Report:
+    """One camera's figures; times in milliseconds, rates per second, None = not known.
+
+    `e2e_receive` is measured here, header stamp → this subscriber's callback. `stages` are the
+    node's own percentiles (over the window of its diagnostics), `means` those of its last
+    metrics. `sent` counts frames by the camera's sequence numbers, `drops` what the node dropped
+    since it was first seen. `loss_in` are frames that never reached the node:
+    sent − published − drops − waiting, within one frame under way; `loss_out` are gaps in the
+    sequence numbers of its detections.
+    """
+
+    namespace: str
+    node: str | None
+    model: str | None
+    clock: str
+    rate_in: float | None
+    rate_out: float
+    sent: int | None
+    published: int | None
+    received: int
+    e2e_receive: Summary | None
+    invalid_stamps: int
+    stages: dict[str, dict[str, float]]
+    means: dict[str, float]
+    drops: dict[str, int] | None
+    loss_in: int | None
+    loss_out: int | None
+    status: tuple[str, str] | None
+    """The worst level of the node's diagnostics, and what it says."""
+    trouble: str | None
+    """Why nothing arrives; None where detections do."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        summary = self.e2e_receive.as_dict() if self.e2e_receive else None
+        return {**vars(self), 'e2e_receive': summary}
+
+
+@dataclass(frozen=True)
+class Balance:
+    """Frames sent and a node's counters at one moment."""
+
+    sent: int | None
+    counters: dict[str, int]
+    waiting: int = 0
+
+    def since(self, start: Balance) -> tuple[int, dict[str, int], int | None]:
+        """Return what was published, dropped by reason, and lost before the node, since `start`.
+
+        The loss is None where frames are not counted, and never negative: a frame that the node
+        had before this process met the camera is none that came from nowhere.
+        """
+        step = {key: self.counters.get(key, 0) - start.counters.get(key, 0) for key in COUNTERS}
+        drops = {reason: step[reason] for reason in DROP_REASONS}
+        if self.sent is None:
+            return step['published'], drops, None
+        sent = self.sent - (start.sent or 0)
+        accounted = step['published'] + sum(drops.values()) + self.waiting - start.waiting
+        return step['published'], drops, max(0, sent - accounted)
+
+
+class Camera:
+    """One namespace with a camera and a perception node, observed from outside.
+
+    `records`, if given, takes one JSON line per message of detections: namespace, stamp and time
+    of receipt (ns), boxes [centre x, centre y, width, height, score, class id].
+    """
+
+    def __init__(
+        self, session: Session, namespace: str, names: Names, count_by: str, records: IO[str] | None
+    ) -> None:
+        prefix = namespace.rstrip('/')
+        self.namespace = namespace
+        self.detections_topic = f'{prefix}/{names.detections}'
+        self.image_topics = (f'{prefix}/{names.image}', f'{prefix}/{names.image}/compressed')
+        self.count_topics = {
+            'camera_info': (f'{prefix}/{names.camera_info}',),
+            'image': self.image_topics,
+            'none': (),
+        }[count_by]
+        self.node: str | None = None
+        self.model: str | None = None
+        self.status: tuple[str, str] | None = None
+        self.received = Received()
+        self.counted: Received | None = None
+        self.invalid_stamps = 0
+        self._session = session
+        self._records = records
+        self._stages: dict[str, dict[str, float]] = {}
+        self._means: dict[str, float] = {}
+        self._first: Balance | None = None
+        self._last: Balance | None = None
+        self._arrivals: deque[float] = deque(maxlen=_KEEP)
+        self._ages: deque[tuple[float, float]] = deque(maxlen=_KEEP)
+        self._sent: deque[float] = deque(maxlen=_KEEP)
+
+    def look(self) -> None:
+        """Subscribe to what has appeared in the graph since the last call."""
+        node = self._session.node
+        publishers = [
+            each
+            for each in node.get_publishers_info_by_topic(self.detections_topic)
+            if each.topic_type == DETECTIONS_TYPE
+        ]
+        if self.node is None and publishers:
+            self.node = f'{publishers[0].node_namespace.rstrip("/")}/{publishers[0].node_name}'
+            self._subscribe(self.detections_topic, DETECTIONS_TYPE, self._on_detections, publishers)
+            self._subscribe(
+                f'{self.node}/metrics', 'statistics_msgs/msg/MetricsMessage', self._on_metrics
+            )
+            self._subscribe(
+                f'{self.node}/active_model', 'std_msgs/msg/String', self._on_model, latched=True
+            )
+        for topic in self.count_topics if self.counted is None else ():
+            if publishers := node.get_publishers_info_by_topic(topic):
+                self.counted = Received()
+                self._subscribe(
+                    topic, publishers[0].topic_type, self._on_frame, publishers, raw=True
+                )
+                break
+
+    def _subscribe(
+        self,
+        topic: str,
+        type_name: str,
+        callback: Any,
+        publishers: Sequence[Any] = (),
+        latched: bool | None = None,
+        raw: bool = False,
+    ) -> None:
+        qos = matching_qos(publishers, _DEPTH, latched=latched)
+        message = message_class(type_name)
+        self._session.node.create_subscription(message, topic, callback, qos, raw=raw)
+
+    def _on_detections(self, message: Any, info: Any) -> None:
+        now = self._session.node.get_clock().now().nanoseconds
+        arrived = time.monotonic()
+        self.received.add(info)
+        self._arrivals.append(arrived)
+        stamp = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
+        if stamp == 0 or now < stamp:
+            self.invalid_stamps += 1
+        else:
+            self._ages.append((arrived, (now - stamp) / NS_PER_MS))
+        if self._records is not None:
+            line = {
+                'namespace': self.namespace,
+                'stamp': stamp,
+                'received': now,
+                'boxes': boxes_of(message),
+            }
+            self._records.write(json.dumps(line) + '\n')
+
+    def _on_frame(self, _data: bytes, info: Any) -> None:
+        assert self.counted is not None
+        self.counted.add(info)
+        self._sent.append(time.monotonic())
+
+    def _on_metrics(self, message: Any) -> None:
+        from statistics_msgs.msg import StatisticDataType
+
+        for point in message.statistics:
+            is_mean = point.data_type == StatisticDataType.STATISTICS_DATA_TYPE_AVERAGE
+            if is_mean and math.isfinite(point.data):
+                self._means[message.metrics_source] = point.data
+
+    def _on_model(self, message: Any) -> None:
+        self.model = message.data.partition(' ')[0]
+
+    def on_diagnostics(self, statuses: Sequence[Any]) -> None:
+        """Take in those statuses of a DiagnosticArray that are of this camera's node."""
+        own = [each for each in statuses if self.node and each.hardware_id == self.node]
+        if not own:
+            return
+        values = {pair.key: pair.value for each in own for pair in each.values}
+        worst = max(own, key=_severity)
+        level = _severity(worst)
+        self.status = (_LEVELS[level], worst.message if level else 'working')
+        for quantity in QUANTITIES:
+            percentiles = {
+                key: number
+                for key in ('p50', 'p90', 'p99')
+                if (number := _number(values.get(f'{quantity}_{key}_ms'))) is not None
+            }
+            if percentiles:
+                self._stages[quantity] = percentiles
+        counters = {key: int(values[key]) for key in COUNTERS if values.get(key, '').isdigit()}
+        if not counters:
+            return
+        waiting = int(_number(values.get('waiting')) or 0)
+        self._last = Balance(self.sent, counters, waiting)
+        restarted = self._first is not None and any(
+            counters.get(key, 0) < before for key, before in self._first.counters.items()
+        )
+        if self._first is None or restarted:
+            self._first = self._last
+
+    @property
+    def sent(self) -> int | None:
+        """Frames the camera sent since the first one seen here; None where not counted."""
+        return None if self.counted is None else self.counted.count + (self.counted.lost or 0)
+
+    def report(self, seconds: float, trouble: str | None = None) -> Report:
+        """Return the figures of the last `seconds`, and the totals."""
+        since = time.monotonic() - seconds
+        published, drops, loss_in = None, None, None
+        if self._first is not None and self._last is not None:
+            published, drops, loss_in = self._last.since(self._first)
+        sim_time = self._session.node.get_parameter('use_sim_time').value
+        ages = [age for arrived, age in self._ages if arrived >= since]
+        return Report(
+            namespace=self.namespace,
+            node=self.node,
+            model=self.model,
+            clock='sim' if sim_time else 'system',
+            rate_in=None
+            if self.counted is None
+            else sum(each >= since for each in self._sent) / seconds,
+            rate_out=sum(each >= since for each in self._arrivals) / seconds,
+            sent=self.sent,
+            published=published,
+            received=self.received.count,
+            e2e_receive=summarize(ages, resamples=0),
+            invalid_stamps=self.invalid_stamps,
+            stages=dict(self._stages),
+            means=dict(self._means),
+            drops=drops,
+            loss_in=loss_in,
+            loss_out=self.received.lost,
+            status=self.status,
+            trouble=trouble,
+        )
+
+
+class Monitor:
+    """Observes the cameras of the given namespaces, or all that the graph shows."""
+
+    def __init__(
+        self,
+        session: Session,
+        namespaces: Sequence[str] = (),
+        *,
+        names: Names | None = None,
+        count_by: str = 'camera_info',
+        records: IO[str] | None = None,
+    ) -> None:
+        self.cameras: dict[str, Camera] = {}
+        self._session = session
+        self._names = names or Names()
+        self._count_by = count_by
+        self._records = records
+        self._discover = not namespaces
+        self._start = time.monotonic()
+        for namespace in namespaces:
+            self._add('/' + namespace.strip('/'))
+        session.node.create_subscription(
+            message_class('diagnostic_msgs/msg/DiagnosticArray'),
+            '/diagnostics',
+            self._on_diagnostics,
+            _DEPTH,
+        )
+
+    def look(self) -> None:
+        """Take up cameras and topics that have appeared."""
+        if self._discover:
+            for topic, types in self._session.node.get_topic_names_and_types():
+                namespace, _, name = topic.rpartition('/')
+                if name == self._names.detections and DETECTIONS_TYPE in types:
+                    self._add(namespace or '/')
+        for camera in self.cameras.values():
+            camera.look()
+
+    def spin(self, seconds: float) -> None:
+        """Observe for `seconds`."""
+        end = time.monotonic() + seconds
+        while self._session.running and (left := end - time.monotonic()) > 0:
+            self.look()
+            self._session.spin_for(min(left, 0.5))
+
+    def reports(self, seconds: float) -> list[Report]:
+        """Return each camera's figures over the last `seconds`."""
+        seconds = min(seconds, time.monotonic() - self._start)
+        return [
+            camera.report(seconds, self._trouble(camera, seconds))
+            for camera in self.cameras.values()
+        ]
+
+    def totals(self) -> list[Report]:
+        """Return each camera's figures since the start."""
+        return self.reports(math.inf)
+
+    @property
+    def nothing(self) -> str:
+        """Why there is no camera to show."""
+        return f'no topic {self._names.detections} ({DETECTIONS_TYPE}) anywhere; {self._seen()}'
+
+    def _add(self, namespace: str) -> None:
+        if namespace not in self.cameras:
+            camera = Camera(self._session, namespace, self._names, self._count_by, self._records)
+            self.cameras[namespace] = camera
+
+    def _on_diagnostics(self, message: Any) -> None:
+        for camera in self.cameras.values():
+            camera.on_diagnostics(message.status)
+
+    def _trouble(self, camera: Camera, seconds: float) -> str | None:
+        """Say why no detections arrived in the last `seconds`; None where some did."""
+        since = time.monotonic() - seconds
+        if camera._arrivals and camera._arrivals[-1] >= since:
+            return None
+        node = self._session.node
+        publishers = node.get_publishers_info_by_topic(camera.detections_topic)
+        if not publishers:
+            return f'nobody publishes {camera.detections_topic}; {self._seen()}'
+        if camera.node is None:
+            types = ', '.join(sorted({each.topic_type for each in publishers}))
+            return f'{camera.detections_topic} has type {types}, not {DETECTIONS_TYPE}'
+        if not any(node.count_publishers(topic) for topic in camera.image_topics):
+            return f'{camera.node} runs, but nobody publishes {" or ".join(camera.image_topics)}'
+        if camera.status is not None and camera.status[0] != 'OK':
+            return f'{camera.node} says: {camera.status[1]}'
+        return (
+            f'{camera.node} and its camera are there, but no detections arrive: is the node '
+            'active, and does it receive frames (reliability, transport)? See /diagnostics'
+        )
+
+    def _seen(self) -> str:
+        domain = os.environ.get('ROS_DOMAIN_ID', '0')
+        reach = os.environ.get('ROS_AUTOMATIC_DISCOVERY_RANGE', 'SUBNET')
+        own = self._session.node.get_fully_qualified_name()
+        pairs = self._session.node.get_node_names_and_namespaces()
+        others = sorted({f'{space.rstrip("/")}/{name}' for name, space in pairs} - {own})
+        where = f'ROS_DOMAIN_ID {domain}, discovery range {reach}'
+        if not others:
+            return f'no other node is seen at all ({where})'
+        shown = ', '.join(others[:5]) + (', …' if len(others) > 5 else '')
+        return f'seen: {shown} ({where})'
+
+
+def boxes_of(message: Any) -> list[list[Any]]:
+    """Return [centre x, centre y, width, height, score, class id] of each box of a message."""
+    return [
+        [
+            each.bbox.center.position.x,
+            each.bbox.center.position.y,
+            each.bbox.size_x,
+            each.bbox.size_y,
+            each.results[0].hypothesis.score,
+            each.results[0].hypothesis.class_id,
+        ]
+        for each in message.detections
+        if each.results
+    ]
+
+
+def _severity(status: Any) -> int:
+    level = status.level  # one byte: rclpy gives bytes, messages made by hand may hold an int
+    return min(level[0] if isinstance(level, bytes) else int(level), len(_LEVELS) - 1)
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        number = float(text or '')
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None

@@ -1,0 +1,159 @@
+"""Plays a rosbag2 folder at its recorded pace, with its own stamps or with new ones."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pruned_perception.benchmark.bag import (
+    bag_topics,
+    message_class,
+    read_bag,
+    restamp,
+    stamp_of,
+    starts_with_header,
+)
+from pruned_perception.benchmark.session import Session
+from pruned_perception.errors import UserError
+
+
+@dataclass
+class Played:
+    """What a player did.
+
+    `stamps` maps each new header stamp to the recorded one (ns); empty where stamps were kept.
+    `behind_ms` is how far the player fell behind the recorded pace, at worst.
+    """
+
+    sent: dict[str, int] = field(default_factory=dict)
+    stamps: dict[int, int] = field(default_factory=dict)
+    behind_ms: float = 0.0
+    seconds: float = 0.0
+
+
+def play(
+    session: Session,
+    folder: Path,
+    *,
+    topics: Sequence[str] | None = None,
+    remap: Mapping[str, str] | None = None,
+    new_stamps: bool = False,
+    rate: float = 1.0,
+    subscribers: Mapping[str, int] | None = None,
+    timeout: float = 30.0,
+    on_progress: Callable[[float, Played], None] = lambda done, played: None,
+) -> Played:
+    """Publish the messages of a bag; reliable, latched where they were.
+
+    Args:
+        session: of the node that publishes.
+        folder: the bag.
+        topics: which topics; all by default.
+        remap: recorded name → name to publish on.
+        new_stamps: put the time of publication into each header, the same for all messages that
+            had equal stamps; messages without a header stay as they are.
+        rate: times the recorded pace.
+        subscribers: topic (as published) → how many subscribers to wait for before the start;
+            by default one for every topic that is not latched.
+        timeout: seconds to wait for them.
+        on_progress: called with the share done, about ten times a second.
+
+    Raises:
+        UserError: no readable bag, an absent topic, an unknown type, or subscribers that do
+            not come.
+    """
+    if not rate > 0:
+        raise UserError(f'the rate must be above 0, not {rate:g}')
+    present = bag_topics(folder)
+    if missing := set(topics or ()) - set(present):
+        raise UserError(
+            f'{folder} has no topic {", ".join(sorted(missing))}; '
+            f'it has {", ".join(sorted(present)) or "none"}'
+        )
+    chosen = [present[name] for name in (present if topics is None else topics)]
+    names = {topic.name: (remap or {}).get(topic.name, topic.name) for topic in chosen}
+    publishers = {}
+    headed = set()
+    for topic in chosen:
+        message = message_class(topic.type)
+        publishers[topic.name] = _publisher(session, message, names[topic.name], topic.latched)
+        if new_stamps and starts_with_header(message):
+            headed.add(topic.name)
+    if subscribers is None:
+        subscribers = {names[topic.name]: 1 for topic in chosen if not topic.latched}
+    _wait_for_subscribers(session, publishers, names, subscribers, timeout)
+
+    played = Played(sent=dict.fromkeys(names.values(), 0))
+    total = sum(topic.count for topic in chosen)
+    stamped: dict[int, int] = {}
+    first: int | None = None
+    start = shown = time.monotonic()
+    for number, record in enumerate(read_bag(folder, [topic.name for topic in chosen])):
+        first = record.time_ns if first is None else first
+        due = start + (record.time_ns - first) / 1e9 / rate
+        wait = due - time.monotonic()
+        if wait > 0:
+            session.sleep(wait)
+        played.behind_ms = max(played.behind_ms, -wait * 1e3)
+        if not session.running:
+            break
+        data = record.data
+        if record.topic in headed:
+            old = stamp_of(data)
+            new = stamped.get(old)
+            if new is None:
+                new = session.node.get_clock().now().nanoseconds
+                stamped[old] = new
+                played.stamps[new] = old
+            data = restamp(data, new)
+        publishers[record.topic].publish(data)
+        played.sent[names[record.topic]] += 1
+        if (now := time.monotonic()) - shown > 0.1:
+            on_progress((number + 1) / total, played)
+            shown = now
+    for publisher in publishers.values():
+        _wait_for_acknowledgement(publisher)
+    played.seconds = time.monotonic() - start
+    on_progress(1.0, played)
+    return played
+
+
+def _publisher(session: Session, message: Any, name: str, latched: bool) -> Any:
+    from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+
+    durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
+    profile = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE, durability=durability)
+    return session.node.create_publisher(message, name, profile)
+
+
+def _wait_for_subscribers(
+    session: Session,
+    publishers: Mapping[str, Any],
+    names: Mapping[str, str],
+    subscribers: Mapping[str, int],
+    timeout: float,
+) -> None:
+    by_name = {names[recorded]: publisher for recorded, publisher in publishers.items()}
+    if unknown := set(subscribers) - set(by_name):
+        raise UserError(f'nothing is played on {", ".join(sorted(unknown))}')
+
+    def absent() -> list[str]:
+        return [
+            name for name, n in subscribers.items() if by_name[name].get_subscription_count() < n
+        ]
+
+    if not session.spin_until(lambda: not absent(), timeout) and session.running:
+        raise UserError(
+            f'no subscriber to {", ".join(absent())} within {timeout:g} s: start it first, check '
+            'its namespace and ROS_DOMAIN_ID, or wait for fewer (--wait-for)'
+        )
+
+
+def _wait_for_acknowledgement(publisher: Any) -> None:
+    """Let the middleware deliver what it still holds before the publisher goes away."""
+    from rclpy.duration import Duration
+
+    publisher.wait_for_all_acked(Duration(seconds=2))

@@ -1,0 +1,60 @@
+"""`pruned-perception record`: topics into a rosbag2 folder, also where there is no ros2 bag."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from pruned_perception.benchmark.recorder import Recorder, record
+from pruned_perception.benchmark.session import ros_session
+from pruned_perception.cli.progress import Progress
+from pruned_perception.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument('topics', nargs='+', metavar='TOPIC', help='topics to record')
+    parser.add_argument(
+        '-o', '--output', type=Path, required=True, help='folder of the new bag (MCAP storage)'
+    )
+    parser.add_argument('--overwrite', action='store_true', help='replace a bag that is there')
+    parser.add_argument(
+        '--duration', type=float, metavar='S', help='seconds from the first message (until Ctrl-C)'
+    )
+    parser.add_argument('--json', action='store_true', help='print what was recorded as JSON')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Record; 1 where a topic stayed silent."""
+    with ros_session('recorder') as session, Progress(f'recording {args.output}') as progress:
+
+        def show(recorder: Recorder) -> None:
+            count = sum(each.count for each in recorder.received.values())
+            waiting = recorder.waiting_for
+            progress.text(
+                f'{count} messages' + (f', no publisher yet: {", ".join(waiting)}' * bool(waiting))
+            )
+
+        received = record(
+            session,
+            args.output,
+            args.topics,
+            duration=args.duration,
+            overwrite=args.overwrite,
+            on_progress=show,
+        )
+    silent = [topic for topic, each in received.items() if not each.count]
+    if args.json:
+        topics = {topic: {'count': r.count, 'lost': r.lost} for topic, r in received.items()}
+        print(json.dumps({'bag': str(args.output), 'topics': topics}))
+    else:
+        for topic, each in received.items():
+            lost = 'loss not known' if each.lost is None else f'{each.lost} lost'
+            print(f'{topic}: {each.count} messages, {lost}')
+    if len(silent) == len(received):
+        raise UserError(f'nothing arrived on {", ".join(silent)}')
+    if silent:
+        print(f'nothing arrived on {", ".join(silent)}', file=sys.stderr)
+    return 1 if silent else 0

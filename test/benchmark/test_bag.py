@@ -1,0 +1,226 @@
+"""Bags: raw messages in, the same messages out, by our own reader and by others'."""
+
+from __future__ import annotations
+
+import json
+import signal
+import struct
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip('rclpy')
+pytest.importorskip('rosbags')
+
+from pruned_perception.benchmark.bag import (
+    BagWriter,
+    bag_topics,
+    deserialise,
+    message_class,
+    message_definitions,
+    read_bag,
+    restamp,
+    stamp_of,
+    starts_with_header,
+)
+from pruned_perception.errors import UserError
+
+STAMP_0 = 1_700_000_000_000_000_000
+
+pytestmark = pytest.mark.ros
+
+
+def test_written_bags_are_read_by_rosbags_own_deserialiser(camera_bag: Path) -> None:
+    """The schemas in the bag suffice to read it where no ROS is installed."""
+    from rosbags.highlevel import AnyReader
+    from rosbags.typesys import Stores, get_typestore
+
+    with AnyReader([camera_bag], default_typestore=get_typestore(Stores.EMPTY)) as reader:
+        images = [c for c in reader.connections if c.msgtype == 'sensor_msgs/msg/Image']
+        connection, time_ns, raw = next(iter(reader.messages(images)))
+        image = reader.deserialize(raw, connection.msgtype)
+    assert (image.height, image.width, image.encoding) == (480, 640, 'rgb8')
+    assert image.header.stamp.sec * 10**9 + image.header.stamp.nanosec == STAMP_0
+    assert time_ns == STAMP_0 + 1_000_000
+
+
+def test_topics_and_latching(camera_bag: Path) -> None:
+    topics = bag_topics(camera_bag)
+    assert topics['/front/image_raw'].count == 40
+    assert topics['/front/text'].latched
+    assert not topics['/front/image_raw'].latched
+
+
+@pytest.mark.parametrize(
+    'type_name',
+    [
+        'sensor_msgs/msg/Image',
+        'sensor_msgs/msg/CameraInfo',
+        'diagnostic_msgs/msg/DiagnosticArray',
+        'geometry_msgs/msg/PoseWithCovarianceStamped',
+        'rcl_interfaces/msg/ParameterDescriptor',
+    ],
+)
+def test_definitions_have_the_type_hash_of_the_distribution(type_name: str) -> None:
+    """Hashes over our definitions equal those over rosbags' copy of the official .msg files."""
+    from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+    ours = get_typestore(Stores.EMPTY)
+    for name, text in message_definitions(message_class(type_name)).items():
+        ours.register(get_types_from_msg(text, name))
+    official = get_typestore(Stores.ROS2_JAZZY)
+    if type_name not in official.types:
+        pytest.skip(f'rosbags has no {type_name}')
+    assert ours.hash_rihs01(type_name) == official.hash_rihs01(type_name)
+
+
+def test_detection_arrays_have_their_published_type_hash() -> None:
+    from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+    store = get_typestore(Stores.EMPTY)
+    message = pytest.importorskip('vision_msgs.msg').Detection2DArray
+    for name, text in message_definitions(message).items():
+        store.register(get_types_from_msg(text, name))
+    assert store.hash_rihs01('vision_msgs/msg/Detection2DArray') == (
+        'RIHS01_214274120007f4a683866481336b70310268cfa107aebe9d594a6acf75bda968'
+    )
+
+
+def test_restamping_changes_the_stamp_and_nothing_else(camera_bag: Path) -> None:
+    record = next(r for r in read_bag(camera_bag, ['/front/image_raw']))
+    assert stamp_of(record.data) == STAMP_0
+    changed = restamp(record.data, 1_234_567_890_987_654_321)
+    assert stamp_of(changed) == 1_234_567_890_987_654_321
+    assert restamp(changed, STAMP_0) == record.data
+    message = deserialise(record)
+    assert message.header.frame_id == 'camera'
+
+
+def test_stamps_of_either_byte_order() -> None:
+    big = b'\x00\x00\x00\x00' + struct.pack('>iI', 5, 6) + b'rest'
+    assert stamp_of(big) == 5_000_000_006
+    assert restamp(big, 7_000_000_008) == b'\x00\x00\x00\x00' + struct.pack('>iI', 7, 8) + b'rest'
+
+
+def test_which_types_start_with_a_header() -> None:
+    assert starts_with_header(message_class('sensor_msgs/msg/Image'))
+    assert not starts_with_header(message_class('std_msgs/msg/String'))
+    assert not starts_with_header(message_class('std_msgs/msg/Header'))
+
+
+def test_unknown_type_existing_folder_and_unreadable_bag(camera_bag: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match='no_such_msgs/msg/Thing is not installed'):
+        message_class('no_such_msgs/msg/Thing')
+    with pytest.raises(UserError, match='exists already'):
+        BagWriter(camera_bag)
+    unrelated = tmp_path / 'thesis'
+    unrelated.mkdir()
+    (unrelated / 'chapter.txt').write_text('years of work')
+    with pytest.raises(UserError, match='exists already'):
+        BagWriter(unrelated, overwrite=True)  # overwriting is for bags
+    assert (unrelated / 'chapter.txt').exists()
+    with pytest.raises(UserError, match='no readable bag'):
+        bag_topics(unrelated)
+    with pytest.raises(UserError, match=r'no topic /rear; it has /front/camera_info'):
+        list(read_bag(camera_bag, ['/rear']))
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(UserError, match='cannot write a bag'):
+        BagWriter(tmp_path / 'file' / 'bag')
+
+
+def test_third_party_bag(shared_data: Path) -> None:
+    """A real robot camera's MCAP bag, recorded by ros2 bag."""
+    bag = shared_data / 'bags' / 'ubiquity_aruco_images_ros2_mcap'
+    if not bag.is_dir():
+        pytest.skip(f'no {bag}')
+    topics = bag_topics(bag)
+    images = [t for t in topics.values() if t.type == 'sensor_msgs/msg/CompressedImage']
+    infos = [t for t in topics.values() if t.type == 'sensor_msgs/msg/CameraInfo']
+    assert [t.count for t in images] == [1]
+    assert [t.count for t in infos] == [15]
+    records = list(read_bag(bag, [images[0].name, infos[0].name]))
+    assert len(records) == 16
+    assert [r.time_ns for r in records] == sorted(r.time_ns for r in records)
+    image = deserialise(next(r for r in records if r.type.endswith('CompressedImage')))
+    header = image.header.stamp.sec * 10**9 + image.header.stamp.nanosec
+    raw = next(r for r in records if r.type.endswith('CompressedImage')).data
+    assert stamp_of(raw) == header > 0
+
+
+def _aligned(data: bytes) -> bytes:
+    """Pad to a multiple of 4 bytes, as the middleware does (RTPS 2.3, 9.4.2.12)."""
+    return data.ljust(-(-len(data) // 4) * 4, b'\0')
+
+
+def test_round_trip_loses_nothing(
+    camera_bag: Path, tmp_path: Path, cli: Callable[..., Any]
+) -> None:
+    """Play → DDS → record, two processes: every byte of every message is there again."""
+    copy = tmp_path / 'copy'
+    topics = ['/front/image_raw', '/front/camera_info', '/front/text']
+    recorder = cli('record', '-o', copy, '--json', *topics)
+    player = cli('play', camera_bag)
+    out, err = player.communicate(timeout=60)
+    assert player.returncode == 0, err
+    assert '/front/image_raw 40' in out
+    recorder.send_signal(signal.SIGINT)
+    out, err = recorder.communicate(timeout=30)
+    assert recorder.returncode == 0, err
+    summary = json.loads(out)['topics']
+    assert {name: each['count'] for name, each in summary.items()} == {
+        '/front/image_raw': 40,
+        '/front/camera_info': 40,
+        '/front/text': 1,
+    }
+    assert all(each['lost'] == 0 for each in summary.values())
+    for topic in topics:
+        before = [_aligned(r.data) for r in read_bag(camera_bag, [topic])]
+        assert [_aligned(r.data) for r in read_bag(copy, [topic])] == before
+    assert bag_topics(copy)['/front/text'].latched
+
+
+def test_new_stamps_stay_equal_where_they_were_and_map_back(
+    camera_bag: Path, tmp_path: Path, cli: Callable[..., Any]
+) -> None:
+    copy, file = tmp_path / 'copy', tmp_path / 'stamps.json'
+    recorder = cli('record', '-o', copy, '/rear/image_raw', '/rear/camera_info')
+    player = cli(
+        *('play', camera_bag, '--topics', '/front/image_raw', '/front/camera_info'),
+        *('--remap', '/front/image_raw:=/rear/image_raw'),
+        '/front/camera_info:=/rear/camera_info',
+        *('--new-stamps', '--stamps', file, '--rate', '2'),
+    )
+    _, err = player.communicate(timeout=60)
+    assert player.returncode == 0, err
+    recorder.send_signal(signal.SIGTERM)
+    _, err = recorder.communicate(timeout=30)
+    assert recorder.returncode == 0, err
+    played = json.loads(file.read_text())
+    assert played['sent'] == {'/rear/image_raw': 40, '/rear/camera_info': 40}
+    mapping = dict(played['stamps'])
+    images = [stamp_of(r.data) for r in read_bag(copy, ['/rear/image_raw'])]
+    infos = [stamp_of(r.data) for r in read_bag(copy, ['/rear/camera_info'])]
+    assert images == infos
+    recorded = [stamp_of(r.data) for r in read_bag(camera_bag, ['/front/image_raw'])]
+    assert [mapping[stamp] for stamp in images] == recorded
+    assert images[0] > STAMP_0
+
+
+def test_player_names_the_missing_subscriber(camera_bag: Path, cli: Callable[..., Any]) -> None:
+    player = cli('play', camera_bag, '--timeout', '1')
+    _, err = player.communicate(timeout=30)
+    assert player.returncode == 1
+    assert 'no subscriber to' in err
+    assert '/front/image_raw' in err
+
+
+def test_recorder_reports_silent_topics(tmp_path: Path, cli: Callable[..., Any]) -> None:
+    recorder = cli('record', '-o', tmp_path / 'bag', '/nobody/there')
+    time.sleep(3)  # long enough to be up: a stop before that is a test of its own
+    recorder.send_signal(signal.SIGINT)
+    _, err = recorder.communicate(timeout=30)
+    assert recorder.returncode == 1
+    assert 'nothing arrived on /nobody/there' in err
