@@ -1,0 +1,53 @@
+"""`pruned-perception simulate`: generate a data set of the simulated warehouse."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the subcommand's arguments."""
+    from pruned_perception.simulation.splits import SPLITS
+
+    parser.add_argument(
+        '--split', choices=list(SPLITS), required=True, help='which part of the data'
+    )
+    parser.add_argument('--frames', type=int, required=True, help='number of images')
+    parser.add_argument('--seed', type=int, default=0, help='same seed, same data (default: 0)')
+    parser.add_argument(
+        '--out',
+        type=Path,
+        required=True,
+        help='folder to write; an interrupted data set in it is completed',
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Generate the data set and print its histogram of sizes and labels."""
+    from rich import progress
+    from rich.console import Console
+
+    from pruned_perception.simulation import dataset
+
+    spec = dataset.DatasetSpec(args.split, args.seed, args.frames)
+    columns = (
+        progress.TextColumn('{task.description}'),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeRemainingColumn(),
+    )
+    with progress.Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(f'{args.split} frames', total=args.frames)
+        summary = dataset.generate(spec, args.out, lambda done: bar.update(task, completed=done))
+    boxes = summary['boxes']
+    print(f'{summary["frames"]} frames, {boxes["count"]} boxes, {boxes["crowd"]} crowd boxes')
+    print('label              boxes')
+    for label, count in boxes['per_label'].items():
+        print(f'{label:<18} {count:>5}')
+    print('size (px)          boxes')
+    for size, count in boxes['per_size'].items():
+        print(f'{size:<18} {count:>5}')
+    print(f'below 48 px: {boxes["below_48_px"]:.1%}')
+    print(f'sha256 {summary["sha256"]}')
+    return 0

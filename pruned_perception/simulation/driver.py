@@ -1,0 +1,62 @@
+"""Loading MuJoCo and its off-screen OpenGL context, with errors that say what to install."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import os
+from typing import Any
+
+from pruned_perception.errors import UserError
+
+_NO_DRIVER = (
+    'the simulator cannot render: no off-screen OpenGL driver ({reason}). '
+    'Install Mesa: sudo apt install libegl1 libgl1-mesa-dri '
+    '(MUJOCO_GL={backend}; egl is the default, osmesa the alternative)'
+)
+
+
+def load_mujoco() -> Any:
+    """Return the module `mujoco`, prepared for off-screen rendering.
+
+    Raises
+    ------
+    UserError
+        If MuJoCo is not installed, or the OpenGL library that it needs cannot be loaded.
+    """
+    os.environ.setdefault('MUJOCO_GL', 'egl')
+    if importlib.util.find_spec('mujoco') is None:
+        raise UserError(
+            "the simulator needs MuJoCo: pip install 'pruned_perception[sim]' (or pip install "
+            "'mujoco>=3.3,<5')"
+        )
+    try:
+        return importlib.import_module('mujoco')
+    except (ImportError, AttributeError, OSError, RuntimeError) as error:
+        raise _driver_error(error) from error
+
+
+@functools.lru_cache(maxsize=1)
+def open_context(width: int, height: int) -> Any:
+    """Return the process's off-screen OpenGL context, made current in the calling thread.
+
+    It is kept, because opening it takes nearly a second.
+
+    Raises
+    ------
+    UserError
+        If there is no working driver.
+    """
+    mujoco = load_mujoco()
+    try:
+        context = mujoco.GLContext(width, height)
+        context.make_current()
+    except Exception as error:  # each backend raises errors of its own
+        raise _driver_error(error) from error
+    return context
+
+
+def _driver_error(error: Exception) -> UserError:
+    backend = os.environ.get('MUJOCO_GL', 'egl')
+    return UserError(_NO_DRIVER.format(reason=str(error).strip() or repr(error), backend=backend))

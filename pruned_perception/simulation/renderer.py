@@ -1,0 +1,142 @@
+"""A MuJoCo camera in a scene: colour images and which object every pixel belongs to."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pruned_perception.simulation import mujoco_model
+from pruned_perception.simulation.driver import load_mujoco, open_context
+from pruned_perception.simulation.randomise import View
+from pruned_perception.simulation.scene import Lighting, Pose, Scene
+
+# MuJoCo's cameras look along -z with y up; ours along x with z up.
+_CAMERA_AXES = np.array([[0.0, 0.0, -1.0], [-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+
+_HIDDEN_GROUP = 5  # of the geom groups 0…5, `MjvOption` shows only 0 to 2 by default
+
+
+class Renderer:
+    """Renders one scene; poses, light and camera can change from frame to frame.
+
+    All calls must come from the thread that made it (an OpenGL context belongs to one thread),
+    and only one renderer of a process can be in use at a time; call `close` before the next.
+
+    Raises
+    ------
+    UserError
+        If MuJoCo or an off-screen OpenGL driver is missing.
+    """
+
+    def __init__(self, scene: Scene) -> None:
+        self._mujoco = mujoco = load_mujoco()
+        self.scene = scene
+        width, height = scene.camera.width, scene.camera.height
+        self._gl = open_context(width, height)
+        self._model = mujoco_model.build_model(scene)
+        self._data = mujoco.MjData(self._model)
+        self._scene = mujoco.MjvScene(self._model, maxgeom=self._model.ngeom + 64)
+        self._options = mujoco.MjvOption()
+        self._camera = mujoco.MjvCamera()
+        self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+        self._camera.fixedcamid = 0
+        self._viewport = mujoco.MjrRect(0, 0, width, height)
+        self._context = mujoco.MjrContext(self._model, mujoco.mjtFontScale.mjFONTSCALE_50)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
+        self._pixels = np.empty((height, width, 3), np.uint8)
+        self._bodies = {
+            item.name: self._model.body(item.name).id
+            for item in (*scene.structures, *scene.objects)
+        }
+        numbers = np.zeros(self._model.nbody, np.uint8)
+        for number, item in enumerate(scene.objects, start=1):
+            numbers[self._bodies[item.name]] = number
+        self._geom_numbers = numbers[self._model.geom_bodyid]
+
+    def show(self, view: View) -> NDArray[np.uint8]:
+        """Set up a view, and return its image (see `image`); `object_numbers` is then its own."""
+        for name, pose in view.poses.items():
+            self.place(name, pose)
+        self.light(view.lighting)
+        self.look(view.eye, view.camera.fovy)
+        return self.image(view.shadows)
+
+    def place(self, name: str, pose: Pose | None) -> None:
+        """Move an object; None takes it out of sight."""
+        body = self._bodies[name]
+        geoms = self._model.geom_bodyid == body
+        self._model.geom_group[geoms] = _HIDDEN_GROUP if pose is None else 0
+        if pose is not None:
+            self._model.body_pos[body] = pose.position
+            self._model.body_quat[body] = pose.quaternion()
+
+    def light(self, lighting: Lighting) -> None:
+        """Change the light; the number of lamps that count is at most that of the scene."""
+        self._model.vis.headlight.ambient[:] = lighting.ambient
+        self._model.vis.headlight.diffuse[:] = lighting.viewer
+        for index, lamp in enumerate(lighting.lights[: self._model.nlight]):
+            self._model.light_dir[index] = lamp.direction
+            self._model.light_pos[index] = -max(self.scene.size) * np.asarray(lamp.direction)
+            self._model.light_diffuse[index] = lamp.color
+            self._model.light_specular[index] = 0.3 * np.asarray(lamp.color)
+
+    def look(self, pose: Pose, fovy: float | None = None) -> None:
+        """Put the camera at a pose and take over all changes since the last frame.
+
+        `fovy` is the vertical field of view in radians, the scene camera's by default.
+        """
+        mujoco = self._mujoco
+        rotation = pose.matrix()[:3, :3] @ _CAMERA_AXES
+        mujoco.mju_mat2Quat(self._model.cam_quat[0], rotation.ravel())
+        self._model.cam_pos[0] = pose.position
+        self._model.cam_fovy[0] = np.degrees(self.scene.camera.fovy if fovy is None else fovy)
+        mujoco.mj_kinematics(self._model, self._data)
+        mujoco.mj_camlight(self._model, self._data)
+        mujoco.mjv_updateScene(
+            self._model,
+            self._data,
+            self._options,
+            None,
+            self._camera,
+            mujoco.mjtCatBit.mjCAT_ALL,
+            self._scene,
+        )
+
+    def image(self, shadows: bool = True) -> NDArray[np.uint8]:
+        """Return what the camera sees, RGB, uint8 of shape (height, width, 3)."""
+        flags = self._mujoco.mjtRndFlag
+        self._scene.flags[flags.mjRND_SHADOW] = shadows
+        return np.ascontiguousarray(self._render(segmentation=False)[::-1])
+
+    def object_numbers(self) -> NDArray[np.uint8]:
+        """Return for every pixel the number of the scene's object, from 1; 0 is scenery.
+
+        Shape (height, width); the objects' numbers are their places in `scene.objects` plus 1.
+        """
+        pixels = self._render(segmentation=True)
+        # The colour is the geom's segmentation id + 1, lowest byte first; two bytes are plenty.
+        colors = pixels[..., 0] | pixels[..., 1].astype(np.uint16) << 8
+        return self._number_table()[colors[::-1]]
+
+    def close(self) -> None:
+        """Free the GPU's memory of this scene; the process's OpenGL context is kept."""
+        self._context.free()
+
+    def _number_table(self) -> NDArray[np.uint8]:
+        """Return the look-up table from segmentation colour to the object's number."""
+        table = np.zeros(self._scene.ngeom + 1, np.uint8)
+        geom_type = self._mujoco.mjtObj.mjOBJ_GEOM
+        for index in range(self._scene.ngeom):
+            geom = self._scene.geoms[index]
+            if geom.objtype == geom_type:
+                table[geom.segid + 1] = self._geom_numbers[geom.objid]
+        return table
+
+    def _render(self, segmentation: bool) -> NDArray[np.uint8]:
+        mujoco = self._mujoco
+        flags = mujoco.mjtRndFlag
+        self._scene.flags[flags.mjRND_SEGMENT] = segmentation
+        self._scene.flags[flags.mjRND_IDCOLOR] = segmentation
+        mujoco.mjr_render(self._viewport, self._scene, self._context)
+        mujoco.mjr_readPixels(self._pixels, None, self._viewport, self._context)
+        return self._pixels
