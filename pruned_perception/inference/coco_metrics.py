@@ -12,11 +12,12 @@ import itertools
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from pruned_perception.errors import UserError
+from pruned_perception.inference.detections import Detections
 
 SMALL = 48
 """A box is small when its longer side, in pixels of the source image, is below this."""
@@ -31,21 +32,15 @@ MAX_DETECTIONS = 100
 
 @dataclass(frozen=True)
 class Boxes:
-    """Ground truth of one image: `boxes` (K, 4) xyxy in pixels, `class_ids` (K,)."""
+    """Ground truth of one image: `boxes` (K, 4) xyxy in pixels, `class_ids` (K,).
+
+    `crowd` (K,) bool marks COCO's crowd boxes, regions in which detections are neither right nor
+    wrong; none are by default.
+    """
 
     boxes: np.ndarray
     class_ids: np.ndarray
-
-
-class ScoredBoxes(Protocol):
-    """Detections of one image: boxes (K, 4) xyxy in pixels, scores (K,), class ids (K,)."""
-
-    @property
-    def boxes(self) -> np.ndarray: ...  # noqa: D102
-    @property
-    def scores(self) -> np.ndarray: ...  # noqa: D102
-    @property
-    def class_ids(self) -> np.ndarray: ...  # noqa: D102
+    crowd: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -139,7 +134,7 @@ class Metrics:
 
 def coco_metrics(
     ground_truth: Sequence[Boxes],
-    detections: Sequence[ScoredBoxes],
+    detections: Sequence[Detections],
     labels: Sequence[str],
     *,
     score_threshold: float = 0.4,
@@ -172,7 +167,7 @@ def coco_metrics(
         raise ValueError(f'{len(ground_truth)} images but {len(detections)} lists of detections')
     if groups is not None and len(groups) != len(ground_truth):
         raise ValueError(f'{len(ground_truth)} images but {len(groups)} group names')
-    sizes = _longer_sides([truth.boxes for truth in ground_truth])
+    sizes = _longer_sides([truth.boxes[~_crowd(truth)] for truth in ground_truth])
     matches = _match(ground_truth, detections, labels)
     ones = np.ones(len(ground_truth))
 
@@ -267,7 +262,7 @@ class _Matches:
 
 
 def _match(
-    ground_truth: Sequence[Boxes], detections: Sequence[ScoredBoxes], labels: Sequence[str]
+    ground_truth: Sequence[Boxes], detections: Sequence[Detections], labels: Sequence[str]
 ) -> dict[tuple[str, int], _Matches]:
     """Match every image, class and size range by pycocotools."""
     try:
@@ -280,8 +275,11 @@ def _match(
     truths: list[dict[str, Any]] = []
     results: list[dict[str, Any]] = []
     for image, (truth, found) in enumerate(zip(ground_truth, detections, strict=True)):
-        for box, k in zip(np.asarray(truth.boxes, float), truth.class_ids, strict=True):
-            truths.append(_annotation(len(truths), image, box, int(k), labels))
+        for box, k, crowd in zip(
+            np.asarray(truth.boxes, float), truth.class_ids, _crowd(truth), strict=True
+        ):
+            entry = _annotation(len(truths), image, box, int(k), labels)
+            truths.append({**entry, 'iscrowd': int(crowd)})
         for box, score, k in zip(
             np.asarray(found.boxes, float), found.scores, found.class_ids, strict=True
         ):
@@ -353,6 +351,10 @@ def _annotation(
         'area': max(width, height) ** 2,
         'iscrowd': 0,
     }
+
+
+def _crowd(truth: Boxes) -> np.ndarray:
+    return np.zeros(len(truth.class_ids), bool) if truth.crowd is None else truth.crowd.astype(bool)
 
 
 def _longer_sides(per_image: Sequence[np.ndarray]) -> np.ndarray:

@@ -6,26 +6,19 @@ import contextlib
 import io
 import json
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
 from pruned_perception.inference.coco_metrics import Boxes, coco_metrics
+from pruned_perception.inference.detections import Detections
 
 pytest.importorskip('pycocotools')
 
 LABELS = ('person', 'box', 'cone')
 
 
-@dataclass(frozen=True)
-class Found:
-    boxes: np.ndarray
-    scores: np.ndarray
-    class_ids: np.ndarray
-
-
-def random_case(seed: int, images: int = 30) -> tuple[list[Boxes], list[Found]]:
+def random_case(seed: int, images: int = 30) -> tuple[list[Boxes], list[Detections]]:
     """Ground truth, and detections that miss some boxes, move others and invent a few."""
     rng = np.random.default_rng(seed)
     truths, found = [], []
@@ -43,11 +36,11 @@ def random_case(seed: int, images: int = 30) -> tuple[list[Boxes], list[Found]]:
         invented = np.hstack([at, at + rng.uniform(8, 150, (extra, 2))]).astype(np.float32)
         boxes = np.vstack([moved, invented])
         ids = np.concatenate([ids[kept], rng.integers(0, len(LABELS), extra)])
-        found.append(Found(boxes, rng.random(len(boxes)).astype(np.float32), ids))
+        found.append(Detections(boxes, rng.random(len(boxes)).astype(np.float32), ids))
     return truths, found
 
 
-def by_pycocotools(truths: list[Boxes], found: list[Found]) -> tuple[float, float]:
+def by_pycocotools(truths: list[Boxes], found: list[Detections]) -> tuple[float, float]:
     """AP50 and AP50:95 the way pycocotools' own example computes them."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -109,12 +102,12 @@ def test_weights_repeat_images() -> None:
 
 def test_perfect_and_absent_detections() -> None:
     truths, _ = random_case(3)
-    perfect = [Found(t.boxes, np.full(len(t.boxes), 0.9), t.class_ids) for t in truths]
+    perfect = [Detections(t.boxes, np.full(len(t.boxes), 0.9), t.class_ids) for t in truths]
     metrics = coco_metrics(truths, perfect, LABELS, resamples=20)
     assert metrics.ap50 == pytest.approx(1)
     assert metrics.overall.recall == metrics.overall.precision == 1
     assert metrics.ap50_interval == pytest.approx((1, 1))
-    nothing = [Found(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int)) for _ in truths]
+    nothing = [Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int)) for _ in truths]
     metrics = coco_metrics(truths, nothing, LABELS)
     assert metrics.ap50 == 0
     assert metrics.overall.recall == 0
@@ -124,7 +117,7 @@ def test_perfect_and_absent_detections() -> None:
 def test_recall_and_precision_at_the_operating_threshold() -> None:
     truth = [Boxes(np.array([[0, 0, 40, 40], [100, 100, 160, 160.0]]), np.array([0, 0]))]
     boxes = np.array([[0, 0, 40, 40], [100, 100, 160, 160], [300, 300, 340, 340.0]])
-    found = [Found(boxes, np.array([0.9, 0.3, 0.8]), np.array([0, 0, 0]))]
+    found = [Detections(boxes, np.array([0.9, 0.3, 0.8]), np.array([0, 0, 0]))]
     at_high = coco_metrics(truth, found, LABELS, score_threshold=0.5).overall
     assert (at_high.recall, at_high.precision) == (0.5, 0.5)
     at_low = coco_metrics(truth, found, LABELS, score_threshold=0.2).overall
@@ -136,7 +129,7 @@ def test_sizes_go_by_the_longer_side() -> None:
     tall = [0, 0, 10, 48.0]  # area far below 48², yet not small
     small = [100, 100, 147.9, 120.0]
     truth = [Boxes(np.array([tall, small]), np.array([0, 0]))]
-    found = [Found(np.array([tall]), np.array([0.9]), np.array([0]))]
+    found = [Detections(np.array([tall]), np.array([0.9]), np.array([0]))]
     metrics = coco_metrics(truth, found, LABELS)
     assert (metrics.small.boxes, metrics.large.boxes) == (1, 1)
     assert (metrics.small.recall, metrics.large.recall) == (0, 1)
@@ -163,13 +156,25 @@ def test_intervals_draw_whole_groups() -> None:
 
 def test_classes_without_boxes_are_left_out_and_json_has_no_nan() -> None:
     truth = [Boxes(np.array([[0, 0, 60, 60.0]]), np.array([1]))]
-    found = [Found(np.array([[0, 0, 60, 60.0]]), np.array([0.9]), np.array([1]))]
+    found = [Detections(np.array([[0, 0, 60, 60.0]]), np.array([0.9]), np.array([1]))]
     metrics = coco_metrics(truth, found, LABELS)
     assert metrics.ap50 == pytest.approx(1)
     assert math.isnan(metrics.per_class['person'].ap50)
     text = json.dumps(metrics.to_json(), allow_nan=False)
     assert json.loads(text)['per_class']['person']['ap50'] is None
     assert 'cone' in metrics.to_text()
+
+
+def test_crowd_boxes_are_neither_wanted_nor_wrong() -> None:
+    boxes = np.array([[0, 0, 60, 60], [100, 100, 200, 200.0]])
+    found = [Detections(boxes, np.array([0.5, 0.9]), np.array([0, 0]))]
+    truth = [Boxes(boxes, np.array([0, 0]), crowd=np.array([False, True]))]
+    metrics = coco_metrics(truth, found, LABELS)
+    assert (metrics.overall.boxes, metrics.overall.recall, metrics.overall.precision) == (1, 1, 1)
+    assert metrics.ap50 == pytest.approx(1)
+    assert sum(metrics.size_histogram.values()) == 1
+    alone = [Boxes(boxes[:1], np.array([0]))]
+    assert coco_metrics(alone, found, LABELS).overall.precision == 0.5
 
 
 def test_empty_set_and_mismatch() -> None:
@@ -181,4 +186,4 @@ def test_empty_set_and_mismatch() -> None:
         coco_metrics(truths, found[:-1], LABELS)
     bad = [Boxes(np.array([[0, 0, 5, 5.0]]), np.array([3]))]
     with pytest.raises(ValueError, match='class id 3'):
-        coco_metrics(bad, [Found(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int))], LABELS)
+        coco_metrics(bad, [Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int))], LABELS)
