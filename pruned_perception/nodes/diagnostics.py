@@ -1,0 +1,310 @@
+"""What the node reports on /diagnostics: one function per status, from numbers to words.
+
+Every message names the thing and the way out. Nothing here knows ROS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pruned_perception.inference.latency import AGES, INTERVALS, STAGES, Window
+from pruned_perception.nodes.latest_frame import FrameCounts
+from pruned_perception.nodes.stamps import StampCounts, in_words
+
+OK, WARN, ERROR = 0, 1, 2
+
+LASTING_DELAY_MS = 1000.0
+"""A budget missed for longer without a frame in time is an error, no longer a warning."""
+BAG_AGE_S = 86_400.0
+"""Stamps older than a day come from a recording."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """One diagnostic status."""
+
+    name: str
+    level: int
+    message: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Input:
+    """The image subscription and what has arrived on it."""
+
+    topic: str
+    type: str
+    transport: str
+    reliability: str
+    publishers: Sequence[tuple[str, str, str]]
+    """(node, type, reliability) of every publisher on the topic."""
+    received: int
+    silent_s: float
+    """Seconds since the last image, or since activation where none has come."""
+
+
+def image_input(state: Input, timeout_s: float, rate_hz: float) -> Status:
+    """Report whether images arrive, and if not, at which of the links before the node it fails."""
+    right = [each for each in state.publishers if each[1] == state.type]
+    level, message = OK, f'receiving at {rate_hz:.1f} Hz'
+    if state.silent_s > timeout_s:
+        level, message = ERROR, _silence(state, right)
+    elif not state.received:
+        message = 'waiting for the first image'
+    return Status(
+        'image_input',
+        level,
+        message,
+        {
+            'topic': state.topic,
+            'type': state.type,
+            'image_transport': state.transport,
+            'reliability': state.reliability,
+            'publishers': ', '.join(
+                f'{node} ({reliability}, {type_})' for node, type_, reliability in state.publishers
+            ),
+            'seconds_since_last_image': state.silent_s,
+            'rate_hz': rate_hz,
+        },
+    )
+
+
+def _silence(state: Input, right: Sequence[tuple[str, str, str]]) -> str:
+    since = f' for {state.silent_s:.1f} s' if state.received else ''
+    if not state.publishers:
+        return (
+            f'no image{since}: no publisher on {state.topic}; is the camera driver running? For '
+            'another topic remap image_raw (image_raw:=/camera/image_raw)'
+        )
+    if not right:
+        types = ', '.join(sorted({type_ for _, type_, _ in state.publishers}))
+        return (
+            f'no image{since}: {state.topic} carries {types}, and {state.type} is subscribed to '
+            f'(image_transport {state.transport}); remap image_raw or set image_transport'
+        )
+    offered = ', '.join(f'{node} {reliability}' for node, _, reliability in right)
+    how = (
+        f'image_transport {state.transport}, subscribed {state.reliability}; publishers: {offered}'
+    )
+    if state.reliability == 'reliable' and any(each[2] != 'reliable' for each in right):
+        return (
+            f'no image{since} on {state.topic}: {how}; a reliable subscription gets nothing from '
+            'a best-effort publisher: set image_reliability to auto'
+        )
+    if state.received:
+        return f'no image{since} on {state.topic}, though its publisher is there: {how}'
+    return (
+        f'{len(right)} publisher(s) on {state.topic} but no image yet: {how}; if the camera is '
+        'running, its frames are lost on the way: give its driver config/fastdds.xml '
+        '(docs/node.md, "Transport")'
+    )
+
+
+@dataclass(frozen=True)
+class Content:
+    """What the images are."""
+
+    description: str = ''
+    """Encoding and size of the last image; '' before the first one."""
+    frame_id: str = ''
+    changes: int = 0
+    change: str = ''
+    """The last change of size or encoding, in words."""
+    changed: bool = False
+    """Whether it changed in this period."""
+    error: str = ''
+    """Why the last image that could not be used could not; '' if none in this period."""
+
+
+@dataclass(frozen=True)
+class Failures:
+    """How many frames the pipeline failed on in this period, and why the last time."""
+
+    count: int = 0
+    reason: str = ''
+
+
+def image_content(content: Content) -> Status:
+    """Report images that cannot be used, and changes of size or encoding."""
+    level, message = OK, content.description or 'no image yet'
+    if content.error:
+        level, message = ERROR, content.error
+    elif content.changed:
+        level, message = WARN, f'the images changed: {content.change}'
+    return Status(
+        'image_content',
+        level,
+        message,
+        {
+            'image': content.description,
+            'frame_id': content.frame_id,
+            'changes': content.changes,
+            'last_change': content.change,
+        },
+    )
+
+
+def stamps(total: StampCounts, period: StampCounts, sim_time: bool) -> Status:
+    """Report stamps that are 0, in the future, old, or going back; `period` is since last time."""
+    problems = []
+    if period.zero:
+        problems.append(
+            f'{period.zero} of {period.total} images have stamp 0: the driver does not set '
+            'header.stamp, so ages cannot be measured and max_age_ms does not apply'
+        )
+    if period.future:
+        ahead = '' if total.last_age_s is None else f', by {in_words(max(0.0, -total.last_age_s))}'
+        problems.append(
+            f'{period.future} of {period.total} stamps are in the future{ahead}: synchronise the '
+            "clocks of the camera's computer and this one"
+            + ('' if sim_time else ', or set use_sim_time if the stamps are simulated')
+        )
+    if period.old:
+        age = total.last_age_s or 0.0
+        way_out = (
+            'play with --clock and use_sim_time'
+            if age > BAG_AGE_S
+            else "frames queue before this node, or the computers' clocks differ"
+        )
+        problems.append(f'stamps are {in_words(age)} old: {way_out}')
+    if period.backwards:
+        problems.append(
+            f'stamps went back {period.backwards} time(s), by {in_words(total.backwards_s)} the '
+            'last time: a bag that loops, or two cameras on one topic'
+        )
+    return Status(
+        'stamps',
+        WARN if problems else OK,
+        '; '.join(problems) or 'stamps are plausible',
+        {
+            'images': total.total,
+            'zero': total.zero,
+            'future': total.future,
+            'old': total.old,
+            'backwards': total.backwards,
+            'last_age_s': '' if total.last_age_s is None else total.last_age_s,
+        },
+    )
+
+
+def clock(
+    *, sim_time: bool, now_ns: int, stands_still: bool, jumps: int, jumped: bool, jump_s: float
+) -> Status:
+    """Report a missing or standing /clock, and jumps of the time."""
+    level, message = OK, 'simulated time' if sim_time else 'system time'
+    if sim_time and now_ns == 0:
+        level, message = (
+            ERROR,
+            'use_sim_time is set but no /clock arrives: play the bag with --clock, start the '
+            "simulator's bridge, or set use_sim_time to false",
+        )
+    elif jumped:
+        way = 'back' if jump_s < 0 else 'ahead'
+        level, message = (
+            WARN,
+            f'the time jumped {way} by {in_words(abs(jump_s))} (a bag that loops?); the windows '
+            'of ages start anew',
+        )
+    elif sim_time and stands_still:
+        level, message = WARN, '/clock stands still: the simulator or the bag is paused'
+    return Status(
+        'clock', level, message, {'clock': 'sim' if sim_time else 'system', 'time_jumps': jumps}
+    )
+
+
+def frames(counts: FrameCounts, before: FrameCounts) -> Status:
+    """Report what became of the frames since activation; `before` are the last report's counts."""
+    stale, error = counts.stale - before.stale, counts.error - before.error
+    superseded = counts.superseded - before.superseded
+    received = counts.received - before.received
+    message = f'{counts.published - before.published} of {received} images became detections'
+    problems = []
+    if superseded:
+        message += f', {superseded} gave way to newer ones'
+    if stale:
+        problems.append(f'{stale} were older than max_age_ms')
+    if error:
+        problems.append(f'{error} failed (see image_content and model)')
+    return Status(
+        'frames',
+        WARN if problems else OK,
+        ', '.join([message, *problems]),
+        {
+            'received': counts.received,
+            'published': counts.published,
+            'superseded': counts.superseded,
+            'stale': counts.stale,
+            'error': counts.error,
+            'waiting': counts.waiting,
+        },
+    )
+
+
+def latency(second: Window, recent: Window, budget_ms: float, process: Mapping[str, Any]) -> Status:
+    """Report the latency against the budget (0: none), with Autoware's keys.
+
+    `second` is the last second, from which Autoware's keys and the level come (medians), `recent`
+    the last ten, from which the percentiles come; `process` are more values.
+    """
+    level, message = OK, 'no latency budget'
+    in_range = not second.deadline_misses
+    rate = second.deadline_miss_rate or 0.0
+    delay = second.consecutive_misses_ms
+    if budget_ms:
+        message = f'within the budget of {budget_ms:g} ms'
+        if not in_range:
+            level = ERROR if delay > LASTING_DELAY_MS else WARN
+            message = (
+                f'{100 * rate:.0f} % of the frames over the budget of {budget_ms:g} ms'
+                + (f', none within it for {delay / 1000:.1f} s' if level == ERROR else '')
+                + ': choose a smaller member, more threads or a lower image rate'
+            )
+    values: dict[str, Any] = {
+        'processing_time_ms': _median(second, 'processing'),
+        'is_processing_time_ms_in_expected_range': in_range,
+        'consecutive_processing_delay_ms': delay,
+        'preprocess_time_ms': _median(second, 'preprocess'),
+        'inference_time_ms': _median(second, 'inference'),
+        'postprocess_time_ms': _median(second, 'postprocess'),
+        'latency_budget_ms': budget_ms,
+        'deadline_miss_rate': rate,
+    }
+    for quantity in (*AGES[:1], *STAGES, *AGES[1:], *INTERVALS):
+        summary = recent.summary(quantity)
+        for name in ('p50', 'p90', 'p99'):
+            value = '' if summary is None else float(getattr(summary, name))
+            values[f'{quantity}_{name}_ms'] = value
+    values['invalid_ages'] = sum(recent.invalid.values())
+    return Status('latency', level, message, {**values, **process})
+
+
+def _median(window: Window, quantity: str) -> float | str:
+    summary = window.summary(quantity)
+    return '' if summary is None else summary.p50
+
+
+def model(description: Mapping[str, Any], failures: Failures) -> Status:
+    """Report the model and the frames that it failed on."""
+    if failures.count:
+        message = f'{failures.count} frame(s) failed: {failures.reason}'
+        return Status('model', ERROR, message, description)
+    return Status('model', OK, f'{description.get("model", "")} is running', description)
+
+
+def inactive(state: str, description: Mapping[str, Any]) -> Status:
+    """Report a node that is not active."""
+    return Status('model', OK, f'{state}: activate the node to get detections', description)
+
+
+def node_name(name: str, same: int) -> Status:
+    """Report other nodes of the same name; `same` counts the node itself."""
+    if same > 1:
+        message = (
+            f'{same} nodes are named {name}: their topics, parameters and services mix; start '
+            'one of them with another name (-r __node:=NAME) or namespace (-r __ns:=/NAME)'
+        )
+        return Status('node_name', WARN, message, {'nodes': same})
+    return Status('node_name', OK, 'the name is unique', {'nodes': same})

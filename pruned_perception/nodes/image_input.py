@@ -1,0 +1,136 @@
+"""The image subscription: its topic, its type, and a reliability that follows the publishers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image
+
+if TYPE_CHECKING:
+    from rclpy.node import Node
+
+TOPIC = 'image_raw'
+DEPTH = 5
+TYPES: dict[str, Any] = {'raw': Image, 'compressed': CompressedImage}
+TYPE_NAMES = {'raw': 'sensor_msgs/msg/Image', 'compressed': 'sensor_msgs/msg/CompressedImage'}
+RELIABLE, BEST_EFFORT = 'reliable', 'best_effort'
+
+
+@dataclass(frozen=True)
+class Publisher:
+    """One publisher of the topic, as the graph shows it."""
+
+    node: str
+    type: str
+    reliability: str
+
+
+def choose_reliability(setting: str, offered: Sequence[str], present: str) -> str:
+    """Return the reliability to subscribe with.
+
+    `setting` is the parameter image_reliability, `offered` the reliability of every publisher of
+    the right type, `present` that of the subscription so far. `auto` is reliable if all publishers
+    are: a best-effort reader of a reliable camera loses nearly every large frame, and a reliable
+    reader of a best-effort camera is never connected. Without publishers nothing changes.
+    """
+    if setting != 'auto':
+        return setting
+    if not offered:
+        return present
+    return RELIABLE if all(each == RELIABLE for each in offered) else BEST_EFFORT
+
+
+class ImageInput:
+    """The subscription of `node` to its images, by `image_transport` and `image_reliability`.
+
+    Each message goes to `on_image`. `look()` compares the subscription with the publishers and
+    renews it where another reliability fits them; events of the middleware call it, and the node
+    calls it once a second besides.
+    """
+
+    def __init__(
+        self, node: Node, transport: str, setting: str, on_image: Callable[[Any], None]
+    ) -> None:
+        self._node = node
+        self._setting = setting
+        self._on_image = on_image
+        self.transport = transport
+        self.type_name = TYPE_NAMES[transport]
+        # Remapping image_raw moves the compressed topic with it, as image_transport does.
+        suffix = '' if transport == 'raw' else f'/{transport}'
+        self.topic = node.resolve_topic_name(TOPIC) + suffix
+        self.publishers: tuple[Publisher, ...] = ()
+        self.reliability = RELIABLE if setting == 'auto' else setting
+        self._subscription: Any = None
+        # A subscription must not be destroyed within its own event's callback.
+        self._graph_changed = node.create_guard_condition(self.look)
+        self.publishers = self._find_publishers()
+        self.reliability = self._choice()
+        self._subscribe()
+
+    def look(self) -> None:
+        """Look at the publishers, and subscribe anew where they ask for another reliability."""
+        if self._subscription is None:
+            return
+        self.publishers = self._find_publishers()
+        wanted = self._choice()
+        if wanted != self.reliability:
+            self._node.get_logger().info(
+                f'{self.topic}: subscribing {wanted} (was {self.reliability}), as its publishers do'
+            )
+            self.reliability = wanted
+            self._node.destroy_subscription(self._subscription)
+            self._subscribe()
+
+    def close(self) -> None:
+        """End the subscription."""
+        self._node.destroy_guard_condition(self._graph_changed)
+        self._node.destroy_subscription(self._subscription)
+        self._subscription = None
+
+    def of_type(self) -> list[Publisher]:
+        """Return the publishers whose type is that of the subscription."""
+        return [each for each in self.publishers if each.type == self.type_name]
+
+    def _choice(self) -> str:
+        offered = [each.reliability for each in self.of_type()]
+        return choose_reliability(self._setting, offered, self.reliability)
+
+    def _find_publishers(self) -> tuple[Publisher, ...]:
+        return tuple(
+            Publisher(
+                f'{info.node_namespace.rstrip("/")}/{info.node_name}',
+                info.topic_type,
+                RELIABLE
+                if info.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+                else BEST_EFFORT,
+            )
+            for info in self._node.get_publishers_info_by_topic(self.topic)
+        )
+
+    def _subscribe(self) -> None:
+        reliable = self.reliability == RELIABLE
+        self._subscription = self._node.create_subscription(
+            TYPES[self.transport],
+            self.topic,
+            self._on_image,
+            QoSProfile(
+                history=HistoryPolicy.KEEP_LAST,
+                depth=DEPTH,
+                reliability=ReliabilityPolicy.RELIABLE
+                if reliable
+                else ReliabilityPolicy.BEST_EFFORT,
+            ),
+            event_callbacks=SubscriptionEventCallbacks(
+                matched=self._on_event,
+                incompatible_qos=self._on_event,
+                use_default_callbacks=False,
+            ),
+        )
+
+    def _on_event(self, _event: Any) -> None:
+        self._graph_changed.trigger()

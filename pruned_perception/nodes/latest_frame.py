@@ -1,0 +1,96 @@
+"""The latest-frame slot between the subscription's callback and the worker, and its accounts."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from pruned_perception.inference.latency import DROP_REASONS
+
+PUBLISHED = 'published'
+OUTCOMES = (PUBLISHED, *DROP_REASONS)
+
+T = TypeVar('T')
+
+
+@dataclass(frozen=True)
+class FrameCounts:
+    """What became of the frames received since the slot was opened.
+
+    At every moment `received` = published + superseded + stale + error + waiting.
+    """
+
+    received: int = 0
+    published: int = 0
+    superseded: int = 0
+    stale: int = 0
+    error: int = 0
+    waiting: int = 0
+
+    @property
+    def dropped(self) -> int:
+        """Frames received and never to be published."""
+        return self.superseded + self.stale + self.error
+
+
+class LatestFrame(Generic[T]):
+    """Holds at most one waiting frame: a newer one replaces it, which counts as superseded.
+
+    One thread puts, one takes, and reports by `finish` what became of the frame it took; `waiting`
+    counts the frame in the slot and the one that was taken.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._frame: T | None = None
+        self._taken = False
+        self._closed = False
+        self._received = 0
+        self._outcomes: Counter[str] = Counter()
+
+    def put(self, frame: T) -> bool:
+        """Leave `frame` for the worker; tell whether an older one was replaced."""
+        with self._changed:
+            self._received += 1
+            replaced = self._frame is not None
+            if replaced or self._closed:
+                self._outcomes['superseded'] += 1
+            if not self._closed:
+                self._frame = frame
+                self._changed.notify()
+            return replaced
+
+    def take(self) -> T | None:
+        """Wait for a frame and return it; None once the slot is closed."""
+        with self._changed:
+            while self._frame is None and not self._closed:
+                self._changed.wait()
+            frame, self._frame = self._frame, None
+            self._taken = frame is not None
+            return frame
+
+    def finish(self, outcome: str) -> None:
+        """Report what became of the frame that was taken; `outcome` is one of OUTCOMES."""
+        if outcome not in OUTCOMES:
+            raise ValueError(f'outcome {outcome!r} is none of {", ".join(OUTCOMES)}')
+        with self._changed:
+            self._taken = False
+            self._outcomes[outcome] += 1
+
+    def close(self) -> None:
+        """Let `take` return None; a frame that still waits counts as superseded."""
+        with self._changed:
+            if self._frame is not None:
+                self._frame = None
+                self._outcomes['superseded'] += 1
+            self._closed = True
+            self._changed.notify_all()
+
+    def counts(self) -> FrameCounts:
+        """Return the accounts of this moment."""
+        with self._changed:
+            waiting = int(self._frame is not None) + int(self._taken)
+            outcomes = {outcome: self._outcomes[outcome] for outcome in OUTCOMES}
+            return FrameCounts(self._received, waiting=waiting, **outcomes)

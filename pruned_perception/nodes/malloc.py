@@ -1,0 +1,47 @@
+"""glibc's malloc, told to keep image-sized buffers instead of giving them back after each frame."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Mapping
+
+VARIABLE = 'PRUNED_PERCEPTION_MALLOC'
+"""`system` in this environment variable leaves malloc alone."""
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_MMAP_THRESHOLD = 32 << 20  # glibc's largest
+_TRIM_THRESHOLD = 256 << 20
+
+
+def user_settings(environment: Mapping[str, str] = os.environ) -> str:
+    """Return the environment variable by which the user has set malloc up already, or ''."""
+    if environment.get(VARIABLE, '').lower() == 'system':
+        return VARIABLE
+    for variable in ('MALLOC_MMAP_THRESHOLD_', 'MALLOC_TRIM_THRESHOLD_'):
+        if environment.get(variable):
+            return variable
+    if 'glibc.malloc.' in environment.get('GLIBC_TUNABLES', ''):
+        return 'GLIBC_TUNABLES'
+    if any(name in environment.get('LD_PRELOAD', '') for name in ('malloc', 'mimalloc')):
+        return 'LD_PRELOAD'
+    return ''
+
+
+def keep_large_buffers(environment: Mapping[str, str] = os.environ) -> bool:
+    """Serve blocks up to 32 MiB from the heap and keep 256 MiB of it.
+
+    By default glibc maps a block of an image's size afresh for every frame and unmaps it after,
+    so that each of its pages is faulted in and zeroed again: about half of the time that a frame
+    spends outside the network. Call at process start. Returns False, with nothing done, where the
+    user has settings (see `user_settings`) or the C library is not glibc.
+    """
+    if user_settings(environment):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):  # musl, macOS
+        return False
+    return bool(
+        mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD) and mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD)
+    )

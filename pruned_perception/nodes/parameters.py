@@ -1,0 +1,286 @@
+"""The only table of the nodes' parameters: name, type, default, range, and when it may change.
+
+`config/perception.yaml` and the table in docs/node.md are written from it:
+`python -m pruned_perception.nodes.parameters` (a test compares them).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pruned_perception.errors import UserError
+
+LIVE = 'live'  # at any moment; the next frame sees the new value
+INACTIVE = 'while not active'  # read when the node is activated
+START = 'at start'  # read once
+
+AS_MANIFEST = -1.0
+"""A threshold of this value is the manifest's."""
+
+
+class ParameterError(UserError):
+    """A parameter has a value that the node cannot take."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One row of the table; `bounds` are inclusive, `choices` the only values of a string."""
+
+    name: str
+    default: str | bool | int | float | list[str]
+    change: str
+    text: str
+    bounds: tuple[float, float] | None = None
+    choices: tuple[str, ...] = ()
+
+    @property
+    def type(self) -> str:
+        """The ROS name of the type."""
+        if isinstance(self.default, list):
+            return 'string_array'
+        return {bool: 'bool', int: 'integer', float: 'double', str: 'string'}[type(self.default)]
+
+    @property
+    def constraint(self) -> str:
+        """The range or the choices, in words; '' where every value is taken."""
+        if self.bounds is not None:
+            return f'{self.bounds[0]:g} … {self.bounds[1]:g}'
+        return ' | '.join(self.choices)
+
+    def coerce(self, value: Any) -> Any:
+        """Return `value` in the parameter's type.
+
+        A whole number is taken for a double, and an empty array for an array of strings: the
+        command line and YAML write both so. Raises ParameterError that names parameter, value
+        and range.
+        """
+        if self.type == 'double' and type(value) is int:
+            value = float(value)
+        if self.type == 'string_array' and value is not None and not isinstance(value, str | bytes):
+            value = list(value) if isinstance(value, Iterable) else value
+            fits = isinstance(value, list) and all(isinstance(each, str) for each in value)
+        else:
+            fits = type(value) is type(self.default)
+        if not fits:
+            raise ParameterError(f'parameter {self.name}: {value!r} is not of type {self.type}')
+        if self.bounds is not None and not self.bounds[0] <= value <= self.bounds[1]:
+            raise ParameterError(
+                f'parameter {self.name}: {value!r} is not in the range {self.constraint}'
+            )
+        if self.choices and value not in self.choices:
+            raise ParameterError(
+                f'parameter {self.name}: {value!r} is none of {", ".join(self.choices)}'
+            )
+        if self.bounds == (AS_MANIFEST, 1.0) and AS_MANIFEST < value < 0:
+            raise ParameterError(
+                f"parameter {self.name}: {value!r} is neither in 0 … 1 nor -1 (the manifest's)"
+            )
+        return value
+
+
+IMAGE_PARAMETERS = (
+    Parameter(
+        'image_transport',
+        'raw',
+        INACTIVE,
+        'raw subscribes to image_raw, compressed to image_raw/compressed.',
+        choices=('raw', 'compressed'),
+    ),
+    Parameter(
+        'image_reliability',
+        'auto',
+        INACTIVE,
+        'Reliability of the image subscription; auto follows the publishers (reliable if all are) '
+        'and looks again whenever they change.',
+        choices=('auto', 'best_effort', 'reliable'),
+    ),
+    Parameter(
+        'image_timeout_s',
+        2.0,
+        LIVE,
+        'Seconds without an image after which diagnostics say so.',
+        bounds=(0.1, 3600.0),
+    ),
+    Parameter(
+        'max_age_ms',
+        0.0,
+        LIVE,
+        'Refuse frames whose header stamp is older than this when their turn comes; 0 = never.',
+        bounds=(0.0, 1e9),
+    ),
+    Parameter(
+        'latency_budget_ms',
+        0.0,
+        LIVE,
+        'Latency budget from header stamp to published detections (from receipt where the stamp '
+        'is invalid); diagnostics warn above it; 0 = none.',
+        bounds=(0.0, 1e9),
+    ),
+    Parameter(
+        'class_id_format',
+        'index',
+        INACTIVE,
+        'class_id of the detections: the index in label_info as a decimal string, or the name.',
+        choices=('index', 'name'),
+    ),
+    Parameter(
+        'timings_file',
+        '',
+        START,
+        'Write the stage times of every processed frame to this file, a JSON object per line; '
+        '"" = none.',
+    ),
+    Parameter(
+        'autostart',
+        True,
+        START,
+        'Configure and activate by itself; false leaves that to a lifecycle manager.',
+    ),
+)
+
+PERCEPTION_PARAMETERS = (
+    Parameter(
+        'model',
+        'package://pruned_perception/models/warehouse',
+        INACTIVE,
+        'Bundle or family: a path or package://PACKAGE/PATH.',
+    ),
+    Parameter('member', '', INACTIVE, 'Member of the family, by name; "" = the dense one.'),
+    Parameter('threads', 1, INACTIVE, 'Threads of one run of the network.', bounds=(1, 256)),
+    Parameter(
+        'score_threshold',
+        AS_MANIFEST,
+        LIVE,
+        'Least score of a detection, 0 … 1; -1 = as the manifest says.',
+        bounds=(AS_MANIFEST, 1.0),
+    ),
+    Parameter(
+        'iou_threshold',
+        AS_MANIFEST,
+        LIVE,
+        'Boxes of one class that overlap more than this are one object, 0 … 1; -1 = as the '
+        'manifest says.',
+        bounds=(AS_MANIFEST, 1.0),
+    ),
+    Parameter(
+        'max_detections',
+        0,
+        LIVE,
+        'Most detections of a frame; 0 = as the manifest says.',
+        bounds=(0, 10000),
+    ),
+    Parameter(
+        'classes',
+        [''],
+        LIVE,
+        'Publish only these classes, by name; [""] = all.',
+    ),
+    *IMAGE_PARAMETERS,
+)
+
+ECHO_PARAMETERS = (
+    Parameter('boxes', 10, LIVE, 'Detections published for every frame.', bounds=(0, 10000)),
+    *IMAGE_PARAMETERS,
+)
+
+
+def class_ids(names: Sequence[str], labels: Sequence[str]) -> frozenset[int] | None:
+    """Return the indices of the classes named; None, which is all, for [] and [''].
+
+    Raises ParameterError for a name that is no label, with the labels.
+    """
+    wanted = [name for name in names if name]
+    for name in wanted:
+        if name not in labels:
+            raise ParameterError(
+                f'parameter classes: {name!r} is no label of the model; it has {", ".join(labels)}'
+            )
+    return frozenset(labels.index(name) for name in wanted) if wanted else None
+
+
+def check(table: Sequence[Parameter], values: Mapping[str, Any], *, active: bool) -> dict[str, Any]:
+    """Return the changed `values` in their types; names that are not in `table` are left out.
+
+    Raises ParameterError with the reason for the first value that cannot be taken now.
+    """
+    rows = {row.name: row for row in table}
+    checked = {}
+    for name, value in values.items():
+        row = rows.get(name)
+        if row is None:
+            continue
+        if row.change == START:
+            raise ParameterError(f'parameter {name}: it is read at start only; restart the node')
+        if row.change == INACTIVE and active:
+            raise ParameterError(
+                f'parameter {name}: it cannot change while the node is active; deactivate it '
+                'first (ros2 lifecycle set NODE deactivate), then activate it again'
+            )
+        checked[name] = row.coerce(value)
+    return checked
+
+
+def as_yaml(
+    table: Sequence[Parameter] = PERCEPTION_PARAMETERS, node: str = 'perception_node'
+) -> str:
+    """Return a parameter file of the defaults, every row commented."""
+    lines = [
+        '# Defaults of every parameter. Written by `python -m pruned_perception.nodes.parameters`',
+        '# from its table; copy this file and change the copy.',
+        f'/**/{node}:',
+        '  ros__parameters:',
+    ]
+    for row in table:
+        value = yaml.safe_dump(row.default, default_flow_style=True, width=1000)
+        value = value.removesuffix('\n').removesuffix('\n...')
+        range_text = f' [{row.constraint}]' if row.constraint else ''
+        lines += [
+            f'    # {row.text}{range_text} Changes {row.change}.',
+            f'    {row.name}: {value}',
+        ]
+    return '\n'.join(lines) + '\n'
+
+
+def as_markdown(table: Sequence[Parameter] = PERCEPTION_PARAMETERS) -> str:
+    """Return the table for the documentation."""
+    lines = [
+        '| parameter | type | default | range | may change | meaning |',
+        '|---|---|---|---|---|---|',
+    ]
+    for row in table:
+        default = yaml.safe_dump(row.default, default_flow_style=True, width=1000)
+        default = default.removesuffix('\n').removesuffix('\n...')
+        constraint = row.constraint.replace('|', '\\|')
+        lines.append(
+            f'| `{row.name}` | {row.type} | `{default}` | {constraint} | {row.change} '
+            f'| {row.text} |'
+        )
+    return '\n'.join(lines) + '\n'
+
+
+BEGIN, END = '<!-- parameters: begin -->\n', '<!-- parameters: end -->\n'
+
+
+def with_table(document: str) -> str:
+    """Return `document` with the table between its marks replaced by the present one."""
+    before, _, rest = document.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f'{before}{BEGIN}{as_markdown()}{END}{after}'
+
+
+def main() -> None:
+    """Write config/perception.yaml and the table in docs/node.md of the checkout."""
+    root = Path(__file__).resolve().parents[2]
+    (root / 'config' / 'perception.yaml').write_text(as_yaml(), encoding='utf-8')
+    page = root / 'docs' / 'node.md'
+    page.write_text(with_table(page.read_text(encoding='utf-8')), encoding='utf-8')
+    print(f'written: {root / "config" / "perception.yaml"}, {page}')
+
+
+if __name__ == '__main__':
+    main()

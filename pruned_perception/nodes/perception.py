@@ -1,0 +1,79 @@
+"""The pipeline of `perception_node`: a bundle's detector."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from sensor_msgs.msg import Image
+
+from pruned_perception.bundle import Bundle, load_member, resolve_model
+from pruned_perception.inference import Detector, Settings
+from pruned_perception.inference.encodings import image_from_buffer, image_from_compressed
+from pruned_perception.nodes.image_node import ImageNode, Result
+from pruned_perception.nodes.parameters import PERCEPTION_PARAMETERS, class_ids
+
+
+def settings(bundle: Bundle, values: Mapping[str, Any]) -> Settings:
+    """Return the detector's settings: the parameters, and the manifest's where they say so.
+
+    Raises ParameterError for a class that the bundle does not have.
+    """
+    score, iou = values['score_threshold'], values['iou_threshold']
+    return Settings(
+        score_threshold=bundle.thresholds.score if score < 0 else score,
+        iou_threshold=bundle.thresholds.iou if iou < 0 else iou,
+        max_detections=values['max_detections'] or bundle.thresholds.max_detections,
+        classes=class_ids(values['classes'], bundle.labels),
+    )
+
+
+class DetectorPipeline:
+    """Decode the message, run the detector; see `image_node.Pipeline`."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        bundle = load_member(resolve_model(values['model']), values['member'])
+        self._detector = Detector(bundle, threads=values['threads'])
+        self._detector.warm_up()
+        self._settings = self._detector.settings
+        self.labels = bundle.labels
+        self.description = {'model': bundle.name, 'sha256': bundle.sha256}
+
+    @property
+    def score_threshold(self) -> float:
+        """The score threshold in use."""
+        return self._settings.score_threshold
+
+    def check(self, values: Mapping[str, Any]) -> None:
+        """Raise ParameterError where a class is none of the model's."""
+        settings(self._detector.bundle, values)
+
+    def apply(self, values: Mapping[str, Any]) -> None:
+        """Use the thresholds and classes of `values` from the next frame on."""
+        self._settings = settings(self._detector.bundle, values)
+
+    def run(self, message: Any) -> Result:
+        """Detect in one image; raises ImageError or InferenceError."""
+        if isinstance(message, Image):
+            image, order = image_from_buffer(
+                message.encoding,
+                message.height,
+                message.width,
+                message.step,
+                message.data,
+                message.is_bigendian,
+            )
+        else:
+            image, order = image_from_compressed(message.data, message.format)
+        start = time.monotonic_ns()
+        detections, times = self._detector.detect(image, order, self._settings)
+        pre = start + times.preprocess
+        return Result(detections, pre, pre + times.inference, image, order)
+
+
+def create_node() -> ImageNode:
+    """Return the node, unconfigured."""
+    return ImageNode(
+        'perception_node', PERCEPTION_PARAMETERS, DetectorPipeline, ('model', 'member', 'threads')
+    )

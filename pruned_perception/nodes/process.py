@@ -1,0 +1,156 @@
+"""The life of a node's process: signals, start, spinning, a clean end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from pruned_perception.errors import UserError
+from pruned_perception.nodes import malloc
+
+if TYPE_CHECKING:
+    from rclpy.node import Node
+
+STOP_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM})
+GRACE_S = 4.0
+"""Longest orderly end, in seconds: launch sends the next, harder signal after 5."""
+
+
+class StopSignals:
+    """Ctrl-C and SIGTERM as an event, which never interrupts the main thread where it is.
+
+    Both signals are blocked in every thread that starts from here on, and waited for by one
+    thread. So no import, model load or callback is torn apart by a KeyboardInterrupt. Before
+    `on_stop` nothing needs an orderly end, and the process exits at once with status 0.
+    """
+
+    def __init__(self) -> None:
+        self.stopped = threading.Event()
+        self._lock = threading.Lock()
+        self._callback: Callable[[], Any] | None = None
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        threading.Thread(target=self._wait, name='stop_signals', daemon=True).start()
+
+    def on_stop(self, callback: Callable[[], Any]) -> None:
+        """Call `callback`, from another thread, at the first signal; at once if it came already."""
+        with self._lock:
+            self._callback = callback
+            if not self.stopped.is_set():
+                return
+        callback()
+
+    def _wait(self) -> None:
+        signal.sigwait(STOP_SIGNALS)
+        with self._lock:
+            self.stopped.set()
+            callback = self._callback
+        if callback is not None:
+            callback()
+            # Whatever the main thread is busy with by then, such as a large model, can be lost.
+            threading.Event().wait(GRACE_S)
+        leave(0)
+
+
+def leave(status: int) -> NoReturn:
+    """End the process now, without the interpreter's finalisation."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
+
+
+def run(create_node: Callable[[], Node], args: Sequence[str] | None = None) -> int:
+    """Run one node until SIGINT or SIGTERM; this is the whole main() of an executable.
+
+    `create_node` is called after `rclpy.init`; it imports what is heavy, so that a signal during
+    the imports finds its handler. If the node has a method `start()`, it is called before
+    spinning, and `stop()` at the end. An exception in a callback is logged and spinning goes on.
+
+    Returns 0 after a signal, 1 after a UserError in creating or starting the node, whose text is
+    logged.
+    """
+    signals = StopSignals()
+    malloc.keep_large_buffers()
+
+    import rclpy
+    from rclpy.executors import SingleThreadedExecutor
+    from rclpy.logging import get_logger
+    from rclpy.signals import SignalHandlerOptions
+    from rclpy.task import Future
+
+    stop: Future[None] = Future()
+    signals.on_stop(lambda: stop.set_result(None))
+    program = os.path.basename(sys.argv[0])  # noqa: PTH119
+    node = executor = None
+    try:
+        try:
+            rclpy.init(
+                args=None if args is None else list(args),
+                signal_handler_options=SignalHandlerOptions.NO,
+            )
+            node = create_node()
+            executor = SingleThreadedExecutor()
+            executor.add_node(node)
+            if hasattr(node, 'start') and not signals.stopped.is_set():
+                node.start()
+        except UserError as error:
+            logger = node.get_logger() if node is not None else get_logger(program)
+            logger.fatal(str(error))
+            return 1
+        except _middleware_errors() as error:
+            get_logger(program).fatal(_readable(error))
+            return 1
+        _spin(executor, node, stop)
+        return 0
+    finally:
+        if node is not None:
+            if hasattr(node, 'stop'):
+                node.stop()
+            node.destroy_node()
+        if executor is not None:
+            executor.shutdown(timeout_sec=0)
+        rclpy.try_shutdown()
+
+
+def _spin(executor: Any, node: Node, stop: Any) -> None:
+    """Spin until `stop` is done; a callback's exception is logged, never the end of the node."""
+    while not stop.done():
+        try:
+            executor.spin_until_future_complete(stop)
+        except Exception:  # also what the conversion of a malformed message raises
+            node.get_logger().error(
+                f'a callback failed, the node goes on:\n{traceback.format_exc()}',
+                throttle_duration_sec=1.0,
+            )
+
+
+def _middleware_errors() -> tuple[type[Exception], ...]:
+    """Return what rclpy raises for arguments, names and parameter files that it cannot take."""
+    from rclpy import exceptions
+    from rclpy.impl.implementation_singleton import rclpy_implementation
+
+    names = (
+        'RCLError',
+        'RCLInvalidROSArgsError',
+        'UnknownROSArgsError',
+        'NodeNameNonExistentError',
+    )
+    found = [getattr(rclpy_implementation, name, None) for name in names]
+    return (
+        exceptions.NameValidationException,
+        exceptions.ParameterException,
+        exceptions.InvalidParameterValueException,
+        *(each for each in found if each is not None),
+    )
+
+
+def _readable(error: Exception) -> str:
+    """Return rcl's message in one line: the rest repeats it with places in C files."""
+    text = str(error).strip().splitlines()[0]
+    return f'unknown arguments: {text}' if 'Unknown' in type(error).__name__ else text

@@ -1,0 +1,166 @@
+"""The node's reports: `~/metrics` and `/diagnostics`, once a second."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.clock import JumpThreshold, TimeJump
+from rclpy.duration import Duration
+from rclpy.qos import QoSProfile
+from statistics_msgs.msg import MetricsMessage
+
+from pruned_perception.inference import latency as lat
+from pruned_perception.nodes import diagnostics, messages
+from pruned_perception.nodes.frame_watch import FrameWatch
+from pruned_perception.nodes.image_input import ImageInput
+from pruned_perception.nodes.latest_frame import FrameCounts
+from pruned_perception.nodes.stamps import StampCounts, StampWatch
+
+if TYPE_CHECKING:
+    from rclpy.node import Node
+
+RECENT_REPORTS = 10
+
+
+class Reporter:
+    """Collects what the node's threads measure and publishes it.
+
+    `recorder` and `watch` take what the worker notices, `stamps` what the callback does.
+    """
+
+    def __init__(self, node: Node, qos: QoSProfile) -> None:
+        self._node = node
+        self._name = node.get_fully_qualified_name()
+        self._diagnostics = node.create_publisher(DiagnosticArray, '/diagnostics', qos)
+        self._metrics = node.create_publisher(MetricsMessage, '~/metrics', qos)
+        self.recorder = lat.LatencyRecorder()
+        self.reset()
+        self._jump_handle = node.get_clock().create_jump_callback(
+            JumpThreshold(
+                min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False
+            ),
+            post_callback=self._on_time_jump,
+        )
+
+    def reset(self) -> None:
+        """Start anew, at activation."""
+        self.stamps = StampWatch()
+        self.watch = FrameWatch()
+        self.last_rx = time.monotonic_ns()
+        self.recorder.take()
+        self.recorder.restart_intervals()
+        self._recent: deque[lat.Window] = deque(maxlen=RECENT_REPORTS)
+        self._counts_before = FrameCounts()
+        self._stamps_before = StampCounts()
+        self._jumps = self._jumps_before = 0
+        self._jump_s = 0.0
+        self._now_before = -1
+        self._window_start = self._node.get_clock().now().to_msg()
+        self._cpu_before = (time.process_time(), time.monotonic())
+
+    def report_inactive(self, state: str, description: Mapping[str, str]) -> None:
+        """Publish the diagnostics of a node that is not active."""
+        self._publish([diagnostics.inactive(state, description)])
+
+    def report(
+        self,
+        image_input: ImageInput,
+        counts: FrameCounts,
+        description: Mapping[str, str],
+        parameters: Mapping[str, Any],
+    ) -> None:
+        """Publish the metrics of the last second and the diagnostics of an active node."""
+        window, cpu = self.recorder.take(), self._cpu_percent()
+        self._recent.append(window)
+        self._publish_metrics(window, cpu)
+
+        stamps = self.stamps.counts
+        now = self._node.get_clock().now().nanoseconds
+        sim_time = bool(self._node.get_parameter('use_sim_time').value)
+        content, failures = self.watch.take()
+        state = diagnostics.Input(
+            topic=image_input.topic,
+            type=image_input.type_name,
+            transport=image_input.transport,
+            reliability=image_input.reliability,
+            publishers=[
+                (each.node, each.type, each.reliability) for each in image_input.publishers
+            ],
+            received=counts.received,
+            silent_s=(time.monotonic_ns() - self.last_rx) / 1e9,
+        )
+        rate_hz = window.received / window.seconds
+        statuses = [
+            diagnostics.image_input(state, parameters['image_timeout_s'], rate_hz),
+            diagnostics.image_content(content),
+            diagnostics.stamps(stamps, stamps.since(self._stamps_before), sim_time),
+            diagnostics.clock(
+                sim_time=sim_time,
+                now_ns=now,
+                stands_still=now == self._now_before,
+                jumps=self._jumps,
+                jumped=self._jumps > self._jumps_before,
+                jump_s=self._jump_s,
+            ),
+            diagnostics.frames(counts, self._counts_before),
+            diagnostics.latency(
+                window,
+                lat.merge(tuple(self._recent)),
+                parameters['latency_budget_ms'],
+                {'cpu_percent': cpu, 'rss_mib': _resident_mib()},
+            ),
+            diagnostics.model(description, failures),
+        ]
+        self._counts_before, self._stamps_before = counts, stamps
+        self._jumps_before, self._now_before = self._jumps, now
+        self._publish(statuses)
+
+    def _publish(self, statuses: list[diagnostics.Status]) -> None:
+        stamp = self._node.get_clock().now().to_msg()
+        statuses = [*statuses, self._name_status()]
+        self._diagnostics.publish(messages.diagnostic_array(stamp, self._name, statuses))
+
+    def _publish_metrics(self, window: lat.Window, cpu: float) -> None:
+        """Publish at most ten messages, the depth of the topic, so that no window is cut."""
+        start, stop = self._window_start, self._node.get_clock().now().to_msg()
+        self._window_start = stop
+        samples = {name: window.samples.get(name) for name in messages.METRICS}
+        for quantity, values in {**samples, 'cpu': np.array([cpu])}.items():
+            if values is not None:
+                unit = 'percent' if quantity == 'cpu' else 'ms'
+                self._metrics.publish(
+                    messages.metrics_message(self._name, quantity, unit, values, (start, stop))
+                )
+
+    def _name_status(self) -> diagnostics.Status:
+        own = (self._node.get_name(), self._node.get_namespace())
+        same = self._node.get_node_names_and_namespaces().count(own)
+        status = diagnostics.node_name(self._name, same)
+        if status.level != diagnostics.OK:
+            self._node.get_logger().warning(status.message, throttle_duration_sec=60.0)
+        return status
+
+    def _cpu_percent(self) -> float:
+        """Return the process's CPU seconds per wall second since the last call; 100 = one core."""
+        now = (time.process_time(), time.monotonic())
+        before, self._cpu_before = self._cpu_before, now
+        return 100 * (now[0] - before[0]) / max(1e-9, now[1] - before[1])
+
+    def _on_time_jump(self, jump: TimeJump) -> None:
+        """Start the windows anew: ages across a jump back of the clock mean nothing."""
+        self._jumps += 1
+        self._jump_s = jump.delta.nanoseconds / 1e9
+        self._recent.clear()
+        self.recorder.take()
+
+
+def _resident_mib() -> float:
+    pages = int(Path('/proc/self/statm').read_text().split()[1])
+    return pages * os.sysconf('SC_PAGE_SIZE') / (1 << 20)

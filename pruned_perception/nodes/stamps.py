@@ -1,0 +1,78 @@
+"""Header stamps and the node's clock: what is wrong with them, counted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+NS_PER_S = 1_000_000_000
+FUTURE_S = 0.1
+"""Stamps ahead of the clock by less are normal: two machines' clocks, or /clock's step."""
+OLD_S = 10.0
+"""Stamps older than this are reported."""
+
+
+@dataclass(frozen=True)
+class StampCounts:
+    """How many stamps since activation were …; the ages are those of the last such frame."""
+
+    total: int = 0
+    zero: int = 0
+    future: int = 0
+    old: int = 0
+    backwards: int = 0
+    last_age_s: float | None = None
+    """Age of the last frame; None without a stamp or a clock."""
+    backwards_s: float = 0.0
+    """How far the stamps went back the last time."""
+
+    def since(self, before: StampCounts) -> StampCounts:
+        """Return what was counted after `before`."""
+        return replace(
+            self,
+            total=self.total - before.total,
+            zero=self.zero - before.zero,
+            future=self.future - before.future,
+            old=self.old - before.old,
+            backwards=self.backwards - before.backwards,
+        )
+
+
+class StampWatch:
+    """Looks at the stamp of every frame received; for one thread."""
+
+    def __init__(self) -> None:
+        self.counts = StampCounts()
+        self._last = 0
+
+    def observe(self, stamp: int, clock: int) -> None:
+        """Take the header stamp and the node's clock at receipt, nanoseconds; clock 0: none."""
+        counts = replace(self.counts, total=self.counts.total + 1, last_age_s=None)
+        if stamp == 0:
+            self.counts = replace(counts, zero=counts.zero + 1)
+            return
+        if stamp < self._last:
+            back = (self._last - stamp) / NS_PER_S
+            counts = replace(counts, backwards=counts.backwards + 1, backwards_s=back)
+        self._last = stamp
+        if clock > 0:
+            age = (clock - stamp) / NS_PER_S
+            counts = replace(
+                counts,
+                last_age_s=age,
+                future=counts.future + (age < -FUTURE_S),
+                old=counts.old + (age > OLD_S),
+            )
+        self.counts = counts
+
+
+def age_ns(stamp: int, clock: int) -> int | None:
+    """Return clock − stamp; None where there is no stamp or clock, or the stamp is ahead."""
+    return clock - stamp if stamp > 0 and 0 < clock >= stamp else None
+
+
+def in_words(seconds: float) -> str:
+    """Return a duration as a person would say it."""
+    for length, unit in ((31_557_600, 'years'), (86_400, 'days'), (3_600, 'h'), (60, 'min')):
+        if seconds >= 2 * length:
+            return f'{seconds / length:.1f} {unit}'
+    return f'{seconds:.1f} s'

@@ -1,0 +1,58 @@
+"""The stage times of every processed frame in a file, for analysis off-line."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from pruned_perception.errors import UserError
+from pruned_perception.inference.latency import FrameTimes
+from pruned_perception.nodes.stamps import age_ns
+
+
+class TimingsFile:
+    """JSON Lines: the stamp, durations and ages in nanoseconds (age null: invalid), boxes.
+
+    `note` only keeps a line, so that the worker never waits for the disk; `write` writes them.
+    """
+
+    def __init__(self, name: str) -> None:
+        """Create the file `name`; raises UserError where it cannot be written."""
+        path = Path(name).expanduser()
+        self._lines: deque[dict[str, Any]] = deque()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open('w', encoding='utf-8')
+        except OSError as error:
+            raise UserError(
+                f'parameter timings_file: {path} cannot be written: {error.strerror}'
+            ) from error
+
+    def note(self, times: FrameTimes, detections: int) -> None:
+        """Keep the line of one published frame."""
+        self._lines.append(
+            {
+                'stamp_ns': times.stamp,
+                'age_at_receipt': age_ns(times.stamp, times.clock_rx),
+                'queue_age': times.start - times.rx,
+                'preprocess': times.pre - times.start,
+                'inference': times.inf - times.pre,
+                'postprocess': times.post - times.inf,
+                'publish': times.pub - times.post,
+                'e2e_publish': age_ns(times.stamp, times.clock_pub),
+                'detections': detections,
+            }
+        )
+
+    def write(self) -> None:
+        """Write the lines kept so far; raises UserError, e.g. where the disk is full."""
+        lines = [self._lines.popleft() for _ in range(len(self._lines))]
+        try:
+            self._file.writelines(json.dumps(line) + '\n' for line in lines)
+            self._file.flush()
+        except OSError as error:
+            raise UserError(
+                f'parameter timings_file: {self._file.name}: {error.strerror}; it ends here'
+            ) from error

@@ -1,0 +1,48 @@
+"""The Fast DDS profile that carries images through shared memory, and when it is set."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+VARIABLE = 'PRUNED_PERCEPTION_TRANSPORT'
+"""`system` in this environment variable leaves the middleware's transports alone."""
+
+PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
+"""Fast DDS 3 reads the first, Fast DDS 2 (Jazzy, Humble) the second."""
+
+_USER_VARIABLES = (*PROFILE_VARIABLES, 'FASTDDS_BUILTIN_TRANSPORTS')
+
+
+def profile() -> Path | None:
+    """Return the path of config/fastdds.xml, installed or in the checkout; None if missing."""
+    package = __name__.partition('.')[0]
+    inner = Path('share', package, 'config', 'fastdds.xml')
+    prefixes = os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
+    places = [Path(prefix) / inner for prefix in prefixes if prefix]
+    places.append(Path(__file__).resolve().parents[2] / 'config' / 'fastdds.xml')
+    return next((place for place in places if place.is_file()), None)
+
+
+def user_settings(environment: Mapping[str, str]) -> str:
+    """Return the environment variable by which the user has chosen transports already, or ''."""
+    if environment.get(VARIABLE, '').lower() == 'system':
+        return VARIABLE
+    for variable in _USER_VARIABLES:
+        if environment.get(variable):
+            return variable
+    if 'fastrtps' not in environment.get('RMW_IMPLEMENTATION', 'rmw_fastrtps_cpp'):
+        return 'RMW_IMPLEMENTATION'
+    return ''
+
+
+def environment(present: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables to add to `present` for processes that send or receive images.
+
+    Empty where the user has chosen transports (see `user_settings`) or the profile is missing.
+    """
+    path = profile()
+    if user_settings(present) or path is None:
+        return {}
+    return dict.fromkeys(PROFILE_VARIABLES, str(path))
