@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     print('label              boxes')
     for label, count in boxes['per_label'].items():
         print(f'{label:<18} {count:>5}')
-    print('size (px)          boxes')
+    print('longer side (px)   boxes')
     for size, count in boxes['per_size'].items():
         print(f'{size:<18} {count:>5}')
     print(f'below 48 px: {boxes["below_48_px"]:.1%}')

@@ -36,7 +36,7 @@ GENERATOR_VERSION = 1
 FRAMES_PER_LAYOUT = 20
 DARKEST = 14.0  # mean pixel value; darker frames are drawn again
 SAVE_EVERY = 20.0  # seconds between savings of the annotations
-SIZE_BINS = (0, 16, 32, 48, 96, 192, 1000)  # pixels, square root of a box's area
+SIZE_BINS = (0, 16, 32, 48, 96, 192, 1000)  # pixels, longer side of a box
 
 Annotations = dict[str, Any]
 Progress = Callable[[int], None]
@@ -115,10 +115,10 @@ def frames(
 
 
 def summarise(annotations: Annotations) -> dict[str, Any]:
-    """Return the counts of boxes: in all, per label, per size (crowd boxes apart)."""
+    """Return the counts of boxes: in all, per label, per longer side (crowd boxes apart)."""
     boxes = [item for item in annotations['annotations'] if not item['iscrowd']]
-    scales = np.sqrt([item['area'] for item in boxes])
-    counts, _ = np.histogram(scales, SIZE_BINS)
+    sides = np.array([max(item['bbox'][2:]) for item in boxes])
+    counts, _ = np.histogram(sides, SIZE_BINS)
     per_label = Counter(item['category_id'] for item in boxes)
     return {
         'count': len(boxes),
@@ -128,7 +128,7 @@ def summarise(annotations: Annotations) -> dict[str, Any]:
             f'{low}-{high}': int(count)
             for low, high, count in zip(SIZE_BINS[:-1], SIZE_BINS[1:], counts, strict=True)
         },
-        'below_48_px': round(float(np.mean(scales < 48)), 4) if boxes else 0.0,
+        'below_48_px': round(float(np.mean(sides < 48)), 4) if boxes else 0.0,
     }
 
 

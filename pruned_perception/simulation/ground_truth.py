@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -40,9 +39,9 @@ class VisibleObject:
         return min(self.box[2:]) >= MIN_SIDE and self.visible >= MIN_VISIBLE
 
     @property
-    def scale(self) -> float:
-        """Square root of the box's area, in pixels."""
-        return math.sqrt(self.box[2] * self.box[3])
+    def longer_side(self) -> float:
+        """Longer side of the box, in pixels: what sizes are told by."""
+        return max(self.box[2:])
 
 
 def rectangles(numbers: NDArray[np.uint8], count: int) -> tuple[Array, Array]:

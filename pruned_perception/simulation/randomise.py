@@ -21,9 +21,9 @@ from pruned_perception.simulation.scene import (
 from pruned_perception.simulation.splits import Split
 from pruned_perception.simulation.warehouse import FloorPlan, floor_plan, lighting, placed
 
-# Apparent size of the objects set up before the camera, square root of the box's area in pixels;
-# drawn on a logarithmic scale, limited by the hall. About a third comes out below 48 pixels.
-APPARENT_SIZE = (15.0, 145.0)
+# Apparent size of the objects set up before the camera, the longer side in pixels; drawn on a
+# logarithmic scale, limited by the hall. Near to a third comes out below 48 pixels.
+APPARENT_SIZE = (19.0, 140.0)
 NEAREST = 0.8  # metres
 
 
@@ -39,13 +39,15 @@ class View:
 
 
 def _eye(plan: FloorPlan, rng: np.random.Generator) -> Pose | None:
-    """Return a camera pose with free floor around it, or None if the hall is too full."""
-    for _ in range(200):
-        x, y = (rng.uniform(-extent / 2 + 0.3, extent / 2 - 0.3) for extent in plan.size)
+    """Return a camera pose with free floor around it that looks across the hall, or None."""
+    for _ in range(100):
+        places = [
+            [rng.uniform(-extent / 2 + 0.3, extent / 2 - 0.3) for extent in plan.size]
+            for _ in range(2)
+        ]
+        x, y = max(places, key=lambda place: math.hypot(*place))  # the outer one sees farther
         if plan.free(np.array([[x, y, 0.25]])):
-            # Half of the views look across the hall, the others anywhere but at the next wall.
-            inward = math.atan2(-y, -x)
-            yaw = inward + rng.normal(0, 0.5)
+            yaw = math.atan2(-y, -x) + rng.normal(0, 0.4)
             height, pitch = rng.uniform(0.25, 1.5), rng.uniform(-0.05, 0.3)
             return Pose((x, y, height), (rng.normal(0, 0.03), pitch, yaw))
     return None
@@ -67,7 +69,7 @@ class ViewMaker:
         eye = _eye(plan, rng) or Pose((0.0, 0.0, 1.0))
         x, y, _ = eye.position
         plan.take(np.array([[x, y, 0.4]]))
-        camera = replace(self._scene.camera, fovy=math.radians(rng.uniform(46.0, 62.0)))
+        camera = replace(self._scene.camera, fovy=math.radians(rng.uniform(50.0, 66.0)))
         poses: dict[str, Pose | None] = {item.name: None for item in self._scene.objects}
         wanted = int(rng.integers(5, 14))
         order = rng.permutation(len(self._scene.objects))[:wanted]
@@ -88,16 +90,17 @@ class ViewMaker:
     ) -> Pose | None:
         """Return a free place before the camera at which the object has a random size."""
         dx, dy, dz = self._extents[item.name]
-        size = math.sqrt(max(dx, dy) * dz)
+        size = max(dx, dy, dz)
         half = math.atan(camera.width / 2 / camera.focal)
         discs: Array = self._footprints[item.name]
         low, high = APPARENT_SIZE
         # No side should come out so small that the object would not count.
-        smallest = min(dx, dy, dz) * camera.focal / (1.2 * MIN_SIDE)
+        thinnest = min(dx, dy, dz + 0.08 * max(dx, dy))  # flat things are seen from above
+        farthest = thinnest * camera.focal / (1.2 * MIN_SIDE)
         for attempt in range(24):
             if attempt % 6 == 0:  # keep the size for some tries: near places are free more often
                 apparent = math.exp(rng.uniform(math.log(low), math.log(high)))
-            distance = min(max(camera.focal * size / apparent, NEAREST + discs[0, 2]), smallest)
+            distance = min(max(camera.focal * size / apparent, NEAREST + discs[0, 2]), farthest)
             bearing = eye.rotation[2] + rng.uniform(-1.05, 1.05) * half
             x = eye.position[0] + distance * math.cos(bearing)
             y = eye.position[1] + distance * math.sin(bearing)

@@ -178,7 +178,7 @@ def build(split: Split, seed: int, layout: int, stock: int = STOCK) -> Scene:
     `stock` labelled objects are made, every label in turn; those without room are left out.
     """
     rng = split.rng(seed, layout)
-    size = (split.uniform(rng, 10.0, 22.0), split.uniform(rng, 8.0, 16.0))
+    size = (split.uniform(rng, 12.0, 28.0), split.uniform(rng, 10.0, 22.0))
     plan = FloorPlan(size)
     scenery = scatter(_scenery(size, split, rng), plan, rng)
     items = [
