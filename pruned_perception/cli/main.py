@@ -15,6 +15,8 @@ from pruned_perception.errors import UserError
 # `add_arguments(parser)` and `run(args) -> int`; nothing is imported before it is asked for, so
 # that the robot's commands never load the off-line stage's libraries.
 SUBCOMMANDS: dict[str, str] = {
+    'detect': 'Detect objects in an image, a folder, a video or a bag.',
+    'bundle': 'Show or verify model bundles, or make one of an ONNX file.',
     'simulate': 'Generate a data set of the simulated warehouse.',
     'monitor': 'Watch rates, latency, drops and loss of running perception nodes.',
     'record': 'Record topics into a rosbag2 folder (MCAP).',

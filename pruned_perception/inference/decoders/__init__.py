@@ -16,13 +16,15 @@ from numpy.typing import NDArray
 from pruned_perception.inference.detections import Candidates
 from pruned_perception.inference.errors import InferenceError
 
-MODULES: dict[str, str] = {
-    'anchor_free': 'anchor_free',
-}
+# Each is the name of a bundle's decoder and of the module here.
+MODULES = ('anchor_free', 'yolox', 'nanodet', 'fastestdet', 'yolov8', 'ssd', 'detr')
 
 
 class Decoder(Protocol):
     """What a decoder module offers."""
+
+    DEFAULTS: Mapping[str, Any]
+    """Its parameters and their defaults; a manifest may give any of them, and no others."""
 
     @staticmethod
     def check(
@@ -48,7 +50,7 @@ class Decoder(Protocol):
 
 def names() -> tuple[str, ...]:
     """Return the names of all decoders."""
-    return tuple(MODULES)
+    return MODULES
 
 
 def get(name: str) -> Decoder:
@@ -58,4 +60,4 @@ def get(name: str) -> Decoder:
             f'unknown decoder {name!r}; this installation has {", ".join(MODULES)} '
             '(update pruned_perception if the bundle is newer)'
         )
-    return cast(Decoder, importlib.import_module(f'{__name__}.{MODULES[name]}'))
+    return cast(Decoder, importlib.import_module(f'{__name__}.{name}'))

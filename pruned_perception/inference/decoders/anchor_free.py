@@ -2,7 +2,7 @@
 
 One output float32 (1, N, 4 + C), a row per cell: left, top, right, bottom distance from the
 cell's centre ((column + 0.5) · stride, (row + 0.5) · stride) in input pixels, then C scores in
-0 … 1. Parameters: `strides`, in the order of the rows, e.g. [8, 16, 32].
+0 … 1. Parameters: `strides`, in the order of the rows.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from pruned_perception.inference.decoders import grid
+from pruned_perception.inference.decoders import grid, options
 from pruned_perception.inference.detections import Candidates
+
+DEFAULTS = {'strides': (8, 16, 32)}
 
 
 def check(
@@ -24,9 +25,9 @@ def check(
     classes: int,
 ) -> None:
     """Raise ValueError where the outputs do not fit; see `decoders.Decoder`."""
-    expected = (1, grid.cell_count(input_size, _strides(parameters)), 4 + classes)
-    if tuple(shapes) != (expected,):
-        raise ValueError(f'one output of shape {expected} is needed, not {list(shapes)}')
+    strides = options.merge(DEFAULTS, parameters)['strides']
+    cells = sum(grid.cell_counts(input_size, strides))
+    grid.check_shapes(shapes, [(1, cells, 4 + classes)])
 
 
 def decode(
@@ -36,14 +37,9 @@ def decode(
     score_threshold: float,
 ) -> Candidates:
     """Return the boxes above the threshold, the best class of each cell."""
+    strides = options.merge(DEFAULTS, parameters)['strides']
     predictions = outputs[0][0]
-    rows, class_ids, scores = grid.above(predictions[:, 4:], score_threshold)
-    corners, strides = grid.cells(input_size, _strides(parameters))
-    centres = (corners[rows] + 0.5) * strides[rows]
-    distances = predictions[rows, :4]
-    boxes = np.concatenate([centres - distances[:, :2], centres + distances[:, 2:]], axis=1)
+    rows, class_ids, scores = grid.best_above(predictions[:, 4:], score_threshold)
+    corners, sizes = grid.cells(input_size, strides)
+    boxes = grid.sides_to_boxes((corners[rows] + 0.5) * sizes[rows], predictions[rows, :4])
     return Candidates(boxes, scores, class_ids)
-
-
-def _strides(parameters: Mapping[str, Any]) -> tuple[int, ...]:
-    return tuple(parameters['strides'])

@@ -1,0 +1,208 @@
+"""`pruned-perception detect`: a detector on an image, a folder, a video or a bag."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, TextIO
+
+from pruned_perception.bundle import load_member, resolve_model
+from pruned_perception.cli.arguments import at_least, fraction
+from pruned_perception.errors import UserError
+from pruned_perception.inference.detections import Detections
+from pruned_perception.inference.detector import Detector, StageTimes
+from pruned_perception.inference.errors import ImageError
+from pruned_perception.inference.latency import NS_PER_MS, summarize
+from pruned_perception.inference.sources import Frame, UnreadableFrame, open_source
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument(
+        'source', type=Path, help='image, folder (with its sub-folders), video, or rosbag2 bag'
+    )
+    parser.add_argument(
+        '--model', required=True, help='bundle or family: a path or package://PACKAGE/PATH'
+    )
+    parser.add_argument('--member', default='', help="member of the family; the dense one if ''")
+    parser.add_argument('--topic', help='image topic of the bag, where it has several')
+    parser.add_argument(
+        '--score-threshold', type=fraction, metavar='X', help="0 … 1; the bundle's by default"
+    )
+    parser.add_argument('--threads', type=at_least(1), default=1, metavar='N', help='default 1')
+    parser.add_argument('--json', action='store_true', help='one JSON object a line and frame')
+    parser.add_argument(
+        '--annotate', type=Path, metavar='DIR', help='write the frames with boxes there, as PNG'
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Detect; 1 where a frame could not be read, which does not stop the others."""
+    bundle = load_member(resolve_model(args.model), args.member)
+    source = open_source(args.source, args.topic)
+    if args.annotate is not None:
+        _check_annotate(args.annotate, args.source)
+    detector = Detector(bundle, threads=args.threads)
+    if args.score_threshold is not None:
+        detector.settings = replace(detector.settings, score_threshold=args.score_threshold)
+
+    times: list[StageTimes] = []
+    found: Counter[str] = Counter()
+    unreadable = 0
+    with _progress(f'detecting in {args.source}', source.count) as (advance, out):
+        for frame in source.frames:
+            try:
+                if isinstance(frame, UnreadableFrame):
+                    raise ImageError(frame.reason)
+                detections, stages = detector.detect(frame.image, frame.order)
+            except ImageError as error:
+                unreadable += 1
+                print(f'not used: {error}', file=sys.stderr)
+                advance()
+                continue
+            times.append(stages)
+            found.update(bundle.labels[class_id] for class_id in detections.class_ids)
+            as_text = json_line if args.json else text_line
+            print(as_text(frame, detections, stages, bundle.labels), file=out(), flush=True)
+            if args.annotate is not None:
+                _annotate(args.annotate, args.source, frame, detections, bundle.labels)
+            advance()
+    if not args.json:
+        print(_summary(times, found))
+    if unreadable:
+        print(f'{unreadable} of {unreadable + len(times)} frames not used', file=sys.stderr)
+    return 1 if unreadable else 0
+
+
+def json_line(
+    frame: Frame, detections: Detections, stages: StageTimes, labels: Sequence[str]
+) -> str:
+    """Return one frame's detections as a JSON object; pixels of the source image, xywh boxes."""
+    height, width = frame.image.shape[:2]
+    content = {
+        'source': frame.source,
+        'index': frame.index,
+        'stamp': frame.stamp,
+        'width': width,
+        'height': height,
+        'detections': [
+            {'label': label, 'class_id': class_id, 'score': round(score, 4), 'bbox': bbox}
+            for label, class_id, score, bbox in _rows(detections, labels)
+        ],
+        'timings_ms': {
+            stage: round(duration / NS_PER_MS, 4) for stage, duration in asdict(stages).items()
+        },
+    }
+    return json.dumps(content, ensure_ascii=False)
+
+
+def text_line(
+    frame: Frame, detections: Detections, stages: StageTimes, labels: Sequence[str]
+) -> str:
+    """Return one frame's detections as a line for people."""
+    height, width = frame.image.shape[:2]
+    milliseconds = sum(asdict(stages).values()) / NS_PER_MS
+    boxes = ', '.join(
+        f'{label} {score:.2f} at ({x:.0f}, {y:.0f}) {w:.0f}×{h:.0f}'
+        for label, _, score, (x, y, w, h) in _rows(detections, labels)
+    )
+    name = f'{frame.source} #{frame.index}'
+    return f'{name}  {width}×{height}  {milliseconds:.1f} ms  {boxes or "nothing found"}'
+
+
+def _rows(
+    detections: Detections, labels: Sequence[str]
+) -> Iterator[tuple[str, int, float, list[float]]]:
+    for box, score, class_id in zip(
+        detections.boxes.tolist(),
+        detections.scores.tolist(),
+        detections.class_ids.tolist(),
+        strict=True,
+    ):
+        x, y, right, bottom = box
+        bbox = [round(value, 2) for value in (x, y, right - x, bottom - y)]
+        yield labels[class_id], class_id, score, bbox
+
+
+def _summary(times: Sequence[StageTimes], found: Counter[str]) -> str:
+    counts = ', '.join(f'{count} {label}' for label, count in found.most_common())
+    lines = [f'{len(times)} frames, {found.total()} detections' + (f': {counts}' if counts else '')]
+    for stage in ('preprocess', 'inference', 'postprocess'):
+        values = [getattr(each, stage) / NS_PER_MS for each in times]
+        summary = summarize(values, resamples=0)
+        if summary is not None:
+            lines.append(
+                f'{stage:>12}  p50 {summary.p50:.2f}  p90 {summary.p90:.2f}  '
+                f'p99 {summary.p99:.2f} ms'
+            )
+    return '\n'.join(lines)
+
+
+def _check_annotate(folder: Path, source: Path) -> None:
+    if source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
+        raise UserError(
+            f'--annotate {folder}: inside {source}, whose images are read; give another folder'
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f'--annotate {folder}: {error.strerror}') from error
+
+
+def _annotate(
+    folder: Path, source: Path, frame: Frame, detections: Detections, labels: Sequence[str]
+) -> None:
+    """Write one annotated frame; images keep their name and place, with .png appended."""
+    import cv2
+
+    from pruned_perception.inference.drawing import draw
+
+    if Path(frame.source) == source and frame.stamp is None:
+        file = folder / f'{source.name}.png'
+    elif frame.stamp is None:
+        relative = Path(frame.source).relative_to(source)
+        file = folder / relative.with_name(f'{relative.name}.png')
+    else:
+        file = folder / f'{source.name}_{frame.index:06d}.png'
+    canvas = draw(frame.image, detections, labels, frame.order)
+    if frame.order == 'rgb':
+        canvas = canvas[:, :, ::-1]
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(cv2.imencode('.png', canvas)[1].tobytes())
+    except OSError as error:
+        raise UserError(f'{file}: cannot be written: {error.strerror}') from error
+
+
+@contextmanager
+def _progress(title: str, count: int | None) -> Iterator[tuple[Any, Any]]:
+    """Yield a function to call after each frame, and one that returns where lines go.
+
+    The bar is on standard error, and only where that is a terminal.
+    """
+    stdout: TextIO = sys.stdout
+    if not sys.stderr.isatty():
+        yield (lambda: None), (lambda: stdout)
+        return
+    from pruned_perception.cli.progress import Progress
+
+    with Progress(title) as progress:
+        done = 0
+
+        def advance() -> None:
+            nonlocal done
+            done += 1
+            if count:
+                progress.share(done / count)
+            else:
+                progress.text(f'{done} frames')
+
+        # While the bar stands, sys.stdout is a proxy that prints above it, on the bar's stream:
+        # right where both are one terminal, wrong where standard output goes elsewhere.
+        yield advance, (lambda: sys.stdout if stdout.isatty() else stdout)

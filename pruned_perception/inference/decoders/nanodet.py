@@ -1,0 +1,65 @@
+"""NanoDet: class scores, and side distances as discrete distributions.
+
+Li et al. 2020, Generalized Focal Loss, arXiv 2006.04388. Per stride s one output (1, N_s, C) of
+class scores (sigmoid in the graph) and one (1, N_s, 4 · (R + 1)) of logits over 0 … R for left,
+top, right and bottom in units of the stride; a distance is the softmax's mean. Outputs in the
+manifest: all scores, then all distances, both in the order of `strides`. Parameters: `strides`;
+`cell_centre`: 0.5 for NanoDet, 0 for NanoDet-Plus.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pruned_perception.inference.decoders import grid, options
+from pruned_perception.inference.detections import Candidates
+
+DEFAULTS = {'strides': (8, 16, 32), 'cell_centre': 0.5}
+
+
+def check(
+    shapes: Sequence[tuple[int, ...]],
+    parameters: Mapping[str, Any],
+    input_size: tuple[int, int],
+    classes: int,
+) -> None:
+    """Raise ValueError where the outputs do not fit; see `decoders.Decoder`."""
+    strides = options.merge(DEFAULTS, parameters)['strides']
+    counts = grid.cell_counts(input_size, strides)
+    last = shapes[-1][-1]
+    bins = last if last % 4 == 0 else 4
+    want = [(1, count, classes) for count in counts] + [(1, count, bins) for count in counts]
+    grid.check_shapes(shapes, want)
+
+
+def decode(
+    outputs: Sequence[NDArray[Any]],
+    parameters: Mapping[str, Any],
+    input_size: tuple[int, int],
+    score_threshold: float,
+) -> Candidates:
+    """Return the boxes above the threshold, the best class of each cell."""
+    merged = options.merge(DEFAULTS, parameters)
+    levels = len(merged['strides'])
+    found = []
+    first = 0
+    for scores, distances in zip(outputs[:levels], outputs[levels:], strict=True):
+        rows, class_ids, best = grid.best_above(scores[0], score_threshold)
+        found.append((rows + first, class_ids, best, distances[0, rows]))
+        first += scores.shape[1]
+    rows, class_ids, best, logits = (np.concatenate(column) for column in zip(*found, strict=True))
+    corners, strides = grid.cells(input_size, merged['strides'])
+    sides = _expected(logits.reshape(len(rows), 4, -1)) * strides[rows]
+    centres = (corners[rows] + np.float32(merged['cell_centre'])) * strides[rows]
+    return Candidates(grid.sides_to_boxes(centres, sides), best, class_ids)
+
+
+def _expected(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the mean of 0 … R under the softmax of the last axis, (K, 4, R + 1) → (K, 4)."""
+    weights = np.exp(logits - logits.max(axis=2, keepdims=True))
+    values = np.arange(logits.shape[2], dtype=np.float32)
+    return (weights @ values) / weights.sum(axis=2)

@@ -1,0 +1,45 @@
+"""YOLOv8-style (v8, v9, 11, …): one output (1, 4 + C, N), ready but for the suppression.
+
+A column per candidate: centre and size of the box in input pixels, then C class scores (sigmoid
+in the graph). No parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pruned_perception.inference.decoders import grid, options
+from pruned_perception.inference.detections import Candidates
+
+DEFAULTS: dict[str, Any] = {}
+
+
+def check(
+    shapes: Sequence[tuple[int, ...]],
+    parameters: Mapping[str, Any],
+    input_size: tuple[int, int],
+    classes: int,
+) -> None:
+    """Raise ValueError where the outputs do not fit; see `decoders.Decoder`."""
+    options.merge(DEFAULTS, parameters)
+    candidates = shapes[0][2] if len(shapes[0]) == 3 else -1
+    grid.check_shapes(shapes, [(1, 4 + classes, candidates)])
+
+
+def decode(
+    outputs: Sequence[NDArray[Any]],
+    parameters: Mapping[str, Any],
+    input_size: tuple[int, int],
+    score_threshold: float,
+) -> Candidates:
+    """Return the boxes above the threshold, the best class of each candidate."""
+    predictions = outputs[0][0]
+    likely = np.flatnonzero(predictions[4:].max(axis=0) >= score_threshold)
+    few = predictions[:, likely].T
+    rows, class_ids, scores = grid.best_above(few[:, 4:], score_threshold)
+    few = few[rows]
+    return Candidates(grid.centres_to_boxes(few[:, :2], few[:, 2:4]), scores, class_ids)

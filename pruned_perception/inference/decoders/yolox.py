@@ -1,0 +1,58 @@
+"""YOLOX, as its own export script writes it (Ge et al. 2021, arXiv 2107.08430).
+
+One output float32 (1, N, 5 + C), a row per cell: offset of the box's centre from the cell's
+corner and logarithm of the box's size, both in units of the stride; objectness; C class scores
+(sigmoid in the graph). Score = objectness · class score. Parameters: `strides`; `decoded`: the
+graph already returns centre and size in input pixels (`--decode_in_inference`; also YOLOv5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pruned_perception.inference.decoders import grid, options
+from pruned_perception.inference.detections import Candidates
+
+DEFAULTS = {'strides': (8, 16, 32), 'decoded': False}
+
+
+def check(
+    shapes: Sequence[tuple[int, ...]],
+    parameters: Mapping[str, Any],
+    input_size: tuple[int, int],
+    classes: int,
+) -> None:
+    """Raise ValueError where the outputs do not fit; see `decoders.Decoder`."""
+    merged = options.merge(DEFAULTS, parameters)
+    if merged['decoded']:
+        cells = shapes[0][1] if len(shapes[0]) == 3 else -1  # anchors per cell are the graph's
+    else:
+        cells = sum(grid.cell_counts(input_size, merged['strides']))
+    grid.check_shapes(shapes, [(1, cells, 5 + classes)])
+
+
+def decode(
+    outputs: Sequence[NDArray[Any]],
+    parameters: Mapping[str, Any],
+    input_size: tuple[int, int],
+    score_threshold: float,
+) -> Candidates:
+    """Return the boxes above the threshold, the best class of each cell."""
+    merged = options.merge(DEFAULTS, parameters)
+    predictions = outputs[0][0]
+    # No class score is above 1, so the objectness alone rules most cells out.
+    likely = np.flatnonzero(predictions[:, 4] >= score_threshold)
+    few = predictions[likely]
+    rows, class_ids, scores = grid.best_above(few[:, 5:] * few[:, 4:5], score_threshold)
+    few = few[rows]
+    centres, sizes = few[:, :2], few[:, 2:4]
+    if not merged['decoded']:
+        corners, strides = grid.cells(input_size, merged['strides'])
+        at = likely[rows]
+        centres = (centres + corners[at]) * strides[at]
+        sizes = np.exp(sizes) * strides[at]
+    return Candidates(grid.centres_to_boxes(centres, sizes), scores, class_ids)
