@@ -21,9 +21,11 @@ from pruned_perception.simulation.scene import (
 from pruned_perception.simulation.splits import Split
 from pruned_perception.simulation.warehouse import FloorPlan, floor_plan, lighting, placed
 
-# Apparent size of the objects set up before the camera, the longer side in pixels; drawn on a
-# logarithmic scale, limited by the hall. Near to a third comes out below 48 pixels.
-APPARENT_SIZE = (19.0, 140.0)
+# Apparent size of the objects set up before the camera, the longer side in pixels: most from the
+# first range, a few from the second; each is logarithmic, limited by the hall. About 28 % of the
+# boxes come out below 48 pixels.
+FAR_SIZE, NEAR_SIZE = (17.0, 128.0), (128.0, 400.0)
+NEAR_SHARE = 0.15
 NEAREST = 0.8  # metres
 
 
@@ -93,7 +95,7 @@ class ViewMaker:
         size = max(dx, dy, dz)
         half = math.atan(camera.width / 2 / camera.focal)
         discs: Array = self._footprints[item.name]
-        low, high = APPARENT_SIZE
+        low, high = NEAR_SIZE if rng.random() < NEAR_SHARE else FAR_SIZE
         # No side should come out so small that the object would not count.
         thinnest = min(dx, dy, dz + 0.08 * max(dx, dy))  # flat things are seen from above
         farthest = thinnest * camera.focal / (1.2 * MIN_SIDE)
