@@ -1,0 +1,219 @@
+"""Latency of networks in the engine alone, several of them interleaved in one run.
+
+Timings of different runs on one machine differ by more than the networks do (clock, neighbours,
+heat), so that only what was measured by turns is compared, as ratios round by round.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from pruned_perception.benchmark.environment import environment
+from pruned_perception.bundle import Bundle, is_family, load_bundle, load_family
+from pruned_perception.errors import UserError
+from pruned_perception.inference.detector import create_session
+from pruned_perception.inference.latency import (
+    NS_PER_MS,
+    Summary,
+    bootstrap_percentiles,
+    summarize,
+)
+
+_TYPES = {
+    'tensor(float)': np.float32,
+    'tensor(uint8)': np.uint8,
+    'tensor(int64)': np.int64,
+    'tensor(int32)': np.int32,
+}
+
+
+@dataclass(frozen=True)
+class Network:
+    """An ONNX file to measure; `macs` is None where nobody counted them."""
+
+    name: str
+    sha256: str
+    macs: int | None
+    model: bytes
+
+
+@dataclass(frozen=True)
+class NetworkLatency:
+    """Latency of one network, ms, and how it compares with the first of the run.
+
+    `speedup` is the median over rounds of (median of the first network / median of this one),
+    with a 95 % bootstrap interval over rounds; the SingleStream-style p90 is `latency.p90`.
+    """
+
+    network: Network
+    latency: Summary
+    speedup: float
+    speedup_interval: tuple[float, float]
+
+
+def load_networks(paths: Sequence[Path]) -> list[Network]:
+    """Return the networks of bundles, families (all members) and bare ONNX files.
+
+    Raises BundleError, or UserError where a file cannot be read.
+    """
+    networks: list[Network] = []
+    for path in paths:
+        if path.is_file() and path.suffix == '.onnx':
+            networks.append(_bare(path))
+        elif is_family(path):
+            networks += [_of_bundle(bundle) for bundle in load_family(path).members]
+        else:
+            networks.append(_of_bundle(load_bundle(path)))
+    return networks
+
+
+def measure(
+    networks: Sequence[Network],
+    *,
+    rounds: int = 20,
+    runs: int = 20,
+    threads: int = 1,
+    allow_spinning: bool = False,
+    seed: int = 0,
+    on_progress: Callable[[float], None] = lambda share: None,
+) -> NDArray[np.float64]:
+    """Return the durations in ms of the engine's runs, (networks, rounds, runs).
+
+    In each round every network has `runs` runs in a row, in an order drawn anew; one unmeasured
+    run before them loads its weights into the caches. A whole unmeasured round comes first.
+    Raises InferenceError or UserError where a network cannot be run.
+    """
+    rng = np.random.default_rng(seed)
+    sessions = [
+        create_session(
+            network.model, threads=threads, allow_spinning=allow_spinning, name=network.name
+        )
+        for network in networks
+    ]
+    feeds = [
+        _inputs(session, network.name, rng)
+        for session, network in zip(sessions, networks, strict=True)
+    ]
+    times = np.empty((len(networks), rounds, runs), np.float64)
+    for number in range(-1, rounds):
+        for which in rng.permutation(len(networks)):
+            block = _time_runs(sessions[which], feeds[which], runs)
+            if number >= 0:
+                times[which, number] = block
+        on_progress((number + 1) / rounds)
+    return times
+
+
+def compare(
+    networks: Sequence[Network], times: NDArray[np.float64], *, seed: int = 0
+) -> list[NetworkLatency]:
+    """Return the statistics of `times` (networks, rounds, runs) in ms; the first is the baseline.
+
+    The intervals of latency are over all runs as if they were independent; those of the speed-up
+    are over rounds, which is the honest one for comparisons.
+    """
+    medians = np.median(times, axis=2)
+    results = []
+    for which, network in enumerate(networks):
+        latency = summarize(times[which].ravel(), seed=seed)
+        assert latency is not None
+        ratios = medians[0] / medians[which]
+        interval = bootstrap_percentiles(ratios, [50], seed=seed)[0]
+        results.append(NetworkLatency(network, latency, float(np.median(ratios)), interval))
+    return results
+
+
+def as_json(results: Sequence[NetworkLatency], configuration: dict[str, Any]) -> dict[str, Any]:
+    """Return results, configuration and environment as JSON values."""
+    return {
+        'environment': environment(),
+        'configuration': configuration,
+        'networks': [
+            {
+                'name': each.network.name,
+                'sha256': each.network.sha256,
+                'macs': each.network.macs,
+                'latency_ms': each.latency.as_dict(),
+                'single_stream_style_p90_ms': each.latency.p90,
+                'speedup': each.speedup,
+                'speedup_interval': list(each.speedup_interval),
+            }
+            for each in results
+        ],
+    }
+
+
+def as_table(results: Sequence[NetworkLatency]) -> str:
+    """Return a table for a terminal, a network a line."""
+    width = max(len(each.network.name) for each in results)
+    lines = [
+        f'{"":{width}}    MMAC      p50 ms  [95 % interval]      p90 ms  [95 % interval]'
+        '      p99 ms  × faster than the first'
+    ]
+    for each in results:
+        macs, latency = each.network.macs, each.latency
+        low, high = each.speedup_interval
+        lines.append(
+            f'{each.network.name:{width}}  {macs / 1e6 if macs else float("nan"):6.1f}'
+            f'  {latency.p50:10.3f}  {_interval(latency.p50_interval)}'
+            f'  {latency.p90:10.3f}  {_interval(latency.p90_interval)}'
+            f'  {latency.p99:10.3f}  {each.speedup:.2f} [{low:.2f}, {high:.2f}]'
+        )
+    return '\n'.join(lines)
+
+
+def _interval(interval: tuple[float, float] | None) -> str:
+    return '[{:7.3f}, {:7.3f}]'.format(*(interval or (float('nan'),) * 2))
+
+
+def _of_bundle(bundle: Bundle) -> Network:
+    return Network(bundle.name, bundle.sha256, bundle.cost.macs or None, bundle.onnx_bytes)
+
+
+def _bare(path: Path) -> Network:
+    try:
+        model = path.read_bytes()
+    except OSError as error:
+        raise UserError(f'{path}: {error.strerror}') from error
+    return Network(path.stem, hashlib.sha256(model).hexdigest(), None, model)
+
+
+def _inputs(
+    session: onnxruntime.InferenceSession, name: str, rng: np.random.Generator
+) -> dict[str, NDArray[Any]]:
+    """Return random inputs of the graph's own shapes: bytes 0 … 255, or floats 0 … 1."""
+    feeds: dict[str, NDArray[Any]] = {}
+    for node in session.get_inputs():
+        # Only the batch may be open: any other size would be a guess.
+        shape = [1 if at == 0 and not isinstance(d, int) else d for at, d in enumerate(node.shape)]
+        if node.type not in _TYPES or not all(isinstance(size, int) for size in shape):
+            raise UserError(
+                f'{name}: input {node.name} is {node.type} {node.shape}; only fixed shapes of '
+                f'{", ".join(_TYPES)} can be measured'
+            )
+        if node.type == 'tensor(float)':
+            feeds[node.name] = rng.random(shape, np.float32)
+        else:
+            feeds[node.name] = rng.integers(0, 256, shape).astype(_TYPES[node.type])
+    return feeds
+
+
+def _time_runs(
+    session: onnxruntime.InferenceSession, feeds: dict[str, NDArray[Any]], runs: int
+) -> NDArray[np.float64]:
+    session.run(None, feeds)
+    marks = np.empty(runs + 1, np.int64)
+    marks[0] = time.monotonic_ns()
+    for run in range(runs):
+        session.run(None, feeds)
+        marks[run + 1] = time.monotonic_ns()
+    return np.diff(marks) / NS_PER_MS

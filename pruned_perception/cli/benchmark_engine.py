@@ -1,0 +1,80 @@
+"""`pruned-perception benchmark engine`: networks in the engine alone, interleaved in one run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from pruned_perception.benchmark import engine
+from pruned_perception.bundle import resolve_model
+from pruned_perception.cli.arguments import at_least
+from pruned_perception.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument(
+        'models', nargs='+', help='bundles, families (all members) or ONNX files; first = baseline'
+    )
+    parser.add_argument('--rounds', type=at_least(2), default=20, help='turns of every model (20)')
+    parser.add_argument('--runs', type=at_least(1), default=20, help='runs of a turn (20)')
+    parser.add_argument('--threads', type=at_least(1), default=1, help='threads of one run (1)')
+    parser.add_argument('--spin', action='store_true', help='let waiting threads spin')
+    parser.add_argument('--seed', type=int, default=0, help='of inputs, order and intervals (0)')
+    parser.add_argument(
+        '--json',
+        type=Path,
+        nargs='?',
+        const=Path('-'),
+        metavar='FILE',
+        help='write the result there too, with the environment; without FILE print it instead',
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print."""
+    networks = engine.load_networks([resolve_model(model) for model in args.models])
+    configuration = {
+        'rounds': args.rounds,
+        'runs_per_round': args.runs,
+        'warm_up': 'one round, and one run before each turn',
+        'threads': args.threads,
+        'allow_spinning': args.spin,
+        'seed': args.seed,
+        'speedup': 'median over rounds of (median of the first / median of this one)',
+    }
+    with _progress('measuring') as progress:
+        times = engine.measure(
+            networks,
+            rounds=args.rounds,
+            runs=args.runs,
+            threads=args.threads,
+            allow_spinning=args.spin,
+            seed=args.seed,
+            on_progress=progress.share if progress is not None else lambda share: None,
+        )
+    results = engine.compare(networks, times, seed=args.seed)
+    content = json.dumps(engine.as_json(results, configuration), indent=2)
+    if args.json == Path('-'):
+        print(content)
+        return 0
+    print(engine.as_table(results))
+    if args.json is not None:
+        try:
+            args.json.write_text(content + '\n', 'utf-8')
+        except OSError as error:
+            raise UserError(f'{args.json}: cannot be written: {error.strerror}') from error
+    return 0
+
+
+def _progress(title: str) -> AbstractContextManager[Any]:
+    """Return a bar on standard error where that is a terminal, None in its place elsewhere."""
+    if not sys.stderr.isatty():
+        return nullcontext()
+    from pruned_perception.cli.progress import Progress
+
+    return Progress(title)
