@@ -188,6 +188,53 @@ ECHO_PARAMETERS = (
     *IMAGE_PARAMETERS,
 )
 
+ROBOT_PARAMETERS = (
+    Parameter(
+        'scene_seed',
+        0,
+        START,
+        'Which warehouse: the same seed gives the same hall and objects.',
+        bounds=(0, 2**31 - 1),
+    ),
+    Parameter(
+        'rate_hz',
+        15.0,
+        LIVE,
+        'Images per second; fewer where rendering takes longer.',
+        bounds=(0.1, 120.0),
+    ),
+    Parameter('shadows', False, LIVE, 'Render shadows: an image costs twice the time.'),
+    Parameter('speed', 0.6, LIVE, 'Speed along the route, m/s.', bounds=(0.0, 1.5)),
+    Parameter(
+        'follow_route',
+        True,
+        LIVE,
+        'Drive along the route while there is no cmd_vel; false: stand still.',
+    ),
+    Parameter(
+        'cmd_vel_timeout_s',
+        0.5,
+        LIVE,
+        'Seconds for which one message on cmd_vel holds.',
+        bounds=(0.05, 10.0),
+    ),
+    Parameter(
+        'image_reliability',
+        'reliable',
+        START,
+        'Reliability of the image publisher.',
+        choices=('reliable', 'best_effort'),
+    ),
+    Parameter('frame_id', 'camera_optical_frame', START, 'frame_id of all headers.'),
+    Parameter(
+        'min_visible',
+        0.3,
+        LIVE,
+        'Least share of an object that must be visible for it to be in ground_truth.',
+        bounds=(0.0, 1.0),
+    ),
+)
+
 
 def class_ids(names: Sequence[str], labels: Sequence[str]) -> frozenset[int] | None:
     """Return the indices of the classes named; None, which is all, for [] and [''].

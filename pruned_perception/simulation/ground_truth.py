@@ -36,7 +36,11 @@ class VisibleObject:
     @property
     def counts(self) -> bool:
         """Whether a detector should find it: large enough and not too hidden."""
-        return min(self.box[2:]) >= MIN_SIDE and self.visible >= MIN_VISIBLE
+        return self.shows(MIN_VISIBLE)
+
+    def shows(self, min_visible: float) -> bool:
+        """Whether it is large enough, and at least this share of it is visible."""
+        return min(self.box[2:]) >= MIN_SIDE and self.visible >= min_visible
 
     @property
     def longer_side(self) -> float:

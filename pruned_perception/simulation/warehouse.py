@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -172,14 +173,23 @@ def _scenery(
     ]
 
 
-def build(split: Split, seed: int, layout: int, stock: int = STOCK) -> Scene:
+def build(
+    split: Split,
+    seed: int,
+    layout: int,
+    stock: int = STOCK,
+    keep_free: Callable[[tuple[float, float]], Array] | None = None,
+) -> Scene:
     """Return the hall number `layout` of a split and seed, its objects scattered on the floor.
 
     `stock` labelled objects are made, every label in turn; those without room are left out.
+    `keep_free` returns for the hall's size the floor, discs x, y, radius, that stays empty.
     """
     rng = split.rng(seed, layout)
     size = (split.uniform(rng, 12.0, 28.0), split.uniform(rng, 10.0, 22.0))
     plan = FloorPlan(size)
+    if keep_free is not None:
+        plan.take(keep_free(size))
     scenery = scatter(_scenery(size, split, rng), plan, rng)
     items = [
         catalogue.labelled(LABELS[index % len(LABELS)], f'object_{index}', split, rng)
