@@ -163,7 +163,7 @@ def as_table(results: Sequence[NetworkLatency]) -> str:
         macs, latency = each.network.macs, each.latency
         low, high = each.speedup_interval
         lines.append(
-            f'{each.network.name:{width}}  {macs / 1e6 if macs else float("nan"):6.1f}'
+            f'{each.network.name:{width}}  {f"{macs / 1e6:.1f}" if macs else "?":>6}'
             f'  {latency.p50:10.3f}  {_interval(latency.p50_interval)}'
             f'  {latency.p90:10.3f}  {_interval(latency.p90_interval)}'
             f'  {latency.p99:10.3f}  {each.speedup:.2f} [{low:.2f}, {high:.2f}]'

@@ -204,11 +204,14 @@ def write_bundle(
             'bytes': len(onnx_bytes),
         },
     }
-    validate(json.loads(json.dumps(complete)), manifest_path)
+    try:
+        text = json.dumps(complete, indent=2, ensure_ascii=False, allow_nan=False) + '\n'
+    except ValueError as error:
+        raise BundleError(f'{manifest_path}: NaN or infinity is no JSON: {error}') from error
+    validate(json.loads(text), manifest_path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _replace(folder / 'model.onnx', onnx_bytes)
-        text = json.dumps(complete, indent=2, ensure_ascii=False, allow_nan=False) + '\n'
         _replace(manifest_path, text.encode('utf-8'))
     except OSError as error:
         raise BundleError(f'{folder}: cannot be written: {error.strerror}') from error
@@ -269,9 +272,13 @@ def _read(path: Path) -> bytes:
 
 def _read_json(path: Path) -> object:
     try:
-        return json.loads(_read(path).decode('utf-8'))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        return json.loads(_read(path).decode('utf-8'), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError, JSONDecodeError
         raise BundleError(f'{path}: not JSON: {error}') from error
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f'{name} is no JSON value')
 
 
 def _replace(path: Path, data: bytes) -> None:

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from pruned_perception.bundle.schema import errors
 from pruned_perception.errors import UserError
 
 SCHEMA_VERSION = 1
@@ -97,15 +98,11 @@ def validate(manifest: object, file: Path) -> dict[str, Any]:
         raise BundleError(f'{file}: a manifest is a JSON object, not {type(manifest).__name__}')
     _check_version(manifest.get('schema_version'), file)
 
-    import jsonschema  # a fifth of a second: only where a manifest is really read
-
-    validator = jsonschema.Draft202012Validator(schema())
-    errors = sorted(validator.iter_errors(manifest), key=lambda error: list(map(str, error.path)))
-    if errors:
-        first = errors[0]
-        field = '.'.join(str(key) for key in first.absolute_path) or 'top level'
-        more = f' (and {len(errors) - 1} more)' if len(errors) > 1 else ''
-        raise BundleError(f'{file}: field {field}: {first.message}{more}')
+    found = list(errors(manifest, schema()))
+    if found:
+        field, message = found[0]
+        more = f' (and {len(found) - 1} more)' if len(found) > 1 else ''
+        raise BundleError(f'{file}: field {field}: {message}{more}')
 
     spec = input_spec(manifest)
     if spec.channels != 3:

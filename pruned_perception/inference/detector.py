@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
@@ -49,6 +50,7 @@ def create_session(
 
     Raises InferenceError, which names `name`, where ONNX Runtime does not take it.
     """
+    onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -96,6 +98,8 @@ class Detector:
         self._input_size = (bundle.input.height, bundle.input.width)
         self._output_names = list(bundle.output.names)
         self._preprocess = Preprocessor(bundle.input)
+        # OpenCV would take all cores for a resize of a tenth of a millisecond.
+        cv2.setNumThreads(threads)
         self._session = create_session(
             bundle.onnx_bytes,
             threads=threads,
