@@ -1,8 +1,23 @@
-"""Detection on the robot: image → tensor → network → boxes, on ONNX Runtime alone."""
+"""Detection on the robot: image → tensor → network → boxes, on ONNX Runtime alone.
 
-from pruned_perception.inference.detections import Candidates, Detections
-from pruned_perception.inference.detector import Detector, Settings, StageTimes, create_session
-from pruned_perception.inference.errors import ImageError, InferenceError
+The names below are imported when they are first used: a node joins the robot's network before it
+loads ONNX Runtime and OpenCV, and finds its camera meanwhile.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pruned_perception.inference.detections import Candidates, Detections
+    from pruned_perception.inference.detector import (
+        Detector,
+        Settings,
+        StageTimes,
+        create_session,
+    )
+    from pruned_perception.inference.errors import ImageError, InferenceError
 
 __all__ = [
     'Candidates',
@@ -14,3 +29,20 @@ __all__ = [
     'StageTimes',
     'create_session',
 ]
+
+_HOMES = {
+    'Candidates': 'detections',
+    'Detections': 'detections',
+    'Detector': 'detector',
+    'ImageError': 'errors',
+    'InferenceError': 'errors',
+    'Settings': 'detector',
+    'StageTimes': 'detector',
+    'create_session': 'detector',
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(importlib.import_module(f'{__name__}.{_HOMES[name]}'), name)

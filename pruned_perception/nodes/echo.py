@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from pruned_perception.inference import Detections
-from pruned_perception.nodes.image_node import ImageNode, Result
-from pruned_perception.nodes.parameters import ECHO_PARAMETERS
+from pruned_perception.inference.detections import Detections
+from pruned_perception.nodes.image_node import Result
 
 
 class EchoPipeline:
@@ -42,8 +41,3 @@ class EchoPipeline:
         """Return the boxes, having looked at nothing."""
         now = time.monotonic_ns()
         return Result(self._detections, now, now)
-
-
-def create_node() -> ImageNode:
-    """Return the node, unconfigured."""
-    return ImageNode('echo_node', ECHO_PARAMETERS, EchoPipeline)

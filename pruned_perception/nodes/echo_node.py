@@ -1,4 +1,4 @@
-"""The executable `echo_node`."""
+"""The executable `echo_node`: the perception node without its network, for benchmarks."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING
 from pruned_perception.nodes import process
 
 if TYPE_CHECKING:
-    from rclpy.node import Node
+    from pruned_perception.nodes.image_node import ImageNode
 
 
-def create_node() -> Node:
-    """Return the node; its imports take most of the start, so they wait until signals are ours."""
-    from pruned_perception.nodes import echo
+def create_node() -> ImageNode:
+    """Return the node, unconfigured."""
+    from pruned_perception.nodes.echo import EchoPipeline
+    from pruned_perception.nodes.image_node import ImageNode
+    from pruned_perception.nodes.parameters import ECHO_PARAMETERS
 
-    return echo.create_node()
+    return ImageNode('echo_node', ECHO_PARAMETERS, EchoPipeline)
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -23,9 +23,9 @@ from std_msgs.msg import String
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
 from pruned_perception.errors import UserError
-from pruned_perception.inference import Detections, ImageError
 from pruned_perception.inference import latency as lat
-from pruned_perception.inference.drawing import draw
+from pruned_perception.inference.detections import Detections
+from pruned_perception.inference.errors import ImageError
 from pruned_perception.nodes import messages
 from pruned_perception.nodes.declaration import NodeParameters
 from pruned_perception.nodes.image_input import ImageInput
@@ -369,6 +369,8 @@ class ImageNode(LifecycleNode):
         """Draw the detections where somebody looks at them; after they were published."""
         if result.image is None or not self._annotated.get_subscription_count():
             return
+        from pruned_perception.inference.drawing import draw  # OpenCV is not for the node's start
+
         assert self._pipeline is not None
         drawn = draw(result.image, result.detections, self._pipeline.labels, result.order)
         encoding = 'rgb8' if result.order == 'rgb' else 'bgr8'

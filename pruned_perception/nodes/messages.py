@@ -25,7 +25,7 @@ from vision_msgs.msg import (
     VisionClass,
 )
 
-from pruned_perception.inference import Detections
+from pruned_perception.inference.detections import Detections
 from pruned_perception.inference.latency import AGES, INTERVALS, STAGES
 from pruned_perception.nodes.diagnostics import Status
 

@@ -11,8 +11,8 @@ from sensor_msgs.msg import Image
 from pruned_perception.bundle import Bundle, load_member, resolve_model
 from pruned_perception.inference import Detector, Settings
 from pruned_perception.inference.encodings import image_from_buffer, image_from_compressed
-from pruned_perception.nodes.image_node import ImageNode, Result
-from pruned_perception.nodes.parameters import PERCEPTION_PARAMETERS, class_ids
+from pruned_perception.nodes.image_node import Result
+from pruned_perception.nodes.parameters import class_ids
 
 
 def settings(bundle: Bundle, values: Mapping[str, Any]) -> Settings:
@@ -70,10 +70,3 @@ class DetectorPipeline:
         detections, times = self._detector.detect(image, order, self._settings)
         pre = start + times.preprocess
         return Result(detections, pre, pre + times.inference, image, order)
-
-
-def create_node() -> ImageNode:
-    """Return the node, unconfigured."""
-    return ImageNode(
-        'perception_node', PERCEPTION_PARAMETERS, DetectorPipeline, ('model', 'member', 'threads')
-    )

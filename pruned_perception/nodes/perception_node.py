@@ -1,22 +1,31 @@
-"""The executable `perception_node`."""
+"""The executable `perception_node`: images in, detections out."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from pruned_perception.nodes import process
 
 if TYPE_CHECKING:
-    from rclpy.node import Node
+    from pruned_perception.nodes.image_node import ImageNode, Pipeline
 
 
-def create_node() -> Node:
-    """Return the node; its imports take most of the start, so they wait until signals are ours."""
-    from pruned_perception.nodes import perception
+def load(values: Mapping[str, Any]) -> Pipeline:
+    """Return the pipeline; its libraries load while the node already looks for its camera."""
+    from pruned_perception.nodes.perception import DetectorPipeline
 
-    return perception.create_node()
+    return DetectorPipeline(values)
+
+
+def create_node() -> ImageNode:
+    """Return the node, unconfigured."""
+    from pruned_perception.nodes.image_node import ImageNode
+    from pruned_perception.nodes.parameters import PERCEPTION_PARAMETERS
+
+    loaded_by = ('model', 'member', 'threads')
+    return ImageNode('perception_node', PERCEPTION_PARAMETERS, load, loaded_by)
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -9,10 +9,12 @@ from pathlib import Path
 VARIABLE = 'PRUNED_PERCEPTION_TRANSPORT'
 """`system` in this environment variable leaves the middleware's transports alone."""
 
-PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
-"""Fast DDS 3 reads the first, Fast DDS 2 (Jazzy, Humble) the second."""
+PROFILE_VARIABLE = 'FASTDDS_DEFAULT_PROFILES_FILE'
+OLD_PROFILE_VARIABLE = 'FASTRTPS_DEFAULT_PROFILES_FILE'
+"""What Fast DDS 2 reads; Fast DDS 3 warns about it."""
 
-_USER_VARIABLES = (*PROFILE_VARIABLES, 'FASTDDS_BUILTIN_TRANSPORTS')
+_FAST_DDS_2 = ('humble', 'iron', 'jazzy')
+_USER_VARIABLES = (PROFILE_VARIABLE, OLD_PROFILE_VARIABLE, 'FASTDDS_BUILTIN_TRANSPORTS')
 
 
 def profile() -> Path | None:
@@ -45,4 +47,5 @@ def environment(present: Mapping[str, str]) -> dict[str, str]:
     path = profile()
     if user_settings(present) or path is None:
         return {}
-    return dict.fromkeys(PROFILE_VARIABLES, str(path))
+    old = present.get('ROS_DISTRO', '') in _FAST_DDS_2
+    return {OLD_PROFILE_VARIABLE if old else PROFILE_VARIABLE: str(path)}

@@ -1,0 +1,29 @@
+"""The yardstick of `benchmark startup`: the least that any node around a network has to do.
+
+Imports the libraries that the perception node uses, loads the model, creates a node, says so.
+Run as `python bare_start.py MODEL.onnx`; deliberately free of this package.
+"""
+
+import sys
+
+import cv2  # noqa: F401
+import diagnostic_msgs.msg  # noqa: F401
+import jsonschema  # noqa: F401
+import numpy  # noqa: F401
+import onnxruntime
+import rclpy
+import sensor_msgs.msg  # noqa: F401
+import statistics_msgs.msg  # noqa: F401
+import std_msgs.msg  # noqa: F401
+import vision_msgs.msg  # noqa: F401
+import yaml  # noqa: F401
+from rclpy.lifecycle import LifecycleNode
+
+if __name__ == '__main__':
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(sys.argv[1], options, providers=['CPUExecutionProvider'])
+    rclpy.init(args=sys.argv)
+    node = LifecycleNode('bare_start')
+    print('ready', flush=True)
+    sys.stdin.read()

@@ -1,0 +1,87 @@
+"""A camera without hardware: frames at an exact rate, stamped as they are sent.
+
+Run as a process: `python -m pruned_perception.benchmark.camera --rate 30 --frames 300`; it waits
+for a subscriber, and its last line is a JSON object with the number of frames sent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import array
+import json
+import sys
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pruned_perception.benchmark.session import ros_session
+
+VARIANTS = 16
+"""Different frames before they repeat."""
+_WAIT_S = 30.0
+
+
+def synthetic_frame(index: int, height: int, width: int) -> NDArray[np.uint8]:
+    """Return frame `index`, uint8 (height, width, 3) rgb: squares that move over a noisy floor."""
+    rng = np.random.default_rng(index)
+    ramp = np.linspace(60, 140, height, dtype=np.float32)[:, None, None]
+    image = ramp + rng.normal(0, 6, (height, width, 3)).astype(np.float32)
+    for k in range(4):
+        side = height // 4
+        x = (k * width // 4 + index * width // 40) % (width - side)
+        y = (k * height // 5) % (height - side)
+        image[y : y + side, x : x + side] = 20
+        if k < 3:
+            image[y : y + side, x : x + side, k] = 235
+    return np.clip(image, 0, 255).astype(np.uint8)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Publish; 0 when all frames were sent, 1 without a subscriber or after a signal."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--rate', type=float, default=30.0, help='frames per second')
+    parser.add_argument('--frames', type=int, default=300, help='frames to send')
+    parser.add_argument('--width', type=int, default=640)
+    parser.add_argument('--height', type=int, default=480)
+    parser.add_argument('--topic', default='image_raw')
+    parser.add_argument('--subscribers', type=int, default=1, help='to wait for')
+    args, _ = parser.parse_known_args(argv)
+
+    from rclpy.qos import QoSProfile
+    from sensor_msgs.msg import Image
+
+    with ros_session('camera') as session:
+        node = session.node
+        publisher = node.create_publisher(Image, args.topic, QoSProfile(depth=5))
+        messages = []
+        for index in range(VARIANTS):
+            image = synthetic_frame(index, args.height, args.width)
+            message = Image(
+                height=args.height, width=args.width, encoding='rgb8', step=3 * args.width
+            )
+            message.header.frame_id = 'camera_optical_frame'
+            message.data = array.array('B', image.tobytes())
+            messages.append(message)
+        if not session.spin_until(
+            lambda: publisher.get_subscription_count() >= args.subscribers, _WAIT_S
+        ):
+            print(f'no subscriber on {publisher.topic_name}', file=sys.stderr)
+            return 1
+        start = time.monotonic()
+        sent = 0
+        while sent < args.frames and session.running:
+            session.sleep(start + sent / args.rate - time.monotonic())
+            message = messages[sent % VARIANTS]
+            message.header.stamp = node.get_clock().now().to_msg()
+            publisher.publish(message)
+            sent += 1
+        # The publisher's history is lost with it, together with what a reader has yet to fetch.
+        session.sleep(0.5)
+        print(json.dumps({'sent': sent}), flush=True)
+        return 0 if sent == args.frames else 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())

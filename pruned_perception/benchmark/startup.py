@@ -1,0 +1,168 @@
+"""From the start of the process to the first detection, against a bare script; memory.
+
+The camera runs already. The bare script (`bare_start.py`) imports the same libraries, loads the
+model and creates a node; it neither finds a camera nor runs the network, so 1.0 is out of reach.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pruned_perception.benchmark import bare_start
+from pruned_perception.benchmark.children import Child, Children
+from pruned_perception.benchmark.environment import environment
+from pruned_perception.benchmark.overhead import (
+    PERCEPTION,
+    START_S,
+    node_command,
+    private_domain,
+    ratio,
+)
+from pruned_perception.benchmark.session import Session, ros_session
+from pruned_perception.bundle import load_member, resolve_model
+from pruned_perception.errors import UserError
+from pruned_perception.nodes import transport
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What is run; each node runs on for `seconds` after its first detection."""
+
+    model: str
+    member: str = ''
+    threads: int = 1
+    pairs: int = 5
+    seconds: float = 5.0
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One start of each; seconds since the process was started, MiB."""
+
+    first_detection_s: float
+    bare_s: float
+    resident_mib: float
+    """VmRSS after the run; shared memory of the middleware included."""
+    resident_peak_mib: float
+    """VmHWM."""
+    torch: bool
+    """Whether a file of PyTorch is mapped into the node's process."""
+
+
+def measure(setup: Setup, on_pair: Callable[[Pair], None] = lambda _: None) -> dict[str, Any]:
+    """Start both `setup.pairs` times in turns; return the result as JSON values."""
+    bundle = load_member(resolve_model(setup.model), setup.member)
+    os.environ.update(private_domain())
+    os.environ.update(transport.environment(os.environ))
+    pairs = []
+    with tempfile.TemporaryDirectory() as folder, ros_session('startup_benchmark') as session:
+        # One start of each that does not count: afterwards the disk's cache is warm for both.
+        for k in range(setup.pairs + 1):
+            with Children(Path(folder), os.environ) as children:
+                namespace = f'/start_{k}'
+                camera = children.start(
+                    f'camera_{k}',
+                    [
+                        sys.executable,
+                        '-m',
+                        'pruned_perception.benchmark.camera',
+                        '--subscribers=0',
+                        '--frames=1000000',
+                        f'--topic={namespace}/image_raw',
+                    ],
+                )
+                _wait_for_camera(session, camera, f'{namespace}/image_raw')
+                first = k % 2 == 0
+                bare_s = bare(bundle.onnx_path) if first else 0.0
+                figures = _start_node(session, children, namespace, setup, k)
+                bare_s = bare_s or bare(bundle.onnx_path)
+            if k:
+                pairs.append(Pair(bare_s=bare_s, **figures))
+                on_pair(pairs[-1])
+    return {
+        'benchmark': 'startup',
+        'environment': environment(),
+        'configuration': asdict(setup),
+        'model': {'name': bundle.name, 'sha256': bundle.sha256},
+        'pairs': [asdict(pair) for pair in pairs],
+        'start_ratio': asdict(
+            ratio([pair.first_detection_s for pair in pairs], [pair.bare_s for pair in pairs])
+        ),
+    }
+
+
+def _wait_for_camera(session: Session, camera: Child, topic: str) -> None:
+    """Wait until the camera has been publishing for a moment: its own start is not to be timed."""
+    end = time.monotonic() + START_S
+    while not session.spin_until(lambda: session.node.count_publishers(topic) > 0, 0.5):
+        camera.require_alive()
+        if time.monotonic() > end or not session.running:
+            raise UserError(f'the camera did not start:\n{camera.last_lines()}')
+    session.spin_for(1.0)
+
+
+def bare(onnx_path: Path) -> float:
+    """Start the bare script; return the seconds until it says `ready`."""
+    start = time.monotonic()
+    with subprocess.Popen(
+        [sys.executable, str(bare_start.__file__), str(onnx_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        said = process.stdout.readline()
+        seconds = time.monotonic() - start
+    if said.strip() != 'ready':
+        raise UserError(f'the bare script failed with status {process.returncode}')
+    return seconds
+
+
+def _start_node(
+    session: Session, children: Children, namespace: str, setup: Setup, index: int
+) -> dict[str, Any]:
+    from rclpy.qos import QoSProfile
+    from vision_msgs.msg import Detection2DArray
+
+    arrived: list[float] = []
+    subscription = session.node.create_subscription(
+        Detection2DArray,
+        f'{namespace}/detections',
+        lambda _: arrived.append(time.monotonic()),
+        QoSProfile(depth=10),
+    )
+    parameters = {'model': setup.model, 'threads': setup.threads}
+    parameters |= {'member': setup.member} if setup.member else {}
+    start = time.monotonic()
+    node = children.start(f'node_{index}', node_command(PERCEPTION, namespace, parameters))
+    while not session.spin_until(lambda: bool(arrived), 0.5):
+        if not session.running:
+            raise KeyboardInterrupt
+        node.require_alive()
+        if time.monotonic() > start + START_S:
+            raise UserError(f'no detection within {START_S:.0f} s:\n{node.last_lines()}')
+    session.spin_for(setup.seconds)
+    figures = {'first_detection_s': arrived[0] - start, **_memory(node)}
+    children.stop(node)
+    session.node.destroy_subscription(subscription)
+    return figures
+
+
+def _memory(child: Child) -> dict[str, Any]:
+    proc = Path('/proc') / str(child.process.pid)
+    fields = dict(
+        line.split(':', 1) for line in (proc / 'status').read_text().splitlines() if ':' in line
+    )
+    return {
+        'resident_mib': int(fields['VmRSS'].split()[0]) / 1024,
+        'resident_peak_mib': int(fields['VmHWM'].split()[0]) / 1024,
+        'torch': 'torch' in (proc / 'maps').read_text(),
+    }

@@ -1,0 +1,67 @@
+"""`pruned-perception benchmark overhead`: perception node against echo node, interleaved."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from pruned_perception.benchmark import overhead
+from pruned_perception.cli.arguments import at_least
+from pruned_perception.cli.benchmark_result import add_model, write_result
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    add_model(parser)
+    parser.add_argument('--pairs', type=at_least(2), default=5, help='runs of each node (5)')
+    parser.add_argument('--frames', type=at_least(10), default=300, help='frames of a run (300)')
+    parser.add_argument('--warm-up', type=at_least(0), default=60, help='of these, left out (60)')
+    parser.add_argument('--rate', type=float, default=30.0, help='frames per second (30)')
+    parser.add_argument('--width', type=at_least(16), default=640)
+    parser.add_argument('--height', type=at_least(16), default=480)
+    parser.add_argument(
+        '--no-profile',
+        dest='profile',
+        action='store_false',
+        help="the middleware's default transports instead of config/fastdds.xml",
+    )
+    parser.add_argument('--output', type=Path, metavar='FILE', help='write the result as JSON')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print."""
+    values = {key: value for key, value in vars(args).items() if key != 'output'}
+    setup = overhead.Setup(**values)
+    print(
+        f'{setup.pairs} pairs of {setup.frames} frames, {setup.width} × {setup.height} at '
+        f'{setup.rate:g} Hz, the first {setup.warm_up} of each are warm-up; milliseconds\n'
+        f'{"node":16} {"e2e_receive":>23} {"inference":>10} {"overhead":>23}   accounts\n'
+        f'{"":16} {"p50":>7} {"p90":>7} {"p99":>7} {"p50":>10} {"p50":>7} {"p90":>7} {"p99":>7}',
+        flush=True,
+    )
+    result = overhead.measure(setup, _print_run)
+    _print_ratios(result['overhead_ratio'])
+    write_result(result, args.output)
+    return 0 if all(each['balanced'] for each in result['runs']) else 1
+
+
+def _print_run(run: overhead.Run) -> None:
+    e2e, over, counts = run.e2e_receive, run.overhead, run.counts
+    print(
+        f'{run.node:16} {e2e.p50:7.2f} {e2e.p90:7.2f} {e2e.p99:7.2f} {run.inference.p50:10.2f} '
+        f'{over.p50:7.2f} {over.p90:7.2f} {over.p99:7.2f}   '
+        f'sent {run.sent} = published {counts["published"]} + superseded {counts["superseded"]} '
+        f'+ stale {counts["stale"]} + error {counts["error"]} + middleware loss {run.loss}'
+        f'{"" if run.balanced else "  DOES NOT ADD UP"}; {run.arrived} arrived, {run.boxes} boxes',
+        flush=True,
+    )
+
+
+def _print_ratios(ratios: dict[str, Any]) -> None:
+    for name, ratio in ratios.items():
+        low, high = ratio['interval']
+        print(
+            f'overhead {name}, perception : echo, median of {len(ratio["pairs"])} pairs: '
+            f'{ratio["median"]:.2f} (95 % interval {low:.2f} … {high:.2f})'
+        )

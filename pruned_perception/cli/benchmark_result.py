@@ -1,0 +1,34 @@
+"""What the benchmarks' commands share: the model's arguments, the result file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from pruned_perception.errors import UserError
+from pruned_perception.nodes.parameters import PERCEPTION_PARAMETERS
+
+_DEFAULT_MODEL = next(row.default for row in PERCEPTION_PARAMETERS if row.name == 'model')
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Declare the model, as the node's parameters do."""
+    parser.add_argument(
+        '--model', default=_DEFAULT_MODEL, help=f'bundle or family ({_DEFAULT_MODEL})'
+    )
+    parser.add_argument('--member', default='', help='member of the family (the dense one)')
+    parser.add_argument('--threads', type=int, default=1, help='threads of one run (1)')
+
+
+def write_result(result: dict[str, Any], path: Path | None) -> None:
+    """Write the result as JSON, if a path is given; raises UserError where that fails."""
+    if path is None:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(result, indent=2, default=str) + '\n', encoding='utf-8')
+    except OSError as error:
+        raise UserError(f'{path}: cannot be written: {error.strerror}') from error
+    print(f'written: {path}')

@@ -1,0 +1,56 @@
+"""`pruned-perception benchmark startup`: process start to first detection, and memory."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from pathlib import Path
+
+from pruned_perception.benchmark import startup
+from pruned_perception.cli.arguments import at_least
+from pruned_perception.cli.benchmark_result import add_model, write_result
+from pruned_perception.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    add_model(parser)
+    parser.add_argument('--pairs', type=at_least(2), default=5, help='starts of each (5)')
+    parser.add_argument(
+        '--seconds', type=float, default=5.0, help='run on before memory is read (5)'
+    )
+    parser.add_argument('--output', type=Path, metavar='FILE', help='write the result as JSON')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print; an error if PyTorch was loaded."""
+    values = {key: value for key, value in vars(args).items() if key != 'output'}
+    print(
+        f'{"first detection s":>18} {"bare script s":>14} {"ratio":>6} {"RSS MiB":>8} {"peak":>7}'
+    )
+    result = startup.measure(startup.Setup(**values), _print_pair)
+    ratio = result['start_ratio']
+    low, high = ratio['interval']
+    print(
+        f'start to first detection : bare script, median of {len(ratio["pairs"])} pairs: '
+        f'{ratio["median"]:.2f} (95 % interval {low:.2f} … {high:.2f})'
+    )
+    resident = statistics.median(pair['resident_mib'] for pair in result['pairs'])
+    print(f'resident memory, median: {resident:.0f} MiB; PyTorch loaded: {_torch(result)}')
+    write_result(result, args.output)
+    if _torch(result):
+        raise UserError('the perception node has loaded PyTorch, which it must not need')
+    return 0
+
+
+def _torch(result: dict) -> bool:
+    return any(pair['torch'] for pair in result['pairs'])
+
+
+def _print_pair(pair: startup.Pair) -> None:
+    print(
+        f'{pair.first_detection_s:18.2f} {pair.bare_s:14.2f} '
+        f'{pair.first_detection_s / pair.bare_s:6.2f} {pair.resident_mib:8.0f} '
+        f'{pair.resident_peak_mib:7.0f}',
+        flush=True,
+    )
