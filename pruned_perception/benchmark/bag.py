@@ -7,6 +7,7 @@ but for the header stamp, which stands at a fixed place. The bags are ordinary r
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import re
 import shutil
@@ -284,6 +285,17 @@ class _Open:
 def _latched(connection: Any) -> bool:
     profiles: Collection[Any] = getattr(connection.ext, 'offered_qos_profiles', ()) or ()
     return bool(profiles) and all(qos.durability.name == 'TRANSIENT_LOCAL' for qos in profiles)
+
+
+def bag_sha256(folder: Path) -> str:
+    """Return the hash of a bag's files with their names, in order of the names."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        digest.update(file.name.encode() + b'\0')
+        with file.open('rb') as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def deserialise(record: Record) -> Any:

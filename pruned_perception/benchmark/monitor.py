@@ -16,6 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
+import numpy as np
+
+from pruned_perception.benchmark.accuracy import boxes_of
 from pruned_perception.benchmark.bag import message_class
 from pruned_perception.benchmark.recorder import Received
 from pruned_perception.benchmark.session import Session, matching_qos
@@ -63,10 +66,10 @@ class Report:
 
     `e2e_receive` is measured here, header stamp → this subscriber's callback. `stages` are the
     node's own percentiles (over the window of its diagnostics), `means` those of its last
-    metrics. `sent` counts frames by the camera's sequence numbers, `drops` what the node dropped
-    since it was first seen. `loss_in` are frames that never reached the node:
-    sent − published − drops − waiting, within one frame under way; `loss_out` are gaps in the
-    sequence numbers of its detections.
+    metrics. `sent` (by the camera's sequence numbers), `published` and `drops` count frames since
+    the node was first seen; `loss_in` are those that never reached it:
+    sent − published − drops − waiting, within one frame under way. `loss_out` are gaps in the
+    sequence numbers of its detections. `counters` are the node's own, since its activation.
     """
 
     namespace: str
@@ -85,8 +88,12 @@ class Report:
     drops: dict[str, int] | None
     loss_in: int | None
     loss_out: int | None
+    counters: dict[str, int]
     status: tuple[str, str] | None
     """The worst level of the node's diagnostics, and what it says."""
+    cpu_percent: float | None
+    """Of the node's process while it works, 100 = one core, as it says itself; median."""
+    rss_mib: float | None
     trouble: str | None
     """Why nothing arrives; None where detections do."""
 
@@ -104,19 +111,22 @@ class Balance:
     counters: dict[str, int]
     waiting: int = 0
 
-    def since(self, start: Balance) -> tuple[int, dict[str, int], int | None]:
-        """Return what was published, dropped by reason, and lost before the node, since `start`.
+    def since(self, start: Balance) -> dict[str, Any]:
+        """Return the frames sent, published, dropped by reason and lost since `start`.
 
-        The loss is None where frames are not counted, and never negative: a frame that the node
-        had before this process met the camera is none that came from nowhere.
+        Sent and lost are None where frames are not counted. The loss is never negative: a frame
+        that the node had before this process met the camera is none that came from nowhere.
         """
         step = {key: self.counters.get(key, 0) - start.counters.get(key, 0) for key in COUNTERS}
         drops = {reason: step[reason] for reason in DROP_REASONS}
-        if self.sent is None:
-            return step['published'], drops, None
-        sent = self.sent - (start.sent or 0)
+        sent = None if self.sent is None else self.sent - (start.sent or 0)
         accounted = step['published'] + sum(drops.values()) + self.waiting - start.waiting
-        return step['published'], drops, max(0, sent - accounted)
+        return {
+            'sent': sent,
+            'published': step['published'],
+            'drops': drops,
+            'loss_in': None if sent is None else max(0, sent - accounted),
+        }
 
 
 class Camera:
@@ -148,6 +158,8 @@ class Camera:
         self._records = records
         self._stages: dict[str, dict[str, float]] = {}
         self._means: dict[str, float] = {}
+        self._cpu_percent: deque[float] = deque(maxlen=_KEEP)
+        self._rss_mib: float | None = None
         self._first: Balance | None = None
         self._last: Balance | None = None
         self._arrivals: deque[float] = deque(maxlen=_KEEP)
@@ -236,6 +248,7 @@ class Camera:
         worst = max(own, key=_severity)
         level = _severity(worst)
         self.status = (_LEVELS[level], worst.message if level else 'working')
+        self._rss_mib = _number(values.get('rss_mib'))
         for quantity in QUANTITIES:
             percentiles = {
                 key: number
@@ -247,6 +260,10 @@ class Camera:
         counters = {key: int(values[key]) for key in COUNTERS if values.get(key, '').isdigit()}
         if not counters:
             return
+        cpu = _number(values.get('cpu_percent'))
+        worked = self._last is not None and counters != self._last.counters
+        if worked and cpu is not None:  # an idle node's share says nothing about its cost
+            self._cpu_percent.append(cpu)
         waiting = int(_number(values.get('waiting')) or 0)
         self._last = Balance(self.sent, counters, waiting)
         restarted = self._first is not None and any(
@@ -256,6 +273,11 @@ class Camera:
             self._first = self._last
 
     @property
+    def last_arrival(self) -> float:
+        """Monotonic seconds of the last detections; −inf before any."""
+        return self._arrivals[-1] if self._arrivals else -math.inf
+
+    @property
     def sent(self) -> int | None:
         """Frames the camera sent since the first one seen here; None where not counted."""
         return None if self.counted is None else self.counted.count + (self.counted.lost or 0)
@@ -263,9 +285,9 @@ class Camera:
     def report(self, seconds: float, trouble: str | None = None) -> Report:
         """Return the figures of the last `seconds`, and the totals."""
         since = time.monotonic() - seconds
-        published, drops, loss_in = None, None, None
+        balance = dict.fromkeys(('published', 'drops', 'loss_in'), None) | {'sent': self.sent}
         if self._first is not None and self._last is not None:
-            published, drops, loss_in = self._last.since(self._first)
+            balance = self._last.since(self._first)
         sim_time = self._session.node.get_parameter('use_sim_time').value
         ages = [age for arrived, age in self._ages if arrived >= since]
         return Report(
@@ -277,17 +299,17 @@ class Camera:
             if self.counted is None
             else sum(each >= since for each in self._sent) / seconds,
             rate_out=sum(each >= since for each in self._arrivals) / seconds,
-            sent=self.sent,
-            published=published,
             received=self.received.count,
             e2e_receive=summarize(ages, resamples=0),
             invalid_stamps=self.invalid_stamps,
             stages=dict(self._stages),
             means=dict(self._means),
-            drops=drops,
-            loss_in=loss_in,
+            **balance,
+            counters=self._last.counters if self._last else {},
             loss_out=self.received.lost,
             status=self.status,
+            cpu_percent=float(np.median(self._cpu_percent)) if self._cpu_percent else None,
+            rss_mib=self._rss_mib,
             trouble=trouble,
         )
 
@@ -365,8 +387,8 @@ class Monitor:
 
     def _trouble(self, camera: Camera, seconds: float) -> str | None:
         """Say why no detections arrived in the last `seconds`; None where some did."""
-        since = time.monotonic() - seconds
-        if camera._arrivals and camera._arrivals[-1] >= since:
+        since = max(self._start, time.monotonic() - seconds)
+        if camera.last_arrival >= since:
             return None
         node = self._session.node
         publishers = node.get_publishers_info_by_topic(camera.detections_topic)
@@ -395,22 +417,6 @@ class Monitor:
             return f'no other node is seen at all ({where})'
         shown = ', '.join(others[:5]) + (', …' if len(others) > 5 else '')
         return f'seen: {shown} ({where})'
-
-
-def boxes_of(message: Any) -> list[list[Any]]:
-    """Return [centre x, centre y, width, height, score, class id] of each box of a message."""
-    return [
-        [
-            each.bbox.center.position.x,
-            each.bbox.center.position.y,
-            each.bbox.size_x,
-            each.bbox.size_y,
-            each.results[0].hypothesis.score,
-            each.results[0].hypothesis.class_id,
-        ]
-        for each in message.detections
-        if each.results
-    ]
 
 
 def _severity(status: Any) -> int:

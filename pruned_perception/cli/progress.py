@@ -31,6 +31,14 @@ class Progress:
         )
         self._task = self._bar.add_task(title, total=None, note='')
 
+    def phase(self, title: str, done: float | None, note: str) -> None:
+        """Show what goes on, the share of it that is done (None: not known) and a remark."""
+        total = None if done is None else 1.0
+        self._bar.update(self._task, description=title, total=total, completed=done, note=note)
+        if title != self._title:
+            self._title, self._last_line = title, float('-inf')
+        self._line(note or 'begins')
+
     def share(self, done: float) -> None:
         """Show the share done, 0 … 1."""
         self._bar.update(self._task, total=1.0, completed=done)

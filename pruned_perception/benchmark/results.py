@@ -1,0 +1,205 @@
+"""From the files of one run (records, timings, totals) to its section of latency.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pruned_perception.errors import UserError
+from pruned_perception.inference.latency import DROP_REASONS, NS_PER_MS, STAGES, Summary, summarize
+
+WARM_UP = 10
+"""Frames at the start of a run that are left out of the statistics."""
+
+NODE_QUANTITIES = ('age_at_receipt', *STAGES, 'e2e_publish')
+"""What the node itself measures, per frame."""
+
+PATH = ('age_at_receipt', *STAGES, 'delivery')
+"""Disjoint parts of e2e_receive, in the order of a frame's way."""
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Per frame, in ms, NaN where not known: quantity → array of shape (frames,).
+
+    `stamps` are the header stamps in ns, `received_s` the times of receipt of the detections,
+    in seconds since the first.
+    """
+
+    stamps: NDArray[np.int64]
+    received_s: NDArray[np.float64]
+    quantities: dict[str, NDArray[np.float64]]
+
+    def without_warm_up(self) -> Frames:
+        """Leave the first WARM_UP frames out."""
+        return Frames(
+            self.stamps[WARM_UP:],
+            self.received_s[WARM_UP:],
+            {name: values[WARM_UP:] for name, values in self.quantities.items()},
+        )
+
+    def summary(self, quantity: str) -> Summary | None:
+        """Return the statistics of one quantity with bootstrap intervals."""
+        values = self.quantities[quantity]
+        return summarize(values[np.isfinite(values)])
+
+
+def read_frames(records: Path, timings: Path) -> Frames:
+    """Join what `monitor --records` and the node's `timings_file` wrote, by stamp.
+
+    `e2e_receive` = receipt by the monitor − stamp; `delivery` = e2e_receive − e2e_publish;
+    `overhead` = e2e_receive − inference.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    seen = {line['stamp']: line['received'] for line in _lines(records)}
+    own = {line['stamp_ns']: line for line in _lines(timings)}
+    stamps = np.array(sorted(seen, key=lambda stamp: seen[stamp]), np.int64)
+    received = np.array([seen[stamp] for stamp in stamps.tolist()], np.int64)
+    columns = {
+        name: np.array([_ms(own.get(stamp, {}).get(name)) for stamp in stamps.tolist()], float)
+        for name in NODE_QUANTITIES
+    }
+    ages = (received - stamps) / NS_PER_MS
+    columns['e2e_receive'] = np.where((stamps > 0) & (ages >= 0), ages, np.nan)
+    columns['delivery'] = columns['e2e_receive'] - columns['e2e_publish']
+    columns['overhead'] = columns['e2e_receive'] - columns['inference']
+    start = received[0] if len(received) else 0
+    return Frames(stamps, (received - start) / 1e9, columns)
+
+
+def run_section(
+    name: str,
+    frames: Frames,
+    totals: Mapping[str, Any],
+    *,
+    clock: str,
+    description: str,
+    played: Mapping[str, int | float] | None = None,
+) -> dict[str, Any]:
+    """Return a run's section of latency.json.
+
+    Args:
+        name: of the run.
+        frames: all frames; the warm-up is left out here.
+        totals: the monitor's totals of the camera.
+        clock: what the ages are measured by: system, sim or restamped.
+        description: what runs beside the node, for people.
+        played: where the frames were played to a fresh node: `sent`, `seconds`, and
+            `behind_ms`, how late the player was at worst. The node's counters then balance
+            against exactly what was sent; otherwise the monitor's own count is taken.
+    """
+    measured = frames.without_warm_up()
+    quantities = {quantity: measured.summary(quantity) for quantity in measured.quantities}
+    balance = {key: totals[key] for key in ('sent', 'published', 'drops', 'loss_in')}
+    rate = None
+    if played is not None:
+        counters = totals['counters']
+        drops = {reason: counters.get(reason, 0) for reason in DROP_REASONS}
+        published = counters.get('published', 0)
+        balance = {'sent': played['sent'], 'published': published, 'drops': drops}
+        balance['loss_in'] = played['sent'] - published - sum(drops.values())
+        rate = played['sent'] / played['seconds'] if played['seconds'] else None
+    missed = None
+    if balance['sent'] is not None:
+        missed = balance['sent'] - balance['published'] + (totals['loss_out'] or 0)
+    return {
+        'name': name,
+        'description': description,
+        'model': totals['model'],
+        'clock': clock,
+        'warm_up_frames': min(WARM_UP, len(frames.stamps)),
+        'latency_ms': {
+            quantity: summary.as_dict()
+            for quantity, summary in quantities.items()
+            if summary is not None
+        },
+        'invalid_stamps': totals['invalid_stamps'],
+        'frames': {
+            'sent': balance['sent'],
+            'published': balance['published'],
+            **(balance['drops'] or {}),
+            'middleware_loss': balance['loss_in'],
+            'received': totals['received'],
+            'loss_after_the_node': totals['loss_out'],
+        },
+        'cpu_percent': totals['cpu_percent'],
+        'rss_mib': totals['rss_mib'],
+        'player_behind_ms': None if played is None else played['behind_ms'],
+        'basic_performance_metrics': ros2_benchmark_metrics(
+            measured, balance['sent'], missed, rate
+        ),
+    }
+
+
+def ros2_benchmark_metrics(
+    frames: Frames, sent: int | None, missed: int | None, playback_rate: float | None
+) -> dict[str, float | int | None]:
+    """Return ros2_benchmark's basic performance metrics, under its own key names.
+
+    Only those whose meaning is the same here; frames are the measured ones, without warm-up,
+    but for the numbers of frames sent and missed.
+    """
+    e2e = frames.quantities['e2e_receive']
+    e2e = e2e[np.isfinite(e2e)]
+    times = frames.received_s * 1e3
+    jitter = np.abs(np.diff(np.diff(times)))
+    span = float(times[-1] - times[0]) if len(times) > 1 else 0.0
+
+    def of(values: NDArray[np.float64], statistic: Any) -> float | None:
+        return float(statistic(values)) if values.size else None
+
+    return {
+        'Delta between First & Last Received Frames (ms)': span,
+        'Mean Playback Frame Rate (fps)': playback_rate,
+        'Mean Frame Rate (fps)': (len(times) - 1) / span * 1e3 if span else None,
+        '# of Missed Frames': missed,
+        '# of Frames Sent': sent,
+        'Max. End-to-End Latency (ms)': of(e2e, np.max),
+        'Min. End-to-End Latency (ms)': of(e2e, np.min),
+        'Mean End-to-End Latency (ms)': of(e2e, np.mean),
+        'Max. Frame-to-Frame Jitter (ms)': of(jitter, np.max),
+        'Min. Frame-to-Frame Jitter (ms)': of(jitter, np.min),
+        'Mean Frame-to-Frame Jitter (ms)': of(jitter, np.mean),
+        'Frame-to-Frame Jitter Std. Deviation (ms)': of(jitter, np.std),
+    }
+
+
+def last_totals(monitor_output: Path, namespace: str) -> dict[str, Any]:
+    """Return a camera's totals from the output of `monitor --json`.
+
+    Raises:
+        UserError: the monitor did not come to its end.
+    """
+    for line in reversed(_lines(monitor_output)):
+        for camera in line.get('totals', ()):
+            if camera['namespace'] == namespace:
+                return dict(camera)
+    raise UserError(f'{monitor_output} has no totals of {namespace}: did the monitor end early?')
+
+
+def _lines(file: Path) -> list[dict[str, Any]]:
+    """Read JSON lines; a last line that was cut off is left out."""
+    try:
+        lines: Sequence[str] = file.read_text().splitlines()
+    except OSError as error:
+        raise UserError(f'cannot read {file}: {error.strerror}') from error
+    objects = []
+    for number, line in enumerate(lines, 1):
+        try:
+            objects.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise UserError(f'{file}, line {number}: {error}') from error
+    return objects
+
+
+def _ms(nanoseconds: int | None) -> float:
+    return float('nan') if nanoseconds is None else nanoseconds / NS_PER_MS

@@ -1,0 +1,42 @@
+"""`pruned-perception demo`: a simulated robot, two detectors, one report; no arguments needed."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from pruned_perception.cli.progress import Progress
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument(
+        '-o', '--output', type=Path, default=Path('out/demo'), help='folder of the results'
+    )
+    parser.add_argument(
+        '--model',
+        default='package://pruned_perception/models/warehouse',
+        help='family of bundles (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--member', default='', help='compared with the dense member (default: the smallest)'
+    )
+    parser.add_argument(
+        '--seconds', type=float, default=30.0, help='length of the recording (default: 30)'
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the demonstration; an error, so 1, where detections did not arrive."""
+    from pruned_perception.benchmark.children import sigterm_as_ctrl_c
+    from pruned_perception.benchmark.demo import Settings, demonstrate
+    from pruned_perception.benchmark.report import write_report
+    from pruned_perception.cli.report import print_summary
+
+    settings = Settings(args.output, args.model, args.member, args.seconds)
+    with sigterm_as_ctrl_c(), Progress('demo') as progress:
+        demonstration = demonstrate(settings, progress.phase)
+        progress.phase('report', None, '')
+        page = write_report(demonstration)
+    print_summary(demonstration, page)
+    return 0

@@ -1,0 +1,63 @@
+"""`pruned-perception report`: the page and the summary of a demonstration, made again."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pruned_perception.benchmark.demo import Demonstration
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument(
+        'folder', type=Path, nargs='?', default=Path('out/demo'), help='output of `demo`'
+    )
+    parser.add_argument(
+        '--pictures', type=int, default=6, metavar='N', help='annotated frames (default: 6)'
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the pictures and the page, print the summary."""
+    from pruned_perception.benchmark.demo import load_demonstration
+    from pruned_perception.benchmark.report import write_report
+
+    demonstration = load_demonstration(args.folder)
+    print_summary(demonstration, write_report(demonstration, pictures=args.pictures))
+    return 0
+
+
+def print_summary(demonstration: Demonstration, page: Path) -> None:
+    """Print the models side by side, and where the results are."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from pruned_perception.benchmark.demo import BAG, LATENCY
+    from pruned_perception.benchmark.report import FRAMES, summary_rows
+
+    header, rows = summary_rows(demonstration)
+    # In a log or a pipe the table must not be folded to 80 columns.
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    table = Table(*header[:1])
+    for name in header[1:]:
+        table.add_column(name, justify='right')
+    for row in rows:
+        if len(row) == 1:
+            table.add_section()
+            table.add_row(row[0], style='dim')
+        else:
+            table.add_row(*row)
+    console.print(table)
+    folder = demonstration.folder
+    size = sum(file.stat().st_size for file in (folder / BAG).iterdir()) >> 20
+    for what, path in (
+        ('report', page),
+        ('figures', folder / LATENCY),
+        ('annotated frames', folder / FRAMES),
+        (f'bag, {size} MiB', folder / BAG),
+    ):
+        console.print(f'{what}: {path}', soft_wrap=True, highlight=False)
