@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from pruned_perception import __version__
+from pruned_perception.environment import add_own_prefix
 from pruned_perception.errors import UserError
 
 # name → one line of help. Each name is a module here (`-` becomes `_`) with the functions
@@ -26,6 +27,7 @@ SUBCOMMANDS: dict[str, str] = {
     'models': 'Rebuild a shipped family: data, training, pruning, export, evaluation.',
     'demo': 'Run a simulated robot with two detectors, and compare them.',
     'report': 'Make the page and the summary of a demo again.',
+    'up': 'Start perception or the simulation: the sets of processes of the launch files.',
     'monitor': 'Watch rates, latency, drops and loss of running perception nodes.',
     'record': 'Record topics into a rosbag2 folder (MCAP).',
     'play': 'Play a rosbag2 folder onto its topics.',
@@ -52,6 +54,7 @@ def build_parser(name: str | None = None) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; 0 on success, 1 on an error of the user's input, 130 on Ctrl-C."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    add_own_prefix()
     name = next((word for word in argv if not word.startswith('-')), None)
     try:
         args = build_parser(name).parse_args(argv)

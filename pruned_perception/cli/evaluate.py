@@ -1,0 +1,62 @@
+"""`pruned-perception evaluate`: COCO accuracy of the exported model on a data set."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `evaluate`."""
+    parser.add_argument('dataset', type=Path, help='COCO data set (annotations.json, images/)')
+    parser.add_argument('--model', required=True, metavar='BUNDLE', help='bundle or family')
+    parser.add_argument('--member', help='one member of a family (default: all)')
+    parser.add_argument('--threads', type=int, default=1, help='threads (default: %(default)s)')
+    parser.add_argument(
+        '--resamples', type=int, default=1000, help='of the bootstrap; 0: none (%(default)s)'
+    )
+    parser.add_argument('--json', action='store_true', help='one JSON object a line and bundle')
+    parser.add_argument(
+        '--record', action='store_true', help="write the result into the bundles' manifests"
+    )
+    parser.add_argument('--data-name', help='what to call the data set (default: its folder)')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate a bundle, or every member of a family."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from pruned_perception.bundle import is_family, load_bundle, load_family, resolve_model
+    from pruned_perception.training.accuracy import evaluate, evaluation_record, record
+
+    path = resolve_model(args.model)
+    if is_family(path):
+        family = load_family(path)
+        bundles = family.members if args.member is None else (family.member(args.member),)
+    else:
+        bundles = (load_bundle(path),)
+    name = args.data_name or args.dataset.resolve().name
+    for bundle in bundles:
+        with Progress(console=Console(file=sys.stderr), transient=True) as bar:
+            task = bar.add_task(bundle.name)
+            metrics, digest = evaluate(
+                bundle,
+                args.dataset,
+                resamples=args.resamples,
+                threads=args.threads,
+                progress=lambda done, total, task=task, bar=bar: bar.update(  # type: ignore[misc]
+                    task, completed=done, total=total
+                ),
+            )
+        entry = evaluation_record(metrics, name, digest)
+        if args.record:
+            record(bundle, 'evaluation', entry, key='data')
+        if args.json:
+            print(json.dumps({'bundle': bundle.name, 'sha256': bundle.sha256, **entry}))
+        else:
+            print(f'{bundle.name} ({bundle.cost.macs / 1e6:.0f} MMAC) on {name}:')
+            print(metrics.to_text())
+    return 0

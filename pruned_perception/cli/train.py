@@ -1,0 +1,89 @@
+"""`pruned-perception train`: run one experiment, or resume it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+CACHE = 'PRUNED_PERCEPTION_CACHE'
+INTERRUPTED = 130
+
+
+def cache_folder() -> Path:
+    """Return where data sets and runs are kept: $PRUNED_PERCEPTION_CACHE or ~/.cache."""
+    return Path(os.environ.get(CACHE) or Path.home() / '.cache' / 'pruned_perception').expanduser()
+
+
+def add_folders(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say where data and runs are."""
+    cache = cache_folder()
+    parser.add_argument(
+        '--data',
+        type=Path,
+        default=cache,
+        metavar='DIR',
+        help='folder of the data sets that the experiments name (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--runs',
+        type=Path,
+        default=cache / 'runs',
+        metavar='DIR',
+        help='folder of the runs, one sub-folder per experiment (default: %(default)s)',
+    )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `train`."""
+    parser.add_argument(
+        'experiment',
+        type=Path,
+        help='YAML file, like config/experiments/warehouse-dense.yaml',
+    )
+    add_folders(parser)
+    parser.add_argument(
+        '--cpu-minutes', type=float, metavar='X', help="CPU minutes instead of the file's budget"
+    )
+    parser.add_argument('--threads', type=int, default=1, help='threads (default: %(default)s)')
+    parser.add_argument('--quiet', action='store_true', help='no progress bar')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train; an interrupted run resumes with the same command."""
+    from rich.progress import Progress
+
+    from pruned_perception.training.experiment import Budget, ExperimentError, read_experiment
+    from pruned_perception.training.runs import Folders, run_experiment, use_one_thread
+
+    if args.cpu_minutes is not None and not args.cpu_minutes > 0:
+        raise ExperimentError(f'--cpu-minutes: must be > 0, got {args.cpu_minutes}')
+    use_one_thread(args.threads)
+    experiment = read_experiment(args.experiment)
+    folders = Folders(args.experiment.parent, args.data.expanduser(), args.runs.expanduser())
+    with Progress(transient=True, disable=args.quiet) as bar:
+        task = bar.add_task('caching frames', total=None, visible=False)
+
+        def progress(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total, visible=done < total)
+            if done == total:
+                bar.stop()
+
+        outcome = run_experiment(
+            experiment,
+            folders,
+            budget=Budget(cpu_minutes=args.cpu_minutes) if args.cpu_minutes else None,
+            show_progress=not args.quiet,
+            progress=progress,
+        )
+    minutes = outcome.cpu_seconds / 60
+    if not outcome.finished:
+        print(
+            f'{experiment.name}: interrupted after {minutes:.1f} CPU minutes '
+            f'({outcome.steps} steps); run the same command again to go on'
+        )
+        return INTERRUPTED
+    print(
+        f'{experiment.name}: {outcome.steps} steps, {minutes:.1f} CPU minutes: {outcome.checkpoint}'
+    )
+    return 0
