@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from pruned_perception.environment import add_own_prefix
 from pruned_perception.errors import UserError
 from pruned_perception.nodes import malloc
 
@@ -77,6 +78,7 @@ def run(create_node: Callable[[], Node], args: Sequence[str] | None = None) -> i
     """
     signals = StopSignals()
     malloc.keep_large_buffers()
+    add_own_prefix()
 
     import rclpy
     from rclpy.executors import SingleThreadedExecutor

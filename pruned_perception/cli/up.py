@@ -1,0 +1,66 @@
+"""`pruned-perception up`: start a set of processes where there is no ros2 launch."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from pruned_perception.nodes import processes
+from pruned_perception.nodes.processes import SETS, ProcessSet
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = '\n\n'.join(map(describe, SETS.values()))
+    parser.add_argument('set', choices=sorted(SETS), help='the set of processes')
+    parser.add_argument('assignments', nargs='*', metavar='name:=value', help='see below')
+    parser.add_argument(
+        '-s',
+        '--show-args',
+        action='store_true',
+        help='list the arguments of the set, start nothing',
+    )
+    parser.add_argument(
+        '-p', '--print', action='store_true', help='print the command lines, start nothing'
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the set until Ctrl-C or SIGTERM; 1 where all processes ended and one had failed."""
+    import shlex
+
+    from pruned_perception.nodes.supervisor import Supervisor
+
+    chosen = SETS[args.set]
+    if args.show_args:
+        print(describe(chosen))
+        return 0
+    values = chosen.values(processes.parse_assignments(args.assignments))
+    commands = {
+        f'{process.executable}-{number}': processes.command_line(process, chosen, values)
+        for number, process in enumerate(chosen.processes, start=1)
+    }
+    added = processes.environment(values)
+    if args.print:
+        prefix = [f'{name}={value}' for name, value in added.items()]
+        for command in commands.values():
+            print(shlex.join([*prefix, *command]))
+        return 0
+    return Supervisor(
+        commands,
+        {**os.environ, **added, 'PYTHONUNBUFFERED': '1'},
+        respawn_delay=processes.RESPAWN_DELAY_S if values['respawn'] == 'true' else None,
+    ).run()
+
+
+def describe(chosen: ProcessSet) -> str:
+    """Return the set and its arguments, one below the other."""
+    width = max(len(argument.name) for argument in chosen.arguments)
+    lines = [f'{chosen.name}: {chosen.text}']
+    for argument in chosen.arguments:
+        choices = [each for each in argument.choices if each]
+        text = argument.text + (f' One of {", ".join(choices)}.' if choices else '')
+        default = f' (default: {argument.default})' if argument.default else ''
+        lines.append(f'  {argument.name:<{width}}  {text}{default}')
+    return '\n'.join(lines)

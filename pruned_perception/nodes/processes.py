@@ -1,0 +1,227 @@
+"""The sets of processes that `pruned-perception up` and the launch files start, as plain data.
+
+The launch files take the arguments from here and compose the same command lines with launch's own
+actions; a test compares them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pruned_perception.errors import UserError
+from pruned_perception.nodes import transport
+
+RESPAWN_DELAY_S = 2.0
+"""Seconds between the end of a process and its new start, with respawn:=true."""
+
+_TRUTH = ('', 'true', 'false')
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One `name:=value`; the default '' leaves it to the node, its params_file or ROS."""
+
+    name: str
+    text: str
+    default: str = ''
+    choices: tuple[str, ...] = ()
+    type: type = str
+
+    def parse(self, value: str) -> Any:
+        """Return the value in its type; raises UserError with what is possible."""
+        if self.choices and value not in self.choices:
+            raise UserError(
+                f'{self.name}:={value} is none of {", ".join(filter(None, self.choices))}'
+            )
+        if self.type is bool:
+            return value == 'true'
+        try:
+            return self.type(value)
+        except ValueError as error:
+            raise UserError(f'{self.name}:={value} is not of type {self.type.__name__}') from error
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process: a node (with parameters and remappings) or a command (with words and flags)."""
+
+    executable: str
+    parameters: tuple[str, ...] = ()  # arguments passed as parameters of the same names
+    remappings: tuple[tuple[str, str], ...] = ()  # name in the node, argument with the new one
+    words: tuple[str, ...] = ()
+    flags: tuple[tuple[str, str], ...] = ()  # flag of the command, argument that must be true
+    is_node: bool = True
+
+
+@dataclass(frozen=True)
+class ProcessSet:
+    """Processes that are started together, and the arguments they take."""
+
+    name: str
+    text: str
+    arguments: tuple[Argument, ...]
+    processes: tuple[Process, ...]
+
+    def values(self, given: Mapping[str, str]) -> dict[str, str]:
+        """Return every argument's value; raises UserError for unknown names and bad values."""
+        known = {argument.name: argument for argument in self.arguments}
+        for name, value in given.items():
+            if name not in known:
+                raise UserError(f'{self.name} has no argument {name!r}; it has {", ".join(known)}')
+            if value:
+                known[name].parse(value)
+        params_file = given.get('params_file')
+        if params_file and not Path(params_file).is_file():
+            raise UserError(f'params_file:={params_file}: there is no such file')
+        return {name: given.get(name) or argument.default for name, argument in known.items()}
+
+
+_MODEL = Argument(
+    'model', 'Bundle or family: a folder or package://PACKAGE/PATH (default: the shipped family).'
+)
+_MEMBER = Argument('member', 'Member of the family, by name (default: the dense one).')
+_COMMON = (
+    Argument('namespace', 'Namespace of all names; one for each camera.'),
+    Argument('params_file', 'YAML file of parameters; arguments given here win over it.'),
+    Argument(
+        'autostart',
+        'Configure and activate at start; false leaves it to a lifecycle manager (default: true).',
+        choices=_TRUTH,
+        type=bool,
+    ),
+    Argument(
+        'respawn',
+        f'Start a process again {RESPAWN_DELAY_S:g} s after it ended.',
+        default='false',
+        choices=('true', 'false'),
+        type=bool,
+    ),
+    Argument(
+        'use_sim_time', 'Take the time from /clock (default: false).', choices=_TRUTH, type=bool
+    ),
+    Argument(
+        'discovery_range',
+        'ROS_AUTOMATIC_DISCOVERY_RANGE: how far nodes look for others (default: as it is set).',
+        choices=('', 'localhost', 'subnet', 'off', 'system_default'),
+    ),
+    Argument(
+        'log_level',
+        'Least severity that is logged (default: info).',
+        choices=('', 'debug', 'info', 'warn', 'error', 'fatal'),
+    ),
+)
+
+PERCEPTION = ProcessSet(
+    'perception',
+    'Detect objects in the images of one camera.',
+    (
+        _MODEL,
+        _MEMBER,
+        Argument('image', 'Topic of the images (default: image_raw in the namespace).'),
+        Argument(
+            'image_transport',
+            'raw, or compressed for the topic IMAGE/compressed (default: raw).',
+            choices=('', 'raw', 'compressed'),
+        ),
+        *_COMMON,
+    ),
+    (
+        Process(
+            'perception_node',
+            parameters=('model', 'member', 'image_transport', 'autostart', 'use_sim_time'),
+            remappings=(('image_raw', 'image'),),
+        ),
+    ),
+)
+
+SIMULATION = ProcessSet(
+    'simulation',
+    "Drive a simulated robot through a warehouse and detect objects in its camera's images.",
+    (
+        _MODEL,
+        _MEMBER,
+        Argument('scene_seed', 'Which warehouse the robot drives in (default: 0).', type=int),
+        Argument('rate_hz', 'Images per second (default: 15).', type=float),
+        *_COMMON,
+    ),
+    (
+        Process('simulated_robot', parameters=('scene_seed', 'rate_hz')),
+        Process('perception_node', parameters=('model', 'member', 'autostart', 'use_sim_time')),
+        Process(
+            'pruned-perception',
+            words=('monitor', '--interval', '2'),
+            flags=(('--use-sim-time', 'use_sim_time'),),
+            is_node=False,
+        ),
+    ),
+)
+
+SETS = {each.name: each for each in (PERCEPTION, SIMULATION)}
+
+
+def parse_assignments(words: Sequence[str]) -> dict[str, str]:
+    """Return the values of `name:=value` words; raises UserError for any other word."""
+    given = {}
+    for word in words:
+        name, mark, value = word.partition(':=')
+        if not mark or not name:
+            raise UserError(f'{word!r} is not of the form name:=value')
+        given[name] = value
+    return given
+
+
+def arguments_of(process: Process, chosen: ProcessSet, values: Mapping[str, str]) -> list[str]:
+    """Return the words that follow the executable; '' in `values` is not passed on."""
+    words = [*process.words, *(flag for flag, name in process.flags if values[name] == 'true')]
+    if not process.is_node:
+        return words
+    words += ['--ros-args', '-r', f'__node:={process.executable}']
+    if values['namespace']:
+        words += ['-r', f'__ns:={absolute(values["namespace"])}']
+    for name, argument in process.remappings:
+        if values[argument]:
+            words += ['-r', f'{name}:={values[argument]}']
+    if values['params_file']:
+        words += ['--params-file', values['params_file']]
+    types = {argument.name: argument for argument in chosen.arguments}
+    for name in process.parameters:
+        if values[name]:
+            # Named with the node, since in a file that wins over a parameter of all nodes.
+            value = (
+                yaml.safe_dump(
+                    types[name].parse(values[name]), default_flow_style=True, width=10**6
+                )
+                .removesuffix('\n')
+                .removesuffix('\n...')
+            )
+            words += ['-p', f'{process.executable}:{name}:={value}']
+    if values['log_level']:
+        words += ['--log-level', values['log_level']]
+    return words
+
+
+def command_line(process: Process, chosen: ProcessSet, values: Mapping[str, str]) -> list[str]:
+    """Return the whole command line, run by this Python: nothing needs to be on the PATH."""
+    module = f'nodes.{process.executable}' if process.is_node else 'cli.main'
+    package = __name__.partition('.')[0]
+    return [sys.executable, '-m', f'{package}.{module}', *arguments_of(process, chosen, values)]
+
+
+def environment(values: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables to add to the processes' environment."""
+    added = transport.environment(os.environ)
+    if values['discovery_range']:
+        added['ROS_AUTOMATIC_DISCOVERY_RANGE'] = values['discovery_range'].upper()
+    return added
+
+
+def absolute(namespace: str) -> str:
+    """Return the namespace with its leading slash."""
+    return '/' + namespace.strip('/')
