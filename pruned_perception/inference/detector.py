@@ -18,7 +18,7 @@ from pruned_perception.inference import decoders
 from pruned_perception.inference.detections import Candidates, Detections
 from pruned_perception.inference.errors import InferenceError
 from pruned_perception.inference.nms import class_wise_nms
-from pruned_perception.inference.preprocess import Preprocessor, boxes_to_source
+from pruned_perception.inference.preprocess import Placement, Preprocessor, boxes_to_source
 
 _TYPES = {'uint8': 'tensor(uint8)', 'float32': 'tensor(float)'}
 _ERRORS_ONLY = 3  # of ONNX Runtime's log; it warns about every initializer that is an input too
@@ -144,20 +144,33 @@ class Detector:
         outputs = self._run(tensor)
         inferred = time.monotonic_ns()
         self._check_finite(outputs)
+        height, width = image.shape[:2]
+        with np.errstate(over='ignore', invalid='ignore'):  # absurd but finite outputs
+            detections = self._finish(outputs, placement, height, width, settings)
+        end = time.monotonic_ns()
+        return detections, StageTimes(preprocessed - start, inferred - preprocessed, end - inferred)
+
+    def _finish(
+        self,
+        outputs: Sequence[NDArray[Any]],
+        placement: Placement,
+        height: int,
+        width: int,
+        settings: Settings,
+    ) -> Detections:
+        """Outputs → candidates → suppression → boxes in the source image."""
         candidates = self._decoder.decode(
             outputs, self._parameters, self._input_size, settings.score_threshold
         )
+        self._check_labels(candidates)
         if settings.classes is not None:
             candidates = _only(candidates, settings.classes)
         keep = class_wise_nms(*candidates, settings.iou_threshold, settings.max_detections)
-        height, width = image.shape[:2]
-        detections = Detections(
-            boxes_to_source(candidates.boxes[keep], placement, height, width),
-            candidates.scores[keep],
-            candidates.class_ids[keep],
-        )
-        end = time.monotonic_ns()
-        return detections, StageTimes(preprocessed - start, inferred - preprocessed, end - inferred)
+        boxes = boxes_to_source(candidates.boxes[keep], placement, height, width)
+        # What lay in a letterbox's border has no extent left.
+        inside = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+        keep = keep[inside]
+        return Detections(boxes[inside], candidates.scores[keep], candidates.class_ids[keep])
 
     def _run(self, tensor: NDArray[Any]) -> list[NDArray[Any]]:
         try:
@@ -173,6 +186,14 @@ class Detector:
                     f'{self.bundle.onnx_path}: output {name!r} holds NaN or infinity; the model '
                     'is damaged or the input normalisation of its manifest is wrong'
                 )
+
+    def _check_labels(self, candidates: Candidates) -> None:
+        count = len(self.bundle.labels)
+        if len(candidates.class_ids) and candidates.class_ids.max() >= count:
+            raise InferenceError(
+                f'{self.bundle.manifest_path}: field labels: {count} labels, but '
+                f'{self.bundle.onnx_path.name} returned class {candidates.class_ids.max()}'
+            )
 
     def _check_input(self) -> None:
         spec, file = self.bundle.input, self.bundle.manifest_path

@@ -1,0 +1,81 @@
+"""Families: one parent, one label set, dense first."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pruned_perception.bundle import (
+    BundleError,
+    is_family,
+    load_bundle,
+    load_family,
+    load_member,
+)
+
+
+@pytest.fixture
+def family_folder(tmp_path, tiny_family) -> Path:
+    """Return a copy that a test may damage."""
+    return Path(shutil.copytree(tiny_family, tmp_path / 'family'))
+
+
+def change_manifest(folder: Path, **changes) -> None:
+    file = folder / 'manifest.json'
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+def test_members_are_ordered_by_cost_dense_first(tiny_family):
+    family = load_family(tiny_family)
+    assert [bundle.name for bundle in family.members] == ['dense', 'small']
+    assert family.labels == ('red', 'green', 'blue')
+    assert family.member().name == family.member('dense').name == 'dense'
+    assert load_member(tiny_family).name == 'dense'
+    assert load_member(tiny_family, 'small').name == 'small'
+
+
+def test_other_files_beside_the_members_do_not_matter(family_folder):
+    (family_folder / 'README.md').write_text('text')
+    (family_folder / 'plots').mkdir()
+    assert len(load_family(family_folder).members) == 2
+
+
+def test_an_unknown_member_lists_those_there(tiny_family):
+    with pytest.raises(BundleError, match=r"no member 'tiny' in this family; it has dense, small"):
+        load_member(tiny_family, 'tiny')
+
+
+def test_a_family_is_no_bundle(tiny_family):
+    assert is_family(tiny_family)
+    with pytest.raises(BundleError, match='a family, not a bundle; choose a member: dense, small'):
+        load_bundle(tiny_family)
+
+
+def test_a_bundle_or_an_empty_folder_is_no_family(tmp_path, tiny_bundle):
+    for folder in (tmp_path, tiny_bundle.path, tmp_path / 'nowhere'):
+        with pytest.raises(BundleError, match='not a family'):
+            load_family(folder)
+
+
+@pytest.mark.parametrize(
+    ('member', 'changes', 'message'),
+    [
+        ('small', {'labels': ['red', 'green', 'pink']}, 'field labels: not those of dense'),
+        ('small', {'parent': None}, r'exactly one member .*here: dense, small'),
+        ('dense', {'parent': {'name': 'x', 'sha256': '0' * 64}}, r'exactly one member .*none'),
+        (
+            'small',
+            {'parent': {'name': 'dense', 'sha256': '0' * 64}},
+            r'field parent\.sha256: 0{64} is not the model of dense',
+        ),
+        ('small', {'name': 'dense'}, r"field name: 'dense' is there twice"),
+        ('small', {'cost': {'parameters': 1, 'macs': 9999}}, r'field cost\.macs: 9999 is more'),
+    ],
+)
+def test_members_that_do_not_belong_together_are_refused(family_folder, member, changes, message):
+    change_manifest(family_folder / member, **changes)
+    with pytest.raises(BundleError, match=message):
+        load_family(family_folder)

@@ -1,0 +1,66 @@
+"""`package://` addresses and paths."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pruned_perception.bundle import BundleError, resolve_model
+
+
+@pytest.fixture
+def prefixes(tmp_path, monkeypatch) -> tuple[Path, Path]:
+    """Return two prefixes of AMENT_PREFIX_PATH; the second has my_robot's models."""
+    first, second = tmp_path / 'first', tmp_path / 'second'
+    (second / 'share' / 'my_robot' / 'models' / 'arm').mkdir(parents=True)
+    first.mkdir()
+    monkeypatch.setenv('AMENT_PREFIX_PATH', f'{first}{os.pathsep}{second}')
+    return first, second
+
+
+def test_a_path_stays_and_the_home_is_expanded(monkeypatch):
+    monkeypatch.setenv('HOME', '/home/robot')
+    assert resolve_model('models/a b') == Path('models/a b')
+    assert resolve_model('~/models') == Path('/home/robot/models')
+
+
+def test_a_package_is_looked_up_in_every_prefix(prefixes):
+    _, second = prefixes
+    found = resolve_model('package://my_robot/models/arm')
+    assert found == second / 'share' / 'my_robot' / 'models' / 'arm'
+
+
+def test_an_unknown_package_names_the_places_and_the_way_out(prefixes):
+    first, second = prefixes
+    with pytest.raises(BundleError) as error:
+        resolve_model('package://other/models')
+    assert str(first / 'share' / 'other' / 'models') in str(error.value)
+    assert str(second / 'share' / 'other' / 'models') in str(error.value)
+    assert "is the package 'other' installed and its workspace sourced?" in str(error.value)
+
+
+def test_without_an_environment_the_error_says_so(monkeypatch):
+    monkeypatch.delenv('AMENT_PREFIX_PATH', raising=False)
+    with pytest.raises(BundleError, match='AMENT_PREFIX_PATH is empty'):
+        resolve_model('package://other/models')
+
+
+def test_this_package_is_found_in_the_checkout(monkeypatch):
+    monkeypatch.delenv('AMENT_PREFIX_PATH', raising=False)
+    root = Path(__file__).resolve().parents[2]
+    assert resolve_model('package://pruned_perception/test') == root / 'test'
+
+
+def test_an_installed_package_goes_before_the_checkout(tmp_path, monkeypatch):
+    installed = tmp_path / 'share' / 'pruned_perception' / 'test'
+    installed.mkdir(parents=True)
+    monkeypatch.setenv('AMENT_PREFIX_PATH', str(tmp_path))
+    assert resolve_model('package://pruned_perception/test') == installed
+
+
+@pytest.mark.parametrize('text', ['', 'package://'])
+def test_nothing_given(text):
+    with pytest.raises(BundleError):
+        resolve_model(text)
