@@ -71,7 +71,7 @@ class Renderer:
             self._model.body_quat[body] = pose.quaternion()
 
     def light(self, lighting: Lighting) -> None:
-        """Change the light; the number of lamps that count is at most that of the scene."""
+        """Change the light; of the scene's lamps, those that `lighting` lacks stay as they are."""
         self._model.vis.headlight.ambient[:] = lighting.ambient
         self._model.vis.headlight.diffuse[:] = lighting.viewer
         for index, lamp in enumerate(lighting.lights[: self._model.nlight]):
