@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -134,8 +135,9 @@ def test_without_mujoco_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatc
         driver.load_mujoco()
 
 
-def test_without_a_driver_the_error_names_the_packages_to_install(tmp_path) -> None:
-    pytest.importorskip('mujoco')
+def test_without_a_driver_the_error_names_the_packages_to_install(
+    rendering: None, tmp_path: Path
+) -> None:
     # EGL with an empty list of vendors is EGL without Mesa.
     environment = {**os.environ, 'MUJOCO_GL': 'egl', '__EGL_VENDOR_LIBRARY_DIRS': str(tmp_path)}
     command = [sys.executable, '-m', 'pruned_perception.cli.main', 'simulate', '--split', 'test']
