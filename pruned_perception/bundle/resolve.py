@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from pruned_perception.bundle.manifest import BundleError
@@ -14,8 +15,8 @@ def resolve_model(uri: str | os.PathLike[str]) -> Path:
     """Return the path of a bundle or family.
 
     `uri` is a path (`~` is expanded) or `package://PACKAGE/SUB/PATH`, looked up as
-    `share/PACKAGE/SUB/PATH` below each prefix of AMENT_PREFIX_PATH; for this package the
-    checkout's own folder is tried last, so that it works without an installation.
+    `share/PACKAGE/SUB/PATH` below each prefix of AMENT_PREFIX_PATH; for this package pip's prefix
+    and the checkout's own folder come last, so that it works without a ROS environment.
 
     Raises BundleError that lists the places where it was looked for.
     """
@@ -32,7 +33,7 @@ def resolve_model(uri: str | os.PathLike[str]) -> Path:
     places = [Path(prefix) / 'share' / package / inner for prefix in prefixes if prefix]
     checkout = Path(__file__).resolve().parents[2]
     if package == checkout_package():
-        places.append(checkout / inner)
+        places += [Path(sys.prefix) / 'share' / package / inner, checkout / inner]
     for place in places:
         if place.exists():
             return place
