@@ -125,8 +125,8 @@ class SimulatedRobot(Node):
     def _publish_frame(self, renderer: Renderer, finder: BoxFinder) -> None:
         with self._robot_lock:
             eye = self._robot.step(time.monotonic()).camera_pose()
-        renderer.look(eye)
-        image = renderer.image(self.parameters['shadows'])
+        renderer.look(eye, shadows=self.parameters['shadows'])
+        image = renderer.image()
         stamp = self.get_clock().now().to_msg()
         header = Header(stamp=stamp, frame_id=self.parameters['frame_id'])
         self._images.publish(messages.image_message(header, image, 'rgb8'))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
 from pruned_perception.simulation import mujoco_model
 from pruned_perception.simulation.driver import load_mujoco, open_context
 from pruned_perception.simulation.randomise import View
-from pruned_perception.simulation.scene import Lighting, Pose, Scene
+from pruned_perception.simulation.scene import Lighting, Pose, Scene, object_outlines
 
 # MuJoCo's cameras look along -z with y up; ours along x with z up.
 _CAMERA_AXES = np.array([[0.0, 0.0, -1.0], [-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
@@ -44,10 +46,13 @@ class Renderer:
         self._context = mujoco.MjrContext(self._model, mujoco.mjtFontScale.mjFONTSCALE_50)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         self._pixels = np.empty((height, width, 3), np.uint8)
-        self._bodies = {
-            item.name: self._model.body(item.name).id
-            for item in (*scene.structures, *scene.objects)
-        }
+        self._bodies = {}
+        self._absent = np.zeros(self._model.nbody, bool)
+        self._radius = np.zeros(self._model.nbody)  # of a sphere around each body's origin
+        for item in (*scene.structures, *scene.objects):
+            body = self._bodies[item.name] = self._model.body(item.name).id
+            points = np.concatenate(object_outlines(item))
+            self._radius[body] = np.linalg.norm(points, axis=1).max()
         numbers = np.zeros(self._model.nbody, np.uint8)
         for number, item in enumerate(scene.objects, start=1):
             numbers[self._bodies[item.name]] = number
@@ -58,14 +63,13 @@ class Renderer:
         for name, pose in view.poses.items():
             self.place(name, pose)
         self.light(view.lighting)
-        self.look(view.eye, view.camera.fovy)
-        return self.image(view.shadows)
+        self.look(view.eye, view.camera.fovy, shadows=view.shadows)
+        return self.image()
 
     def place(self, name: str, pose: Pose | None) -> None:
         """Move an object; None takes it out of sight."""
         body = self._bodies[name]
-        geoms = self._model.geom_bodyid == body
-        self._model.geom_group[geoms] = _HIDDEN_GROUP if pose is None else 0
+        self._absent[body] = pose is None
         if pose is not None:
             self._model.body_pos[body] = pose.position
             self._model.body_quat[body] = pose.quaternion()
@@ -80,20 +84,26 @@ class Renderer:
             self._model.light_diffuse[index] = lamp.color
             self._model.light_specular[index] = 0.3 * np.asarray(lamp.color)
 
-    def look(self, pose: Pose, fovy: float | None = None) -> None:
+    def look(self, pose: Pose, fovy: float | None = None, *, shadows: bool = True) -> None:
         """Put the camera at a pose and take over all changes since the last frame.
 
-        `fovy` is the vertical field of view in radians, the scene camera's by default.
+        `fovy` is the vertical field of view in radians, the scene camera's by default. Shadows
+        double the time of an image.
         """
-        mujoco = self._mujoco
+        mujoco, model = self._mujoco, self._model
+        fovy = self.scene.camera.fovy if fovy is None else fovy
         rotation = pose.matrix()[:3, :3] @ _CAMERA_AXES
-        mujoco.mju_mat2Quat(self._model.cam_quat[0], rotation.ravel())
-        self._model.cam_pos[0] = pose.position
-        self._model.cam_fovy[0] = np.degrees(self.scene.camera.fovy if fovy is None else fovy)
-        mujoco.mj_kinematics(self._model, self._data)
-        mujoco.mj_camlight(self._model, self._data)
+        mujoco.mju_mat2Quat(model.cam_quat[0], rotation.ravel())
+        model.cam_pos[0] = pose.position
+        model.cam_fovy[0] = np.degrees(fovy)
+        mujoco.mj_kinematics(model, self._data)
+        mujoco.mj_camlight(model, self._data)
+        # On a software renderer every object costs, even behind the camera; but what is out of
+        # sight may throw its shadow into the image.
+        hidden = self._absent if shadows else self._absent | ~self._in_view(pose, fovy)
+        model.geom_group[:] = np.where(hidden[model.geom_bodyid], _HIDDEN_GROUP, 0)
         mujoco.mjv_updateScene(
-            self._model,
+            model,
             self._data,
             self._options,
             None,
@@ -101,11 +111,10 @@ class Renderer:
             mujoco.mjtCatBit.mjCAT_ALL,
             self._scene,
         )
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = shadows
 
-    def image(self, shadows: bool = True) -> NDArray[np.uint8]:
+    def image(self) -> NDArray[np.uint8]:
         """Return what the camera sees, RGB, uint8 of shape (height, width, 3)."""
-        flags = self._mujoco.mjtRndFlag
-        self._scene.flags[flags.mjRND_SHADOW] = shadows
         return np.ascontiguousarray(self._render(segmentation=False)[::-1])
 
     def object_numbers(self) -> NDArray[np.uint8]:
@@ -121,6 +130,21 @@ class Renderer:
     def close(self) -> None:
         """Free the GPU's memory of this scene; the process's OpenGL context is kept."""
         self._context.free()
+
+    def _in_view(self, pose: Pose, fovy: float) -> NDArray[np.bool_]:
+        """Return for every body whether its surrounding sphere reaches into the camera's view."""
+        camera = self.scene.camera
+        transform = pose.matrix()
+        x, y, z = ((self._data.xpos - transform[:3, 3]) @ transform[:3, :3]).T
+        upright = math.tan(fovy / 2)
+        sideways = upright * camera.width / camera.height
+        radius = self._radius
+        # Signed distances to the planes that bound the view, beyond which a sphere is unseen.
+        return np.asarray(
+            (x > -radius)
+            & (np.abs(y) - sideways * x < radius * math.hypot(1, sideways))
+            & (np.abs(z) - upright * x < radius * math.hypot(1, upright))
+        )
 
     def _number_table(self) -> NDArray[np.uint8]:
         """Return the look-up table from segmentation colour to the object's number."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pruned_perception.errors import UserError
-from pruned_perception.simulation import catalogue, driver
+from pruned_perception.simulation import catalogue, driver, warehouse
 from pruned_perception.simulation.ground_truth import BoxFinder
 from pruned_perception.simulation.renderer import Renderer
 from pruned_perception.simulation.scene import LABELS, Lighting, Pose, Scene
@@ -93,7 +93,29 @@ def test_light_changes_the_brightness(renderer: Renderer) -> None:
 def test_shadows_darken(renderer: Renderer) -> None:
     eye = Pose((0.0, 0.0, 6.0), (0.0, 0.7, 0.0))
     renderer.look(eye)
-    assert renderer.image(shadows=True).mean() < renderer.image(shadows=False).mean()
+    dark = renderer.image().mean()
+    renderer.look(eye, shadows=False)
+    assert dark < renderer.image().mean()
+
+
+def test_leaving_out_what_is_out_of_sight_changes_no_pixel(
+    rendering: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = SPLITS['train']
+    hall = warehouse.build(split, 0, 0, stock=40)
+    renderer = Renderer(hall)
+    left_out = []
+    for yaw in np.linspace(0, 5, 6):
+        eye = Pose((0.5, -0.3, 0.9), (0.1, 0.2, float(yaw)))
+        renderer.look(eye, 0.8, shadows=False)
+        image = renderer.image()
+        left_out.append(int((~renderer._in_view(eye, 0.8)).sum()))
+        with monkeypatch.context() as patch:
+            patch.setattr(Renderer, '_in_view', lambda self, pose, fovy: np.bool_(True))
+            renderer.look(eye, 0.8, shadows=False)
+        assert np.array_equal(renderer.image(), image)
+    renderer.close()
+    assert min(left_out) > 10
 
 
 def test_a_pass_for_the_boxes_leaves_the_image_as_it_was(renderer: Renderer) -> None:
