@@ -31,13 +31,14 @@ from pruned_perception.simulation.scene import Camera, Scene
 from pruned_perception.simulation.splits import SPLITS
 
 STOCK = 48  # labelled objects in the hall
+HALLS = 6  # seed of the robot's halls; no data set of the project is made from it
 IMAGE_DEPTH = 5
 STOP_TIMEOUT = 3.0  # seconds
 
 
 def build_scene(seed: int) -> Scene:
     """Return the robot's hall: one of the test split's, with a free corridor for the route."""
-    return warehouse.build(SPLITS['test'], seed, 0, stock=STOCK, keep_free=corridor)
+    return warehouse.build(SPLITS['test'], HALLS, seed, stock=STOCK, keep_free=corridor)
 
 
 class SimulatedRobot(Node):
