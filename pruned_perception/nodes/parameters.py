@@ -1,6 +1,6 @@
 """The only table of the nodes' parameters: name, type, default, range, and when it may change.
 
-`config/perception.yaml` and the table in docs/node.md are written from it:
+`config/perception.yaml` and the tables in docs/node.md and docs/simulation.md are written from it:
 `python -m pruned_perception.nodes.parameters` (a test compares them).
 """
 
@@ -313,20 +313,23 @@ def as_markdown(table: Sequence[Parameter] = PERCEPTION_PARAMETERS) -> str:
 BEGIN, END = '<!-- parameters: begin -->\n', '<!-- parameters: end -->\n'
 
 
-def with_table(document: str) -> str:
+def with_table(document: str, table: Sequence[Parameter] = PERCEPTION_PARAMETERS) -> str:
     """Return `document` with the table between its marks replaced by the present one."""
     before, _, rest = document.partition(BEGIN)
     _, _, after = rest.partition(END)
-    return f'{before}{BEGIN}{as_markdown()}{END}{after}'
+    return f'{before}{BEGIN}{as_markdown(table)}{END}{after}'
 
 
 def main() -> None:
-    """Write config/perception.yaml and the table in docs/node.md of the checkout."""
+    """Write config/perception.yaml and the tables in docs/ of the checkout."""
     root = Path(__file__).resolve().parents[2]
-    (root / 'config' / 'perception.yaml').write_text(as_yaml(), encoding='utf-8')
-    page = root / 'docs' / 'node.md'
-    page.write_text(with_table(page.read_text(encoding='utf-8')), encoding='utf-8')
-    print(f'written: {root / "config" / "perception.yaml"}, {page}')
+    config = root / 'config' / 'perception.yaml'
+    config.write_text(as_yaml(), encoding='utf-8')
+    print(f'written: {config}')
+    for name, table in (('node.md', PERCEPTION_PARAMETERS), ('simulation.md', ROBOT_PARAMETERS)):
+        page = root / 'docs' / name
+        page.write_text(with_table(page.read_text(encoding='utf-8'), table), encoding='utf-8')
+        print(f'written: {page}')
 
 
 if __name__ == '__main__':

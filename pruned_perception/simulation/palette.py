@@ -31,7 +31,7 @@ def color(
 ) -> Color:
     """Draw a colour from ranges of hue (degrees), saturation and value.
 
-    Hue and value come from the split's bands, so no colour is shared between splits.
+    Hue and value come from the split's bands: from the same ranges, no two splits draw the same.
     """
     hue, saturation, value = ranges
     return colorsys.hsv_to_rgb(

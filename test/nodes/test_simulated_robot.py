@@ -27,7 +27,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from vision_msgs.msg import Detection2DArray
 
 from pruned_perception.errors import UserError
-from pruned_perception.nodes.parameters import ROBOT_PARAMETERS
+from pruned_perception.nodes.parameters import ROBOT_PARAMETERS, with_table
 from pruned_perception.simulation import labels
 from pruned_perception.simulation.driver import open_context
 
@@ -239,3 +239,11 @@ def test_a_parameter_out_of_range_is_named(rendering: None) -> None:
     assert process.returncode == 1
     assert 'rate_hz' in errors
     assert 'Traceback' not in errors
+
+
+def test_the_documentation_has_the_present_table_of_parameters() -> None:
+    page = Path(__file__).parents[2] / 'docs' / 'simulation.md'
+    text = page.read_text(encoding='utf-8')
+    assert with_table(text, ROBOT_PARAMETERS) == text, (
+        'python -m pruned_perception.nodes.parameters'
+    )
