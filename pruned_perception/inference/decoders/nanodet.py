@@ -30,8 +30,8 @@ def check(
     """Raise ValueError where the outputs do not fit; see `decoders.Decoder`."""
     strides = options.merge(DEFAULTS, parameters)['strides']
     counts = grid.cell_counts(input_size, strides)
-    last = shapes[-1][-1]
-    bins = last if last % 4 == 0 else 4
+    last = shapes[-1][-1] if shapes[-1] else 0
+    bins = last if last and last % 4 == 0 else 4
     want = [(1, count, classes) for count in counts] + [(1, count, bins) for count in counts]
     grid.check_shapes(shapes, want)
 
@@ -53,7 +53,7 @@ def decode(
         first += scores.shape[1]
     rows, class_ids, best, logits = (np.concatenate(column) for column in zip(*found, strict=True))
     corners, strides = grid.cells(input_size, merged['strides'])
-    sides = _expected(logits.reshape(len(rows), 4, -1)) * strides[rows]
+    sides = _expected(logits.reshape(len(rows), 4, logits.shape[1] // 4)) * strides[rows]
     centres = (corners[rows] + np.float32(merged['cell_centre'])) * strides[rows]
     return Candidates(grid.sides_to_boxes(centres, sides), best, class_ids)
 
