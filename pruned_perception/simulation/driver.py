@@ -37,24 +37,29 @@ def load_mujoco() -> Any:
         raise _driver_error(error) from error
 
 
-@functools.lru_cache(maxsize=1)
 def open_context(width: int, height: int) -> Any:
     """Return the process's off-screen OpenGL context, made current in the calling thread.
 
-    It is kept, because opening it takes nearly a second.
+    One is kept for each size, because opening it takes nearly a second.
 
     Raises
     ------
     UserError
         If there is no working driver.
     """
-    mujoco = load_mujoco()
     try:
-        context = mujoco.GLContext(width, height)
+        context = _context(width, height)
         context.make_current()
+    except UserError:
+        raise
     except Exception as error:  # each backend raises errors of its own
         raise _driver_error(error) from error
     return context
+
+
+@functools.lru_cache(maxsize=None)
+def _context(width: int, height: int) -> Any:
+    return load_mujoco().GLContext(width, height)
 
 
 def _driver_error(error: Exception) -> UserError:

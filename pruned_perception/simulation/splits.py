@@ -4,8 +4,8 @@ Every continuous quantity that decides a scene's looks (hue, brightness, directi
 lights, size of the hall) is drawn from *bands*: its range is cut into 24 equal bands, of which
 test owns every sixth, validation every sixth, and training the others. So no value that a quantity
 takes in one split is taken by it in another, while each split's values lie between those of the
-others. Discrete choices (texture generators) are dealt out by name in `textures`; layouts differ by construction,
-since a split's random streams are seeded with its name.
+others. Discrete choices (texture generators) are dealt out by name in `textures`; layouts differ
+by construction, since a split's random streams are seeded with its name.
 """
 
 from __future__ import annotations
