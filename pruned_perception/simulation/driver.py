@@ -57,7 +57,7 @@ def open_context(width: int, height: int) -> Any:
     return context
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _context(width: int, height: int) -> Any:
     return load_mujoco().GLContext(width, height)
 
