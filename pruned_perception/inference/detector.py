@@ -158,7 +158,7 @@ class Detector:
         width: int,
         settings: Settings,
     ) -> Detections:
-        """Outputs → candidates → suppression → boxes in the source image."""
+        """Return what remains of the outputs: decoded, suppressed, in pixels of the source."""
         candidates = self._decoder.decode(
             outputs, self._parameters, self._input_size, settings.score_threshold
         )

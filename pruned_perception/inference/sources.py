@@ -98,7 +98,9 @@ def _images_below(folder: Path) -> list[Path]:
     files = sorted(
         file
         for file in folder.rglob('*')
-        if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith('.')
+        if file.suffix.lower() in IMAGE_SUFFIXES
+        and not file.name.startswith('.')
+        and not file.is_dir()
     )
     if not files:
         raise SourceError(
@@ -136,10 +138,10 @@ def _open_video(path: Path) -> Source:
         try:
             index = 0
             while True:
-                stamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
                 there, image = capture.read()
                 if not there:
                     break
+                stamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000  # of the frame just read
                 yield Frame(str(path), index, stamp, np.asarray(image, np.uint8), 'bgr')
                 index += 1
             if index == 0:
@@ -206,6 +208,7 @@ def _bag_frames(
     # Both messages have been the same in every ROS 2, so the bag's own definitions, which not
     # every bag has, are not needed.
     deserialize = get_typestore(Stores.ROS2_FOXY).deserialize_cdr
+    index = -1
     try:
         for index, (connection, _, data) in enumerate(reader.messages(connections)):
             stamp = None
@@ -228,5 +231,12 @@ def _bag_frames(
                 yield UnreadableFrame(str(path), index, stamp, reason)
             else:
                 yield Frame(str(path), index, stamp, image, order)
+        announced = sum(each.msgcount for each in connections)
+        if index + 1 < announced:  # the storage's reader takes damage for the end
+            reason = f'{path}: breaks off after {index + 1} of {announced} messages'
+            yield UnreadableFrame(str(path), index + 1, None, reason)
+    except Exception as error:  # what came before the damage has been used
+        reason = f'{path}: breaks off after {index + 1} messages: {error}'
+        yield UnreadableFrame(str(path), index + 1, None, reason)
     finally:
         reader.close()

@@ -1,0 +1,240 @@
+"""Frames of images, folders, videos and bags, and what is wrong with some."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from pruned_perception.inference.sources import (
+    Frame,
+    SourceError,
+    UnreadableFrame,
+    open_source,
+)
+
+
+def write_image(file: Path, level: int = 100, height: int = 24, width: int = 32) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(file), np.full((height, width, 3), level, np.uint8))
+    return file
+
+
+def test_an_image(tmp_path):
+    source = open_source(write_image(tmp_path / 'a b.png'))
+    (frame,) = source.frames
+    assert source.count == 1
+    assert (frame.source, frame.index, frame.stamp) == (str(tmp_path / 'a b.png'), 0, None)
+    assert frame.image.shape == (24, 32, 3)
+
+
+def test_a_folder_with_its_sub_folders_in_order(tmp_path):
+    for name in ('b/2.JPG', 'b/1.png', 'a.bmp', 'c/d/e.webp'):
+        write_image(tmp_path / name)
+    (tmp_path / 'b' / '1.txt').write_text('a label file')
+    (tmp_path / '._a.png').write_bytes(b'left by a file manager')
+    source = open_source(tmp_path)
+    frames = list(source.frames)
+    assert source.count == 4
+    assert [frame.index for frame in frames] == [0, 1, 2, 3]
+    relative = [str(Path(frame.source).relative_to(tmp_path)) for frame in frames]
+    assert relative == ['a.bmp', 'b/1.png', 'b/2.JPG', 'c/d/e.webp']
+
+
+def test_a_damaged_image_is_reported_and_the_others_go_on(tmp_path):
+    write_image(tmp_path / '0.png')
+    (tmp_path / '1.png').write_bytes(b'nonsense')
+    (tmp_path / '2.png').write_bytes(b'')
+    (tmp_path / '3.png').mkdir()
+    write_image(tmp_path / '4.png')
+    frames = list(open_source(tmp_path).frames)
+    kinds = [type(frame) for frame in frames]
+    assert kinds == [Frame, UnreadableFrame, UnreadableFrame, Frame]
+    assert [frame.index for frame in frames] == [0, 1, 2, 3]
+    assert frames[1].reason.startswith(str(tmp_path / '1.png'))
+    assert 'damaged' in frames[1].reason
+    assert 'without data' in frames[2].reason
+
+
+@pytest.mark.parametrize(
+    ('name', 'content', 'message'),
+    [
+        ('nowhere.png', None, 'no such file or folder'),
+        ('text.xyz', b'text', 'not an image .* cannot open it as a video'),
+    ],
+)
+def test_what_is_no_source_is_refused(tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(SourceError, match=f'{name}: {message}'):
+        open_source(tmp_path / name)
+
+
+def test_a_folder_without_images_is_refused(tmp_path):
+    (tmp_path / 'sub').mkdir()
+    with pytest.raises(SourceError, match=r'no images in it or below .*rosbag2'):
+        open_source(tmp_path)
+
+
+def test_a_topic_of_what_is_no_bag_is_refused(tmp_path):
+    with pytest.raises(SourceError, match='not a bag, so there is no topic /image'):
+        open_source(write_image(tmp_path / 'a.png'), '/image')
+
+
+def test_a_video(tmp_path):
+    file = tmp_path / 'v.avi'
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*'MJPG'), 10, (64, 48))
+    if not writer.isOpened():
+        pytest.skip('this OpenCV writes no MJPG video')
+    for level in (20, 120, 220):
+        writer.write(np.full((48, 64, 3), level, np.uint8))
+    writer.release()
+    source = open_source(file)
+    frames = list(source.frames)
+    assert [frame.index for frame in frames] == [0, 1, 2]
+    assert [round(float(frame.image.mean()), -1) for frame in frames] == [20, 120, 220]
+    np.testing.assert_allclose([frame.stamp for frame in frames], [0, 0.1, 0.2], atol=0.05)
+    assert {frame.order for frame in frames} == {'bgr'}
+
+
+# Bags, written with rosbags as a robot would record them.
+
+rosbags = pytest.importorskip('rosbags', reason='reading bags needs rosbags')
+
+
+def write_bag(folder: Path, messages, storage: str = 'sqlite3') -> Path:
+    """Write (topic, kind, fields) messages 0.1 s apart; kind is 'Image' or 'CompressedImage'."""
+    from rosbags.rosbag2 import StoragePlugin, Writer
+    from rosbags.typesys import Stores, get_typestore
+
+    store = get_typestore(Stores.ROS2_HUMBLE)
+    plugin = StoragePlugin.SQLITE3 if storage == 'sqlite3' else StoragePlugin.MCAP
+    types = store.types
+    with Writer(folder, version=9, storage_plugin=plugin) as writer:
+        connections = {}
+        for number, (topic, kind, fields) in enumerate(messages):
+            name = f'sensor_msgs/msg/{kind}'
+            if topic not in connections:
+                connections[topic] = writer.add_connection(topic, name, typestore=store)
+            stamp = types['builtin_interfaces/msg/Time'](sec=5, nanosec=number * 100_000_000)
+            header = types['std_msgs/msg/Header'](stamp=stamp, frame_id='camera')
+            message = types[name](header=header, **fields)
+            data = store.serialize_cdr(message, name)
+            writer.write(connections[topic], 1_000_000_000 + number, data)
+    return folder
+
+
+def raw(level: int, encoding: str = 'rgb8', height: int = 24, width: int = 32) -> dict:
+    data = np.full(height * width * 3, level, np.uint8)
+    return {
+        'height': height,
+        'width': width,
+        'encoding': encoding,
+        'is_bigendian': 0,
+        'step': width * 3,
+        'data': data,
+    }
+
+
+def compressed(level: int) -> dict:
+    data = cv2.imencode('.png', np.full((24, 32, 3), level, np.uint8))[1].ravel()
+    return {'format': 'png', 'data': data}
+
+
+@pytest.mark.parametrize('storage', ['sqlite3', 'mcap'])
+@pytest.mark.parametrize('single_file', [False, True])
+def test_a_bag_of_images(tmp_path, storage, single_file):
+    messages = [('/image', 'Image', raw(10 * number)) for number in range(3)]
+    path = write_bag(tmp_path / 'bag', messages, storage)
+    if single_file:
+        path = next(file for file in path.iterdir() if file.suffix in ('.db3', '.mcap'))
+    source = open_source(path)
+    frames = list(source.frames)
+    assert source.count == 3
+    assert [frame.stamp for frame in frames] == [5.0, 5.1, 5.2]
+    assert [frame.image[0, 0, 0] for frame in frames] == [0, 10, 20]
+    assert {frame.order for frame in frames} == {'rgb'}
+
+
+def test_a_bag_whose_recording_was_cut_off_has_no_metadata(tmp_path):
+    bag = write_bag(tmp_path / 'bag', [('/image', 'Image', raw(7))])
+    (bag / 'metadata.yaml').unlink()
+    assert [frame.image[0, 0, 0] for frame in open_source(bag).frames] == [7]
+
+
+def test_of_several_topics_one_is_chosen(tmp_path):
+    messages = [
+        ('/front', 'Image', raw(50)),
+        ('/rear/compressed', 'CompressedImage', compressed(90)),
+    ]
+    bag = write_bag(tmp_path / 'bag', messages)
+    with pytest.raises(SourceError, match='choose one with --topic: /front, /rear/compressed'):
+        open_source(bag)
+    with pytest.raises(SourceError, match='no image topic /left in this bag; there is /front'):
+        open_source(bag, '/left')
+    (front,) = open_source(bag, '/front').frames
+    (rear,) = open_source(bag, '/rear/compressed').frames
+    assert (front.image[0, 0, 0], rear.image[0, 0, 0]) == (50, 90)
+
+
+def test_damaged_messages_are_reported_and_the_others_go_on(tmp_path):
+    messages = [
+        ('/image', 'Image', raw(1)),
+        ('/image', 'Image', raw(2, encoding='16UC1')),
+        ('/image', 'Image', {**raw(3), 'step': 7}),
+        ('/image', 'Image', {**raw(4), 'height': 0, 'width': 0}),
+        ('/image', 'Image', raw(5)),
+    ]
+    frames = list(open_source(write_bag(tmp_path / 'bag', messages)).frames)
+    assert [type(frame) for frame in frames] == [Frame, *[UnreadableFrame] * 3, Frame]
+    for number, words in ((1, 'unknown image encoding'), (2, 'step is 7'), (3, '0 × 0')):
+        assert f'message {number} of /image: ' in frames[number].reason
+        assert words in frames[number].reason
+
+
+def test_a_bag_that_breaks_off_gives_what_came_before(tmp_path):
+    messages = [('/image', 'Image', raw(number, height=240)) for number in range(20)]
+    bag = write_bag(tmp_path / 'bag', messages, 'mcap')
+    file = next(bag.glob('*.mcap'))
+    content = bytearray(file.read_bytes())
+    hole = slice(len(content) // 2, len(content) // 10 * 6)
+    content[hole] = bytes(len(content[hole]))
+    file.write_bytes(content)
+    *first, last = open_source(bag).frames
+    assert 1 <= len(first) < 20
+    assert {type(frame) for frame in first} == {Frame}
+    assert isinstance(last, UnreadableFrame)
+    assert f'breaks off after {len(first)} of 20 messages' in last.reason
+
+
+def test_a_bag_without_images_is_refused(tmp_path):
+    bag = write_bag(tmp_path / 'bag', [])
+    with pytest.raises(SourceError, match='no topic of type sensor_msgs/msg/Image'):
+        open_source(bag)
+
+
+@pytest.mark.parametrize('suffix', ['.db3', '.mcap'])
+@pytest.mark.parametrize('content', [b'', b'no database' * 100])
+def test_a_damaged_bag_is_refused(tmp_path, suffix, content):
+    (tmp_path / f'bag{suffix}').write_bytes(content)
+    with pytest.raises(SourceError, match=f'bag{suffix}: cannot be read as a rosbag2 recording'):
+        open_source(tmp_path / f'bag{suffix}')
+
+
+def test_a_truncated_bag_gives_what_it_has_or_an_error(tmp_path):
+    messages = [('/image', 'Image', raw(number)) for number in range(20)]
+    bag = write_bag(tmp_path / 'bag', messages, 'mcap')
+    file = next(bag.glob('*.mcap'))
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(SourceError, match='cannot be read as a rosbag2 recording'):
+        list(open_source(bag).frames)
+
+
+@pytest.mark.shared_data
+def test_a_real_robots_bag(shared_data):
+    source = open_source(shared_data / 'bags' / 'ubiquity_aruco_images_ros2_mcap')
+    (frame,) = source.frames
+    assert frame.image.shape == (960, 1280, 3)
+    assert frame.stamp == pytest.approx(1491682360.314, abs=0.001)
