@@ -6,6 +6,7 @@ from setuptools import find_packages, setup
 
 NAME = 'pruned_perception'
 SHARE = Path('share') / NAME
+NODES = ('perception_node', 'echo_node', 'simulated_robot')
 
 
 def installed_tree(*folders: str) -> list[tuple[str, list[str]]]:
@@ -27,6 +28,10 @@ setup(
         ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
         (str(SHARE), ['package.xml']),
         *installed_tree('launch', 'config', 'models', 'worlds'),
+        # pip knows no install_scripts (setup.cfg), so launch and `ros2 run` would find nothing;
+        # colcon knows them, so the command would not be on the PATH.
+        (f'lib/{NAME}', [f'scripts/{name}' for name in (*NODES, 'pruned-perception')]),
+        ('bin', ['scripts/pruned-perception']),
     ],
     install_requires=[
         'setuptools',
@@ -39,6 +44,17 @@ setup(
         'rich>=12',
     ],
     extras_require={
+        # ROS 2 from PyPI, for machines without one; vision_msgs and statistics_msgs are then built
+        # from interfaces/. constraints.txt has the versions (Kilted).
+        'ros': [
+            'ros-diagnostic-msgs',
+            'ros-geometry-msgs',
+            'ros-lifecycle-msgs',
+            'ros-rclpy',
+            'ros-rmw-fastrtps-cpp',
+            'ros-sensor-msgs',
+            'ros-std-msgs',
+        ],
         # Recording, replay, COCO metrics and plots: what benchmarks need beside the robot's part.
         'bench': ['matplotlib>=3.5', 'pycocotools>=2.0.7', 'rosbags>=0.10'],
         'sim': ['mujoco>=3.3,<5'],
@@ -54,9 +70,7 @@ setup(
     entry_points={
         'console_scripts': [
             'pruned-perception = pruned_perception.cli.main:main',
-            'perception_node = pruned_perception.nodes.perception_node:main',
-            'echo_node = pruned_perception.nodes.echo_node:main',
-            'simulated_robot = pruned_perception.nodes.simulated_robot:main',
+            *(f'{name} = {NAME}.nodes.{name}:main' for name in NODES),
         ],
     },
 )
