@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from pruned_perception import __version__
@@ -183,15 +184,13 @@ def _create(args: argparse.Namespace) -> int:
         model = args.onnx.read_bytes()
     except OSError as error:
         raise UserError(f'{args.onnx}: {error.strerror}') from error
-    new = not (args.path / MANIFEST).exists()
-    bundle = write_bundle(args.path, model, _manifest_of(args, model))
-    try:
-        Detector(bundle).warm_up(1)
-    except UserError:
-        if new:
-            bundle.manifest_path.unlink()
-            bundle.onnx_path.unlink()
-        raise
+    manifest = _manifest_of(args, model)
+    with TemporaryDirectory() as trial:  # nothing is left, or replaced, where it does not run
+        try:
+            Detector(write_bundle(trial, model, manifest)).warm_up(1)
+        except UserError as error:
+            raise UserError(str(error).replace(trial, str(args.path))) from error
+    bundle = write_bundle(args.path, model, manifest)
     print(_description(bundle))
     return 0
 

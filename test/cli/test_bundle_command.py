@@ -1,0 +1,163 @@
+"""`pruned-perception bundle show|verify|create`, as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from tiny_detector import LABELS, square_image, tiny_onnx
+
+from pruned_perception.bundle import load_bundle
+from pruned_perception.cli.main import main
+from pruned_perception.inference import Detector
+
+
+def test_show_tells_what_a_bundle_is(tiny_bundle, capsys):
+    assert main(['bundle', 'show', str(tiny_bundle.path)]) == 0
+    text = capsys.readouterr().out
+    for words in (
+        tiny_bundle.sha256,
+        'image: 128 × 96 rgb, stretch; uint8 NHWC',
+        'predictions; decoder anchor_free {"strides": [8]}',
+        'red, green, blue',
+        'score 0.5, IoU 0.3, at most 100 detections',
+        '12 parameters',
+    ):
+        assert words in text
+
+
+def test_show_as_json_is_the_manifests(tiny_family, capsys):
+    assert main(['bundle', 'show', str(tiny_family), '--json']) == 0
+    dense, small = json.loads(capsys.readouterr().out)
+    assert dense == json.loads((tiny_family / 'dense' / 'manifest.json').read_text())
+    assert small['parent'] == {'name': 'dense', 'sha256': dense['onnx']['sha256']}
+
+
+def test_verify_runs_every_member(tiny_family, capsys):
+    assert main(['bundle', 'verify', str(tiny_family)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(':')[0] for line in lines] == [
+        str(tiny_family / 'dense'),
+        str(tiny_family / 'small'),
+    ]
+    assert main(['bundle', 'verify', str(tiny_family), '--json']) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert [fact['name'] for fact in facts] == ['dense', 'small']
+    assert facts[0]['sha256'] == load_bundle(tiny_family / 'dense').sha256
+
+
+def test_verify_fails_where_only_a_run_can_tell(tiny_bundle, tmp_path, capsys):
+    folder = Path(shutil.copytree(tiny_bundle.path, tmp_path / 'bundle'))
+    manifest = json.loads((folder / 'manifest.json').read_text())
+    manifest['labels'].append('pink')
+    (folder / 'manifest.json').write_text(json.dumps(manifest))
+    assert main(['bundle', 'show', str(folder)]) == 0
+    assert main(['bundle', 'verify', str(folder)]) == 1
+    assert 'with 4 labels does not fit' in capsys.readouterr().err
+
+
+@pytest.fixture
+def user_files(tmp_path) -> tuple[Path, Path]:
+    """Return a user's ONNX file and list of labels."""
+    onnx, labels = tmp_path / 'mine.onnx', tmp_path / 'labels.txt'
+    onnx.write_bytes(tiny_onnx())
+    labels.write_text('red\ngreen \r\nblue\n\n')
+    return onnx, labels
+
+
+def create(onnx, folder, labels, *options) -> int:
+    return main(
+        [
+            *('bundle', 'create', str(onnx), str(folder), '--labels', str(labels)),
+            *('--decoder', 'anchor_free', '--resize', 'stretch', *options),
+        ]
+    )
+
+
+def test_create_makes_a_bundle_that_detects(user_files, tmp_path, capsys):
+    onnx, labels = user_files
+    options = ['--parameter', 'strides=[8]', '--score-threshold', '0.5', '--iou-threshold', '0.3']
+    assert create(onnx, tmp_path / 'new', labels, *options) == 0
+    bundle = load_bundle(tmp_path / 'new')
+    assert bundle.name == 'new'
+    assert bundle.labels == LABELS
+    assert bundle.onnx_bytes == onnx.read_bytes()
+    assert bundle.input.shape == (1, 96, 128, 3)
+    assert bundle.output.names == ('predictions',)
+    image = square_image('blue', left=200, top=160, side=120)
+    detections, _ = Detector(bundle).detect(image, 'rgb')
+    assert [LABELS[class_id] for class_id in detections.class_ids] == ['blue']
+    assert bundle.sha256 in capsys.readouterr().out
+
+
+def test_create_leaves_nothing_behind_where_the_decoder_does_not_fit(user_files, tmp_path, capsys):
+    onnx, labels = user_files
+    assert create(onnx, tmp_path / 'new', labels) == 1
+    assert 'outputs of shape (1, 252, 7) are needed, not (1, 192, 7)' in capsys.readouterr().err
+    assert not list(tmp_path.glob('new/*'))
+
+
+def test_create_replaces_a_bundle_only_on_demand(user_files, tiny_bundle, tmp_path, capsys):
+    onnx, labels = user_files
+    folder = Path(shutil.copytree(tiny_bundle.path, tmp_path / 'bundle'))
+    options = ['--parameter', 'strides=[8]', '--name', 'mine']
+    assert create(onnx, folder, labels, *options) == 1
+    assert 'give --force' in capsys.readouterr().err
+    assert load_bundle(folder).name == 'tiny'
+    assert create(onnx, folder, labels, *options, '--force') == 0
+    assert load_bundle(folder).name == 'mine'
+
+
+def test_a_failed_replacement_keeps_the_old_bundle(user_files, tiny_bundle, tmp_path, capsys):
+    onnx, labels = user_files
+    folder = Path(shutil.copytree(tiny_bundle.path, tmp_path / 'bundle'))
+    assert create(onnx, folder, labels, '--name', 'mine', '--force') == 1
+    assert load_bundle(folder).name == 'tiny'
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (['--outputs', 'boxes'], "'boxes' is no output of"),
+        (['--parameter', 'strides'], '--parameter strides: write NAME=JSON'),
+        (['--parameter', 'stride=[8]'], "unknown parameter 'stride'"),
+        (['--mean', '1', '2', '3', '--parameter', 'strides=[8]'], 'field input.mean'),
+        (['--pad-value', '300', '--parameter', 'strides=[8]'], 'field input.pad_value'),
+        (['--size', '64', '64', '--parameter', 'strides=[8]'], 'field input.shape'),
+    ],
+)
+def test_wrong_options_are_named(user_files, tmp_path, capsys, options, message):
+    onnx, labels = user_files
+    assert create(onnx, tmp_path / 'new', labels, *options) == 1
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.glob('new/*'))
+
+
+@pytest.mark.parametrize(
+    ('onnx', 'labels', 'message'),
+    [
+        ('nowhere.onnx', 'labels.txt', 'nowhere.onnx: No such file'),
+        ('labels.txt', 'labels.txt', 'labels.txt: ONNX Runtime cannot load it'),
+        ('mine.onnx', 'nowhere.txt', 'nowhere.txt: No such file'),
+        ('mine.onnx', 'binary.txt', 'not a text file in UTF-8'),
+    ],
+)
+def test_wrong_files_are_named(user_files, tmp_path, capsys, onnx, labels, message):
+    (tmp_path / 'binary.txt').write_bytes(b'\xff\xfe\x00')
+    assert create(tmp_path / onnx, tmp_path / 'new', tmp_path / labels) == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.shared_data
+def test_create_takes_a_third_party_detector(shared_data, tmp_path, capsys):
+    onnx = shared_data / 'detectors' / 'yolox_nano' / 'yolox_nano.onnx'
+    labels = shared_data / 'coco128_train' / 'coco.names'
+    arguments = ['bundle', 'create', str(onnx), str(tmp_path / 'yolox'), '--labels', str(labels)]
+    options = ['--decoder', 'yolox', '--color', 'bgr', '--align', 'top_left']
+    assert main([*arguments, *options]) == 0
+    bundle = load_bundle(tmp_path / 'yolox')
+    assert bundle.input.shape == (1, 3, 416, 416)
+    assert bundle.input.layout == 'NCHW'
+    assert len(bundle.labels) == 80
