@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 from pruned_perception.errors import UserError
+from pruned_perception.nodes.supervisor import die_with_parent
 
-_PR_SET_PDEATHSIG = 1
 _LAST_LINES = 8
 
 
@@ -73,7 +70,7 @@ class Children:
                 stderr=errors,
                 # A session of its own: Ctrl-C reaches us alone, and we end them in order.
                 start_new_session=True,
-                preexec_fn=_die_with(os.getpid()),
+                preexec_fn=die_with_parent(),
             )
         child = Child(name, process, log)
         self._children.append(child)
@@ -123,17 +120,3 @@ def sigterm_as_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _die_with(parent: int) -> Callable[[], None] | None:
-    """Return what a child calls before it starts, to end when process `parent` ends."""
-    if sys.platform != 'linux':
-        return None
-    prctl = ctypes.CDLL(None).prctl  # looked up here: little is safe between fork and exec
-
-    def die_with_parent() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it ended before the line above
-            os._exit(1)
-
-    return die_with_parent

@@ -33,12 +33,11 @@ from pruned_perception.nodes import transport
 
 NAMESPACE = '/robot'
 IMAGE, CAMERA_INFO = f'{NAMESPACE}/image_raw', f'{NAMESPACE}/camera_info'
-GROUND_TRUTH = f'{NAMESPACE}/ground_truth'
+GROUND_TRUTH, DETECTIONS = f'{NAMESPACE}/ground_truth', f'{NAMESPACE}/detections'
 LIVE = 'live'
 BAG, RAW, LATENCY = 'bag', 'raw', 'latency.json'
 """Names in the output folder."""
 
-_START_TIMEOUT_S = 60.0
 _LAST_WINDOW_S = 1.6  # the node's metrics and diagnostics come once a second
 _BYTES_PER_SECOND = 640 * 480 * 3 * 30
 
@@ -50,7 +49,8 @@ Tell = Callable[[str, float | None, str], None]
 class Settings:
     """What to demonstrate, where to, and for how long.
 
-    `robot` is the command of the simulated robot, without its ROS arguments.
+    `robot` is the command of the simulated robot, without its ROS arguments; `start_timeout_s`
+    how long to wait for the first detections.
     """
 
     output: Path
@@ -58,6 +58,7 @@ class Settings:
     member: str = ''  # compared with the dense one; '' = the smallest
     seconds: float = 30.0
     robot: Sequence[str] = (sys.executable, '-m', 'pruned_perception.nodes.simulated_robot')
+    start_timeout_s: float = 60.0
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,7 @@ class _Stage:
         """Robot, node, monitor and recorder at once, while the bag is recorded."""
         title = f'live: simulated robot → {bundle.name}'
         self._tell(title, None, 'starting')
-        topics = (IMAGE, CAMERA_INFO, GROUND_TRUTH, f'{NAMESPACE}/detections')
+        topics = (IMAGE, CAMERA_INFO, GROUND_TRUTH, DETECTIONS)
         recorder = self._cli('recorder', 'record', '-o', bag, '--json', *topics)
         monitor, node = self._monitor(LIVE), self._node(LIVE, bundle)
         robot = self._children.start(
@@ -239,7 +240,13 @@ class _Stage:
         player = self._cli(
             f'player-{bundle.name}',
             *('play', bag, '--topics', IMAGE, CAMERA_INFO, '--new-stamps', '--stamps', stamps),
-            *('--wait-for', f'{IMAGE}=1', f'{CAMERA_INFO}=1', '--timeout', str(_START_TIMEOUT_S)),
+            *(
+                '--wait-for',
+                f'{IMAGE}=1',
+                f'{CAMERA_INFO}=1',
+                '--timeout',
+                str(self._settings.start_timeout_s),
+            ),
         )
         expected = time.monotonic() + self._settings.seconds
         while player.alive:
@@ -291,7 +298,7 @@ class _Stage:
         return self._raw / f'{run}.monitor.jsonl'
 
     def _wait_for_detections(self, run: str, title: str, alive: Sequence[Child]) -> None:
-        end = time.monotonic() + _START_TIMEOUT_S
+        end = time.monotonic() + self._settings.start_timeout_s
         while time.monotonic() < end:
             self._tell(title, None, self._last_line(run) or 'starting')
             for child in alive:

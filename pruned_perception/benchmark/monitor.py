@@ -48,6 +48,7 @@ COUNT_BY = ('camera_info', 'image', 'none')
 
 _KEEP = 100_000  # newest frames that percentiles "since the start" go over
 _DEPTH = 100
+_UNKNOWN = '_NODE_NAME_UNKNOWN_'  # rcl's word for it
 _LEVELS = ('OK', 'WARN', 'ERROR', 'STALE')
 
 
@@ -172,7 +173,8 @@ class Camera:
         publishers = [
             each
             for each in node.get_publishers_info_by_topic(self.detections_topic)
-            if each.topic_type == DETECTIONS_TYPE
+            # A publisher can be discovered before the node that it belongs to.
+            if each.topic_type == DETECTIONS_TYPE and _UNKNOWN not in each.node_name
         ]
         if self.node is None and publishers:
             self.node = f'{publishers[0].node_namespace.rstrip("/")}/{publishers[0].node_name}'

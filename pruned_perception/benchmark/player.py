@@ -19,6 +19,9 @@ from pruned_perception.benchmark.bag import (
 from pruned_perception.benchmark.session import Session
 from pruned_perception.errors import UserError
 
+_SETTLE_S = 0.5
+_DEPTH = 20  # VGA images: 18 MiB, well within the transport profile's shared memory
+
 
 @dataclass
 class Played:
@@ -56,8 +59,8 @@ def play(
         new_stamps: put the time of publication into each header, the same for all messages that
             had equal stamps; messages without a header stay as they are.
         rate: times the recorded pace.
-        subscribers: topic (as published) → how many subscribers to wait for before the start;
-            by default one for every topic that is not latched.
+        subscribers: topic → how many subscribers to wait for before the start, also of topics
+            that others publish; by default one for every topic played that is not latched.
         timeout: seconds to wait for them.
         on_progress: called with the share done, about ten times a second.
 
@@ -125,7 +128,9 @@ def _publisher(session: Session, message: Any, name: str, latched: bool) -> Any:
     from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
     durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
-    profile = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE, durability=durability)
+    profile = QoSProfile(
+        depth=_DEPTH, reliability=ReliabilityPolicy.RELIABLE, durability=durability
+    )
     return session.node.create_publisher(message, name, profile)
 
 
@@ -137,19 +142,22 @@ def _wait_for_subscribers(
     timeout: float,
 ) -> None:
     by_name = {names[recorded]: publisher for recorded, publisher in publishers.items()}
-    if unknown := set(subscribers) - set(by_name):
-        raise UserError(f'nothing is played on {", ".join(sorted(unknown))}')
+
+    def count(name: str) -> int:
+        if name in by_name:
+            return int(by_name[name].get_subscription_count())
+        return int(session.node.count_subscribers(name))
 
     def absent() -> list[str]:
-        return [
-            name for name, n in subscribers.items() if by_name[name].get_subscription_count() < n
-        ]
+        return [name for name, n in subscribers.items() if count(name) < n]
 
     if not session.spin_until(lambda: not absent(), timeout) and session.running:
         raise UserError(
             f'no subscriber to {", ".join(absent())} within {timeout:g} s: start it first, check '
             'its namespace and ROS_DOMAIN_ID, or wait for fewer (--wait-for)'
         )
+    # We know of the subscribers now; those that publish to them may learn of them a bit later.
+    session.spin_for(_SETTLE_S)
 
 
 def _wait_for_acknowledgement(publisher: Any) -> None:

@@ -67,7 +67,7 @@ def annotate(demonstration: Demonstration, count: int) -> list[Path]:
         panels = [
             _captioned(
                 draw(image, detections(run.boxes[stamp], labels), labels, order='bgr'),
-                f'{section["name"]}: {len(run.boxes[stamp])} boxes',
+                f'{section["name"]}: {len(run.boxes[stamp])} found',
             )
             for section, run in zip(replays, runs, strict=True)
         ]
@@ -145,34 +145,36 @@ def _svg(figure: Any, title: str) -> str:
 
 
 def plot_stages(demonstration: Demonstration) -> str:
-    """Return stacked bars of the stages' medians, one per run."""
+    """Return stacked bars of a typical frame's stages, one per run."""
     sections = demonstration.document['runs'][::-1]
     figure, axes = _figure(0.75 + 0.62 * len(sections))
     names = [_title(section) for section in sections]
+    typical = [
+        demonstration.runs[section['name']].frames.without_warm_up().typical(PATH)
+        for section in sections
+    ]
     left = np.zeros(len(sections))
     for stage, color in zip(PATH, _STAGE_COLORS, strict=True):
-        medians = [section['latency_ms'].get(stage, {}).get('p50', 0.0) for section in sections]
-        width = np.maximum(medians, 0)  # a reader can have the message before publish() returns
+        # A subscriber can have the message before publish() returns: delivery below 0.
+        width = np.array([max(each[stage], 0.0) for each in typical])
         axes.barh(names, width, left=left, color=color, height=0.62, label=stage.replace('_', ' '))
         left += width
-    for row, section in enumerate(sections):
-        e2e = section['latency_ms']['e2e_receive']['p50']
-        inference = section['latency_ms']['inference']['p50']
+    for row, parts in enumerate(typical):
         axes.text(
             left[row] + 0.01 * left.max(),
             row,
-            f'{e2e:.1f} ms, of it inference {inference:.1f}',
+            f'{sum(parts.values()):.1f} ms, of it inference {parts["inference"]:.1f}',
             va='center',
             color='#1d2733',
             fontsize=10,
         )
     axes.set_xlim(0, left.max() * 1.32)
-    axes.set_xlabel('ms (median of each part)', color='#5b6878')
+    axes.set_xlabel('ms', color='#5b6878')
     axes.grid(axis='y', visible=False)
     axes.legend(
         loc='lower center', bbox_to_anchor=(0.5, 1), ncols=len(PATH), frameon=False, fontsize=9
     )
-    return _svg(figure, 'Median of each stage, per run')
+    return _svg(figure, 'Stages of a typical frame, per run')
 
 
 def plot_spread(demonstration: Demonstration) -> str:
@@ -386,7 +388,7 @@ def _table(demonstration: Demonstration) -> str:
     }
     lines = ['<table><thead><tr>']
     for section, name in zip([None, *sections], header, strict=True):
-        note = f'<br><small>{html.escape(section["description"])}</small>' if section else ''
+        note = f'<small>{html.escape(section["description"])}</small>' if section else ''
         lines.append(f'<th>{html.escape(name)}{note}</th>')
     lines.append('</tr></thead><tbody>')
     for row in rows:

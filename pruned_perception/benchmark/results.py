@@ -44,6 +44,21 @@ class Frames:
             {name: values[WARM_UP:] for name, values in self.quantities.items()},
         )
 
+    def typical(self, parts: Sequence[str]) -> dict[str, float]:
+        """Return the mean of `parts` over the frames near the median of e2e_receive, in ms.
+
+        Near is between the 40th and the 60th percentile. Medians of parts do not add up to the
+        median of the whole; these means do, nearly.
+        """
+        whole = self.quantities['e2e_receive']
+        known = np.isfinite(np.stack([whole, *(self.quantities[part] for part in parts)]))
+        whole = np.where(known.all(axis=0), whole, np.nan)
+        if np.isnan(whole).all():
+            return dict.fromkeys(parts, 0.0)
+        low, high = np.nanpercentile(whole, [40, 60])
+        near = (whole >= low) & (whole <= high)
+        return {part: float(self.quantities[part][near].mean()) for part in parts}
+
     def summary(self, quantity: str) -> Summary | None:
         """Return the statistics of one quantity with bootstrap intervals."""
         values = self.quantities[quantity]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -11,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 from pruned_perception.errors import UserError
+from pruned_perception.nodes import transport
 
 
 class Session:
@@ -52,6 +54,8 @@ class Session:
 def ros_session(name: str, *, use_sim_time: bool = False) -> Iterator[Session]:
     """Create a node `name`; SIGINT and SIGTERM end the session instead of the process.
 
+    Images travel by the project's transport profile, unless the user has chosen transports.
+
     Raises:
         UserError: rclpy is not importable.
     """
@@ -66,6 +70,7 @@ def ros_session(name: str, *, use_sim_time: bool = False) -> Iterator[Session]:
             f'./dev shell ({error})'
         ) from error
 
+    os.environ.update(transport.environment(os.environ))
     stop = threading.Event()
 
     def ask_to_stop(_signal: int, _frame: FrameType | None) -> None:

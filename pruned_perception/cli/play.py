@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--wait-for',
         nargs='+',
         metavar='TOPIC=N',
-        help='subscribers to wait for before the start; default 1 for every topic',
+        help='subscribers to wait for before the start; default 1 for every topic played',
     )
     parser.add_argument(
         '--timeout', type=float, default=30.0, metavar='S', help='seconds to wait for them'

@@ -1,0 +1,35 @@
+"""Run the demonstration with the tests' own robot: `run_demo.py OUTPUT FAMILY SECONDS ROBOT…`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from pruned_perception.benchmark.children import sigterm_as_ctrl_c
+from pruned_perception.benchmark.demo import Settings, demonstrate
+from pruned_perception.benchmark.report import write_report
+from pruned_perception.cli.report import print_summary
+from pruned_perception.errors import UserError
+
+
+def main() -> int:
+    output, family, seconds, *robot = sys.argv[1:]
+    settings = Settings(
+        Path(output), family, seconds=float(seconds), robot=robot, start_timeout_s=10.0
+    )
+    try:
+        with sigterm_as_ctrl_c():
+            demonstration = demonstrate(
+                settings, lambda title, _done, _note: print(title, file=sys.stderr, flush=True)
+            )
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    print_summary(demonstration, write_report(demonstration, pictures=3))
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,172 @@
+"""The monitor's arithmetic, and what it sees of real nodes over DDS."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip('rclpy')
+pytest.importorskip('vision_msgs')
+
+from pruned_perception.benchmark.monitor import Balance, Report
+from pruned_perception.bundle import Bundle
+from pruned_perception.cli.monitor import describe, table
+from pruned_perception.inference.latency import summarize
+
+HERE = Path(__file__).parent
+NODE = 'pruned_perception.nodes.perception_node'
+
+pytestmark = pytest.mark.ros
+
+
+def counters(received: int, published: int, superseded: int = 0) -> dict[str, int]:
+    return {
+        'received': received,
+        'published': published,
+        'superseded': superseded,
+        'stale': 0,
+        'error': 0,
+    }
+
+
+def test_balance_of_what_was_sent() -> None:
+    start = Balance(10, counters(5, 5))
+    now = Balance(40, counters(30, 25, 4), waiting=1)
+    balance = now.since(start)
+    assert balance['sent'] == 30
+    assert balance['published'] == 20
+    assert balance['drops'] == {'superseded': 4, 'stale': 0, 'error': 0}
+    assert balance['loss_in'] == 30 - 20 - 4 - 1
+
+
+def test_uncounted_frames_make_no_loss() -> None:
+    balance = Balance(None, counters(30, 30)).since(Balance(None, counters(0, 0)))
+    assert (balance['sent'], balance['published'], balance['loss_in']) == (None, 30, None)
+    late = Balance(10, counters(30, 30)).since(Balance(None, counters(0, 0)))
+    assert late['loss_in'] == 0
+
+
+def report(**changes: Any) -> Report:
+    values: dict[str, Any] = {
+        'namespace': '/front',
+        'node': '/front/perception_node',
+        'model': 'dense',
+        'clock': 'system',
+        'rate_in': 15.0,
+        'rate_out': 14.9,
+        'sent': 150,
+        'published': 149,
+        'received': 149,
+        'e2e_receive': summarize([10.0, 12.0, 14.0], resamples=0),
+        'invalid_stamps': 0,
+        'stages': {'inference': {'p50': 8.0, 'p90': 9.0, 'p99': 10.0}},
+        'means': {},
+        'drops': {'superseded': 1, 'stale': 0, 'error': 0},
+        'loss_in': 0,
+        'loss_out': 0,
+        'counters': {},
+        'status': ('OK', 'working'),
+        'cpu_percent': None,
+        'rss_mib': None,
+        'trouble': None,
+    }
+    return Report(**{**values, **changes})
+
+
+def test_line_and_table_show_the_figures() -> None:
+    from rich.console import Console
+
+    line = describe(report())
+    assert 'in 15.0 out 14.9 Hz' in line
+    assert 'e2e p50 12.0' in line
+    assert 'dropped 1 superseded' in line
+    console = Console(record=True, width=120, file=open('/dev/null', 'w'))  # noqa: PTH123, SIM115
+    console.print(table([report(), report(namespace='/rear', trouble='no camera')]))
+    text = console.export_text()
+    for expected in ('/front', '/rear', '12.0 / 13.6 / 14.0', '8.00 / 9.00 / 10.00', 'no camera'):
+        assert expected in text
+    json.dumps(report().to_json())
+
+
+def test_absent_figures_are_shown_as_unknown() -> None:
+    silent = report(
+        **dict.fromkeys(('model', 'rate_in', 'sent', 'e2e_receive', 'drops', 'loss_in', 'status')),
+        stages={},
+        trouble='nobody publishes /front/detections',
+    )
+    assert 'NOTHING ARRIVES: nobody publishes' in describe(silent)
+    assert 'in – out' in describe(silent)
+
+
+def last(output: str) -> dict[str, Any]:
+    totals: dict[str, Any] = json.loads(output.splitlines()[-1])
+    return totals
+
+
+def test_a_node_and_its_camera(
+    tiny_bundle: Bundle, tmp_path: Path, start: Callable[..., Any], cli: Callable[..., Any]
+) -> None:
+    """Everything there is to know of a working camera, from outside, in a few seconds."""
+    namespace = ('--ros-args', '-r', '__ns:=/front')
+    start('-m', NODE, *namespace, '-p', f'model:={tiny_bundle.path}')
+    start(HERE / 'moving_squares.py', *namespace)
+    records = tmp_path / 'records'
+    monitor = cli('monitor', '--duration', '8', '--json', '--records', records)
+    out, err = monitor.communicate(timeout=60)
+    assert monitor.returncode == 0, err
+    (camera,) = last(out)['totals']
+    assert camera['namespace'] == '/front'
+    assert camera['node'] == '/front/perception_node'
+    assert camera['model'] == tiny_bundle.name
+    assert camera['trouble'] is None
+    assert camera['received'] > 20
+    assert camera['e2e_receive']['n'] == camera['received']
+    assert camera['e2e_receive']['p50'] > 0
+    assert camera['invalid_stamps'] == 0
+    assert camera['stages']['inference']['p50'] > 0
+    assert camera['means']['inference'] > 0
+    assert abs(camera['sent'] - camera['published'] - sum(camera['drops'].values())) <= 2
+    assert camera['published'] > 0
+    assert camera['loss_out'] == 0
+    lines = [json.loads(line) for line in records.read_text().splitlines()]
+    assert len(lines) == camera['received']
+    assert all(len(line['boxes']) == 1 for line in lines)
+
+
+def test_silence_is_explained(
+    tiny_bundle: Bundle, start: Callable[..., Any], cli: Callable[..., Any]
+) -> None:
+    start('-m', NODE, '--ros-args', '-r', '__ns:=/idle', '-p', f'model:={tiny_bundle.path}')
+    wrong = (
+        'import rclpy; from std_msgs.msg import String; rclpy.init(); '
+        "node = rclpy.create_node('other'); node.create_publisher(String, '/odd/detections', 1); "
+        'rclpy.spin(node)'
+    )
+    start('-c', wrong)
+    monitor = cli('monitor', '/idle', '/odd', '/empty', '--duration', '6', '--json')
+    out, err = monitor.communicate(timeout=60)
+    assert monitor.returncode == 1, err
+    trouble = {each['namespace']: each['trouble'] for each in last(out)['totals']}
+    assert 'nobody publishes /idle/image_raw' in trouble['/idle']
+    assert 'has type std_msgs/msg/String' in trouble['/odd']
+    assert 'nobody publishes /empty/detections' in trouble['/empty']
+    assert '/idle/perception_node' in trouble['/empty']
+
+
+def test_an_empty_graph_names_the_domain(cli: Callable[..., Any]) -> None:
+    monitor = cli('monitor', '--duration', '2', ROS_DOMAIN_ID='101')
+    out, _ = monitor.communicate(timeout=30)
+    assert monitor.returncode == 1
+    assert 'no other node is seen at all (ROS_DOMAIN_ID 101' in out
+
+
+def test_records_that_cannot_be_written(cli: Callable[..., Any]) -> None:
+    monitor = cli('monitor', '--records', Path(sys.executable) / 'records')
+    _, err = monitor.communicate(timeout=30)
+    assert monitor.returncode == 1
+    assert 'cannot write' in err
