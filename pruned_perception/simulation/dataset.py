@@ -34,7 +34,8 @@ from pruned_perception.simulation.splits import Split, split_named
 # Part of a data set's identity: raise it with every change of what is drawn or annotated.
 GENERATOR_VERSION = 1
 FRAMES_PER_LAYOUT = 20
-DARKEST = 14.0  # mean pixel value; darker frames are drawn again
+DARKEST = 14.0  # mean pixel value; darker frames are drawn again,
+DARK_TRIES = 20  # so many times
 SAVE_EVERY = 20.0  # seconds between savings of the annotations
 SIZE_BINS = (0, 16, 32, 48, 96, 192, 1000)  # pixels, longer side of a box
 
@@ -107,7 +108,9 @@ def frames(
         for _ in range(count):
             view = views.draw(rng)
             image = renderer.show(view)
-            while image.mean() < DARKEST:
+            for _ in range(DARK_TRIES):
+                if image.mean() >= DARKEST:
+                    break
                 view = views.draw(rng)
                 image = renderer.show(view)
             numbers = renderer.object_numbers()

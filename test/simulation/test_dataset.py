@@ -14,6 +14,7 @@ from pruned_perception.errors import UserError
 from pruned_perception.simulation import dataset
 from pruned_perception.simulation.dataset import DatasetSpec, generate
 from pruned_perception.simulation.scene import LABELS
+from pruned_perception.simulation.splits import SPLITS
 
 pytestmark = pytest.mark.usefixtures('rendering', 'few_frames_per_layout')
 
@@ -63,6 +64,15 @@ def test_the_same_seed_gives_the_same_data_and_another_split_other_data(tmp_path
         hashes[name] = generate(DatasetSpec(split, seed, 2), tmp_path / name)['sha256']
     assert hashes['a'] == hashes['b']
     assert len(set(hashes.values())) == 3
+
+
+def test_dark_frames_are_drawn_again_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    split = SPLITS['train']
+    usual = [image.mean() for image, _ in dataset.frames(split, 0, 0, 3)]
+    monkeypatch.setattr(dataset, 'DARKEST', min(usual) + 1)
+    assert min(image.mean() for image, _ in dataset.frames(split, 0, 0, 3)) > min(usual)
+    monkeypatch.setattr(dataset, 'DARKEST', 1000.0)
+    assert len(list(dataset.frames(split, 0, 0, 1))) == 1
 
 
 def test_an_interrupted_data_set_is_completed_to_the_same_content(tmp_path: Path) -> None:
