@@ -27,3 +27,5 @@ if __name__ == '__main__':
     node = LifecycleNode('bare_start')
     print('ready', flush=True)
     sys.stdin.read()
+    node.destroy_node()
+    rclpy.shutdown()

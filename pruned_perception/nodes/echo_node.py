@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pruned_perception.nodes import process
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from pruned_perception.nodes.image_node import ImageNode
 
 
-def create_node() -> ImageNode:
-    """Return the node, unconfigured."""
+def create_node(**node_options: Any) -> ImageNode:
+    """Return the node, unconfigured; `node_options` are rclpy's own."""
     from pruned_perception.nodes.echo import EchoPipeline
     from pruned_perception.nodes.image_node import ImageNode
     from pruned_perception.nodes.parameters import ECHO_PARAMETERS
 
-    return ImageNode('echo_node', ECHO_PARAMETERS, EchoPipeline)
+    return ImageNode('echo_node', ECHO_PARAMETERS, EchoPipeline, **node_options)
 
 
 def main(args: Sequence[str] | None = None) -> int:

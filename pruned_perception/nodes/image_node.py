@@ -99,6 +99,7 @@ class ImageNode(LifecycleNode):
 
     `table` are the node's parameters; `load` makes the pipeline from their values and raises
     UserError where it cannot. `loaded_by` names the parameters that ask for a new one.
+    `node_options` are rclpy's own, such as `namespace`.
     """
 
     def __init__(
@@ -107,8 +108,9 @@ class ImageNode(LifecycleNode):
         table: Sequence[Parameter],
         load: Callable[[Mapping[str, Any]], Pipeline],
         loaded_by: Sequence[str] = (),
+        **node_options: Any,
     ) -> None:
-        super().__init__(name)
+        super().__init__(name, **node_options)
         self._load = load
         self._loaded_by = loaded_by
         self._loaded_from: tuple[Any, ...] = ()

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -286,10 +287,9 @@ def as_yaml(
         value = yaml.safe_dump(row.default, default_flow_style=True, width=1000)
         value = value.removesuffix('\n').removesuffix('\n...')
         range_text = f' [{row.constraint}]' if row.constraint else ''
-        lines += [
-            f'    # {row.text}{range_text} Changes {row.change}.',
-            f'    {row.name}: {value}',
-        ]
+        comment = f'{row.text}{range_text} May change {row.change}.'
+        lines += [f'    # {line}' for line in textwrap.wrap(comment, 92)]
+        lines.append(f'    {row.name}: {value}')
     return '\n'.join(lines) + '\n'
 
 

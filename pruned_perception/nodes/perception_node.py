@@ -19,13 +19,13 @@ def load(values: Mapping[str, Any]) -> Pipeline:
     return DetectorPipeline(values)
 
 
-def create_node() -> ImageNode:
-    """Return the node, unconfigured."""
+def create_node(**node_options: Any) -> ImageNode:
+    """Return the node, unconfigured; `node_options` are rclpy's own."""
     from pruned_perception.nodes.image_node import ImageNode
     from pruned_perception.nodes.parameters import PERCEPTION_PARAMETERS
 
     loaded_by = ('model', 'member', 'threads')
-    return ImageNode('perception_node', PERCEPTION_PARAMETERS, load, loaded_by)
+    return ImageNode('perception_node', PERCEPTION_PARAMETERS, load, loaded_by, **node_options)
 
 
 def main(args: Sequence[str] | None = None) -> int:

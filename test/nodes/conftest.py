@@ -1,0 +1,62 @@
+"""Fixtures of the nodes' tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pruned_perception.bundle import Bundle
+
+if TYPE_CHECKING:
+    from ros_harness import Observer
+
+
+@pytest.fixture(scope='session')
+def context() -> Iterator[Any]:
+    """Return a context in the session's domain; skips without ROS 2."""
+    pytest.importorskip('rclpy', reason='needs ROS 2')
+    pytest.importorskip('vision_msgs', reason='needs the interface packages')
+    pytest.importorskip('statistics_msgs', reason='needs the interface packages')
+    import rclpy
+    from ros_harness import new_context
+
+    context = new_context()
+    yield context
+    rclpy.try_shutdown(context=context)
+
+
+@pytest.fixture
+def namespace(request: pytest.FixtureRequest) -> str:
+    """Return a namespace of the test's own."""
+    name = ''.join(c if c.isalnum() else '_' for c in request.node.name)
+    return f'/{name}'
+
+
+@pytest.fixture
+def observer(context: Any, namespace: str) -> Iterator[Observer]:
+    """Return an observer in the test's namespace."""
+    from ros_harness import Observer
+
+    with closing(Observer(context, namespace)) as observer:
+        yield observer
+
+
+@pytest.fixture
+def perception(context: Any, namespace: str, tiny_bundle: Bundle) -> Iterator[Callable[..., Any]]:
+    """Return a function that starts a perception node, of the tiny model by default, here."""
+    from ros_harness import InProcess
+
+    from pruned_perception.nodes.perception_node import create_node
+
+    with ExitStack() as stack:
+
+        def start(*arguments: str, **parameters: Any) -> Any:
+            given = {'model': str(tiny_bundle.path), **parameters}
+            process = InProcess(context, create_node, namespace, given, arguments)
+            stack.enter_context(closing(process))
+            return process.node
+
+        yield start

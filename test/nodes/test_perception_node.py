@@ -1,0 +1,405 @@
+"""The perception node: its topics, and what it does with good images."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy', reason='needs ROS 2')
+pytest.importorskip('vision_msgs', reason='needs the interface packages')
+
+from ros_harness import LATCHED, balanced, image_message, values
+from sensor_msgs.msg import CompressedImage, Image
+from statistics_msgs.msg import MetricsMessage, StatisticDataType
+from std_msgs.msg import String
+from tiny_detector import LABELS, square_image, write_tiny_bundle
+from vision_msgs.msg import LabelInfo
+
+pytestmark = pytest.mark.ros
+
+BLACK = np.zeros((480, 640, 3), np.uint8)
+
+
+def red(**size: int) -> np.ndarray:
+    return square_image('red', 80, 40, 120, **size)
+
+
+def test_detections_carry_the_images_header_and_pixels(observer: Any, perception: Any) -> None:
+    perception()
+    message = image_message(square_image('green', 200, 160, 120))
+    array = observer.detect(observer.camera(), message)
+    assert array.header == message.header
+    [detection] = array.detections
+    assert detection.header == message.header
+    assert detection.id == ''
+    [result] = detection.results
+    assert result.hypothesis.class_id == str(LABELS.index('green'))
+    assert 0.9 < result.hypothesis.score <= 1.0
+    box = detection.bbox
+    assert (box.center.position.x, box.center.position.y) == pytest.approx((260, 220), abs=0.5)
+    assert (box.size_x, box.size_y) == pytest.approx((120, 120), abs=1)
+
+
+def test_boxes_are_in_pixels_of_images_of_any_size(observer: Any, perception: Any) -> None:
+    perception()
+    camera = observer.camera()
+    for scale in (0.4, 1.5):
+        height, width = round(480 * scale), round(640 * scale)
+        image = square_image(
+            'blue',
+            round(200 * scale),
+            round(160 * scale),
+            round(120 * scale),
+            height=height,
+            width=width,
+        )
+        [detection] = observer.detect(camera, image_message(image)).detections
+        box = detection.bbox
+        expected = (260 * scale, 220 * scale, 120 * scale, 120 * scale)
+        found = (box.center.position.x, box.center.position.y, box.size_x, box.size_y)
+        assert found == pytest.approx(expected, abs=1.5)
+
+
+def test_a_frame_without_objects_gives_an_empty_array(observer: Any, perception: Any) -> None:
+    perception()
+    message = image_message(BLACK)
+    array = observer.detect(observer.camera(), message)
+    assert array.header == message.header
+    assert list(array.detections) == []
+
+
+@pytest.mark.parametrize(
+    ('encoding', 'conversion'),
+    [
+        ('bgr8', cv2.COLOR_RGB2BGR),
+        ('rgba8', cv2.COLOR_RGB2RGBA),
+        ('bgra8', cv2.COLOR_RGB2BGRA),
+        ('nv12', None),
+    ],
+)
+def test_encodings_end_in_the_right_class(
+    observer: Any, perception: Any, encoding: str, conversion: int | None
+) -> None:
+    perception()
+    image = red()
+    if conversion is None:  # planes of luma and chroma, from OpenCV's planar conversion
+        planar = cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420)
+        u, v = planar[480:600].reshape(240, 320), planar[600:].reshape(240, 320)
+        chroma = np.dstack([u, v]).reshape(240, 640)
+        message = image_message(np.vstack([planar[:480], chroma]), encoding)
+        message.height = 480
+    else:
+        message = image_message(cv2.cvtColor(image, conversion), encoding)
+    [detection] = observer.detect(observer.camera(), message).detections
+    assert detection.results[0].hypothesis.class_id == str(LABELS.index('red'))
+
+
+def test_compressed_images_follow_the_remapped_raw_name(observer: Any, perception: Any) -> None:
+    perception('-r', 'image_raw:=front/image', image_transport='compressed')
+    camera = observer.camera(CompressedImage, 'front/image/compressed')
+    message = CompressedImage(header=image_message(BLACK).header, format='jpeg')
+    jpeg = cv2.imencode('.jpg', cv2.cvtColor(red(), cv2.COLOR_RGB2BGR))[1]
+    message.data = jpeg.tobytes()
+    [detection] = observer.detect(camera, message).detections
+    assert detection.results[0].hypothesis.class_id == str(LABELS.index('red'))
+    assert (detection.bbox.size_x, detection.bbox.size_y) == pytest.approx((120, 120), abs=2)
+
+
+def test_late_subscribers_get_labels_and_model(
+    observer: Any, perception: Any, tiny_bundle: Any
+) -> None:
+    perception()
+    labels = observer.collect(LabelInfo, 'label_info', LATCHED)
+    models = observer.collect(String, 'perception_node/active_model', LATCHED)
+    observer.wait(lambda: labels and models, 'latched topics')
+    assert [(each.class_id, each.class_name) for each in labels[-1].class_map] == list(
+        enumerate(LABELS)
+    )
+    assert labels[-1].threshold == pytest.approx(0.5)
+    assert models[-1].data == f'{tiny_bundle.name} {tiny_bundle.sha256}'
+
+
+def test_class_ids_as_names(observer: Any, perception: Any) -> None:
+    perception(class_id_format='name')
+    [detection] = observer.detect(observer.camera(), image_message(red())).detections
+    assert detection.results[0].hypothesis.class_id == 'red'
+
+
+def test_live_parameters_act_on_the_next_frame(observer: Any, perception: Any) -> None:
+    perception()
+    camera = observer.camera()
+
+    def found() -> list[str]:
+        image = red()
+        image[240:360, 400:520, 2] = 255  # and a blue square
+        array = observer.detect(camera, image_message(image))
+        return sorted(each.results[0].hypothesis.class_id for each in array.detections)
+
+    assert found() == ['0', '2']
+    assert observer.set(classes=['blue']).successful
+    assert found() == ['2']
+    assert observer.set(classes=['']).successful
+    assert observer.set(max_detections=1).successful
+    assert len(found()) == 1
+    assert observer.set(max_detections=0).successful
+    labels = observer.collect(LabelInfo, 'label_info', LATCHED)
+    assert observer.set(score_threshold=0.999).successful
+    assert found() == []
+    observer.wait(lambda: labels and labels[-1].threshold > 0.99, 'the new threshold')
+    assert observer.set(score_threshold=-1.0).successful
+    assert found() == ['0', '2']
+
+
+@pytest.mark.parametrize(
+    ('change', 'reason'),
+    [
+        ({'score_threshold': 1.5}, 'range'),
+        ({'score_threshold': -0.5}, 'neither in 0 … 1'),
+        ({'score_threshold': 'high'}, 'type double'),
+        ({'max_detections': -1}, 'range'),
+        ({'classes': ['horse']}, 'red, green, blue'),
+        ({'model': '/elsewhere'}, 'deactivate'),
+        ({'member': 'small'}, 'deactivate'),
+        ({'threads': 2}, 'deactivate'),
+        ({'autostart': False}, 'read-only'),
+    ],
+)
+def test_a_refused_change_says_why(
+    observer: Any, perception: Any, change: dict[str, Any], reason: str
+) -> None:
+    node = perception()
+    before = dict(node.parameters.values)
+    result = observer.set(**change)
+    assert not result.successful
+    assert reason in result.reason
+    assert node.parameters.values == before
+
+
+def test_descriptors_tell_text_range_and_read_only(observer: Any, perception: Any) -> None:
+    perception()
+    score, timings, transport = observer.describe(
+        ['score_threshold', 'timings_file', 'image_transport']
+    )
+    assert 'manifest' in score.description
+    [bounds] = score.floating_point_range
+    assert (bounds.from_value, bounds.to_value) == (-1.0, 1.0)
+    assert not score.read_only
+    assert timings.read_only
+    assert transport.additional_constraints == 'raw | compressed'
+
+
+def test_whole_numbers_and_empty_lists_from_the_command_line(perception: Any) -> None:
+    node = perception('-p', 'max_age_ms:=100', '-p', 'classes:=[]')
+    assert node.parameters['max_age_ms'] == 100.0
+    assert node.parameters['classes'] == ['']
+
+
+def test_a_change_of_model_takes_effect_at_the_next_activation(
+    observer: Any, perception: Any, tiny_family: Any
+) -> None:
+    perception(model=str(tiny_family))
+    models = observer.collect(String, 'perception_node/active_model', LATCHED)
+    observer.wait(lambda: models, 'the first model')
+    assert models[-1].data.startswith('dense ')
+    assert observer.transition('deactivate')
+    assert observer.state() == 'inactive'
+    assert observer.set(member='small').successful
+    assert observer.transition('activate')
+    observer.wait(lambda: models[-1].data.startswith('small '), 'the other member')
+    [detection] = observer.detect(observer.camera(), image_message(red())).detections
+    assert detection.results[0].hypothesis.class_id == '0'
+
+
+def test_life_cycle_by_a_manager(observer: Any, perception: Any) -> None:
+    perception(autostart=False)
+    assert observer.state() == 'unconfigured'
+    observer.status('model', 'unconfigured')
+    assert observer.transition('configure')
+    assert observer.state() == 'inactive'
+    camera = observer.node.create_publisher(Image, 'image_raw', 10)
+    observer.status('model', 'inactive')
+    assert camera.get_subscription_count() == 0
+    for _ in range(2):
+        assert observer.transition('activate')
+        observer.wait(camera.get_subscription_count, 'the subscription')
+        assert observer.detect(camera, image_message(red())).detections
+        assert observer.transition('deactivate')
+        observer.wait(lambda: not camera.get_subscription_count(), 'its end')
+    assert observer.transition('cleanup')
+    assert observer.state() == 'unconfigured'
+    assert observer.transition('configure')
+    assert observer.transition('shutdown')
+    assert observer.state() == 'finalized'
+
+
+def test_metrics_have_units_and_windows(observer: Any, perception: Any) -> None:
+    perception()
+    metrics = observer.collect(MetricsMessage, 'perception_node/metrics')
+    camera = observer.camera()
+    for _ in range(3):
+        observer.detect(camera, image_message(red()))
+    observer.wait(
+        lambda: {'inference', 'cpu'} <= {each.metrics_source for each in metrics}, 'metrics'
+    )
+    units = {each.metrics_source: each.unit for each in metrics}
+    assert set(units) <= {
+        *('age_at_receipt', 'queue_age', 'preprocess', 'inference', 'postprocess', 'publish'),
+        *('e2e_publish', 'period', 'jitter', 'cpu'),
+    }
+    assert units['inference'] == 'ms'
+    assert units['cpu'] == 'percent'
+    inference = next(each for each in metrics if each.metrics_source == 'inference')
+    assert inference.measurement_source_name == observer.tested
+    data = {each.data_type: each.data for each in inference.statistics}
+    assert data[StatisticDataType.STATISTICS_DATA_TYPE_SAMPLE_COUNT] >= 1
+    low = data[StatisticDataType.STATISTICS_DATA_TYPE_MINIMUM]
+    mean = data[StatisticDataType.STATISTICS_DATA_TYPE_AVERAGE]
+    high = data[StatisticDataType.STATISTICS_DATA_TYPE_MAXIMUM]
+    assert 0 < low <= mean <= high
+    windows = {(each.window_start.sec, each.window_start.nanosec) for each in metrics}
+    for window in windows:
+        own = [e for e in metrics if (e.window_start.sec, e.window_start.nanosec) == window]
+        assert len(own) <= 10  # the topic's depth
+
+
+def test_diagnostics_have_autowares_keys_and_percentiles(observer: Any, perception: Any) -> None:
+    perception()
+    observer.detect(observer.camera(), image_message(red()))
+    observer.wait(
+        lambda: (
+            'latency' in observer.statuses
+            and values(observer.statuses['latency'])['inference_p50_ms']
+        ),
+        'latency',
+    )
+    found = values(observer.statuses['latency'])
+    for key in (
+        'processing_time_ms',
+        'is_processing_time_ms_in_expected_range',
+        'consecutive_processing_delay_ms',
+        'preprocess_time_ms',
+        'inference_time_ms',
+        'postprocess_time_ms',
+    ):
+        assert key in found
+    assert float(found['inference_p50_ms']) <= float(found['inference_p99_ms'])
+    assert float(found['rss_mib']) > 0
+    observer.status('image_input', 'receiving')
+    observer.status('image_content', 'rgb8, 640 × 480')
+
+
+def test_images_are_drawn_only_for_subscribers(observer: Any, perception: Any) -> None:
+    node = perception()
+    camera = observer.camera()
+    observer.detect(camera, image_message(red()))
+    drawn = observer.collect(Image, 'perception_node/annotated_image', 1)
+    observer.wait(lambda: node._annotated.get_subscription_count(), 'the subscription')
+    message = image_message(red())
+    observer.detect(camera, message)
+    observer.wait(lambda: drawn, 'an annotated image')
+    result = drawn[-1]
+    assert result.header == message.header
+    assert (result.height, result.width, result.encoding) == (480, 640, 'rgb8')
+    pixels = np.frombuffer(result.data, np.uint8).reshape(480, 640, 3)
+    changed = np.any(pixels != red(), axis=2)
+    assert changed.any()
+    assert not changed[300:, 300:].any()
+
+
+def test_a_burst_at_1_khz_loses_no_account_and_ends_with_the_newest(
+    observer: Any, perception: Any
+) -> None:
+    perception()
+    camera = observer.camera()
+    small = square_image('red', 16, 8, 24, height=96, width=128)
+    observer.detect(camera, image_message(small))
+    sent = 400
+    start = time.monotonic()
+    for k in range(sent):
+        time.sleep(max(0.0, start + k / 1000 - time.monotonic()))
+        message = image_message(small)
+        camera.publish(message)
+    last = message.header.stamp
+    observer.wait(lambda: any(e.header.stamp == last for e in observer.detections), 'the newest')
+    reports = len(observer.history['frames'])
+    observer.wait(lambda: len(observer.history['frames']) >= reports + 2, 'two more reports')
+    counts = observer.counts()
+    assert balanced(counts)
+    assert counts['waiting'] == 0
+    assert 1 < counts['received'] <= sent + 3  # detect() may have sent its image more than once
+    assert counts['published'] == len(observer.detections)
+    assert all(balanced(_counts(each)) for each in observer.history['frames'])
+
+
+def _counts(status: Any) -> dict[str, int]:
+    return {key: int(value) for key, value in values(status).items()}
+
+
+def test_timings_file_has_a_line_for_every_frame(
+    observer: Any, perception: Any, tmp_path: Any
+) -> None:
+    import json
+
+    path = tmp_path / 'out' / 'timings.jsonl'
+    perception(timings_file=str(path))
+    camera = observer.camera()
+    messages = [image_message(red()) for _ in range(3)]
+    for message in messages:
+        observer.detect(camera, message)
+    assert observer.transition('deactivate')
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    stamps = [m.header.stamp.sec * 10**9 + m.header.stamp.nanosec for m in messages]
+    assert list(dict.fromkeys(line['stamp_ns'] for line in lines)) == stamps
+    for line in lines:
+        stages = ('queue_age', 'preprocess', 'inference', 'postprocess', 'publish')
+        assert all(line[stage] >= 0 for stage in stages)
+        assert line['e2e_publish'] >= line['age_at_receipt'] >= 0
+        assert line['detections'] == 1
+
+
+def test_best_effort_cameras_are_followed(observer: Any, perception: Any) -> None:
+    perception()
+    camera = observer.camera(reliable=False)
+    assert observer.detect(camera, image_message(red(height=96, width=128))) is not None
+    observer.wait(
+        lambda: observer.value('image_input', 'reliability') == 'best_effort',
+        'the subscription to follow',
+    )
+    observer.node.destroy_publisher(camera)
+    again = observer.camera(reliable=True)
+    observer.wait(
+        lambda: observer.value('image_input', 'reliability') == 'reliable',
+        'the subscription to go back',
+    )
+    observer.detect(again, image_message(red()))
+
+
+def test_the_budget_is_reported(observer: Any, perception: Any, tmp_path: Any) -> None:
+    perception(latency_budget_ms=1e-6)
+    camera = observer.camera()
+    end = time.monotonic() + 2.5
+    while time.monotonic() < end:
+        observer.detect(camera, image_message(red()))
+    observer.status('latency', 'over the budget', level=1)
+    observer.status('latency', 'none within it', level=2)
+    assert observer.set(latency_budget_ms=1e6).successful
+    observer.detect(camera, image_message(red()))
+    observer.status('latency', 'within the budget', level=0)
+
+
+def test_a_model_with_other_labels_is_checked_at_activation(
+    observer: Any, perception: Any, tmp_path: Any
+) -> None:
+    other = write_tiny_bundle(tmp_path / 'other', name='other', labels=['a', 'b', 'c'])
+    perception()
+    assert observer.transition('deactivate')
+    assert observer.set(model=str(other.path)).successful
+    assert observer.set(classes=['red']).successful
+    assert not observer.transition('activate')
+    assert observer.state() == 'inactive'
+    assert observer.set(classes=['b']).successful
+    assert observer.transition('activate')
