@@ -10,6 +10,7 @@ from pruned_perception.inference.detections import Boxes, ClassIds, Scores
 # Candidates are taken in blocks of this many, highest scores first: within a block all overlaps
 # are one small matrix, so a frame's usual few dozen candidates cost a handful of numpy calls.
 BLOCK = 128
+_TINY = np.finfo(np.float32).tiny  # the union of boxes without area, so that 0 / 0 is 0
 
 
 def iou_matrix(a: Boxes, b: Boxes) -> NDArray[np.float32]:
@@ -17,14 +18,19 @@ def iou_matrix(a: Boxes, b: Boxes) -> NDArray[np.float32]:
 
     A box without area overlaps nothing.
     """
-    left_top = np.maximum(a[:, None, :2], b[None, :, :2])
-    right_bottom = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    size = np.maximum(right_bottom - left_top, 0)
-    intersection = size[..., 0] * size[..., 1]
+    # By coordinate: operations on (N, M) arrays without a short last axis, which numpy does fast.
+    width = np.minimum.outer(a[:, 2], b[:, 2])
+    width -= np.maximum.outer(a[:, 0], b[:, 0])
+    height = np.minimum.outer(a[:, 3], b[:, 3])
+    height -= np.maximum.outer(a[:, 1], b[:, 1])
+    np.maximum(width, 0, out=width)
+    np.maximum(height, 0, out=height)
+    intersection = np.multiply(width, height, out=width)
     area_a = (a[:, 2] - a[:, 0]) * (a[:, 3] - a[:, 1])
     area_b = (b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1])
-    union = area_a[:, None] + area_b[None, :] - intersection
-    return intersection / np.maximum(union, np.finfo(np.float32).tiny)
+    union = np.add.outer(area_a, area_b)
+    union -= intersection
+    return intersection / np.maximum(union, _TINY)
 
 
 def class_wise_nms(
@@ -61,4 +67,5 @@ def _clashes(
     iou_threshold: float,
 ) -> NDArray[np.bool_]:
     overlap = iou_matrix(boxes[first], boxes[second]) > iou_threshold
-    return overlap & (class_ids[first][:, None] == class_ids[second][None, :])
+    overlap &= np.equal.outer(class_ids[first], class_ids[second])
+    return overlap

@@ -40,7 +40,9 @@ def best_above(
     # One flat comparison and then work on the few hits: six times as fast as scores.max(axis=1),
     # which numpy does slowly along a short last axis.
     hits = np.flatnonzero(np.ascontiguousarray(scores).ravel() >= threshold) // scores.shape[1]
-    rows = hits[np.flatnonzero(np.diff(hits, prepend=-1))]
+    first = np.ones(len(hits), bool)
+    np.not_equal(hits[1:], hits[:-1], out=first[1:])
+    rows = hits[first]
     few = scores[rows]
     class_ids = few.argmax(axis=1)
     best = few[np.arange(len(rows)), class_ids]
