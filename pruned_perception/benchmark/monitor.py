@@ -68,7 +68,7 @@ class Report:
     `e2e_receive` is measured here, header stamp → this subscriber's callback. `stages` are the
     node's own percentiles (over the window of its diagnostics), `means` those of its last
     metrics. `sent` (by the camera's sequence numbers), `published` and `drops` count frames since
-    the node was first seen; `loss_in` are those that never reached it:
+    both node and camera were first seen; `loss_in` are those that never reached it:
     sent − published − drops − waiting, within one frame under way. `loss_out` are gaps in the
     sequence numbers of its detections. `counters` are the node's own, since its activation.
     """
@@ -271,8 +271,9 @@ class Camera:
         restarted = self._first is not None and any(
             counters.get(key, 0) < before for key, before in self._first.counters.items()
         )
-        if self._first is None or restarted:
-            self._first = self._last
+        begins = self._first is not None and self._first.sent is None and self.sent is not None
+        if self._first is None or restarted or begins:
+            self._first = self._last  # what both count from: before, only one of them did
 
     @property
     def last_arrival(self) -> float:
@@ -282,7 +283,9 @@ class Camera:
     @property
     def sent(self) -> int | None:
         """Frames the camera sent since the first one seen here; None where not counted."""
-        return None if self.counted is None else self.counted.count + (self.counted.lost or 0)
+        if self.counted is None or not self.counted.count:
+            return None
+        return self.counted.count + (self.counted.lost or 0)
 
     def report(self, seconds: float, trouble: str | None = None) -> Report:
         """Return the figures of the last `seconds`, and the totals."""
