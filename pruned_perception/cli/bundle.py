@@ -231,8 +231,8 @@ def _manifest_of(args: argparse.Namespace, model: bytes) -> dict[str, Any]:
         'provenance': {
             'created': datetime.now(timezone.utc).isoformat(timespec='seconds'),
             'tool': f'pruned_perception {__version__}',
-            'data': args.data,
-            'weights_licence': args.weights_licence,
+            **({'data': args.data} if args.data else {}),
+            **({'weights_licence': args.weights_licence} if args.weights_licence else {}),
         },
     }
 

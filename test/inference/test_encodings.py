@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import struct
 
 import cv2
@@ -152,6 +153,20 @@ def test_an_unknown_encoding_lists_the_known_ones(encoding):
 def test_an_image_without_pixels_is_refused(encoding, size):
     with pytest.raises(ImageError, match='there is nothing in it'):
         image_from_buffer(encoding, *size, 0, b'')
+
+
+@pytest.mark.parametrize('data', [b'', array.array('B'), np.empty(0, np.uint8)])
+def test_a_message_without_data_is_refused(data):
+    with pytest.raises(ImageError, match='encoding rgb8: 0 bytes of data'):
+        image_from_buffer('rgb8', 6, 8, 24, data)
+    with pytest.raises(ImageError, match='without data'):
+        image_from_compressed(data, 'jpeg')
+
+
+@pytest.mark.parametrize('kind', [bytes, bytearray, lambda data: array.array('B', data)])
+def test_any_buffer_of_bytes_is_taken(kind):
+    image, _ = image_from_buffer('mono8', 2, 3, 3, kind(b'abcdef'))
+    assert image.tobytes() == b'abcdef'
 
 
 def test_a_size_beyond_the_limit_is_refused_before_its_data_are_looked_at():
