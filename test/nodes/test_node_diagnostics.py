@@ -1,0 +1,173 @@
+"""Diagnostics: from numbers to a level and words that name the thing and the way out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pruned_perception.inference.latency import Window
+from pruned_perception.nodes import diagnostics
+from pruned_perception.nodes.diagnostics import ERROR, OK, WARN, Content, Failures, Input
+from pruned_perception.nodes.latest_frame import FrameCounts
+from pruned_perception.nodes.stamps import StampCounts
+
+IMAGE, COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
+INPUT = Input('/front/image_raw', IMAGE, 'raw', 'reliable', [], 0, 0.5)
+CAMERA = ('/camera', IMAGE, 'reliable')
+
+
+def window(**changes: object) -> Window:
+    values: dict = {
+        'seconds': 1.0,
+        'samples': {'inference': np.array([1.0, 2.0, 9.0]), 'processing': np.array([3.0])},
+        'received': 3,
+        'published': 3,
+        'drops': {'superseded': 0, 'stale': 0, 'error': 0},
+        'invalid': {},
+        'deadline_misses': 0,
+        'consecutive_misses_ms': 0.0,
+    }
+    return Window(**{**values, **changes})
+
+
+@pytest.mark.parametrize(
+    ('state', 'level', 'words'),
+    [
+        (INPUT, OK, 'waiting for the first image'),
+        (replace(INPUT, received=9), OK, 'receiving at 30.0 Hz'),
+        (replace(INPUT, silent_s=3.0), ERROR, 'no publisher on /front/image_raw'),
+        (
+            replace(INPUT, silent_s=3.0, received=9),
+            ERROR,
+            'no image for 3.0 s: no publisher on /front/image_raw',
+        ),
+        (
+            replace(INPUT, silent_s=3.0, publishers=[('/camera', COMPRESSED, 'reliable')]),
+            ERROR,
+            f'/front/image_raw carries {COMPRESSED}, and {IMAGE} is subscribed to',
+        ),
+        (
+            replace(INPUT, silent_s=3.0, publishers=[CAMERA]),
+            ERROR,
+            'no image yet: image_transport raw, subscribed reliable; publishers: /camera reliable',
+        ),
+        (
+            replace(INPUT, silent_s=3.0, publishers=[('/camera', IMAGE, 'best_effort')]),
+            ERROR,
+            'set image_reliability to auto',
+        ),
+        (
+            replace(INPUT, silent_s=3.0, received=9, publishers=[CAMERA]),
+            ERROR,
+            'no image for 3.0 s on /front/image_raw, though its publisher is there',
+        ),
+    ],
+)
+def test_silence_is_told_apart_by_its_cause(state: Input, level: int, words: str) -> None:
+    status = diagnostics.image_input(state, 2.0, 30.0)
+    assert status.level == level
+    assert words in status.message
+    assert status.values['reliability'] == 'reliable'
+
+
+def test_an_image_error_outweighs_a_change() -> None:
+    content = Content('rgb8, 4 × 4', 'camera', 1, 'from a to b', True, 'encoding x is unknown')
+    assert diagnostics.image_content(content).level == ERROR
+    assert diagnostics.image_content(content).message == 'encoding x is unknown'
+    changed = diagnostics.image_content(replace(content, error=''))
+    assert (changed.level, changed.message) == (WARN, 'the images changed: from a to b')
+    quiet = diagnostics.image_content(replace(content, error='', changed=False))
+    assert (quiet.level, quiet.message) == (OK, 'rgb8, 4 × 4')
+
+
+def test_all_faults_of_stamps_are_named_together() -> None:
+    total = StampCounts(5, zero=1, future=1, old=2, backwards=1, last_age_s=4e8, backwards_s=3.0)
+    status = diagnostics.stamps(total, total, sim_time=False)
+    assert status.level == WARN
+    for words in ('stamp 0', 'in the future', '12.7 years old', '--clock', 'went back'):
+        assert words in status.message
+    calm = diagnostics.stamps(total, StampCounts(5), sim_time=False)
+    assert calm.level == OK
+    assert calm.values['zero'] == 1
+
+
+def test_stamps_a_minute_old_have_another_way_out_than_a_bags() -> None:
+    total = StampCounts(1, old=1, last_age_s=60.0)
+    message = diagnostics.stamps(total, total, sim_time=False).message
+    assert 'frames queue before this node' in message
+    assert '--clock' not in message
+
+
+@pytest.mark.parametrize(
+    ('changes', 'level', 'words'),
+    [
+        ({}, OK, 'system time'),
+        ({'sim_time': True}, OK, 'simulated time'),
+        ({'sim_time': True, 'now_ns': 0}, ERROR, 'no /clock arrives'),
+        ({'sim_time': True, 'stands_still': True}, WARN, 'stands still'),
+        ({'jumped': True, 'jumps': 1, 'jump_s': -12.0}, WARN, 'jumped back by 12.0 s'),
+    ],
+)
+def test_the_clock(changes: dict, level: int, words: str) -> None:
+    values = {
+        'sim_time': False,
+        'now_ns': 5,
+        'stands_still': False,
+        'jumps': 0,
+        'jumped': False,
+        'jump_s': 0.0,
+    }
+    status = diagnostics.clock(**{**values, **changes})
+    assert status.level == level
+    assert words in status.message
+
+
+def test_frames_warn_of_loss_in_this_period_only() -> None:
+    before = FrameCounts(10, 5, 3, 1, 1)
+    calm = diagnostics.frames(FrameCounts(20, 14, 4, 1, 1), before)
+    assert calm.level == OK
+    assert calm.message == '9 of 10 images became detections, 1 gave way to newer ones'
+    bad = diagnostics.frames(FrameCounts(20, 12, 3, 3, 2), before)
+    assert bad.level == WARN
+    assert '2 were older than max_age_ms, 1 failed' in bad.message
+    assert bad.values['received'] == 20
+
+
+@pytest.mark.parametrize(
+    ('budget', 'misses', 'lasting_ms', 'level'),
+    [(0.0, 0, 0.0, OK), (10.0, 0, 0.0, OK), (10.0, 1, 30.0, WARN), (10.0, 3, 1500.0, ERROR)],
+)
+def test_latency_against_the_budget(
+    budget: float, misses: int, lasting_ms: float, level: int
+) -> None:
+    second = window(deadline_misses=misses, consecutive_misses_ms=lasting_ms)
+    status = diagnostics.latency(second, second, budget, {'cpu_percent': 12.0})
+    assert status.level == level
+    assert status.values['is_processing_time_ms_in_expected_range'] is (misses == 0)
+    assert status.values['consecutive_processing_delay_ms'] == lasting_ms
+    assert status.values['inference_time_ms'] == 2.0
+    assert status.values['processing_time_ms'] == 3.0
+    assert status.values['inference_p50_ms'] == 2.0
+    assert status.values['queue_age_p50_ms'] == ''
+    assert status.values['deadline_miss_rate'] == pytest.approx(misses / 3)
+    assert status.values['cpu_percent'] == 12.0
+
+
+def test_failures_of_the_model() -> None:
+    description = {'model': 'warehouse', 'sha256': 'ab'}
+    assert diagnostics.model(description, Failures()).level == OK
+    status = diagnostics.model(description, Failures(3, 'output holds NaN'))
+    assert status.level == ERROR
+    assert '3 frame(s) failed: output holds NaN' in status.message
+    assert status.values == description
+    assert 'activate' in diagnostics.inactive('inactive', description).message
+
+
+def test_shared_names() -> None:
+    assert diagnostics.node_name('/a', 1).level == OK
+    status = diagnostics.node_name('/a', 2)
+    assert status.level == WARN
+    assert '2 nodes are named /a' in status.message
+    assert '__node:=' in status.message

@@ -1,0 +1,77 @@
+"""Settings of malloc and of the transport: made where the user has made none."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+from pruned_perception.nodes import malloc, transport
+
+
+@pytest.mark.parametrize(
+    ('environment', 'variable'),
+    [
+        ({}, ''),
+        ({'LD_PRELOAD': '/usr/lib/libasan.so'}, ''),
+        ({'GLIBC_TUNABLES': 'glibc.cpu.x86_ibt=on'}, ''),
+        ({'PRUNED_PERCEPTION_MALLOC': 'system'}, 'PRUNED_PERCEPTION_MALLOC'),
+        ({'MALLOC_MMAP_THRESHOLD_': '65536'}, 'MALLOC_MMAP_THRESHOLD_'),
+        ({'MALLOC_TRIM_THRESHOLD_': '65536'}, 'MALLOC_TRIM_THRESHOLD_'),
+        ({'GLIBC_TUNABLES': 'glibc.malloc.trim_threshold=1'}, 'GLIBC_TUNABLES'),
+        ({'LD_PRELOAD': '/usr/lib/libjemalloc.so.2'}, 'LD_PRELOAD'),
+    ],
+)
+def test_malloc_settings_of_the_user_are_honoured(
+    environment: dict[str, str], variable: str
+) -> None:
+    assert malloc.user_settings(environment) == variable
+    if variable:
+        assert not malloc.keep_large_buffers(environment)
+
+
+@pytest.mark.parametrize(
+    'environment',
+    [
+        {'PRUNED_PERCEPTION_TRANSPORT': 'system'},
+        {'FASTDDS_DEFAULT_PROFILES_FILE': '/mine.xml'},
+        {'FASTRTPS_DEFAULT_PROFILES_FILE': '/mine.xml'},
+        {'FASTDDS_BUILTIN_TRANSPORTS': 'UDPv4'},
+        {'RMW_IMPLEMENTATION': 'rmw_cyclonedds_cpp'},
+    ],
+)
+def test_transports_of_the_user_are_honoured(environment: dict[str, str]) -> None:
+    assert transport.environment(environment) == {}
+
+
+def test_without_settings_the_shipped_profile_is_used() -> None:
+    path = str(transport.profile())
+    assert transport.environment({}) == {'FASTDDS_DEFAULT_PROFILES_FILE': path}
+    assert transport.environment({'RMW_IMPLEMENTATION': 'rmw_fastrtps_cpp'}) != {}
+    assert transport.environment({'ROS_DISTRO': 'jazzy'}) == {
+        'FASTRTPS_DEFAULT_PROFILES_FILE': path
+    }
+
+
+def test_the_profile_carries_images_through_shared_memory_and_keeps_udp() -> None:
+    path = transport.profile()
+    assert path == Path(str(path))
+    names = {'p': 'http://www.eprosima.com'}
+    root = ElementTree.parse(path).getroot()
+    transports = {
+        element.findtext('p:type', namespaces=names): element
+        for element in root.iterfind('.//p:transport_descriptor', names)
+    }
+    assert set(transports) == {'SHM', 'UDPv4'}
+    largest = int(transports['SHM'].findtext('p:maxMessageSize', '0', names))
+    assert largest > 1920 * 1080 * 3
+    assert int(transports['SHM'].findtext('p:segment_size', '0', names)) >= 2 * largest
+    participant = root.find('.//p:participant', names)
+    assert participant is not None
+    assert participant.get('is_default_profile') == 'true'
+    used = [e.text for e in participant.iterfind('.//p:userTransports/p:transport_id', names)]
+    assert sorted(used) == sorted(
+        e.findtext('p:transport_id', namespaces=names) for e in transports.values()
+    )
+    assert participant.findtext('.//p:useBuiltinTransports', namespaces=names) == 'false'

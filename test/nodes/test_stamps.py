@@ -1,0 +1,68 @@
+"""Stamps: ages, and what is wrong with them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pruned_perception.nodes.stamps import StampWatch, age_ns, in_words
+
+S = 1_000_000_000
+NOW = 1_700_000_000 * S
+
+
+def test_each_fault_is_counted_by_itself() -> None:
+    watch = StampWatch()
+    watch.observe(NOW, NOW + S)
+    watch.observe(0, NOW + S)
+    watch.observe(NOW + 60 * S, NOW + 2 * S)
+    watch.observe(NOW - 100 * S, NOW + 3 * S)
+    counts = watch.counts
+    assert (counts.total, counts.zero, counts.future, counts.old) == (4, 1, 1, 1)
+    assert (counts.backwards, counts.backwards_s) == (1, 160.0)
+    assert counts.last_age_s == pytest.approx(103.0)
+
+
+def test_small_differences_of_clocks_are_normal() -> None:
+    watch = StampWatch()
+    watch.observe(NOW + S // 20, NOW)
+    assert watch.counts.future == 0
+
+
+def test_without_a_clock_nothing_is_said_of_age() -> None:
+    watch = StampWatch()
+    watch.observe(NOW, 0)
+    assert watch.counts.last_age_s is None
+    assert watch.counts.future == watch.counts.old == 0
+
+
+def test_counts_of_a_period() -> None:
+    watch = StampWatch()
+    watch.observe(0, NOW)
+    before = watch.counts
+    watch.observe(0, NOW)
+    watch.observe(NOW, NOW)
+    period = watch.counts.since(before)
+    assert (period.total, period.zero) == (2, 1)
+
+
+@given(st.integers(0, 4 * NOW), st.integers(0, 4 * NOW))
+def test_ages_are_never_negative(stamp: int, clock: int) -> None:
+    age = age_ns(stamp, clock)
+    valid = stamp > 0 and clock >= stamp
+    assert age == (clock - stamp if valid else None)
+
+
+@pytest.mark.parametrize(
+    ('seconds', 'words'),
+    [
+        (0.25, '0.2 s'),
+        (90, '90.0 s'),
+        (600, '10.0 min'),
+        (7200, '2.0 h'),
+        (3 * 31_557_600, '3.0 years'),
+    ],
+)
+def test_durations_in_words(seconds: float, words: str) -> None:
+    assert in_words(seconds) == words
