@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.progress import Progress
 
     from pruned_perception.bundle import is_family, load_bundle, load_family, resolve_model
-    from pruned_perception.training.accuracy import evaluate, evaluation_record, record
+    from pruned_perception.training.accuracy import MEMBER, evaluate, evaluation_record, record
 
     path = resolve_model(args.model)
     if is_family(path):
@@ -51,9 +51,9 @@ def run(args: argparse.Namespace) -> int:
                     task, completed=done, total=total
                 ),
             )
-        entry = evaluation_record(metrics, name, digest)
+        entry = {'net': MEMBER, **evaluation_record(metrics, name, digest)}
         if args.record:
-            record(bundle, 'evaluation', entry, key='data')
+            record(bundle, 'evaluation', entry, keys=('net', 'data'))
         if args.json:
             print(json.dumps({'bundle': bundle.name, 'sha256': bundle.sha256, **entry}))
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,10 @@ from pruned_perception.training.data import DataError, read_annotations
 
 MIN_SCORE = 0.01  # AP needs the tail below the operating threshold
 RESAMPLES = 1000
+
+# Whose accuracy an entry of the manifest is: the bundle's own, or its control's.
+MEMBER = 'member'
+CONTROL = 'control: same widths, trained from scratch for the same CPU time'
 
 
 def evaluate(
@@ -82,14 +86,15 @@ def evaluation_record(metrics: Metrics, data: str, digest: str) -> dict[str, Any
     }
 
 
-def record(bundle: Bundle, section: str, entry: dict[str, Any], *, key: str) -> None:
-    """Put `entry` into a list of the bundle's manifest, in place of one with the same `key`.
+def record(bundle: Bundle, section: str, entry: dict[str, Any], *, keys: Sequence[str]) -> None:
+    """Put `entry` into a list of the bundle's manifest, in place of one with equal `keys`.
 
     The model's own file and hash stay as they are.
     """
     path = Path(bundle.path) / MANIFEST
     manifest = json.loads(path.read_text(encoding='utf-8'))
-    others = [each for each in manifest[section] if each.get(key) != entry.get(key)]
+    same = [entry.get(key) for key in keys]
+    others = [each for each in manifest[section] if [each.get(key) for key in keys] != same]
     manifest[section] = [*others, entry]
     text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + '\n'
     temporary = path.with_name(f'.{path.name}.{os.getpid()}')

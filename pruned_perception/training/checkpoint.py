@@ -42,11 +42,15 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise CheckpointError(f'{path}: no such checkpoint; train it first') from error
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
         raise CheckpointError(
-            f'{path}: not a checkpoint, or damaged: {str(error).splitlines()[0]}'
+            f'{path}: not a checkpoint, or damaged: {_first_line(error)}'
         ) from error
     if not isinstance(content, dict) or content.get('format') != FORMAT:
         raise CheckpointError(f'{path}: not a checkpoint of format {FORMAT}')
     return content
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def detector_from(content: dict[str, Any], path: object = 'checkpoint') -> Detector:

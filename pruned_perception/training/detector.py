@@ -120,7 +120,9 @@ class Detector(nn.Module):
             above = functional.interpolate(levels[index + 1], size=(height, width), mode='nearest')
             levels[index] = levels[index] + above
         outputs = [head(level) for head, level in zip(self.heads, levels, strict=True)]
-        return torch.cat([output.flatten(2) for output in outputs], dim=2).transpose(1, 2)
+        # Sizes as integers, so that the exported graph has none to compute.
+        flat = [output.reshape(*map(int, output.shape[:2]), -1) for output in outputs]
+        return torch.cat(flat, dim=2).transpose(1, 2)
 
     @property
     def architecture(self) -> Architecture:

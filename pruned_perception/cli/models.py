@@ -1,0 +1,167 @@
+"""`pruned-perception models`: rebuild a shipped family from its file, one step after the other.
+
+Every step is resumable and is skipped where its result is there: start it again after any
+interruption.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from pruned_perception.cli.train import INTERRUPTED, add_folders
+
+ROUNDS, RUNS = 40, 10
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `models`."""
+    parser.add_argument(
+        'family',
+        type=Path,
+        nargs='?',
+        default=Path('config/experiments/warehouse.yaml'),
+        help='YAML file; the experiments that it names lie beside it (default: %(default)s)',
+    )
+    add_folders(parser)
+    parser.add_argument(
+        '--out', type=Path, metavar='DIR', help='folder of the family (default: models/<name>)'
+    )
+    parser.add_argument(
+        '--controls',
+        action='store_true',
+        help='train the controls as well: the same widths from scratch for the same CPU time',
+    )
+    parser.add_argument(
+        '--steps',
+        nargs='+',
+        choices=('data', 'train', 'export', 'evaluate', 'latency'),
+        default=('data', 'train', 'export', 'evaluate', 'latency'),
+        help='only these steps (default: all)',
+    )
+    parser.add_argument('--quiet', action='store_true', help='no progress bars')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the steps in order."""
+    from pruned_perception.bundle import load_bundle
+    from pruned_perception.cli.progress import Progress
+    from pruned_perception.training import family
+    from pruned_perception.training.runs import Folders, run_experiment, use_one_thread
+
+    spec = family.read_family_spec(args.family)
+    folders = Folders(args.family.parent, args.data.expanduser(), args.runs.expanduser())
+    out = args.out or Path('models') / spec.name
+    sets = {name: folders.data / spec.name / name for name in spec.data}
+    test_name = f'{spec.name} test'
+    use_one_thread()
+
+    if 'data' in args.steps:
+        for name, split in spec.data.items():
+            _generate(split, sets[name])
+    if 'train' in args.steps:
+        names = [member.experiment for member in spec.members]
+        if args.controls:
+            names += [member.control for member in spec.members if member.control]
+        for name in names:
+            with Progress(f'{name}: caching frames') as bar:
+                outcome = run_experiment(
+                    folders.experiment(name),
+                    folders,
+                    show_progress=not args.quiet,
+                    progress=lambda done, total, bar=bar: bar.share(  # type: ignore[misc]
+                        done / total
+                    ),
+                )
+            if not outcome.finished:
+                print(f'{name}: interrupted; run the same command again to go on')
+                return INTERRUPTED
+            print(f'{name}: {outcome.steps} steps, {outcome.cpu_seconds / 60:.1f} CPU minutes')
+    if 'export' in args.steps:
+        parent = None
+        for member in spec.members:
+            bundle = family.export_member(
+                member.experiment,
+                member.name,
+                folders,
+                out / member.name,
+                test=sets['test'],
+                parent=parent,
+                provenance=spec.provenance,
+            )
+            parent = parent or bundle
+            print(f'{bundle.path}: {bundle.cost.macs / 1e6:.0f} MMAC')
+    if 'evaluate' in args.steps:
+        for member in spec.members:
+            bundle = load_bundle(out / member.name)
+            with Progress(f'evaluating {member.name}') as bar:
+                text = family.evaluate_member(
+                    bundle,
+                    sets['test'],
+                    data_name=test_name,
+                    progress=lambda done, total, bar=bar: bar.share(  # type: ignore[misc]
+                        done / total
+                    ),
+                )
+            print(f'{member.name} on {test_name}:\n{text}')
+            if args.controls and member.control:
+                control = family.export_member(
+                    member.control,
+                    member.control,
+                    folders,
+                    folders.runs / member.control / 'bundle',
+                    test=sets['test'],
+                    parent=None,
+                    provenance=spec.provenance,
+                )
+                text = family.evaluate_control(control, bundle, sets['test'], data_name=test_name)
+                print(f'{member.control} on {test_name}:\n{text}')
+    if 'latency' in args.steps:
+        _measure_latency(out)
+    return 0
+
+
+def _generate(split: object, out: Path) -> None:
+    """Make a data set of the simulator, or what is missing of it."""
+    from pruned_perception.cli.progress import Progress
+    from pruned_perception.simulation import dataset
+    from pruned_perception.training.family import Split
+
+    assert isinstance(split, Split)
+    spec = dataset.DatasetSpec(split.split, split.seed, split.frames)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with Progress(f'{split.split} data') as bar:
+        summary = dataset.generate(spec, out, lambda done: bar.share(done / split.frames))
+    print(f'{out}: {summary["frames"]} frames, SHA-256 {summary["sha256"]}')
+
+
+def _measure_latency(out: Path) -> None:
+    """Measure all members by turns with one thread and write the result into their manifests."""
+    from pruned_perception.benchmark import engine
+    from pruned_perception.bundle import load_family
+    from pruned_perception.cli.progress import Progress
+    from pruned_perception.training.accuracy import record
+
+    networks = engine.load_networks([out])
+    configuration = {'rounds': ROUNDS, 'runs_per_round': RUNS, 'threads': 1}
+    with Progress('latency') as bar:
+        times = engine.measure(networks, rounds=ROUNDS, runs=RUNS, on_progress=bar.share)
+    results = engine.compare(networks, times)
+    print(engine.as_table(results))
+    report = engine.as_json(results, configuration)
+    for bundle, entry in zip(load_family(out).members, report['networks'], strict=True):
+        record(
+            bundle,
+            'latency',
+            {
+                'configuration': configuration,
+                'compared_with': networks[0].name,
+                **{
+                    key: value
+                    for key, value in entry.items()
+                    if key not in ('name', 'sha256', 'macs')
+                },
+                'environment': report['environment'],
+            },
+            keys=('configuration',),
+        )

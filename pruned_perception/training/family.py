@@ -1,0 +1,129 @@
+"""A family of bundles from one file: which experiments make its members, on which data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pruned_perception.bundle import Bundle, load_bundle
+from pruned_perception.training.accuracy import (
+    CONTROL,
+    MEMBER,
+    evaluate,
+    evaluation_record,
+    record,
+)
+from pruned_perception.training.checkpoint import detector_from, read_checkpoint
+from pruned_perception.training.data import load_frames
+from pruned_perception.training.experiment import ExperimentError
+from pruned_perception.training.export import COMPARED_FRAMES, export_bundle
+from pruned_perception.training.runs import Folders
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Split:
+    """A data set of the simulator."""
+
+    split: str
+    frames: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Member:
+    """A bundle `name`, made by `experiment`; `control` is the experiment it is compared with."""
+
+    name: str
+    experiment: str
+    control: str | None = None
+
+
+@dataclass(frozen=True)
+class FamilySpec:
+    """What `config/experiments/<family>.yaml` says; the first member is the dense one."""
+
+    name: str
+    data: dict[str, Split]
+    members: tuple[Member, ...]
+    provenance: dict[str, str]
+
+
+def read_family_spec(path: str | os.PathLike[str]) -> FamilySpec:
+    """Read a family's YAML; raise ExperimentError that names file and field."""
+    path = Path(path)
+    try:
+        data = yaml.safe_load(path.read_text(encoding='utf-8'))
+        return FamilySpec(
+            name=str(data['name']),
+            data={name: Split(**split) for name, split in data['data'].items()},
+            members=tuple(Member(**member) for member in data['members']),
+            provenance=dict(data.get('provenance', {})),
+        )
+    except OSError as error:
+        raise ExperimentError(f'{path}: cannot be read: {error.strerror}') from error
+    except yaml.YAMLError as error:
+        raise ExperimentError(f'{path}: not YAML: {error}') from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ExperimentError(f'{path}: not a family: {error} is missing or bad') from error
+
+
+def export_member(
+    experiment: str,
+    name: str,
+    folders: Folders,
+    out: Path,
+    *,
+    test: Path,
+    parent: Bundle | None,
+    provenance: Mapping[str, Any],
+) -> Bundle:
+    """Export an experiment's result to the bundle `out`, compared on frames of `test`."""
+    content = read_checkpoint(folders.final(experiment))
+    detector = detector_from(content, folders.final(experiment))
+    images = load_frames(test, detector.input_size).images[:COMPARED_FRAMES]
+    return export_bundle(
+        content,
+        detector,
+        images,
+        out,
+        name=name,
+        parent=parent,
+        provenance=provenance,
+    )
+
+
+def evaluate_member(
+    bundle: Bundle, test: Path, *, data_name: str, progress: Progress | None = None
+) -> str:
+    """Evaluate on the test set, write the result into the manifest, and return it as text."""
+    metrics, digest = evaluate(bundle, test, progress=progress)
+    entry = {'net': MEMBER, **evaluation_record(metrics, data_name, digest)}
+    record(bundle, 'evaluation', entry, keys=('net', 'data'))
+    return metrics.to_text()
+
+
+def evaluate_control(
+    control: Bundle,
+    member: Bundle,
+    test: Path,
+    *,
+    data_name: str,
+    progress: Progress | None = None,
+) -> str:
+    """Evaluate a control and write the result beside its member's; return it as text."""
+    metrics, digest = evaluate(control, test, progress=progress)
+    training = control.manifest['provenance']['training']
+    entry = {
+        'net': CONTROL,
+        'cpu_seconds': training['cpu_seconds'],
+        **evaluation_record(metrics, data_name, digest),
+    }
+    record(load_bundle(member.path), 'evaluation', entry, keys=('net', 'data'))
+    return metrics.to_text()
