@@ -14,7 +14,7 @@ from pruned_perception.cli.benchmark_result import add_model, write_result
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_model(parser)
-    parser.add_argument('--pairs', type=at_least(2), default=5, help='runs of each node (5)')
+    parser.add_argument('--pairs', type=at_least(1), default=5, help='runs of each node (5)')
     parser.add_argument('--frames', type=at_least(10), default=300, help='frames of a run (300)')
     parser.add_argument('--warm-up', type=at_least(0), default=60, help='of these, left out (60)')
     parser.add_argument('--rate', type=float, default=30.0, help='frames per second (30)')

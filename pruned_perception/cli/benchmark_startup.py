@@ -15,7 +15,7 @@ from pruned_perception.errors import UserError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_model(parser)
-    parser.add_argument('--pairs', type=at_least(2), default=5, help='starts of each (5)')
+    parser.add_argument('--pairs', type=at_least(1), default=5, help='starts of each (5)')
     parser.add_argument(
         '--seconds', type=float, default=5.0, help='run on before memory is read (5)'
     )

@@ -1,0 +1,41 @@
+"""The start-up benchmark, with its processes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip('rclpy', reason='needs ROS 2')
+pytest.importorskip('vision_msgs', reason='needs the interface packages')
+
+from pruned_perception.benchmark.startup import bare
+from pruned_perception.cli.main import main
+from pruned_perception.errors import UserError
+
+pytestmark = pytest.mark.ros
+
+
+def test_starts_are_paired_and_torch_is_not_loaded(
+    tiny_bundle: Any, tmp_path: Path, capsys: Any, monkeypatch: Any
+) -> None:
+    for name in ('ROS_DOMAIN_ID', 'ROS_AUTOMATIC_DISCOVERY_RANGE', 'FASTDDS_DEFAULT_PROFILES_FILE'):
+        monkeypatch.setenv(name, '')  # so that what the benchmark sets ends with the test
+        monkeypatch.delenv(name)
+    output = tmp_path / 'startup.json'
+    words = ['--pairs', '1', '--seconds', '0.5', '--output', str(output)]
+    assert main(['benchmark', 'startup', '--model', str(tiny_bundle.path), *words]) == 0
+    result = json.loads(output.read_text())
+    [pair] = result['pairs']
+    assert not pair['torch']
+    assert 0 < pair['resident_mib'] <= pair['resident_peak_mib']
+    assert pair['first_detection_s'] > 0
+    assert pair['bare_s'] > 0
+    assert 'median of 1 pairs' in capsys.readouterr().out
+
+
+def test_a_bare_script_that_fails_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match='bare script failed with status 1'):
+        bare(tmp_path / 'missing.onnx')
