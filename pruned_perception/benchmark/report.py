@@ -27,7 +27,7 @@ FRAMES, PAGE = 'frames', 'report.html'
 _COLORS = ('#2f6db3', '#d9772b')  # the page's own: dense, small
 _LIVE_COLOR = '#8a97a6'
 _STAGE_COLORS = ('#c9d3df', '#a9b8c9', '#7fb2e5', '#2f6db3', '#5fb59a', '#8fd0b5', '#e0c88a')
-_MARGIN = 34  # height of the captions above the pictures
+_MARGIN, _GAP = 34, 12  # height of the captions, width between the pictures; pixels
 
 
 def write_report(demonstration: Demonstration, *, pictures: int = 6) -> Path:
@@ -72,7 +72,7 @@ def annotate(demonstration: Demonstration, count: int) -> list[Path]:
             for section, run in zip(replays, runs, strict=True)
         ]
         path = folder / f'frame_{common.index(stamp):04d}.png'
-        done, data = cv2.imencode('.png', np.hstack(panels))
+        done, data = cv2.imencode('.png', _beside(panels))
         assert done
         path.write_bytes(data.tobytes())
         paths.append(path)
@@ -92,6 +92,12 @@ def _images(bag: Path, stamps: Iterable[int]) -> Iterable[tuple[int, NDArray[np.
                 m.encoding, m.height, m.width, m.step, m.data, m.is_bigendian
             )
             yield stamp, np.ascontiguousarray(image[..., ::-1] if order == 'rgb' else image)
+
+
+def _beside(panels: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    gap = np.full((panels[0].shape[0], _GAP, 3), 255, np.uint8)
+    parts = [part for panel in panels for part in (gap, panel)]
+    return np.hstack(parts[1:])
 
 
 def _captioned(image: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
@@ -135,6 +141,13 @@ def _figure(height: float) -> tuple[Any, Any]:
     return figure, axes
 
 
+def _legend_above(axes: Any, columns: int) -> None:
+    size = 9 if columns > 4 else 10
+    axes.legend(
+        loc='lower center', bbox_to_anchor=(0.5, 1), ncols=columns, frameon=False, fontsize=size
+    )
+
+
 def _svg(figure: Any, title: str) -> str:
     """Return the figure as an SVG element that says what it shows to those who cannot see it."""
     buffer = io.StringIO()
@@ -171,9 +184,7 @@ def plot_stages(demonstration: Demonstration) -> str:
     axes.set_xlim(0, left.max() * 1.32)
     axes.set_xlabel('ms', color='#5b6878')
     axes.grid(axis='y', visible=False)
-    axes.legend(
-        loc='lower center', bbox_to_anchor=(0.5, 1), ncols=len(PATH), frameon=False, fontsize=9
-    )
+    _legend_above(axes, len(PATH))
     return _svg(figure, 'Stages of a typical frame, per run')
 
 
@@ -214,7 +225,7 @@ def plot_timeline(demonstration: Demonstration) -> str:
     axes.set_ylim(bottom=0)
     axes.set_xlabel('time of the replay, s', color='#5b6878')
     axes.set_ylabel('end to end, ms', color='#5b6878')
-    axes.legend(loc='upper right', frameon=False, fontsize=10, ncols=2)
+    _legend_above(axes, 2)
     return _svg(figure, 'End-to-end latency of every frame')
 
 
@@ -234,7 +245,7 @@ def plot_classes(demonstration: Demonstration) -> str:
     axes.set_ylim(0, 1.02)
     axes.set_ylabel('AP50', color='#5b6878')
     axes.grid(axis='x', visible=False)
-    axes.legend(loc='lower center', bbox_to_anchor=(0.5, 1), ncols=2, frameon=False, fontsize=10)
+    _legend_above(axes, 2)
     return _svg(figure, 'AP50 per class')
 
 
