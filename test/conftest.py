@@ -5,12 +5,22 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 from tiny_detector import write_tiny_bundle
 
 from pruned_perception.bundle import Bundle
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# No test fails for the time it takes on a busy machine.
+hypothesis.settings.register_profile(
+    'untimed',
+    deadline=None,
+    max_examples=60,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile('untimed')
 
 
 @pytest.fixture(scope='session')
