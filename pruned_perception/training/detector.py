@@ -116,13 +116,11 @@ class Detector(nn.Module):
         levels = [lateral(x) for lateral, x in zip(self.laterals, features, strict=True)]
         for index in (1, 0):
             # `size`, not a factor of two: 400 / 32 is no integer.
-            height, width = (int(side) for side in levels[index].shape[-2:])
-            above = functional.interpolate(levels[index + 1], size=(height, width), mode='nearest')
+            size = levels[index].shape[-2:]
+            above = functional.interpolate(levels[index + 1], size=size, mode='nearest')
             levels[index] = levels[index] + above
         outputs = [head(level) for head, level in zip(self.heads, levels, strict=True)]
-        # Sizes as integers, so that the exported graph has none to compute.
-        flat = [output.reshape(*map(int, output.shape[:2]), -1) for output in outputs]
-        return torch.cat(flat, dim=2).transpose(1, 2)
+        return torch.cat([output.flatten(2) for output in outputs], dim=2).transpose(1, 2)
 
     @property
     def architecture(self) -> Architecture:

@@ -82,10 +82,13 @@ def to_onnx(detector: Detector, images: np.ndarray) -> bytes:
     """
     try:
         import onnx
+        import onnxscript.optimizer
     except ImportError as error:
-        raise UserError("export needs onnx: pip install 'pruned_perception[train]'") from error
+        raise UserError(
+            "export needs onnx and onnxscript: pip install 'pruned_perception[train]'"
+        ) from error
     deployed = Deployed(detector).eval()
-    example = torch.from_numpy(np.ascontiguousarray(images[:1]))
+    example = torch.from_numpy(np.array(images[:1]))
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter('ignore')
         path = Path(folder) / 'model.onnx'
@@ -99,6 +102,8 @@ def to_onnx(detector: Detector, images: np.ndarray) -> bytes:
             dynamo=False,
         )
         model = onnx.load(path)
+    # Shapes are fixed: what the exporter computes from them becomes a constant.
+    model = onnxscript.optimizer.optimize(onnx.shape_inference.infer_shapes(model))
     _clean(model)
     onnx.checker.check_model(model, full_check=True)
     data = model.SerializeToString()

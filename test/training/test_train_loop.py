@@ -21,7 +21,8 @@ from pruned_perception.training.validation import validate
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
+def one_thread(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr('pruned_perception.training.loop.VALIDATIONS', 1)
     threads = torch.get_num_threads()
     use_one_thread()
     yield
@@ -43,15 +44,15 @@ def _run(folder: Path, data: Path, experiment: Experiment, steps: int) -> Outcom
 
 
 def test_training_learns_to_find_shapes(shapes_data: Path, tmp_path: Path) -> None:
-    experiment = tiny.experiment(batch=16, optimiser={'learning_rate': 0.004})
+    experiment = tiny.experiment(batch=8, optimiser={'learning_rate': 0.004})
     validation = load_frames(shapes_data / 'validation', tiny.SIZE)
     untrained = validate(Detector(tiny.ARCHITECTURE).eval(), validation).ap50
-    outcome = _run(tmp_path / 'run', shapes_data, experiment, steps=150)
+    outcome = _run(tmp_path / 'run', shapes_data, experiment, steps=120)
     assert outcome.finished
     trained = detector_from(read_checkpoint(outcome.checkpoint))
     ap50 = validate(trained, validation).ap50
     assert untrained < 0.05
-    assert ap50 > 0.25
+    assert ap50 > 0.2
     log = [json.loads(line) for line in (tmp_path / 'run' / 'log.jsonl').read_text().splitlines()]
     assert [record['ap50'] for record in log if record['kind'] == 'validation'][-1] == (
         pytest.approx(ap50, rel=1e-3)

@@ -1,0 +1,139 @@
+import json
+from pathlib import Path
+
+import pytest
+import shapes
+import tiny
+import torch
+import yaml
+
+from pruned_perception.bundle import load_bundle, load_family
+from pruned_perception.cli import main as command
+from pruned_perception.cli import models
+from pruned_perception.training.checkpoint import read_checkpoint
+
+
+@pytest.fixture(scope='module')
+def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder where `models` has built a family of two, and a control."""
+    root = tmp_path_factory.mktemp('family')
+    for seed, (name, count) in enumerate({'train': 24, 'validation': 8, 'test': 12}.items()):
+        shapes.write_shapes(root / 'shapes' / name, count, seed=seed)
+    data = {'train': 'shapes/train', 'validation': 'shapes/validation'}
+    experiments = [
+        tiny.experiment_data('shapes-dense', data=data, budget={'steps': 6}),
+        tiny.experiment_data(
+            'shapes-half',
+            data=data,
+            architecture=None,
+            parent='shapes-dense',
+            prune={'macs': 0.5},
+            budget={'steps': 3},
+        ),
+        tiny.experiment_data(
+            'shapes-half-scratch',
+            data=data,
+            architecture=None,
+            budget=None,
+            control_of='shapes-half',
+        ),
+    ]
+    for each in experiments:
+        (root / f'{each["name"]}.yaml').write_text(yaml.safe_dump(each))
+    spec = {
+        'name': 'shapes',
+        'data': {
+            name: {'split': name, 'frames': 1, 'seed': 0}
+            for name in ('train', 'validation', 'test')
+        },
+        'members': [
+            {'name': 'dense', 'experiment': 'shapes-dense'},
+            {'name': 'half', 'experiment': 'shapes-half', 'control': 'shapes-half-scratch'},
+        ],
+        'provenance': {'data_licence': 'CC0-1.0'},
+    }
+    (root / 'shapes.yaml').write_text(yaml.safe_dump(spec))
+    threads = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, 'ROUNDS', 2)
+        patch.setattr(models, 'RUNS', 2)
+        patch.setattr('pruned_perception.training.loop.VALIDATIONS', 1)
+        arguments = ['models', str(root / 'shapes.yaml'), '--data', str(root), '--quiet']
+        arguments += ['--runs', str(root / 'runs'), '--out', str(root / 'models'), '--controls']
+        arguments += ['--steps', 'train', 'export', 'evaluate', 'latency']
+        assert command.main(arguments) == 0
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(False)
+    return root
+
+
+def test_the_family_holds_its_evidence(family: Path) -> None:
+    dense, half = load_family(family / 'models').members
+    assert (dense.name, half.name) == ('dense', 'half')
+    assert half.manifest['pruning']['macs'] == half.cost.macs <= dense.cost.macs / 2
+    assert [each['net'].split(':')[0] for each in half.manifest['evaluation']] == [
+        'member',
+        'control',
+    ]
+    for bundle in (dense, half):
+        evaluation = bundle.manifest['evaluation'][0]
+        assert evaluation['images'] == 12
+        assert evaluation['groups'] == 3
+        (latency,) = bundle.manifest['latency']
+        assert latency['configuration']['threads'] == 1
+        assert latency['latency_ms']['n'] == 4
+        assert bundle.manifest['provenance']['data_licence'] == 'CC0-1.0'
+
+
+def test_evaluate_prints_json_lines(family: Path, capsys: pytest.CaptureFixture) -> None:
+    arguments = ['evaluate', str(family / 'shapes' / 'test'), '--json', '--resamples', '0']
+    assert command.main([*arguments, '--model', str(family / 'models')]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line['bundle'] for line in lines] == ['dense', 'half']
+    recorded = load_bundle(family / 'models' / 'dense').manifest['evaluation'][0]
+    assert lines[0]['ap50'] == recorded['ap50']
+    assert set(lines[0]['per_class']) == set(shapes.LABELS)
+
+
+def test_prune_and_export_by_hand(
+    family: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    dense = family / 'runs' / 'shapes-dense' / 'final.pt'
+    pruned, control = tmp_path / 'pruned.pt', tmp_path / 'random.pt'
+    data = str(family / 'shapes' / 'train')
+    arguments = ['prune', str(dense), '--calibration', data, '--out']
+    assert command.main([*arguments, str(pruned), '--macs', '0.6', '--json']) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan['macs'] <= 0.6 * plan['dense_macs']
+    same = ['--same-widths-as', str(pruned), '--criterion', 'random']
+    assert command.main([*arguments, str(control), *same]) == 0
+    plans = [read_checkpoint(path)['ancestry']['plan'] for path in (pruned, control)]
+    assert plans[0]['macs'] == plans[1]['macs']
+    assert plans[0]['kept'] != plans[1]['kept']
+
+    bundle = tmp_path / 'bundle'
+    options = ['--out', str(bundle), '--compare-on', data]
+    options += ['--parent', str(family / 'models' / 'dense')]
+    assert command.main(['export', str(pruned), *options]) == 0
+    assert load_bundle(bundle).cost.macs == plan['macs']
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (['--macs', '0.001'], 'the nearest is'),
+        (['--macs', '0.5', '--criterion', 'magic'], "unknown criterion 'magic'"),
+        ([], 'exactly one of --macs and --same-widths-as'),
+    ],
+)
+def test_prune_refuses_what_cannot_be(
+    family: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    options: list[str],
+    message: str,
+) -> None:
+    dense = family / 'runs' / 'shapes-dense' / 'final.pt'
+    assert command.main(['prune', str(dense), '--out', str(tmp_path / 'x.pt'), *options]) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / 'x.pt').exists()
