@@ -8,7 +8,6 @@ import sys
 
 import cv2  # noqa: F401
 import diagnostic_msgs.msg  # noqa: F401
-import jsonschema  # noqa: F401
 import numpy  # noqa: F401
 import onnxruntime
 import rclpy

@@ -1,7 +1,7 @@
 """The part of JSON Schema (draft 2020-12) that our schema uses.
 
-The `jsonschema` package takes longer to import than numpy, a fifth of the way from a node's start
-to its first detection; the tests hold this module against it.
+Importing the `jsonschema` package would be a good part of the way from a node's start to its
+first detection; so it is the tests' reference, which this module is held against.
 """
 
 from __future__ import annotations
