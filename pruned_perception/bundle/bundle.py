@@ -67,13 +67,8 @@ class Family:
 
         Raises BundleError, with the names that there are.
         """
-        if not name:
-            return self.members[0]
-        for bundle in self.members:
-            if bundle.name == name:
-                return bundle
-        names = ', '.join(bundle.name for bundle in self.members)
-        raise BundleError(f'{self.path}: no member {name!r} in this family; it has {names}')
+        names = [bundle.name for bundle in self.members]
+        return self.members[_index_of(name, names, self.path)]
 
 
 def load_bundle(path: str | os.PathLike[str]) -> Bundle:
@@ -88,41 +83,7 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     """
     folder = Path(path).expanduser()
     _refuse_what_is_no_bundle(folder)
-    manifest_path = folder / MANIFEST
-    manifest = validate(_read_json(manifest_path), manifest_path)
-
-    onnx_path = folder / manifest['onnx']['file']
-    if not onnx_path.is_file():
-        raise BundleError(
-            f'{onnx_path}: no such file, though {manifest_path} names it in onnx.file; '
-            'fetch the bundle again'
-        )
-    onnx_bytes = _read(onnx_path)
-    size = manifest['onnx']['bytes']
-    if len(onnx_bytes) != size:
-        what = 'truncated' if len(onnx_bytes) < size else 'altered'
-        raise BundleError(
-            f'{onnx_path}: {what}: {len(onnx_bytes)} bytes, but {manifest_path} says {size} in '
-            'onnx.bytes; fetch the bundle again'
-        )
-    digest = hashlib.sha256(onnx_bytes).hexdigest()
-    if digest != manifest['onnx']['sha256']:
-        raise BundleError(
-            f'{onnx_path}: altered: its SHA-256 is {digest}, but {manifest_path} says '
-            f'{manifest["onnx"]["sha256"]} in onnx.sha256; fetch the bundle again'
-        )
-    return Bundle(
-        path=folder,
-        name=manifest['name'],
-        onnx_path=onnx_path,
-        onnx_bytes=onnx_bytes,
-        manifest=manifest,
-        input=input_spec(manifest),
-        output=output_spec(manifest),
-        labels=tuple(manifest['labels']),
-        thresholds=Thresholds(**manifest['thresholds']),
-        cost=Cost(**manifest['cost']),
-    )
+    return _load_model(folder, _read_manifest(folder))
 
 
 def is_family(path: str | os.PathLike[str]) -> bool:
@@ -142,42 +103,19 @@ def load_family(path: str | os.PathLike[str]) -> Family:
 
     """
     folder = Path(path).expanduser()
-    if not is_family(folder):
-        raise BundleError(
-            f'{folder}: not a family: a folder whose sub-folders hold a {MANIFEST} each'
-        )
-    members = sorted(
-        (load_bundle(member) for member in _member_folders(folder)),
-        key=lambda bundle: (-bundle.cost.macs, bundle.name),
-    )
-    dense = [bundle for bundle in members if bundle.manifest['parent'] is None]
-    if len(dense) != 1:
-        names = ', '.join(bundle.name for bundle in dense) or 'none'
-        raise BundleError(
-            f'{folder}: exactly one member of a family has no parent (field parent: null); '
-            f'here: {names}'
-        )
-    for bundle in members:
-        _check_member(bundle, dense[0])
-        if sum(other.name == bundle.name for other in members) > 1:
-            raise BundleError(
-                f'{bundle.manifest_path}: field name: {bundle.name!r} is there twice in {folder}'
-            )
-    if members[0] is not dense[0]:
-        raise BundleError(
-            f'{members[0].manifest_path}: field cost.macs: {members[0].cost.macs} is more than '
-            f'the {dense[0].cost.macs} of its parent {dense[0].name}'
-        )
-    return Family(folder, tuple(members))
+    return Family(folder, tuple(_load_model(*member) for member in _read_members(folder)))
 
 
 def load_member(path: str | os.PathLike[str], member: str = '') -> Bundle:
     """Read a bundle, or one member ('' is the dense one) of a family.
 
-    Raises BundleError as `load_bundle` and `load_family`; also where `member` is not the bundle.
+    Of a family all manifests are checked, but only that member's model is read. Raises BundleError
+    as `load_bundle` and `load_family`; also where `member` is not the bundle.
     """
     if is_family(path):
-        return load_family(path).member(member)
+        members = _read_members(Path(path).expanduser())
+        names = [manifest['name'] for _, manifest in members]
+        return _load_model(*members[_index_of(member, names, Path(path))])
     bundle = load_bundle(path)
     if member and member != bundle.name:
         raise BundleError(
@@ -218,18 +156,98 @@ def write_bundle(
     return load_bundle(folder)
 
 
-def _check_member(bundle: Bundle, dense: Bundle) -> None:
-    if bundle.labels != dense.labels:
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    file = folder / MANIFEST
+    return validate(_read_json(file), file)
+
+
+def _load_model(folder: Path, manifest: dict[str, Any]) -> Bundle:
+    """Return the bundle with its model, whose size and hash are checked."""
+    manifest_path = folder / MANIFEST
+    onnx_path = folder / manifest['onnx']['file']
+    if not onnx_path.is_file():
         raise BundleError(
-            f'{bundle.manifest_path}: field labels: not those of {dense.name}, the dense member '
-            'of the family'
+            f'{onnx_path}: no such file, though {manifest_path} names it in onnx.file; '
+            'fetch the bundle again'
         )
-    parent = bundle.manifest['parent']
-    if parent is not None and parent['sha256'] != dense.sha256:
+    onnx_bytes = _read(onnx_path)
+    size = manifest['onnx']['bytes']
+    if len(onnx_bytes) != size:
+        what = 'truncated' if len(onnx_bytes) < size else 'altered'
         raise BundleError(
-            f'{bundle.manifest_path}: field parent.sha256: {parent["sha256"]} is not the model of '
-            f'{dense.name}, the dense member ({dense.sha256})'
+            f'{onnx_path}: {what}: {len(onnx_bytes)} bytes, but {manifest_path} says {size} in '
+            'onnx.bytes; fetch the bundle again'
         )
+    digest = hashlib.sha256(onnx_bytes).hexdigest()
+    if digest != manifest['onnx']['sha256']:
+        raise BundleError(
+            f'{onnx_path}: altered: its SHA-256 is {digest}, but {manifest_path} says '
+            f'{manifest["onnx"]["sha256"]} in onnx.sha256; fetch the bundle again'
+        )
+    return Bundle(
+        path=folder,
+        name=manifest['name'],
+        onnx_path=onnx_path,
+        onnx_bytes=onnx_bytes,
+        manifest=manifest,
+        input=input_spec(manifest),
+        output=output_spec(manifest),
+        labels=tuple(manifest['labels']),
+        thresholds=Thresholds(**manifest['thresholds']),
+        cost=Cost(**manifest['cost']),
+    )
+
+
+def _read_members(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """Return folder and manifest of all members, dense first; they belong together."""
+    if not is_family(folder):
+        raise BundleError(
+            f'{folder}: not a family: a folder whose sub-folders hold a {MANIFEST} each'
+        )
+    members = [(each, _read_manifest(each)) for each in _member_folders(folder)]
+    members.sort(key=lambda member: (-member[1]['cost']['macs'], member[1]['name']))
+    names = [manifest['name'] for _, manifest in members]
+    dense = [manifest for _, manifest in members if manifest['parent'] is None]
+    if len(dense) != 1:
+        raise BundleError(
+            f'{folder}: exactly one member of a family has no parent (field parent: null); '
+            f'here: {", ".join(manifest["name"] for manifest in dense) or "none"}'
+        )
+    for path, manifest in members:
+        _check_member(path / MANIFEST, manifest, dense[0])
+        if names.count(manifest['name']) > 1:
+            raise BundleError(
+                f'{path / MANIFEST}: field name: {manifest["name"]!r} is there twice in {folder}'
+            )
+    first_path, first = members[0]
+    if first is not dense[0]:
+        raise BundleError(
+            f'{first_path / MANIFEST}: field cost.macs: {first["cost"]["macs"]} is more than the '
+            f'{dense[0]["cost"]["macs"]} of its parent {dense[0]["name"]}'
+        )
+    return members
+
+
+def _check_member(file: Path, manifest: Mapping[str, Any], dense: Mapping[str, Any]) -> None:
+    if manifest['labels'] != dense['labels']:
+        raise BundleError(
+            f'{file}: field labels: not those of {dense["name"]}, the dense member of the family'
+        )
+    parent, sha256 = manifest['parent'], dense['onnx']['sha256']
+    if parent is not None and parent['sha256'] != sha256:
+        raise BundleError(
+            f'{file}: field parent.sha256: {parent["sha256"]} is not the model of '
+            f'{dense["name"]}, the dense member ({sha256})'
+        )
+
+
+def _index_of(name: str, names: list[str], folder: Path) -> int:
+    """Return the place of the member; '' is the first, the dense one."""
+    if not name:
+        return 0
+    if name not in names:
+        raise BundleError(f'{folder}: no member {name!r} in this family; it has {", ".join(names)}')
+    return names.index(name)
 
 
 def _member_folders(folder: Path) -> list[Path]:

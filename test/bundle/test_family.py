@@ -79,3 +79,12 @@ def test_members_that_do_not_belong_together_are_refused(family_folder, member, 
     change_manifest(family_folder / member, **changes)
     with pytest.raises(BundleError, match=message):
         load_family(family_folder)
+
+
+def test_of_a_family_only_the_chosen_members_model_is_read(family_folder):
+    (family_folder / 'dense' / 'model.onnx').unlink()
+    assert load_member(family_folder, 'small').name == 'small'
+    with pytest.raises(BundleError, match=r'dense/model\.onnx: no such file'):
+        load_member(family_folder)
+    with pytest.raises(BundleError, match=r'dense/model\.onnx: no such file'):
+        load_family(family_folder)
