@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 
@@ -26,10 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate a bundle, or every member of a family."""
-    from rich.console import Console
-    from rich.progress import Progress
-
     from pruned_perception.bundle import is_family, load_bundle, load_family, resolve_model
+    from pruned_perception.cli.progress import Progress
     from pruned_perception.training.accuracy import MEMBER, evaluate, evaluation_record, record
 
     path = resolve_model(args.model)
@@ -40,15 +37,14 @@ def run(args: argparse.Namespace) -> int:
         bundles = (load_bundle(path),)
     name = args.data_name or args.dataset.resolve().name
     for bundle in bundles:
-        with Progress(console=Console(file=sys.stderr), transient=True) as bar:
-            task = bar.add_task(bundle.name)
+        with Progress(f'evaluating {bundle.name}') as bar:
             metrics, digest = evaluate(
                 bundle,
                 args.dataset,
                 resamples=args.resamples,
                 threads=args.threads,
-                progress=lambda done, total, task=task, bar=bar: bar.update(  # type: ignore[misc]
-                    task, completed=done, total=total
+                progress=lambda done, total, bar=bar: bar.share(  # type: ignore[misc]
+                    done / total
                 ),
             )
         entry = {'net': MEMBER, **evaluation_record(metrics, name, digest)}

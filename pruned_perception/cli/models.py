@@ -7,6 +7,7 @@ interruption.
 from __future__ import annotations
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
 
 from pruned_perception.cli.train import INTERRUPTED, add_folders
@@ -64,14 +65,11 @@ def run(args: argparse.Namespace) -> int:
         if args.controls:
             names += [member.control for member in spec.members if member.control]
         for name in names:
-            with Progress(f'{name}: caching frames') as bar:
+            with nullcontext() if args.quiet else Progress(name) as bar:
                 outcome = run_experiment(
                     folders.experiment(name),
                     folders,
-                    show_progress=not args.quiet,
-                    progress=lambda done, total, bar=bar: bar.share(  # type: ignore[misc]
-                        done / total
-                    ),
+                    report=bar.phase if bar else None,
                 )
             if not outcome.finished:
                 print(f'{name}: interrupted; run the same command again to go on')

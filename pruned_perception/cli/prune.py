@@ -19,16 +19,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="instead of --macs: another pruned checkpoint's allocation, to compare criteria",
     )
     parser.add_argument(
-        '--criterion', default='filter_l2', help='filter_l1, filter_l2 or random (%(default)s)'
+        '--criterion', help='what scores the channels: filter_l1, filter_l2 (default) or random'
     )
     parser.add_argument(
-        '--allocation', default='uniform', help='uniform or retained_share (%(default)s)'
+        '--allocation', help='how the budget is divided: uniform (default) or retained_share'
     )
     parser.add_argument(
         '--block',
         type=int,
-        default=16,
-        help='kept channels are multiples of this: the block of the engine (%(default)s)',
+        help='kept channels are multiples of this, the block of the engine (default: 16)',
     )
     parser.add_argument('--seed', type=int, default=0, help='of random criteria (%(default)s)')
     parser.add_argument(

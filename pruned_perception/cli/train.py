@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 CACHE = 'PRUNED_PERCEPTION_CACHE'
@@ -51,8 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train; an interrupted run resumes with the same command."""
-    from rich.progress import Progress
-
+    from pruned_perception.cli.progress import Progress
     from pruned_perception.training.experiment import Budget, ExperimentError, read_experiment
     from pruned_perception.training.runs import Folders, run_experiment, use_one_thread
 
@@ -61,20 +61,12 @@ def run(args: argparse.Namespace) -> int:
     use_one_thread(args.threads)
     experiment = read_experiment(args.experiment)
     folders = Folders(args.experiment.parent, args.data.expanduser(), args.runs.expanduser())
-    with Progress(transient=True, disable=args.quiet) as bar:
-        task = bar.add_task('caching frames', total=None, visible=False)
-
-        def progress(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total, visible=done < total)
-            if done == total:
-                bar.stop()
-
+    with nullcontext() if args.quiet else Progress(experiment.name) as bar:
         outcome = run_experiment(
             experiment,
             folders,
             budget=Budget(cpu_minutes=args.cpu_minutes) if args.cpu_minutes else None,
-            show_progress=not args.quiet,
-            progress=progress,
+            report=bar.phase if bar else None,
         )
     minutes = outcome.cpu_seconds / 60
     if not outcome.finished:

@@ -73,7 +73,7 @@ def make_plan(
     macs: float | None = None,
     widths: Mapping[str, int] | None = None,
     criterion: str = 'filter_l2',
-    allocation: str = 'retained_share',
+    allocation: str = 'uniform',
     block: int = 16,
     seed: int = 0,
     keep: Collection[str] = (),

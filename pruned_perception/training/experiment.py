@@ -69,13 +69,14 @@ class Optimiser:
 class Pruning:
     """How the parent is pruned before this experiment fine-tunes it.
 
-    `macs` is the share of the parent's multiply-accumulates that is left, at most.
+    `macs` is the share of the parent's multiply-accumulates that is left, at most; what is None is
+    left to `pruning.make_plan`.
     """
 
     macs: float
-    criterion: str = 'filter_l2'
-    allocation: str = 'retained_share'
-    block: int = 16
+    criterion: str | None = None
+    allocation: str | None = None
+    block: int | None = None
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,13 @@ import fcntl
 import json
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor, nn
 
 from pruned_perception.errors import UserError
@@ -32,6 +31,10 @@ LOG_STEPS = 20
 VALIDATIONS = 10
 VALIDATION_FRAMES = 200
 GRADIENT_NORM = 10.0
+
+
+# Called with what goes on, the share of it that is done (0…1), and a remark.
+Report = Callable[[str, float, str], None]
 
 
 class RunError(UserError):
@@ -57,7 +60,7 @@ def train(
     *,
     budget: Budget,
     ancestry: dict[str, Any] | None = None,
-    show_progress: bool = True,
+    report: Report | None = None,
 ) -> Outcome:
     """Train `model` in place; write `last.pt`, `final.pt` and `log.jsonl` into `folder`.
 
@@ -73,14 +76,14 @@ def train(
         folder: of the run; two runs in one folder are refused.
         budget: of this run.
         ancestry: kept in the checkpoints: pruning record, CPU seconds of the parents.
-        show_progress: draw a progress bar.
+        report: told of the progress, every few steps.
 
     Raises:
         RunError: the folder is in use or belongs to another experiment.
     """
     with locked(folder):
         return _Run(experiment, model, frames, validation, folder, budget, ancestry or {}).loop(
-            show_progress
+            report or (lambda title, share, remark: None)
         )
 
 
@@ -146,22 +149,13 @@ class _Run:
     def fraction(self) -> float:
         return self.budget.fraction(self.cpu_seconds, self.steps)
 
-    def loop(self, show_progress: bool) -> Outcome:
+    def loop(self, report: Report) -> Outcome:
         final = self.folder / 'final.pt'
         saved = self.cpu_seconds
         sums: dict[str, float] = {}
         since, started = self.steps, self.cpu_seconds
-        reported = int(self.fraction * VALIDATIONS)
-        bar = Progress(
-            TextColumn('{task.description}'),
-            BarColumn(),
-            TextColumn('{task.percentage:5.1f} %'),
-            TimeElapsedColumn(),
-            TextColumn('{task.fields[note]}'),
-            disable=not show_progress,
-        )
-        with _termination() as stop, bar:
-            task = bar.add_task(self.experiment.name, total=1.0, note='')
+        validated = int(self.fraction * VALIDATIONS)
+        with _termination() as stop:
             while self.fraction < 1 and not stop:
                 for name, value in self.step().items():
                     sums[name] = sums.get(name, 0.0) + value
@@ -170,19 +164,18 @@ class _Run:
                     record = {name: value / LOG_STEPS for name, value in sums.items()}
                     record['images_per_s'] = images / (self.cpu_seconds - started)
                     self.log('step', record)
-                    note = f'loss {record["total"]:.3f}, {record["images_per_s"]:.1f} images/s'
-                    bar.update(task, completed=self.fraction, note=note)
+                    remark = f'loss {record["total"]:.3f}, {record["images_per_s"]:.1f} images/s'
+                    report(self.experiment.name, self.fraction, remark)
                     sums, since, started = {}, self.steps, self.cpu_seconds
                 if self.cpu_seconds - saved > CHECKPOINT_SECONDS:
                     self.save(self.folder / 'last.pt', resumable=True)
                     saved = self.cpu_seconds
-                if int(self.fraction * VALIDATIONS) > reported and self.fraction < 1:
-                    reported = int(self.fraction * VALIDATIONS)
-                    bar.update(task, completed=self.fraction)
-                    self.report()
+                if int(self.fraction * VALIDATIONS) > validated and self.fraction < 1:
+                    validated = int(self.fraction * VALIDATIONS)
+                    self.validate()
             finished = self.fraction >= 1
             if finished and not final.is_file():
-                self.report()
+                self.validate()
                 self.save(final, resumable=False)
             self.save(self.folder / 'last.pt', resumable=True)
         return Outcome(finished, final, self.cpu_seconds, self.steps)
@@ -230,7 +223,7 @@ class _Run:
         )
         return chosen
 
-    def report(self) -> None:
+    def validate(self) -> None:
         accuracy = validate(self.average, self.validation, limit=VALIDATION_FRAMES)
         self.log('validation', {'ap50': accuracy.ap50, 'ap50_95': accuracy.ap50_95})
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from pruned_perception.training.experiment import (
     Pruning,
     read_experiment,
 )
-from pruned_perception.training.loop import Outcome, train
+from pruned_perception.training.loop import Outcome, Report, train
 
 CALIBRATION_FRAMES = 256
 CALIBRATION_BATCH = 16
@@ -65,8 +65,7 @@ def run_experiment(
     folders: Folders,
     *,
     budget: Budget | None = None,
-    show_progress: bool = True,
-    progress: Callable[[int, int], None] | None = None,
+    report: Report | None = None,
 ) -> Outcome:
     """Train what `experiment` describes, or resume it; return at once if it is finished.
 
@@ -74,8 +73,7 @@ def run_experiment(
         experiment: as read from its file.
         folders: where data and former runs are.
         budget: instead of the experiment's own.
-        show_progress: draw a progress bar while training.
-        progress: called with (done, total) while frames are cached.
+        report: told of the progress.
 
     Raises:
         UserError: data or a parent's checkpoint are missing, or the folder is in use.
@@ -87,6 +85,12 @@ def run_experiment(
     torch.manual_seed(experiment.seed)
     budget, ancestry, model = _start(experiment, folders, budget)
     size = model.input_size
+    title = f'{experiment.name}: caching frames'
+
+    def progress(done: int, total: int) -> None:
+        if report is not None:
+            report(title, done / total, '')
+
     validation = load_frames(folders.data / experiment.data['validation'], size, progress=progress)
     frames = load_frames(folders.data / experiment.data['train'], size, progress=progress)
     if frames.labels != validation.labels or len(frames.labels) != model.architecture.num_classes:
@@ -104,7 +108,7 @@ def run_experiment(
         folders.runs / experiment.name,
         budget=budget,
         ancestry=ancestry,
-        show_progress=show_progress,
+        report=report,
     )
 
 
@@ -113,16 +117,10 @@ def pruned_detector(
 ) -> tuple[Detector, Plan]:
     """Return the detector pruned as asked (or to given widths), and the plan."""
     example = (torch.zeros(1, 3, *detector.input_size),)
-    plan = make_plan(
-        detector,
-        example,
-        macs=None if widths else pruning.macs,
-        widths=widths,
-        criterion=pruning.criterion,
-        allocation=pruning.allocation,
-        block=pruning.block,
-        seed=seed,
-    )
+    wishes = {name: value for name, value in asdict(pruning).items() if value is not None}
+    if widths is not None:
+        wishes = {**wishes, 'macs': None, 'widths': widths}
+    plan = make_plan(detector, example, seed=seed, **wishes)
     small = prune(detector, plan, example)
     assert isinstance(small, Detector)
     return small, plan
@@ -157,8 +155,3 @@ def _start(
     assert experiment.budget is not None
     small, plan = pruned_detector(model, experiment.prune, seed=experiment.seed)
     return budget or experiment.budget, {'plan': plan.to_dict(), 'cpu_seconds': spent}, small
-
-
-def with_budget(experiment: Experiment, budget: Budget) -> Experiment:
-    """Return the experiment with another budget (its controls follow)."""
-    return replace(experiment, budget=budget)

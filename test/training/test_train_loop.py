@@ -39,7 +39,6 @@ def _run(folder: Path, data: Path, experiment: Experiment, steps: int) -> Outcom
         load_frames(data / 'validation', tiny.SIZE),
         folder,
         budget=Budget(steps=steps),
-        show_progress=False,
     )
 
 
@@ -90,9 +89,9 @@ def test_an_interrupted_run_ends_where_an_unbroken_one_does(
 
 def test_a_finished_run_is_not_trained_again(shapes_data: Path, tmp_path: Path) -> None:
     folders = _folders(tmp_path, shapes_data, tiny.experiment_data())
-    first = run_experiment(folders.experiment('tiny'), folders, show_progress=False)
+    first = run_experiment(folders.experiment('tiny'), folders)
     changed = first.checkpoint.stat().st_mtime_ns
-    again = run_experiment(folders.experiment('tiny'), folders, show_progress=False)
+    again = run_experiment(folders.experiment('tiny'), folders)
     assert again.finished
     assert first.checkpoint.stat().st_mtime_ns == changed
 
@@ -124,10 +123,9 @@ def test_prune_fine_tune_and_control(shapes_data: Path, tmp_path: Path) -> None:
     )
     folders = _folders(tmp_path, shapes_data, dense, small, control)
     with pytest.raises(CheckpointError, match='train it first'):
-        run_experiment(folders.experiment('small'), folders, show_progress=False)
+        run_experiment(folders.experiment('small'), folders)
     outcomes = [
-        run_experiment(folders.experiment(name), folders, show_progress=False)
-        for name in ('dense', 'small', 'control')
+        run_experiment(folders.experiment(name), folders) for name in ('dense', 'small', 'control')
     ]
     assert all(outcome.finished for outcome in outcomes)
     contents = [read_checkpoint(outcome.checkpoint) for outcome in outcomes]
@@ -146,7 +144,7 @@ def test_nets_and_data_must_have_the_same_classes(shapes_data: Path, tmp_path: P
     data['architecture']['num_classes'] = 5
     folders = _folders(tmp_path, shapes_data, data)
     with pytest.raises(ExperimentError, match=r'5 classes.*disc, square, triangle'):
-        run_experiment(folders.experiment('tiny'), folders, show_progress=False)
+        run_experiment(folders.experiment('tiny'), folders)
 
 
 @pytest.mark.parametrize('content', [b'', b'PK\x03\x04 no zip', b'\x80\x02cos\nsystem\n.'])
