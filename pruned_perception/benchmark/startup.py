@@ -45,13 +45,13 @@ class Setup:
 
 @dataclass(frozen=True)
 class Pair:
-    """One start of each; seconds since the process was started, MiB."""
+    """One start of each; seconds since the process was started, MB of 10⁶ bytes."""
 
     first_detection_s: float
     bare_s: float
-    resident_mib: float
+    resident_mb: float
     """VmRSS after the run; shared memory of the middleware included."""
-    resident_peak_mib: float
+    resident_peak_mb: float
     """VmHWM."""
     torch: bool
     """Whether a file of PyTorch is mapped into the node's process."""
@@ -162,7 +162,7 @@ def _memory(child: Child) -> dict[str, Any]:
         line.split(':', 1) for line in (proc / 'status').read_text().splitlines() if ':' in line
     )
     return {
-        'resident_mib': int(fields['VmRSS'].split()[0]) / 1024,
-        'resident_peak_mib': int(fields['VmHWM'].split()[0]) / 1024,
+        'resident_mb': int(fields['VmRSS'].split()[0]) * 1024 / 1e6,
+        'resident_peak_mb': int(fields['VmHWM'].split()[0]) * 1024 / 1e6,
         'torch': 'torch' in (proc / 'maps').read_text(),
     }

@@ -25,9 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure and print; an error if PyTorch was loaded."""
     values = {key: value for key, value in vars(args).items() if key != 'output'}
-    print(
-        f'{"first detection s":>18} {"bare script s":>14} {"ratio":>6} {"RSS MiB":>8} {"peak":>7}'
-    )
+    print(f'{"first detection s":>18} {"bare script s":>14} {"ratio":>6} {"RSS MB":>8} {"peak":>7}')
     result = startup.measure(startup.Setup(**values), _print_pair)
     ratio = result['start_ratio']
     low, high = ratio['interval']
@@ -35,8 +33,8 @@ def run(args: argparse.Namespace) -> int:
         f'start to first detection : bare script, median of {len(ratio["pairs"])} pairs: '
         f'{ratio["median"]:.2f} (95 % interval {low:.2f} … {high:.2f})'
     )
-    resident = statistics.median(pair['resident_mib'] for pair in result['pairs'])
-    print(f'resident memory, median: {resident:.0f} MiB; PyTorch loaded: {_torch(result)}')
+    resident = statistics.median(pair['resident_mb'] for pair in result['pairs'])
+    print(f'resident memory, median: {resident:.0f} MB; PyTorch loaded: {_torch(result)}')
     write_result(result, args.output)
     if _torch(result):
         raise UserError('the perception node has loaded PyTorch, which it must not need')
@@ -50,7 +48,7 @@ def _torch(result: dict) -> bool:
 def _print_pair(pair: startup.Pair) -> None:
     print(
         f'{pair.first_detection_s:18.2f} {pair.bare_s:14.2f} '
-        f'{pair.first_detection_s / pair.bare_s:6.2f} {pair.resident_mib:8.0f} '
-        f'{pair.resident_peak_mib:7.0f}',
+        f'{pair.first_detection_s / pair.bare_s:6.2f} {pair.resident_mb:8.0f} '
+        f'{pair.resident_peak_mb:7.0f}',
         flush=True,
     )

@@ -45,3 +45,11 @@ def keep_large_buffers(environment: Mapping[str, str] = os.environ) -> bool:
     return bool(
         mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD) and mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD)
     )
+
+
+def give_back_unused() -> None:
+    """Return the heap's free pages to the system; after loading a model there are many."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError):  # not glibc
+        return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from sensor_msgs.msg import Image
@@ -11,6 +12,7 @@ from sensor_msgs.msg import Image
 from pruned_perception.bundle import Bundle, load_member, resolve_model
 from pruned_perception.inference import Detector, Settings
 from pruned_perception.inference.encodings import image_from_buffer, image_from_compressed
+from pruned_perception.nodes import malloc
 from pruned_perception.nodes.image_node import Result
 from pruned_perception.nodes.parameters import class_ids
 
@@ -36,6 +38,9 @@ class DetectorPipeline:
         bundle = load_member(resolve_model(values['model']), values['member'])
         self._detector = Detector(bundle, threads=values['threads'])
         self._detector.warm_up()
+        # The session has its own copy of the weights; what loading left behind goes back.
+        bundle = self._detector.bundle = replace(bundle, onnx_bytes=b'')
+        malloc.give_back_unused()
         self._settings = self._detector.settings
         self.labels = bundle.labels
         self.description = {'model': bundle.name, 'sha256': bundle.sha256}

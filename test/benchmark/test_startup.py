@@ -30,7 +30,7 @@ def test_starts_are_paired_and_torch_is_not_loaded(
     result = json.loads(output.read_text())
     [pair] = result['pairs']
     assert not pair['torch']
-    assert 0 < pair['resident_mib'] <= pair['resident_peak_mib']
+    assert 0 < pair['resident_mb'] <= pair['resident_peak_mb']
     assert pair['first_detection_s'] > 0
     assert pair['bare_s'] > 0
     assert 'median of 1 pairs' in capsys.readouterr().out
