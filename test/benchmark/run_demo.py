@@ -1,4 +1,4 @@
-"""Run the demonstration with the tests' own robot: `run_demo.py OUTPUT FAMILY SECONDS ROBOT…`."""
+"""Run the demonstration with the tests' own robot: `run_demo.py OUTPUT FAMILY TIMEOUT ROBOT…`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from pruned_perception.benchmark.report import write_report
 from pruned_perception.cli.report import print_summary
 from pruned_perception.errors import UserError
 
+SECONDS = 3.0
+
 
 def main() -> int:
-    output, family, seconds, *robot = sys.argv[1:]
+    output, family, timeout, *robot = sys.argv[1:]
     settings = Settings(
-        Path(output), family, seconds=float(seconds), robot=robot, start_timeout_s=10.0
+        Path(output), family, seconds=SECONDS, robot=robot, start_timeout_s=float(timeout)
     )
     try:
         with sigterm_as_ctrl_c():
