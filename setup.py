@@ -40,7 +40,7 @@ setup(
         'opencv-python-headless>=4.6',
         'psutil>=5.9',
         'PyYAML>=6',
-        'rich>=12',
+        'rich>=11.2',
     ],
     extras_require={
         # ROS 2 from PyPI, for machines without one; vision_msgs and statistics_msgs are then built

@@ -29,19 +29,20 @@ class Progress:
             transient=True,
             disable=not self._console.is_terminal,
         )
-        self._task = self._bar.add_task(title, total=None, note='')
+        # Nothing done stands for what is not known: a total of None needs rich 12.3, and Ubuntu
+        # 22.04 has 11.2.
+        self._task = self._bar.add_task(title, total=1.0, note='')
 
     def phase(self, title: str, done: float | None, note: str) -> None:
         """Show what goes on, the share of it that is done (None: not known) and a remark."""
-        total = None if done is None else 1.0
-        self._bar.update(self._task, description=title, total=total, completed=done, note=note)
+        self._bar.update(self._task, description=title, completed=done or 0.0, note=note)
         if title != self._title:
             self._title, self._last_line = title, float('-inf')
         self._line(note or 'begins')
 
     def share(self, done: float) -> None:
         """Show the share done, 0 … 1."""
-        self._bar.update(self._task, total=1.0, completed=done)
+        self._bar.update(self._task, completed=done)
         self._line(f'{100 * done:.0f} %')
 
     def text(self, note: str) -> None:
