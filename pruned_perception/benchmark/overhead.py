@@ -27,7 +27,13 @@ from pruned_perception.benchmark.environment import environment
 from pruned_perception.benchmark.session import Session, ros_session
 from pruned_perception.bundle import load_member, resolve_model
 from pruned_perception.errors import UserError
-from pruned_perception.inference.latency import NS_PER_MS, Summary, bootstrap_percentiles, summarize
+from pruned_perception.inference.latency import (
+    NS_PER_MS,
+    STAGES,
+    Summary,
+    bootstrap_percentiles,
+    summarize,
+)
 from pruned_perception.nodes import transport
 
 PERCEPTION, ECHO = 'perception_node', 'echo_node'
@@ -66,6 +72,8 @@ class Run:
     e2e_receive: Summary
     inference: Summary
     overhead: Summary
+    stages_p50: dict[str, float]
+    """Where the time of the median frame goes, as the node itself measures it, milliseconds."""
 
     @property
     def loss(self) -> int:
@@ -109,6 +117,16 @@ def frame_overheads(
     )[warm_up:]
     values = np.array([row[1:] for row in rows], float).reshape(-1, 2) / NS_PER_MS
     return values[:, 0], values[:, 1]
+
+
+def stage_medians(timings: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the median of each stage in the lines of a timings file, milliseconds."""
+    medians = {}
+    for stage in ('age_at_receipt', *STAGES):
+        values = [line[stage] for line in timings if line[stage] is not None]
+        if values:
+            medians[stage] = float(np.median(values)) / NS_PER_MS
+    return medians
 
 
 def measure(setup: Setup, on_run: Callable[[Run], None] = lambda _: None) -> dict[str, Any]:
@@ -258,6 +276,7 @@ def _run(
         e2e_receive=summaries[0],
         inference=summaries[1],
         overhead=summaries[2],
+        stages_p50=stage_medians(lines[setup.warm_up :]),
     )
 
 

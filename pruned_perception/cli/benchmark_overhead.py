@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
         flush=True,
     )
     result = overhead.measure(setup, _print_run)
+    _print_stages(result['runs'])
     _print_ratios(result['overhead_ratio'])
     write_result(result, args.output)
     return 0 if all(each['balanced'] for each in result['runs']) else 1
@@ -56,6 +58,17 @@ def _print_run(run: overhead.Run) -> None:
         f'{"" if run.balanced else "  DOES NOT ADD UP"}; {run.arrived} arrived, {run.boxes} boxes',
         flush=True,
     )
+
+
+def _print_stages(runs: list[dict[str, Any]]) -> None:
+    print('stages inside the node, p50, median over the runs:')
+    for node in dict.fromkeys(run['node'] for run in runs):
+        medians = [run['stages_p50'] for run in runs if run['node'] == node]
+        texts = [
+            f'{stage} {statistics.median(each[stage] for each in medians):.2f}'
+            for stage in medians[0]
+        ]
+        print(f'  {node:16} {", ".join(texts)}')
 
 
 def _print_ratios(ratios: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ def run(**changes: Any) -> Run:
     summary = summarize([1.0, 2.0])
     assert summary is not None
     counts = {'received': 98, 'published': 90, 'superseded': 5, 'stale': 2, 'error': 1}
-    base = Run('perception_node', 100, counts, 90, 3, summary, summary, summary)
+    base = Run('perception_node', 100, counts, 90, 3, summary, summary, summary, {})
     return replace(base, **changes)
 
 
@@ -89,6 +89,7 @@ def test_a_short_run_of_both_nodes(
     assert result['environment']['cores'] >= 1
     printed = capsys.readouterr().out
     assert 'middleware loss' in printed
+    assert 'queue_age' in printed
     assert 'median of 1 pairs' in printed
 
 
