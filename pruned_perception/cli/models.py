@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pruned_perception.cli.train import INTERRUPTED, add_folders
 
+STEPS = ('data', 'train', 'export', 'evaluate', 'latency', 'summary')
 ROUNDS, RUNS = 40, 10
 
 
@@ -36,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--steps',
         nargs='+',
-        choices=('data', 'train', 'export', 'evaluate', 'latency'),
-        default=('data', 'train', 'export', 'evaluate', 'latency'),
+        choices=STEPS,
+        default=STEPS,
         help='only these steps (default: all)',
     )
     parser.add_argument('--quiet', action='store_true', help='no progress bars')
@@ -45,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the steps in order."""
-    from pruned_perception.bundle import load_bundle
+    from pruned_perception.bundle import load_bundle, load_family
     from pruned_perception.cli.progress import Progress
     from pruned_perception.training import family
     from pruned_perception.training.runs import Folders, run_experiment, use_one_thread
@@ -116,6 +117,8 @@ def run(args: argparse.Namespace) -> int:
                 print(f'{member.control} on {test_name}:\n{text}')
     if 'latency' in args.steps:
         _measure_latency(out)
+    if 'summary' in args.steps:
+        print(family.summary(load_family(out)))
     return 0
 
 

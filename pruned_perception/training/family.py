@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from pruned_perception.bundle import Bundle, load_bundle
+from pruned_perception.bundle import Bundle, Family, load_bundle
 from pruned_perception.training.accuracy import (
     CONTROL,
     MEMBER,
@@ -127,3 +127,54 @@ def evaluate_control(
     }
     record(load_bundle(member.path), 'evaluation', entry, keys=('net', 'data'))
     return metrics.to_text()
+
+
+def summary(family: Family) -> str:
+    """Return a Markdown table of what the manifests of a family say; '–' where nothing is said."""
+    lines = [
+        '| member | MMAC | parameters | AP50 [95 %] | AP50:95 | AP50 below 48 px | worst class '
+        '| control AP50 | p50, one thread | × faster |',
+        '|---|---|---|---|---|---|---|---|---|---|',
+    ]
+    for bundle in family.members:
+        evaluations = {each.get('net'): each for each in bundle.manifest['evaluation']}
+        cells = [
+            bundle.name,
+            f'{bundle.cost.macs / 1e6:.0f}',
+            f'{bundle.cost.parameters / 1e6:.2f} M',
+            *_accuracy_cells(evaluations.get(MEMBER)),
+            _ap50(evaluations.get(CONTROL)),
+            *_latency_cells(bundle.manifest['latency']),
+        ]
+        lines.append(f'| {" | ".join(cells)} |')
+    return '\n'.join(lines)
+
+
+def _accuracy_cells(entry: Mapping[str, Any] | None) -> list[str]:
+    if entry is None:
+        return ['–'] * 4
+    worst = min(entry['per_class'], key=lambda name: entry['per_class'][name]['ap50'] or 0.0)
+    return [
+        _ap50(entry),
+        f'{entry["ap50_95"]:.3f}',
+        f'{entry["small"]["ap50"] or 0.0:.3f}',
+        f'{worst} {entry["per_class"][worst]["ap50"] or 0.0:.3f}',
+    ]
+
+
+def _ap50(entry: Mapping[str, Any] | None) -> str:
+    if entry is None:
+        return '–'
+    interval = entry['ap50_interval']
+    text = '' if interval is None else f' [{interval[0]:.3f}, {interval[1]:.3f}]'
+    return f'{entry["ap50"]:.3f}{text}'
+
+
+def _latency_cells(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not entries:
+        return ['–'] * 2
+    low, high = entries[-1]['speedup_interval']
+    return [
+        f'{entries[-1]["latency_ms"]["p50"]:.2f} ms',
+        f'{entries[-1]["speedup"]:.2f} [{low:.2f}, {high:.2f}]',
+    ]

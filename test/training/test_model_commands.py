@@ -85,6 +85,20 @@ def test_the_family_holds_its_evidence(family: Path) -> None:
         assert bundle.manifest['provenance']['data_licence'] == 'CC0-1.0'
 
 
+def test_the_summary_says_what_the_manifests_say(
+    family: Path, capsys: pytest.CaptureFixture
+) -> None:
+    arguments = ['models', str(family / 'shapes.yaml'), '--out', str(family / 'models')]
+    assert command.main([*arguments, '--steps', 'summary']) == 0
+    rows = [line.split(' | ') for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[0].strip('| ') for row in rows] == ['dense', 'half']
+    half = load_bundle(family / 'models' / 'half').manifest
+    assert rows[1][3].startswith(f'{half["evaluation"][0]["ap50"]:.3f}')
+    assert rows[1][7].startswith(f'{half["evaluation"][1]["ap50"]:.3f}')
+    assert rows[0][7] == '–'
+    assert rows[0][9].startswith('1.00')
+
+
 def test_evaluate_prints_json_lines(family: Path, capsys: pytest.CaptureFixture) -> None:
     arguments = ['evaluate', str(family / 'shapes' / 'test'), '--json', '--resamples', '0']
     assert command.main([*arguments, '--model', str(family / 'models')]) == 0
