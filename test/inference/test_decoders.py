@@ -24,8 +24,12 @@ def logit(probability: float) -> float:
     return math.log(probability / (1 - probability))
 
 
+SPREAD = 6  # slots 0 … 19 lie in cells 0, 6, … 114: in all three strides
+
+
 def cell_of(slot: int) -> tuple[int, int, int]:
-    """Return (column, row, stride) of a cell, counted as the formats do: by the definition."""
+    """Return (column, row, stride) of a slot's cell, counted as the formats do."""
+    slot *= SPREAD
     for stride in STRIDES:
         columns, rows = math.ceil(SIZE[1] / stride), math.ceil(SIZE[0] / stride)
         if slot < columns * rows:
@@ -39,8 +43,13 @@ def anchor_free(objects):
     for slot, (x, y, w, h), score, k in objects:
         column, row, stride = cell_of(slot)
         cx, cy = (column + 0.5) * stride, (row + 0.5) * stride
-        out[0, slot, :4] = cx - (x - w / 2), cy - (y - h / 2), x + w / 2 - cx, y + h / 2 - cy
-        out[0, slot, 4 + k] = score
+        out[0, SPREAD * slot, :4] = (
+            cx - (x - w / 2),
+            cy - (y - h / 2),
+            x + w / 2 - cx,
+            y + h / 2 - cy,
+        )
+        out[0, SPREAD * slot, 4 + k] = score
     return [out]
 
 
@@ -48,11 +57,11 @@ def yolox(objects, decoded=False):
     out = np.zeros((1, CELLS, 5 + CLASSES), np.float32)
     for slot, (x, y, w, h), score, k in objects:
         column, row, s = cell_of(slot)
-        out[0, slot, :4] = x / s - column, y / s - row, math.log(w / s), math.log(h / s)
+        out[0, SPREAD * slot, :4] = x / s - column, y / s - row, math.log(w / s), math.log(h / s)
         if decoded:
-            out[0, slot, :4] = x, y, w, h
-        out[0, slot, 4] = 0.95
-        out[0, slot, 5 + k] = score / 0.95
+            out[0, SPREAD * slot, :4] = x, y, w, h
+        out[0, SPREAD * slot, 4] = 0.95
+        out[0, SPREAD * slot, 5 + k] = score / 0.95
     return [out]
 
 
@@ -70,8 +79,8 @@ def nanodet(objects):
             weights = np.full(bins, 1e-9)
             weights[int(low)] += 1 - part
             weights[int(low) + 1] += part
-            distances[0, slot, side * bins : (side + 1) * bins] = np.log(weights)
-        scores[0, slot, k] = score
+            distances[0, SPREAD * slot, side * bins : (side + 1) * bins] = np.log(weights)
+        scores[0, SPREAD * slot, k] = score
     at = np.cumsum(grid.cell_counts(SIZE, STRIDES))[:-1]
     return [*np.split(scores, at, axis=1), *np.split(distances, at, axis=1)]
 
