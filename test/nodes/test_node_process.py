@@ -92,6 +92,34 @@ def test_signals_during_the_start_end_it_cleanly(start: Any, number: signal.Sign
         assert 'Traceback' not in process.output, f'after {delay} s'
 
 
+STUCK = """
+import sys, time
+from pruned_perception.nodes import process
+
+def create_node():
+    from rclpy.node import Node
+
+    class Stuck(Node):
+        def start(self):
+            print('stuck', flush=True)
+            time.sleep(300)
+
+    return Stuck('stuck')
+
+sys.exit(process.run(create_node, []))
+"""
+
+
+def test_a_load_that_takes_minutes_does_not_hold_up_the_end() -> None:
+    with subprocess.Popen(
+        [sys.executable, '-c', STUCK], env=environment(), stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b'stuck\n'
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+
+
 def test_a_second_signal_during_the_end_changes_nothing(observer: Any, start: Any) -> None:
     process = start()
     wait_active(observer, process)

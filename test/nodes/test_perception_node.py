@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip('rclpy', reason='needs ROS 2')
 pytest.importorskip('vision_msgs', reason='needs the interface packages')
 
+from rcl_interfaces.msg import ParameterType
 from ros_harness import LATCHED, balanced, image_message, values
 from sensor_msgs.msg import CompressedImage, Image
 from statistics_msgs.msg import MetricsMessage, StatisticDataType
@@ -109,6 +110,27 @@ def test_compressed_images_follow_the_remapped_raw_name(observer: Any, perceptio
     assert (detection.bbox.size_x, detection.bbox.size_y) == pytest.approx((120, 120), abs=2)
 
 
+def test_a_real_robots_bag_goes_through(observer: Any, perception: Any, shared_data: Any) -> None:
+    """The bag's one image, 1280 × 960 JPEG, as its camera published it in 2022."""
+    rosbags = pytest.importorskip('rosbags.highlevel', reason='needs the extra [bench]')
+    folder = shared_data / 'bags' / 'ubiquity_aruco_images_ros2_mcap'
+    with rosbags.AnyReader([folder]) as reader:
+        [connection] = [
+            each for each in reader.connections if each.msgtype.endswith('/CompressedImage')
+        ]
+        [(_, _, data)] = list(reader.messages([connection]))
+        recorded = reader.deserialize(data, connection.msgtype)
+    perception(image_transport='compressed')
+    message = CompressedImage(format=recorded.format, data=recorded.data.tobytes())
+    message.header.frame_id = recorded.header.frame_id
+    message.header.stamp.sec = recorded.header.stamp.sec
+    message.header.stamp.nanosec = recorded.header.stamp.nanosec
+    array = observer.detect(observer.camera(CompressedImage, 'image_raw/compressed'), message)
+    assert array.header == message.header
+    assert '1280 × 960' in observer.status('image_content', '1280 × 960').message
+    observer.status('stamps', 'years old: play with --clock')
+
+
 def test_late_subscribers_get_labels_and_model(
     observer: Any, perception: Any, tiny_bundle: Any
 ) -> None:
@@ -181,13 +203,15 @@ def test_a_refused_change_says_why(
 
 def test_descriptors_tell_text_range_and_read_only(observer: Any, perception: Any) -> None:
     perception()
-    score, timings, transport = observer.describe(
-        ['score_threshold', 'timings_file', 'image_transport']
+    score, timings, transport, classes = observer.describe(
+        ['score_threshold', 'timings_file', 'image_transport', 'classes']
     )
     assert 'manifest' in score.description
     [bounds] = score.floating_point_range
     assert (bounds.from_value, bounds.to_value) == (-1.0, 1.0)
     assert not score.read_only
+    assert score.type == ParameterType.PARAMETER_DOUBLE
+    assert classes.type == ParameterType.PARAMETER_STRING_ARRAY
     assert timings.read_only
     assert transport.additional_constraints == 'raw | compressed'
 
