@@ -38,6 +38,7 @@ LIVE = 'live'
 BAG, RAW, LATENCY = 'bag', 'raw', 'latency.json'
 """Names in the output folder."""
 
+_RECORDED = 'recorded.json'
 _LAST_WINDOW_S = 1.6  # the node's metrics and diagnostics come once a second
 _BYTES_PER_SECOND = 640 * 480 * 3 * 30
 
@@ -211,7 +212,8 @@ class _Stage:
         title = f'live: simulated robot → {bundle.name}'
         self._tell(title, None, 'starting')
         topics = (IMAGE, CAMERA_INFO, GROUND_TRUTH, DETECTIONS)
-        recorder = self._cli('recorder', 'record', '-o', bag, '--json', *topics)
+        recorded = self._raw / _RECORDED
+        recorder = self._cli('recorder', 'record', '-o', bag, '--json', *topics, out=recorded)
         monitor, node = self._monitor(LIVE), self._node(LIVE, bundle)
         robot = self._children.start(
             'robot', [*self._settings.robot, '--ros-args', '-r', f'__ns:={NAMESPACE}']
@@ -223,9 +225,9 @@ class _Stage:
         self._watch(LIVE, title, _LAST_WINDOW_S, (recorder, monitor, node))
         self._children.stop(recorder, monitor)
         self._children.stop(node)
-        recorded = bag_topics(bag)
-        frames = recorded[IMAGE].count if IMAGE in recorded else 0
-        if not frames or not recorded.get(GROUND_TRUTH):
+        present = bag_topics(bag)
+        frames = present[IMAGE].count if IMAGE in present else 0
+        if not frames or GROUND_TRUTH not in present:
             raise UserError(
                 f'the recording has {frames} images and no ground truth:\n{recorder.last_lines()}'
             )
@@ -350,6 +352,7 @@ def _document(
     settings: Settings, family: Family, bag: Path, sections: list[dict[str, Any]]
 ) -> dict[str, Any]:
     topics = bag_topics(bag)
+    recorded = json.loads((settings.output / RAW / _RECORDED).read_text())['topics']
     return {
         'schema_version': 1,
         'created': time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()),
@@ -367,6 +370,8 @@ def _document(
         'input': {
             'bag_sha256': bag_sha256(bag),
             'topics': {topic.name: topic.count for topic in topics.values()},
+            # By gaps in the publishers' sequence numbers; null where there are no such numbers.
+            'lost_while_recording': {name: each['lost'] for name, each in recorded.items()},
         },
         'labels': list(family.labels),
         'models': [

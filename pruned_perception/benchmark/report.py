@@ -446,6 +446,7 @@ def _facts(demonstration: Demonstration) -> list[tuple[str, Any]]:
     machine = document['environment']
     versions = ', '.join(f'{name} {value}' for name, value in machine['versions'].items())
     topics = ', '.join(f'{name} {count}' for name, count in document['input']['topics'].items())
+    lost = sum(count or 0 for count in document['input']['lost_while_recording'].values())
     return [
         ('made by', f'{document["tool"]}: {document["command"]}, {document["created"]}'),
         ('CPU', f'{machine["cpu"]}, {machine["cores"]} cores'),
@@ -454,6 +455,7 @@ def _facts(demonstration: Demonstration) -> list[tuple[str, Any]]:
         ('versions', versions),
         *(document['configuration'].items()),
         ('recorded', topics),
+        ('lost while recording', lost),
         ('bag, sha256', document['input']['bag_sha256']),
         *((f'{model["member"]}, sha256', model['onnx_sha256']) for model in document['models']),
     ]

@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 import rclpy
-from rclpy.executors import ExternalShutdownException
+from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, Image
 from vision_msgs.msg import (
     BoundingBox2D,
@@ -29,7 +29,7 @@ SIDE = 24 * SCALE
 
 
 def main() -> None:
-    rclpy.init(args=sys.argv)
+    rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node('simulated_robot')
     images = node.create_publisher(Image, 'image_raw', 10)
     infos = node.create_publisher(CameraInfo, 'camera_info', 10)
@@ -67,7 +67,7 @@ def main() -> None:
     node.create_timer(1 / RATE_HZ, publish)
     try:
         rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
+    except KeyboardInterrupt:
         time.sleep(0.2)  # let what is under way arrive
 
 

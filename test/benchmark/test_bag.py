@@ -131,6 +131,21 @@ def test_unknown_type_existing_folder_and_unreadable_bag(camera_bag: Path, tmp_p
         BagWriter(tmp_path / 'file' / 'bag')
 
 
+def test_sqlite_bags_are_read_too(camera_bag: Path, tmp_path: Path) -> None:
+    from rosbags.rosbag2 import StoragePlugin, Writer
+    from rosbags.typesys import Stores, get_typestore
+
+    store = get_typestore(Stores.ROS2_JAZZY)
+    records = list(read_bag(camera_bag, ['/front/camera_info']))
+    with Writer(tmp_path / 'bag', version=9, storage_plugin=StoragePlugin.SQLITE3) as writer:
+        connection = writer.add_connection('/info', records[0].type, typestore=store)
+        for record in records:
+            writer.write(connection, record.time_ns, record.data)
+    copied = list(read_bag(tmp_path / 'bag'))
+    assert [(r.time_ns, r.data) for r in copied] == [(r.time_ns, r.data) for r in records]
+    assert not bag_topics(tmp_path / 'bag')['/info'].latched
+
+
 def test_third_party_bag(shared_data: Path) -> None:
     """A real robot camera's MCAP bag, recorded by ros2 bag."""
     bag = shared_data / 'bags' / 'ubiquity_aruco_images_ros2_mcap'

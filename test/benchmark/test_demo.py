@@ -74,6 +74,7 @@ def test_from_camera_to_report(
     assert [run['clock'] for run in (live, dense, small)] == ['system', 'restamped', 'restamped']
     assert (live['model'], dense['model'], small['model']) == ('dense', 'dense', 'small')
     recorded = document['input']['topics']['/robot/image_raw']
+    assert set(document['input']['lost_while_recording'].values()) == {0}
     for run in (dense, small):
         frames = run['frames']
         assert frames['sent'] == recorded
