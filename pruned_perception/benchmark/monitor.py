@@ -260,18 +260,16 @@ class Camera:
             if percentiles:
                 self._stages[quantity] = percentiles
         counters = {key: int(values[key]) for key in COUNTERS if values.get(key, '').isdigit()}
-        if not counters:
+        if set(counters) != set(COUNTERS):
             return
         cpu = _number(values.get('cpu_percent'))
         worked = self._last is not None and counters != self._last.counters
         if worked and cpu is not None:  # an idle node's share says nothing about its cost
             self._cpu_percent.append(cpu)
         waiting = int(_number(values.get('waiting')) or 0)
-        self._last = Balance(self.sent, counters, waiting)
-        restarted = self._first is not None and any(
-            counters.get(key, 0) < before for key, before in self._first.counters.items()
-        )
-        begins = self._first is not None and self._first.sent is None and self.sent is not None
+        before, self._last = self._last, Balance(self.sent, counters, waiting)
+        restarted = before is not None and counters['received'] < before.counters['received']
+        begins = before is not None and before.sent is None and self.sent is not None
         if self._first is None or restarted or begins:
             self._first = self._last  # what both count from: before, only one of them did
 

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ import pytest
 pytest.importorskip('rclpy')
 pytest.importorskip('vision_msgs')
 
-from pruned_perception.benchmark.monitor import Balance, Report
+from pruned_perception.benchmark.monitor import Balance, Camera, Names, Report
+from pruned_perception.benchmark.recorder import Received
 from pruned_perception.bundle import Bundle
 from pruned_perception.cli.monitor import describe, table
 from pruned_perception.inference.latency import summarize
@@ -49,6 +51,50 @@ def test_uncounted_frames_make_no_loss() -> None:
     assert (balance['sent'], balance['published'], balance['loss_in']) == (None, 30, None)
     late = Balance(10, counters(30, 30)).since(Balance(None, counters(0, 0)))
     assert late['loss_in'] == 0
+
+
+def frames_status(**values: int) -> Any:
+    from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+
+    pairs = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
+    return DiagnosticStatus(
+        level=DiagnosticStatus.OK,
+        name='/front/perception_node: frames',
+        hardware_id='/front/perception_node',
+        values=pairs,
+    )
+
+
+def test_a_restarted_node_starts_a_new_balance() -> None:
+    node = SimpleNamespace(get_parameter=lambda _: SimpleNamespace(value=False))
+    camera = Camera(SimpleNamespace(node=node), '/front', Names(), 'camera_info', None)  # type: ignore[arg-type]
+    camera.node = '/front/perception_node'
+    camera.counted = Received(count=0)
+    camera.on_diagnostics([frames_status(**counters(0, 0), waiting=0)])
+    assert camera.report(1.0).sent is None  # nobody has seen a frame yet
+    camera.counted.count = 10
+    camera.on_diagnostics([frames_status(**counters(9, 9), waiting=0)])
+    camera.counted.count = 110
+    camera.on_diagnostics([frames_status(**counters(104, 100, 3), waiting=1)])
+    found = camera.report(1.0)
+    # From the second message on: 100 sent, 91 published, 3 superseded, 1 waits; so 5 are lost.
+    assert (found.sent, found.published, found.loss_in) == (100, 91, 5)
+    camera.counted.count = 210
+    camera.on_diagnostics([frames_status(**counters(60, 60), waiting=0)])
+    camera.counted.count = 220
+    camera.on_diagnostics([frames_status(**counters(70, 70), waiting=0)])
+    found = camera.report(1.0)
+    assert (found.sent, found.published, found.loss_in) == (10, 10, 0)
+    assert found.counters['published'] == 70
+
+
+def test_diagnostics_of_others_are_not_taken_for_the_nodes() -> None:
+    node = SimpleNamespace(get_parameter=lambda _: SimpleNamespace(value=False))
+    camera = Camera(SimpleNamespace(node=node), '/rear', Names(), 'none', None)  # type: ignore[arg-type]
+    camera.node = '/rear/perception_node'
+    camera.on_diagnostics([frames_status(**counters(9, 9))])
+    assert camera.report(1.0).published is None
+    assert camera.status is None
 
 
 def report(**changes: Any) -> Report:
