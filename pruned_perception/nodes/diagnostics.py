@@ -11,7 +11,7 @@ from typing import Any
 
 from pruned_perception.inference.latency import AGES, INTERVALS, STAGES, Window
 from pruned_perception.nodes.latest_frame import FrameCounts
-from pruned_perception.nodes.stamps import StampCounts, in_words
+from pruned_perception.nodes.stamps import OLD_S, StampCounts, in_words
 
 OK, WARN, ERROR = 0, 1, 2
 
@@ -253,9 +253,16 @@ def latency(second: Window, recent: Window, budget_ms: float, process: Mapping[s
     in_range = not second.deadline_misses
     rate = second.deadline_miss_rate or 0.0
     delay = second.consecutive_misses_ms
+    age = second.summary('e2e_publish')
     if budget_ms:
         message = f'within the budget of {budget_ms:g} ms'
-        if not in_range:
+        if age is not None and age.p50 > 1000 * OLD_S:
+            level = WARN
+            message = (
+                f'the stamps are {in_words(age.p50 / 1000)} old (see stamps): the budget of '
+                f'{budget_ms:g} ms says nothing'
+            )
+        elif not in_range:
             level = ERROR if delay > LASTING_DELAY_MS else WARN
             message = (
                 f'{100 * rate:.0f} % of the frames over the budget of {budget_ms:g} ms'

@@ -29,6 +29,11 @@ from vision_msgs.msg import Detection2DArray
 
 DOMAIN = 1 + os.getpid() % 100
 TIMEOUT = 60.0  # seconds; only a failing test waits so long
+TRANSPORTS = (
+    'FASTDDS_DEFAULT_PROFILES_FILE',
+    'FASTRTPS_DEFAULT_PROFILES_FILE',
+    'FASTDDS_BUILTIN_TRANSPORTS',
+)
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
@@ -43,8 +48,10 @@ def environment(**changes: str) -> dict[str, str]:
 
 
 def new_context() -> Context:
-    """Return an initialised context in the tests' domain."""
+    """Return an initialised context in the tests' domain, with the middleware's transports."""
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+    for variable in TRANSPORTS:
+        os.environ.pop(variable, None)
     context = Context()
     rclpy.init(context=context, domain_id=DOMAIN)
     return context

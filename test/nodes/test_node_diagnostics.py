@@ -155,6 +155,14 @@ def test_latency_against_the_budget(
     assert status.values['cpu_percent'] == 12.0
 
 
+def test_a_budget_says_nothing_of_a_recordings_stamps() -> None:
+    samples = {'e2e_publish': np.array([3 * 31_557_600_000.0])}
+    second = window(samples=samples, deadline_misses=3, consecutive_misses_ms=5000.0)
+    status = diagnostics.latency(second, second, 50.0, {})
+    assert status.level == WARN
+    assert 'the stamps are 3.0 years old (see stamps)' in status.message
+
+
 def test_failures_of_the_model() -> None:
     description = {'model': 'warehouse', 'sha256': 'ab'}
     assert diagnostics.model(description, Failures()).level == OK
