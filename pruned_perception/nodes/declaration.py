@@ -51,7 +51,10 @@ class NodeParameters:
                     f'parameter {name}: this node has none of that name; it is ignored'
                 )
         node.add_on_set_parameters_callback(self._on_set)
-        node.add_post_set_parameters_callback(self._after_set)
+        # Humble has no callback for afterwards; ours is the only one that could still refuse.
+        self._set_is_final = not hasattr(node, 'add_post_set_parameters_callback')
+        if not self._set_is_final:
+            node.add_post_set_parameters_callback(self._after_set)
 
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
@@ -72,6 +75,8 @@ class NodeParameters:
             self._refuse(changes)
         except UserError as error:
             return SetParametersResult(successful=False, reason=str(error))
+        if self._set_is_final:
+            self._after_set(parameters)
         return SetParametersResult(successful=True)
 
     def _after_set(self, parameters: Sequence[RosParameter[Any]]) -> None:

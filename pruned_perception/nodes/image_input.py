@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -125,12 +130,15 @@ class ImageInput:
                 if reliable
                 else ReliabilityPolicy.BEST_EFFORT,
             ),
-            event_callbacks=SubscriptionEventCallbacks(
-                matched=self._on_event,
-                incompatible_qos=self._on_event,
-                use_default_callbacks=False,
-            ),
+            event_callbacks=self._event_callbacks(),
         )
+
+    def _event_callbacks(self) -> SubscriptionEventCallbacks:
+        """Look at the graph when the middleware reports a publisher, fitting or not."""
+        events: dict[str, Any] = {'incompatible_qos': self._on_event}
+        if 'matched' in inspect.signature(SubscriptionEventCallbacks.__init__).parameters:
+            events['matched'] = self._on_event  # not in Humble: there `look` comes once a second
+        return SubscriptionEventCallbacks(use_default_callbacks=False, **events)
 
     def _on_event(self, _event: Any) -> None:
         self._graph_changed.trigger()

@@ -355,7 +355,8 @@ def test_a_burst_at_1_khz_loses_no_account_and_ends_with_the_newest(
     assert balanced(counts)
     assert counts['waiting'] == 0
     assert 1 < counts['received'] <= sent + 3  # detect() may have sent its image more than once
-    assert counts['published'] == len(observer.detections)
+    # The observer did not listen meanwhile, and the topic keeps ten arrays.
+    assert 1 < len(observer.detections) <= counts['published']
     assert all(balanced(_counts(each)) for each in observer.history['frames'])
 
 
@@ -383,6 +384,33 @@ def test_timings_file_has_a_line_for_every_frame(
         assert all(line[stage] >= 0 for stage in stages)
         assert line['e2e_publish'] >= line['age_at_receipt'] >= 0
         assert line['detections'] == 1
+
+
+def test_an_older_rclpy_without_matched_events_and_post_set_callbacks(
+    observer: Any, perception: Any, monkeypatch: Any
+) -> None:
+    """What Humble lacks: the node looks at the graph once a second and sets parameters at once."""
+    from rclpy.event_handler import SubscriptionEventCallbacks
+    from rclpy.node import Node
+
+    from pruned_perception.nodes import image_input
+
+    class OldEventCallbacks(SubscriptionEventCallbacks):
+        def __init__(self, *, incompatible_qos: Any, use_default_callbacks: bool) -> None:
+            super().__init__(use_default_callbacks=False)  # nor is it told of this event
+
+    monkeypatch.setattr(image_input, 'SubscriptionEventCallbacks', OldEventCallbacks)
+    monkeypatch.delattr(Node, 'add_post_set_parameters_callback')
+    node = perception()
+    camera = observer.camera(reliable=False)
+    observer.wait(
+        lambda: observer.value('image_input', 'reliability') == 'best_effort',
+        'the subscription to follow',
+    )
+    assert observer.set(score_threshold=0.999).successful
+    assert node.parameters['score_threshold'] == 0.999
+    message = image_message(red(height=96, width=128))
+    assert list(observer.detect(camera, message).detections) == []
 
 
 def test_best_effort_cameras_are_followed(observer: Any, perception: Any) -> None:
