@@ -144,6 +144,9 @@ class _Run:
             self.generator.bit_generator.state = content['generator']
             self.order = content['order']
             torch.set_rng_state(content['torch_generator'])
+        # Both share memory with the nets; collecting them anew would cost 5 % of a step.
+        self.averages = _floating(self.average)
+        self.currents = _floating(self.model)
 
     @property
     def fraction(self) -> float:
@@ -205,13 +208,7 @@ class _Run:
     def follow(self) -> None:
         """Move the average of the weights; it follows more closely while it is young."""
         decay = min(self.experiment.ema, (1 + self.steps) / (10 + self.steps))
-        averages, currents = self.average.state_dict(), self.model.state_dict()
-        floating = [name for name, value in averages.items() if value.is_floating_point()]
-        torch._foreach_lerp_(
-            [averages[name] for name in floating],
-            [currents[name] for name in floating],
-            1 - decay,
-        )
+        torch._foreach_lerp_(self.averages, self.currents, 1 - decay)
 
     def next_indices(self) -> list[int]:
         """Return the next frames of a random order that uses each frame equally often."""
@@ -263,6 +260,10 @@ class _Run:
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.contiguous() for name, value in model.state_dict().items()}
+
+
+def _floating(model: nn.Module) -> list[Tensor]:
+    return [value for value in model.state_dict().values() if value.is_floating_point()]
 
 
 def _phase(experiment: Experiment, fraction: float) -> Phase:
