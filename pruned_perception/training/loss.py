@@ -14,7 +14,7 @@ from pruned_perception.training.detector import distances, grid
 CANDIDATES = 10  # cells per box
 SCORE_POWER, IOU_POWER = 0.5, 6.0
 BOX_WEIGHT = 2.0
-FOCUS = 1.0  # at 2, the paper's, short trainings reach far less
+FOCUS = 1.0  # the paper has 2, with which short trainings learn more slowly
 
 
 @dataclass(frozen=True)
