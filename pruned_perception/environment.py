@@ -16,5 +16,5 @@ def add_own_prefix() -> None:
     if not Path(sys.prefix, 'share', 'ament_index').is_dir():
         return
     prefixes = [each for each in os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep) if each]
-    if sys.prefix not in prefixes:
+    if not any(os.path.realpath(each) == os.path.realpath(sys.prefix) for each in prefixes):
         os.environ['AMENT_PREFIX_PATH'] = os.pathsep.join([*prefixes, sys.prefix])
