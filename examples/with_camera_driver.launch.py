@@ -1,0 +1,74 @@
+"""A USB camera and perception on its images, in one namespace.
+
+    sudo apt install ros-$ROS_DISTRO-v4l2-camera
+    ros2 launch examples/with_camera_driver.launch.py namespace:=front device:=/dev/video0
+    ros2 topic echo /front/detections
+
+Another driver: replace the first Node; what matters is where it publishes sensor_msgs/Image.
+"""
+
+from launch import LaunchDescription
+from launch.actions import (
+    DeclareLaunchArgument,
+    IncludeLaunchDescription,
+    OpaqueFunction,
+    SetEnvironmentVariable,
+)
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch_ros.actions import Node
+from launch_ros.substitutions import FindPackageShare
+
+
+def image_transport_profile(_context) -> list[SetEnvironmentVariable]:
+    """Let the driver, too, send its images through shared memory; see docs/node.md, Transport."""
+    import os
+
+    from pruned_perception.nodes import transport
+
+    added = transport.environment(os.environ)
+    return [SetEnvironmentVariable(name, value) for name, value in added.items()]
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Return the camera's driver and our launch file."""
+    perception = PathJoinSubstitution(
+        [FindPackageShare('pruned_perception'), 'launch', 'perception.launch.py']
+    )
+    return LaunchDescription(
+        [
+            DeclareLaunchArgument(
+                'namespace', default_value='camera', description='Namespace of camera and detector.'
+            ),
+            DeclareLaunchArgument(
+                'device', default_value='/dev/video0', description='Video4Linux device.'
+            ),
+            DeclareLaunchArgument(
+                'model',
+                default_value='',
+                description='Bundle or family (default: the shipped one).',
+            ),
+            OpaqueFunction(function=image_transport_profile),
+            Node(
+                package='v4l2_camera',
+                executable='v4l2_camera_node',
+                namespace=LaunchConfiguration('namespace'),
+                parameters=[
+                    {
+                        'video_device': LaunchConfiguration('device'),
+                        'image_size': [640, 480],
+                        'camera_frame_id': 'camera_optical_frame',
+                    }
+                ],
+                output='screen',
+            ),
+            # The driver publishes image_raw in the namespace, which is where perception looks.
+            IncludeLaunchDescription(
+                PythonLaunchDescriptionSource(perception),
+                launch_arguments={
+                    'namespace': LaunchConfiguration('namespace'),
+                    'model': LaunchConfiguration('model'),
+                }.items(),
+            ),
+        ]
+    )
