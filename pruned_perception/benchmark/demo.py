@@ -23,10 +23,16 @@ from typing import Any
 
 from pruned_perception import __version__
 from pruned_perception.benchmark.accuracy import accuracy, boxes_in_bag, boxes_in_records
-from pruned_perception.benchmark.bag import bag_sha256, bag_topics
+from pruned_perception.benchmark.bag import bag_sha256, bag_topics, read_bag, stamp_of
 from pruned_perception.benchmark.children import Child, Children
 from pruned_perception.benchmark.environment import environment
-from pruned_perception.benchmark.results import Frames, last_totals, read_frames, run_section
+from pruned_perception.benchmark.results import (
+    Frames,
+    last_totals,
+    published_stamps,
+    read_frames,
+    run_section,
+)
 from pruned_perception.bundle import Bundle, Family, load_family, resolve_model
 from pruned_perception.errors import UserError
 from pruned_perception.nodes import transport
@@ -111,7 +117,7 @@ def demonstrate(settings: Settings, tell: Tell) -> Demonstration:
             totals[name],
             clock='system' if name == LIVE else 'restamped',
             description='renderer and recorder beside the node' if name == LIVE else 'no renderer',
-            played=None if name == LIVE else _played(raw, name),
+            **(_sent_live(raw, bag) if name == LIVE else _sent_by_player(raw, name)),
         )
         # Replays are judged on the frames that all of them answered: the same for each.
         stamps = set(run.boxes).intersection(
@@ -157,7 +163,27 @@ def _read_run(raw: Path, name: str) -> Run:
 
 def _played(raw: Path, name: str) -> dict[str, Any]:
     played: dict[str, Any] = json.loads((raw / f'{name}.stamps.json').read_text())
-    return {**played, 'sent': played['sent'][IMAGE]}
+    return played
+
+
+def _sent_by_player(raw: Path, name: str) -> dict[str, Any]:
+    played = _played(raw, name)
+    return {
+        'sent': played['sent'][IMAGE],
+        'played_s': played['seconds'],
+        'behind_ms': played['behind_ms'],
+    }
+
+
+def _sent_live(raw: Path, bag: Path) -> dict[str, Any]:
+    """Count the frames from the first to the last published one: recorded, published, or both.
+
+    Node and recorder meet the robot one after the other; this is where both were there.
+    """
+    published = published_stamps(raw / f'{LIVE}.timings.jsonl')
+    recorded = {stamp_of(record.data) for record in read_bag(bag, [IMAGE])}
+    first, last = min(published), max(published)
+    return {'sent': len(published | {stamp for stamp in recorded if first <= stamp <= last})}
 
 
 def _prepare(settings: Settings) -> Path:

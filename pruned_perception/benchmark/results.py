@@ -90,6 +90,15 @@ def read_frames(records: Path, timings: Path) -> Frames:
     return Frames(stamps, (received - start) / 1e9, columns)
 
 
+def published_stamps(timings: Path) -> set[int]:
+    """Return the header stamps, in ns, of the frames in a node's `timings_file`.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    return {line['stamp_ns'] for line in _lines(timings)}
+
+
 def run_section(
     name: str,
     frames: Frames,
@@ -97,34 +106,28 @@ def run_section(
     *,
     clock: str,
     description: str,
-    played: Mapping[str, int | float] | None = None,
+    sent: int,
+    played_s: float | None = None,
+    behind_ms: float | None = None,
 ) -> dict[str, Any]:
     """Return a run's section of latency.json.
 
     Args:
         name: of the run.
         frames: all frames; the warm-up is left out here.
-        totals: the monitor's totals of the camera.
+        totals: the monitor's totals of the camera; its node was started for this run.
         clock: what the ages are measured by: system, sim or restamped.
         description: what runs beside the node, for people.
-        played: where the frames were played to a fresh node: `sent`, `seconds`, and
-            `behind_ms`, how late the player was at worst. The node's counters then balance
-            against exactly what was sent; otherwise the monitor's own count is taken.
+        sent: frames sent to the node, which its counters are balanced against.
+        played_s: how long a player took to send them; None without a player.
+        behind_ms: how late the player was at worst.
     """
     measured = frames.without_warm_up()
     quantities = {quantity: measured.summary(quantity) for quantity in measured.quantities}
-    balance = {key: totals[key] for key in ('sent', 'published', 'drops', 'loss_in')}
-    rate = None
-    if played is not None:
-        counters = totals['counters']
-        drops = {reason: counters.get(reason, 0) for reason in DROP_REASONS}
-        published = counters.get('published', 0)
-        balance = {'sent': played['sent'], 'published': published, 'drops': drops}
-        balance['loss_in'] = played['sent'] - published - sum(drops.values())
-        rate = played['sent'] / played['seconds'] if played['seconds'] else None
-    missed = None
-    if balance['sent'] is not None:
-        missed = balance['sent'] - balance['published'] + (totals['loss_out'] or 0)
+    counters = totals['counters']
+    published = counters.get('published', 0)
+    drops = {reason: counters.get(reason, 0) for reason in DROP_REASONS}
+    lost_after = totals['loss_out'] or 0
     return {
         'name': name,
         'description': description,
@@ -138,24 +141,24 @@ def run_section(
         },
         'invalid_stamps': totals['invalid_stamps'],
         'frames': {
-            'sent': balance['sent'],
-            'published': balance['published'],
-            **(balance['drops'] or {}),
-            'middleware_loss': balance['loss_in'],
+            'sent': sent,
+            'published': published,
+            **drops,
+            'middleware_loss': sent - published - sum(drops.values()),
             'received': totals['received'],
             'loss_after_the_node': totals['loss_out'],
         },
         'cpu_percent': totals['cpu_percent'],
         'rss_mib': totals['rss_mib'],
-        'player_behind_ms': None if played is None else played['behind_ms'],
+        'player_behind_ms': behind_ms,
         'basic_performance_metrics': ros2_benchmark_metrics(
-            measured, balance['sent'], missed, rate
+            measured, sent, sent - published + lost_after, sent / played_s if played_s else None
         ),
     }
 
 
 def ros2_benchmark_metrics(
-    frames: Frames, sent: int | None, missed: int | None, playback_rate: float | None
+    frames: Frames, sent: int, missed: int, playback_rate: float | None
 ) -> dict[str, float | int | None]:
     """Return ros2_benchmark's basic performance metrics, under its own key names.
 
