@@ -193,7 +193,6 @@ def arguments_of(process: Process, chosen: ProcessSet, values: Mapping[str, str]
     types = {argument.name: argument for argument in chosen.arguments}
     for name in process.parameters:
         if values[name]:
-            # Named with the node, since in a file that wins over a parameter of all nodes.
             value = (
                 yaml.safe_dump(
                     types[name].parse(values[name]), default_flow_style=True, width=10**6
@@ -201,7 +200,8 @@ def arguments_of(process: Process, chosen: ProcessSet, values: Mapping[str, str]
                 .removesuffix('\n')
                 .removesuffix('\n...')
             )
-            words += ['-p', f'{process.executable}:{name}:={value}']
+            # Wins over the file, unless that has both a section /** and, after it, one of the node.
+            words += ['-p', f'{name}:={value}']
     if values['log_level']:
         words += ['--log-level', values['log_level']]
     return words
