@@ -183,8 +183,7 @@ def arguments_of(process: Process, chosen: ProcessSet, values: Mapping[str, str]
     if not process.is_node:
         return words
     words += ['--ros-args', '-r', f'__node:={process.executable}']
-    if values['namespace']:
-        words += ['-r', f'__ns:={absolute(values["namespace"])}']
+    words += ['-r', f'__ns:={absolute(values["namespace"])}']
     for name, argument in process.remappings:
         if values[argument]:
             words += ['-r', f'{name}:={values[argument]}']

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,9 @@ pytest.importorskip('launch_ros', reason='needs launch_ros (not on PyPI; comes w
 pytest.importorskip('launch_testing', reason='needs launch_testing')
 
 from launch import LaunchContext
-from launch.actions import ExecuteProcess, IncludeLaunchDescription, SetLaunchConfiguration
+from launch.actions import ExecuteLocal, IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.utilities import perform_substitutions
 
 from pruned_perception.environment import add_own_prefix
 from pruned_perception.nodes import processes
@@ -30,34 +33,39 @@ INSTALLED = any(
 pytestmark = pytest.mark.skipif(not INSTALLED, reason='needs the package installed')
 
 
-def processes_of(name: str, given: dict[str, str]) -> tuple[list[ExecuteProcess], LaunchContext]:
-    """Return the processes that a launch file would start, without starting them."""
-    context = LaunchContext(argv=[])
-    pending: list[Any] = [
-        *(SetLaunchConfiguration(key, value) for key, value in given.items()),
-        IncludeLaunchDescription(
-            PythonLaunchDescriptionSource(str(ROOT / 'launch' / f'{name}.launch.py')),
-            launch_arguments=list(given.items()),
-        ),
-    ]
-    found = []
-    while pending:
-        entity = pending.pop(0)
-        if isinstance(entity, ExecuteProcess):
-            entity.prepare(context)
-            if hasattr(entity, '_perform_substitutions'):
-                entity._perform_substitutions(context)
-            found.append(entity)
-        else:
-            pending = [*(entity.visit(context) or ()), *pending]
-    return found, context
+@dataclass(frozen=True)
+class Started:
+    """What launch would have started."""
+
+    command: list[str]
+    environment: dict[str, str]
 
 
-def command_of(process: ExecuteProcess, context: LaunchContext) -> list[str]:
-    """Return the words that a process would be started with."""
-    from launch.utilities import perform_substitutions
+@pytest.fixture
+def launch(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, dict[str, str]], list[Started]]:
+    """Return a function that runs a launch file to the point where processes would start."""
+    started: list[Started] = []
 
-    return [perform_substitutions(context, list(word)) for word in process.cmd]
+    def execute(action: ExecuteLocal, context: LaunchContext) -> None:
+        action.prepare(context)
+        description = action.process_description
+        environment = {
+            perform_substitutions(context, list(key)): perform_substitutions(context, list(value))
+            for key, value in description.additional_env or ()
+        }
+        started.append(Started(description.final_cmd, environment))
+
+    monkeypatch.setattr(ExecuteLocal, 'execute', execute)
+
+    def launch(name: str, given: dict[str, str]) -> list[Started]:
+        context = LaunchContext(argv=[])
+        source = PythonLaunchDescriptionSource(str(ROOT / 'launch' / f'{name}.launch.py'))
+        pending: list[Any] = [IncludeLaunchDescription(source, launch_arguments=given.items())]
+        while pending:
+            pending = [*(pending.pop(0).visit(context) or ()), *pending]
+        return started
+
+    return launch
 
 
 def meaning(arguments: list[str]) -> dict[str, Any]:
@@ -98,7 +106,7 @@ ONLY = {
 
 @pytest.mark.parametrize('name', SETS)
 @pytest.mark.parametrize('common', GIVEN, ids=lambda given: ','.join(given) or 'nothing')
-def test_launch_starts_what_up_starts(name: str, common: dict[str, str]) -> None:
+def test_launch_starts_what_up_starts(launch: Any, name: str, common: dict[str, str]) -> None:
     given = {**common, **(ONLY[name] if common else {})}
     chosen = SETS[name]
     values = chosen.values(given)
@@ -106,18 +114,11 @@ def test_launch_starts_what_up_starts(name: str, common: dict[str, str]) -> None
         process.executable: meaning(processes.arguments_of(process, chosen, values))
         for process in chosen.processes
     }
-    started, context = processes_of(name, given)
     actual = {}
-    for process in started:
-        executable, *arguments = command_of(process, context)
+    for started in launch(name, given):
+        executable, *arguments = started.command
         actual[Path(executable).name] = meaning(arguments)
-        environment = {
-            ''.join(part.perform(context) for part in key): ''.join(
-                part.perform(context) for part in value
-            )
-            for key, value in process.process_description.additional_env or ()
-        }
-        assert environment == processes.environment(values)
+        assert started.environment == processes.environment(values)
     assert actual == expected
 
 

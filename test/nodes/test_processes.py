@@ -51,7 +51,7 @@ def test_every_parameter_that_is_passed_exists_in_its_node_with_that_type(
 
 def test_what_is_not_given_is_not_passed() -> None:
     assert words(PERCEPTION, 'perception_node') == [
-        *('--ros-args', '-r', '__node:=perception_node')
+        *('--ros-args', '-r', '__node:=perception_node', '-r', '__ns:=/')
     ]
 
 
