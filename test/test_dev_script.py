@@ -1,0 +1,133 @@
+"""./dev: what it says and refuses before it sets anything up (the set-up itself runs the tests)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+pytestmark = [
+    pytest.mark.skipif(shutil.which('bash') is None, reason='needs bash'),
+    pytest.mark.skipif(not (ROOT / 'dev').exists(), reason='needs the checkout'),
+]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """Return a folder that looks like a fresh clone, in a path with spaces."""
+    folder = tmp_path / 'a fresh clone'
+    folder.mkdir()
+    for name in ('dev', 'constraints.txt', 'setup.py'):
+        shutil.copy(ROOT / name, folder)
+    shutil.copytree(ROOT / 'interfaces', folder / 'interfaces')
+    return folder
+
+
+@pytest.fixture
+def tools(tmp_path: Path) -> Path:
+    """Return a folder that comes first on the PATH."""
+    folder = tmp_path / 'tools'
+    folder.mkdir()
+    return folder
+
+
+def tool(tools: Path, name: str, script: str) -> None:
+    (tools / name).write_text(f'#!/bin/sh\n{script}\n')
+    (tools / name).chmod(0o755)
+
+
+def dev(checkout: Path, tools: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {
+        **os.environ,
+        'PATH': f'{tools}{os.pathsep}{os.environ["PATH"]}',
+        'PYTHON': sys.executable,
+        'XDG_CACHE_HOME': str(checkout.parent / 'cache'),
+    }
+    environment.pop('ROS_DISTRO', None)
+    return subprocess.run(
+        [checkout / 'dev', *arguments],
+        cwd=checkout.parent,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_without_arguments_it_lists_its_commands(checkout: Path, tools: Path) -> None:
+    result = dev(checkout, tools)
+    assert result.returncode == 0
+    for command in ('demo', 'test', 'shell', 'models'):
+        assert f'\n  {command} ' in result.stdout
+
+
+def test_an_unknown_command_is_an_error_that_lists_them(checkout: Path, tools: Path) -> None:
+    result = dev(checkout, tools, 'demmo')
+    assert result.returncode == 1
+    assert "there is no command 'demmo'" in result.stderr
+    assert '\n  demo ' in result.stderr
+
+
+def test_other_processors_without_ros_are_told_what_to_install(checkout: Path, tools: Path) -> None:
+    tool(tools, 'uname', 'echo Linux aarch64')
+    result = dev(checkout, tools, 'demo')
+    assert result.returncode == 1
+    assert 'ros-jazzy-ros-base ros-jazzy-vision-msgs ros-jazzy-statistics-msgs' in result.stderr
+    assert not (checkout / '.venv').exists()
+
+
+def test_a_ros_that_lacks_packages_is_told_which(
+    checkout: Path, tools: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A Python that knows no module but rclpy.
+    tool(
+        tools,
+        'bare',
+        'case "$2" in "import rclpy") exit 0 ;; import\\ *_msgs) exit 1 ;; esac\n'
+        f'exec "{sys.executable}" "$@"',
+    )
+    script = (checkout / 'dev').read_text()
+    (checkout / 'dev').write_text(
+        script.replace('choose_python\n  find_ros', 'python=bare\n  find_ros')
+    )
+    monkeypatch.setenv('ROS_DISTRO', 'jazzy')
+    environment = {**os.environ, 'PATH': f'{tools}{os.pathsep}{os.environ["PATH"]}'}
+    result = subprocess.run(
+        [checkout / 'dev', 'demo'], env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    assert 'sudo apt install ros-jazzy-vision-msgs ros-jazzy-statistics-msgs' in result.stderr
+
+
+def test_without_root_the_line_to_run_is_printed(checkout: Path, tools: Path) -> None:
+    tool(tools, 'ldconfig', 'exit 0')  # no library at all
+    tool(tools, 'apt-get', 'exit 1')
+    tool(tools, 'sudo', 'exit 1')
+    if os.geteuid() == 0:  # take no notice of it
+        script = (checkout / 'dev').read_text()
+        (checkout / 'dev').write_text(script.replace('if ((EUID)); then', 'if true; then'))
+    result = dev(checkout, tools, 'demo')
+    assert result.returncode == 1
+    assert 'sudo apt-get update && sudo apt-get install -y --no-install-recommends' in result.stderr
+    assert 'libegl1 libgl1 libegl-mesa0 libgl1-mesa-dri' in result.stderr
+    assert not (checkout / '.venv').exists()
+
+
+def test_no_suitable_python_is_an_error_that_says_so(checkout: Path, tools: Path) -> None:
+    for name in ('python3', *(f'python3.{minor}' for minor in range(10, 15)), 'old'):
+        tool(tools, name, 'exit 1')
+    environment = {
+        **os.environ,
+        'PATH': f'{tools}{os.pathsep}{os.environ["PATH"]}',
+        'PYTHON': 'old',
+    }
+    result = subprocess.run(
+        [checkout / 'dev', 'demo'], env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    assert 'found no Python 3.10 to 3.14' in result.stderr

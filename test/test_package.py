@@ -1,0 +1,163 @@
+"""The package as a whole: style, layers, versions, and what an installation contains."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+import pruned_perception
+from pruned_perception import environment
+
+ROOT = Path(__file__).resolve().parents[1]
+CHECKS = {
+    'ruff check': (['-m', 'ruff', 'check', '.'], 'ruff'),
+    'ruff format': (['-m', 'ruff', 'format', '--check', '.'], 'ruff'),
+    'mypy': (['-m', 'mypy'], 'mypy'),
+    'import-linter': (
+        ['-c', 'from importlinter.cli import lint_imports_command as run; run()'],
+        'importlinter',
+    ),
+}
+
+
+@pytest.mark.parametrize('check', CHECKS)
+def test_style_types_and_layers(check: str) -> None:
+    arguments, module = CHECKS[check]
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(f'needs {module}')
+    result = subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_one_version() -> None:
+    setup = re.search(r"version='([^']+)'", (ROOT / 'setup.py').read_text())
+    assert setup is not None
+    package = ElementTree.parse(ROOT / 'package.xml').findtext('version')
+    assert setup[1] == package == pruned_perception.__version__
+
+
+def test_every_ros_package_that_is_imported_is_a_dependency() -> None:
+    """Of the package and its launch files; rosdep would not install what package.xml lacks."""
+    tree = ElementTree.parse(ROOT / 'package.xml')
+    declared = {element.text for element in tree.getroot().iter('exec_depend')}
+    imported = set()
+    for folder in ('pruned_perception', 'launch'):
+        for source in (ROOT / folder).rglob('*.py'):
+            imported |= set(
+                re.findall(r'^\s*(?:from|import) (\w+)', source.read_text(), re.MULTILINE)
+            )
+    ros = {name for name in imported if name.endswith('_msgs') or name in ('rclpy', 'launch_ros')}
+    assert 'vision_msgs' in ros
+    assert ros <= declared
+
+
+def test_constraints_pin_every_requirement_once_for_each_python() -> None:
+    from packaging.requirements import Requirement
+
+    lines = [
+        line.partition('#')[0].strip()
+        for line in (ROOT / 'constraints.txt').read_text().splitlines()
+    ]
+    pins = [Requirement(line) for line in lines if line]
+    assert all(len(pin.specifier) == 1 and str(pin.specifier).startswith('==') for pin in pins)
+    setup = re.sub(r'#.*', '', (ROOT / 'setup.py').read_text())
+    requirements = re.search(r'install_requires=(.*?)zip_safe', setup, re.DOTALL)
+    assert requirements is not None
+    # Not the names of the extras, which are followed by a colon, nor versions.
+    names = re.findall(r"'([A-Za-z][\w-]*)[^']*'(?!:)", requirements[1])
+    assert {'numpy', 'ros-rclpy', 'torch'} <= set(names)
+    for version in ('3.10', '3.11', '3.12', '3.13', '3.14'):
+        present = [
+            pin.name.lower().replace('_', '-')
+            for pin in pins
+            if pin.marker is None or pin.marker.evaluate({'python_version': version})
+        ]
+        assert len(present) == len(set(present)), version
+        missing = {name.lower().replace('_', '-') for name in names} - set(present)
+        assert not missing, f'Python {version}: {missing}'
+
+
+def installed_prefix() -> Path:
+    """Return the prefix that the package is installed in; skips in a bare checkout."""
+    try:
+        importlib.metadata.version('pruned_perception')
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip('the package is not installed')
+    for prefix in (*os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep), sys.prefix):
+        if Path(prefix, 'share/ament_index/resource_index/packages/pruned_perception').exists():
+            return Path(prefix)
+    pytest.fail('installed, but without its marker in the ament index')
+
+
+def test_an_installation_has_what_the_checkout_has() -> None:
+    prefix = installed_prefix()
+    for folder in ('launch', 'config', 'models'):
+        for path in (ROOT / folder).rglob('*'):
+            if path.is_file() and '__pycache__' not in path.parts:
+                copy = prefix / 'share/pruned_perception' / path.relative_to(ROOT)
+                assert copy.read_bytes() == path.read_bytes(), copy
+
+
+@pytest.mark.parametrize('name', ['perception_node', 'echo_node', 'simulated_robot'])
+def test_ros2_run_finds_the_nodes(name: str) -> None:
+    path = installed_prefix() / 'lib/pruned_perception' / name
+    assert os.access(path, os.X_OK)
+
+
+@pytest.mark.parametrize('place', ['bin', 'lib/pruned_perception'])
+def test_the_command_runs_from_where_it_is_installed(place: str, tmp_path: Path) -> None:
+    """Also with nothing of the environment on the PATH, and from another folder."""
+    path = installed_prefix() / place / 'pruned-perception'
+    result = subprocess.run(
+        [path, '--version'], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert pruned_perception.__version__ in result.stdout
+
+
+@pytest.mark.parametrize('name', ['perception_node', 'pruned-perception'])
+def test_scripts_are_read_by_a_shell_and_run_by_the_python_beside_them(
+    name: str, tmp_path: Path
+) -> None:
+    prefix = tmp_path / 'with space'
+    for folder in ('bin', 'lib/pruned_perception'):
+        (prefix / folder).mkdir(parents=True)
+    python = prefix / 'bin/python3'
+    python.write_text('#!/bin/sh\nprintf "%s|" "$@"\n')
+    python.chmod(0o755)
+    script = prefix / 'lib/pruned_perception' / name
+    script.write_bytes((ROOT / 'scripts' / name).read_bytes())
+    script.chmod(0o755)
+    result = subprocess.run([script, 'a b', 'c'], capture_output=True, text=True, check=True)
+    assert result.stdout == f'{script}|a b|c|'
+    compile(script.read_text(), name, 'exec')
+
+
+def test_the_environments_prefix_is_appended_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / 'share/ament_index').mkdir(parents=True)
+    monkeypatch.setattr(sys, 'prefix', str(tmp_path))
+    monkeypatch.setenv('AMENT_PREFIX_PATH', '/workspace')
+    environment.add_own_prefix()
+    environment.add_own_prefix()
+    assert os.environ['AMENT_PREFIX_PATH'] == f'/workspace{os.pathsep}{tmp_path}'
+
+
+def test_an_environment_without_ros_packages_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, 'prefix', str(tmp_path))
+    monkeypatch.delenv('AMENT_PREFIX_PATH', raising=False)
+    environment.add_own_prefix()
+    assert 'AMENT_PREFIX_PATH' not in os.environ
