@@ -221,17 +221,18 @@ class Detector:
 
     def _check_outputs(self) -> None:
         file = self.bundle.manifest_path
-        have = [node.name for node in self._session.get_outputs()]
+        have = {node.name: tuple(node.shape) for node in self._session.get_outputs()}
         missing = [name for name in self._output_names if name not in have]
         if missing:
             raise InferenceError(
                 f'{file}: field output.names: {missing[0]!r} is no output of '
-                f'{self.bundle.onnx_path.name}; it has {have}'
+                f'{self.bundle.onnx_path.name}; it has {list(have)}'
             )
-        # One run tells the true shapes, also of a graph whose dimensions are symbolic.
-        spec = self.bundle.input
-        outputs = self._run(np.zeros(spec.shape, spec.dtype))
-        shapes = [output.shape for output in outputs]
+        shapes = [have[name] for name in self._output_names]
+        if not all(isinstance(size, int) for shape in shapes for size in shape):
+            # Where the graph's dimensions are symbolic, one run tells the true ones.
+            spec = self.bundle.input
+            shapes = [output.shape for output in self._run(np.zeros(spec.shape, spec.dtype))]
         try:
             self._decoder.check(shapes, self._parameters, self._input_size, len(self.bundle.labels))
         except KeyError as error:

@@ -25,6 +25,9 @@ class EchoPipeline:
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.apply(values)
 
+    def warm_up(self) -> None:
+        """Do nothing: there is no network."""
+
     def check(self, values: Mapping[str, Any]) -> None:
         """Take everything."""
 

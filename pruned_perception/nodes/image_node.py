@@ -10,6 +10,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -76,6 +77,9 @@ class Pipeline(Protocol):
     def apply(self, values: Mapping[str, Any]) -> None:
         """Use the live parameters `values` from the next frame on."""
 
+    def warm_up(self) -> None:
+        """Run once, so that the first frame is not the slowest; UserError where that fails."""
+
     @property
     def score_threshold(self) -> float:
         """The score threshold in use."""
@@ -120,7 +124,7 @@ class ImageNode(LifecycleNode):
         self._worker: threading.Thread | None = None
         self._outputs: list[Any] = []
         self._timings: TimingsFile | None = None
-        self._active = False
+        self._active = self._announced = False
         self.parameters = NodeParameters(
             self,
             table,
@@ -190,23 +194,33 @@ class ImageNode(LifecycleNode):
             raise
 
     def _configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._load_pipeline()
-        self._timings = TimingsFile(name) if (name := self.parameters['timings_file']) else None
-        self._detections = self._output(Detection2DArray, 'detections', _RELIABLE)
-        self._labels = self._output(LabelInfo, 'label_info', _LATCHED)
-        self._active_model = self._output(String, '~/active_model', _LATCHED)
-        self._annotated = self._output(Image, '~/annotated_image', _LAST)
+        try:
+            pipeline = self._load_pipeline()
+            # A run of the network leaves the interpreter to the publishers' making.
+            with ThreadPoolExecutor(max_workers=1) as thread:
+                warm_up = thread.submit(pipeline.warm_up)
+                self._create_outputs()
+            warm_up.result()
+            name = self.parameters['timings_file']
+            self._timings = TimingsFile(name) if name else None
+        except UserError:
+            self._release()
+            raise
         return super().on_configure(state)
 
     def _activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         if self._loaded_from != self._load_key(self.parameters.values):
-            self._load_pipeline()
+            pipeline = self._load_pipeline()
+            self._loaded_from = ()  # until it has run: a later activation tries again
+            pipeline.warm_up()
+            self._loaded_from = self._load_key(self.parameters.values)
         assert self._pipeline is not None
         result = super().on_activate(state)
         labels, by_name = self._pipeline.labels, self.parameters['class_id_format'] == 'name'
         self._class_names = [name if by_name else str(i) for i, name in enumerate(labels)]
         self._apply_parameters()
         self._reporter.reset()
+        self._announced = False
         self._active = True
         self._publish_labels()
         self._active_model.publish(String(data=' '.join(self._pipeline.description.values())))
@@ -226,13 +240,18 @@ class ImageNode(LifecycleNode):
     def _load_key(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
         return tuple(values[name] for name in self._loaded_by)
 
-    def _load_pipeline(self) -> None:
+    def _load_pipeline(self) -> Pipeline:
         values = self.parameters.values
         pipeline = self._load(values)
         pipeline.check(values)
         self._pipeline, self._loaded_from = pipeline, self._load_key(values)
-        description = ', '.join(f'{key} {value}' for key, value in pipeline.description.items())
-        self.get_logger().info(f'loaded {description}')
+        return pipeline
+
+    def _create_outputs(self) -> None:
+        self._detections = self._output(Detection2DArray, 'detections', _RELIABLE)
+        self._labels = self._output(LabelInfo, 'label_info', _LATCHED)
+        self._active_model = self._output(String, '~/active_model', _LATCHED)
+        self._annotated = self._output(Image, '~/annotated_image', _LAST)
 
     def _output(self, type_: Any, topic: str, qos: QoSProfile) -> Any:
         publisher = self.create_lifecycle_publisher(type_, topic, qos)
@@ -389,10 +408,22 @@ class ImageNode(LifecycleNode):
             self._input.look()
             values = self.parameters.values
             self._reporter.report(self._input, self._slot.counts(), description, values)
+            if not self._announced:
+                self._announce()
             self._write_timings()
         else:
             state = 'unconfigured' if self._pipeline is None else 'inactive'
             self._reporter.report_inactive(state, description)
+
+    def _announce(self) -> None:
+        """Log what is active; not earlier, as rclpy's first log line takes 50 ms of the start."""
+        assert self._input is not None and self._pipeline is not None
+        self._announced = True
+        model = ', '.join(f'{key} {value}' for key, value in self._pipeline.description.items())
+        self.get_logger().info(
+            f'active: {self._input.topic} ({self._input.reliability}) → '
+            f'{self.resolve_topic_name("detections")}, {model}'
+        )
 
     def _write_timings(self) -> None:
         if self._timings is None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from sensor_msgs.msg import Image
 
-from pruned_perception.bundle import Bundle, load_member, resolve_model
+from pruned_perception.bundle import Bundle
 from pruned_perception.inference import Detector, Settings
 from pruned_perception.inference.encodings import image_from_buffer, image_from_compressed
 from pruned_perception.nodes import malloc
@@ -34,13 +34,10 @@ def settings(bundle: Bundle, values: Mapping[str, Any]) -> Settings:
 class DetectorPipeline:
     """Decode the message, run the detector; see `image_node.Pipeline`."""
 
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        bundle = load_member(resolve_model(values['model']), values['member'])
+    def __init__(self, bundle: Bundle, values: Mapping[str, Any]) -> None:
         self._detector = Detector(bundle, threads=values['threads'])
-        self._detector.warm_up()
-        # The session has its own copy of the weights; what loading left behind goes back.
+        # The session has its own copy of the weights.
         bundle = self._detector.bundle = replace(bundle, onnx_bytes=b'')
-        malloc.give_back_unused()
         self._settings = self._detector.settings
         self.labels = bundle.labels
         self.description = {'model': bundle.name, 'sha256': bundle.sha256}
@@ -49,6 +46,11 @@ class DetectorPipeline:
     def score_threshold(self) -> float:
         """The score threshold in use."""
         return self._settings.score_threshold
+
+    def warm_up(self) -> None:
+        """Run once, and give back the memory that loading took; raises InferenceError."""
+        self._detector.warm_up(1)
+        malloc.give_back_unused()
 
     def check(self, values: Mapping[str, Any]) -> None:
         """Raise ParameterError where a class is none of the model's."""

@@ -6,17 +6,25 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pruned_perception.nodes import process
+from pruned_perception.nodes import preload, process
 
 if TYPE_CHECKING:
     from pruned_perception.nodes.image_node import ImageNode, Pipeline
 
 
 def load(values: Mapping[str, Any]) -> Pipeline:
-    """Return the pipeline; its libraries load while the node already looks for its camera."""
-    from pruned_perception.nodes.perception import DetectorPipeline
+    """Return the pipeline; its libraries load while the node already looks for its camera.
 
-    return DetectorPipeline(values)
+    The model is read and verified by a thread meanwhile: hashing needs no interpreter lock.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    from pruned_perception.bundle import load_member, resolve_model
+
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        bundle = thread.submit(load_member, resolve_model(values['model']), values['member'])
+        from pruned_perception.nodes.perception import DetectorPipeline
+    return DetectorPipeline(bundle.result(), values)
 
 
 def create_node(**node_options: Any) -> ImageNode:
@@ -30,7 +38,7 @@ def create_node(**node_options: Any) -> ImageNode:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node; 0 after Ctrl-C or SIGTERM, 1 where it cannot start."""
-    return process.run(create_node, args)
+    return process.run(create_node, args, early=preload.preload)
 
 
 if __name__ == '__main__':

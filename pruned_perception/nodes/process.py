@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -66,19 +67,27 @@ def leave(status: int) -> NoReturn:
     os._exit(status)
 
 
-def run(create_node: Callable[[], Node], args: Sequence[str] | None = None) -> int:
+def run(
+    create_node: Callable[[], Node],
+    args: Sequence[str] | None = None,
+    *,
+    early: Callable[[], object] = lambda: None,
+) -> int:
     """Run one node until SIGINT or SIGTERM; this is the whole main() of an executable.
 
     `create_node` is called after `rclpy.init`; it imports what is heavy, so that a signal during
-    the imports finds its handler. If the node has a method `start()`, it is called before
-    spinning, and `stop()` at the end. An exception in a callback is logged and spinning goes on.
+    the imports finds its handler. `early` is called before rclpy is imported. If the node has a
+    method `start()`, it is called before spinning, and `stop()` at the end. An exception in a
+    callback is logged and spinning goes on.
 
     Returns 0 after a signal, 1 after a UserError in creating or starting the node, whose text is
     logged.
     """
     signals = StopSignals()
+    gc.disable()  # until the node has started: nothing of what it imports is garbage
     malloc.keep_large_buffers()
     add_own_prefix()
+    early()
 
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
@@ -101,6 +110,9 @@ def run(create_node: Callable[[], Node], args: Sequence[str] | None = None) -> i
             executor.add_node(node)
             if hasattr(node, 'start') and not signals.stopped.is_set():
                 node.start()
+            # What is there now stays: later collections need not walk through it.
+            gc.freeze()
+            gc.enable()
         except UserError as error:
             logger = node.get_logger() if node is not None else get_logger(program)
             logger.fatal(str(error))
