@@ -234,7 +234,9 @@ def test_player_names_the_missing_subscriber(camera_bag: Path, cli: Callable[...
 
 def test_recorder_reports_silent_topics(tmp_path: Path, cli: Callable[..., Any]) -> None:
     recorder = cli('record', '-o', tmp_path / 'bag', '/nobody/there')
-    time.sleep(3)  # long enough to be up: a stop before that is a test of its own
+    end = time.monotonic() + 60
+    while not (tmp_path / 'bag').exists() and time.monotonic() < end:
+        time.sleep(0.1)  # it is up once it has the bag
     recorder.send_signal(signal.SIGINT)
     _, err = recorder.communicate(timeout=30)
     assert recorder.returncode == 1

@@ -176,7 +176,8 @@ def test_a_node_and_its_camera(
     assert camera['invalid_stamps'] == 0
     assert camera['stages']['inference']['p50'] > 0
     assert camera['means']['inference'] > 0
-    assert abs(camera['sent'] - camera['published'] - sum(camera['drops'].values())) <= 2
+    # Both are read while frames are under way: within half a second of the camera's 15 Hz.
+    assert abs(camera['sent'] - camera['published'] - sum(camera['drops'].values())) <= 8
     assert camera['published'] > 0
     assert camera['loss_out'] == 0
     lines = [json.loads(line) for line in records.read_text().splitlines()]
