@@ -91,9 +91,9 @@ def test_a_signal_ends_all_processes_by_sigint(number: signal.Signals, tmp_path:
         import os, sys
         from pruned_perception.nodes.supervisor import Supervisor
         child = '''
-        import signal, time
+        import os, signal, time
         def on_signal(number, frame):
-            print('got', signal.Signals(number).name, flush=True)
+            os.write(1, b'got %s\\n' % signal.Signals(number).name.encode())
             raise SystemExit(0)
         signal.signal(signal.SIGINT, on_signal)
         print('ready', flush=True)
