@@ -68,7 +68,7 @@ class Report:
     `e2e_receive` is measured here, header stamp → this subscriber's callback. `stages` are the
     node's own percentiles (over the window of its diagnostics), `means` those of its last
     metrics. `sent` (by the camera's sequence numbers), `published` and `drops` count frames since
-    both node and camera were first seen; `loss_in` are those that never reached it:
+    the node was first seen to receive them; `loss_in` are those that never reached it:
     sent − published − drops − waiting, within one frame under way. `loss_out` are gaps in the
     sequence numbers of its detections. `counters` are the node's own, since its activation.
     """
@@ -269,9 +269,11 @@ class Camera:
         waiting = int(_number(values.get('waiting')) or 0)
         before, self._last = self._last, Balance(self.sent, counters, waiting)
         restarted = before is not None and counters['received'] < before.counters['received']
-        begins = before is not None and before.sent is None and self.sent is not None
-        if self._first is None or restarted or begins:
-            self._first = self._last  # what both count from: before, only one of them did
+        if restarted:
+            self._first = None
+        begins = self._first is None or (self._first.sent is None and self.sent is not None)
+        if counters['received'] > 0 and begins:
+            self._first = self._last  # from here on, node and monitor both see the camera
 
     @property
     def last_arrival(self) -> float:
