@@ -93,7 +93,7 @@ def test_a_signal_ends_all_processes_by_sigint(number: signal.Signals, tmp_path:
         child = '''
         import os, signal, time
         def on_signal(number, frame):
-            os.write(1, b'got %s\\n' % signal.Signals(number).name.encode())
+            os.write(1, b'got ' + signal.Signals(number).name.encode() + bytes([10]))
             raise SystemExit(0)
         signal.signal(signal.SIGINT, on_signal)
         print('ready', flush=True)
