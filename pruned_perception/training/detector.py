@@ -18,7 +18,7 @@ from pruned_perception.training.architecture import STRIDES, Architecture
 
 PRIOR = 0.01  # score of an untrained class output, so that the background does not swamp the start
 PRIOR_DISTANCE = 2.0  # distances (in strides) of an untrained box output
-MAX_LOG_DISTANCE = 5.0  # e⁵ = 148 strides: beyond any image, and far from an overflow
+LOG_PIXELS = (-5.0, 8.5)  # range of a distance's logarithm: 0.007 … 4900 pixels, never overflowing
 
 
 class ConvBlock(nn.Sequential):
@@ -156,7 +156,7 @@ def grid(height: int, width: int) -> tuple[Tensor, Tensor]:
 
 def distances(raw: Tensor, strides: Tensor) -> Tensor:
     """Return left, top, right, bottom (…, N, 4) in pixels from raw outputs (…, N, ≥ 4)."""
-    return raw[..., :4].clamp(-MAX_LOG_DISTANCE, MAX_LOG_DISTANCE).exp() * strides[:, None]
+    return (raw[..., :4] + strides.log()[:, None]).clamp(*LOG_PIXELS).exp()
 
 
 def decode(raw: Tensor, strides: Tensor) -> Tensor:
