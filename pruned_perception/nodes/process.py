@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import signal
 import sys
@@ -84,7 +83,6 @@ def run(
     logged.
     """
     signals = StopSignals()
-    gc.disable()  # until the node has started: nothing of what it imports is garbage
     malloc.keep_large_buffers()
     add_own_prefix()
     early()
@@ -110,9 +108,6 @@ def run(
             executor.add_node(node)
             if hasattr(node, 'start') and not signals.stopped.is_set():
                 node.start()
-            # What is there now stays: later collections need not walk through it.
-            gc.freeze()
-            gc.enable()
         except UserError as error:
             logger = node.get_logger() if node is not None else get_logger(program)
             logger.fatal(str(error))

@@ -65,6 +65,27 @@ def test_a_process_detects_and_ends_cleanly(observer: Any, start: Any) -> None:
     assert 'Traceback' not in process.output
 
 
+def shared_memory(pid: int | str) -> set[str]:
+    """Return the middleware's shared-memory segments that a process has mapped."""
+    lines = Path(f'/proc/{pid}/maps').read_text().splitlines()
+    names = {line.split()[5] for line in lines if '/dev/shm/fastdds_' in line}
+    return {name for name in names if 'fastdds_port' not in name}
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_clean_end_leaves_no_shared_memory(
+    observer: Any, start: Any, number: signal.Signals
+) -> None:
+    """Segments left behind are those of a participant that others still believe to be there."""
+    process = start(**PROFILE)
+    wait_active(observer, process)
+    segments = shared_memory(process.process.pid) - shared_memory('self')
+    if not segments:
+        pytest.skip('the middleware uses no shared memory here')
+    assert process.stop(number) == 0
+    assert [name for name in segments if Path(name).exists()] == []
+
+
 def test_the_echo_node_publishes_as_many_boxes_as_asked_for(observer: Any, start: Any) -> None:
     process = start('echo_node', parameters={'boxes': 3})
     wait_active(observer, process, 'echo_node')
