@@ -14,7 +14,14 @@ from pruned_perception.pruning import count, make_plan, prune
 from pruned_perception.training.accuracy import evaluate, evaluation_record, record
 from pruned_perception.training.data import DataError, load_frames
 from pruned_perception.training.detector import Detector
-from pruned_perception.training.export import ExportError, compare, export_bundle, folded, to_onnx
+from pruned_perception.training.export import (
+    ExportError,
+    compare,
+    export_bundle,
+    folded,
+    interleaved,
+    to_onnx,
+)
 from pruned_perception.training.validation import validate
 
 
@@ -149,3 +156,13 @@ def test_other_labels_are_refused(
     path.write_text(path.read_text().replace('"disc"', '"ball"'))
     with pytest.raises(DataError, match='ball'):
         evaluate(bundle, other)
+
+
+def test_interleaved_convolution_equals_the_one_on_planes() -> None:
+    torch.manual_seed(0)
+    conv = torch.nn.Conv2d(3, 8, 3, stride=2, padding=1)
+    image = torch.rand(1, 9, 14, 3)
+    with torch.no_grad():
+        planes = conv(image.permute(0, 3, 1, 2) / 2)
+        row = interleaved(conv, 0.5)(image.reshape(1, 1, 9, 42))
+    torch.testing.assert_close(row, planes, atol=1e-6, rtol=1e-5)
