@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,10 +49,17 @@ def test_without_an_environment_the_error_says_so(monkeypatch):
         resolve_model('package://other/models')
 
 
-def test_this_package_is_found_in_the_checkout(monkeypatch):
-    monkeypatch.delenv('AMENT_PREFIX_PATH', raising=False)
+def test_this_package_is_found_in_the_checkout():
     root = Path(__file__).resolve().parents[2]
-    assert resolve_model('package://pruned_perception/test') == root / 'test'
+    # A Python of its own, that imports the checkout and not an installed copy.
+    environment = {**os.environ, 'PYTHONPATH': str(root), 'AMENT_PREFIX_PATH': ''}
+    code = (
+        'from pruned_perception.bundle import resolve_model\n'
+        'print(resolve_model("package://pruned_perception/test"))'
+    )
+    command = [sys.executable, '-c', code]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert run.stdout.strip() == str(root / 'test'), run.stderr
 
 
 def test_an_installed_package_goes_before_the_checkout(tmp_path, monkeypatch):
