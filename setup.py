@@ -57,7 +57,13 @@ setup(
         # Recording, replay, COCO metrics and plots: what benchmarks need beside the robot's part.
         'bench': ['matplotlib>=3.5', 'pycocotools>=2.0.7', 'rosbags>=0.10'],
         'sim': ['mujoco>=3.3,<5'],
-        'train': ['onnx>=1.16', 'onnxscript', 'torch>=2.4', 'torch-pruning>=1.6.1,<2'],
+        'train': [
+            'onnx>=1.16',
+            'onnxscript',
+            'scipy>=1.10',
+            'torch>=2.4',
+            'torch-pruning>=1.6.1,<2',
+        ],
         'test': [
             'hypothesis',
             'import-linter',

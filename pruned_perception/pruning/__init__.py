@@ -1,25 +1,48 @@
-"""Pruning: scores → allocation → plan → surgery → recalibration, for any traceable network."""
+"""Pruning with guarantees: sensitivity → prediction → plan → surgery → recalibration.
 
+For any network that can be traced; every step is a function of plain objects, and nothing is
+pruned before `prune`.
+"""
+
+from pruned_perception.pruning.budget import Budget, Error, Macs, Params
 from pruned_perception.pruning.cost import NetworkCost, count
 from pruned_perception.pruning.errors import BudgetError, PruningError
 from pruned_perception.pruning.groups import ChannelGroup, ChannelGroups, Slice
-from pruned_perception.pruning.plan import Plan, make_plan, prune
+from pruned_perception.pruning.method import make_plan, score
+from pruned_perception.pruning.plan import Plan, allocate, prune
+from pruned_perception.pruning.prediction import Curve, predict
 from pruned_perception.pruning.recalibration import recalibrate
+from pruned_perception.pruning.scores import Scores
+from pruned_perception.pruning.sensitivity import Sensitivity, estimate_sensitivity
+from pruned_perception.pruning.structure import Structure, trace
 from pruned_perception.pruning.surgery import find_groups, mask_channels, slice_channels
 
 __all__ = [
+    'Budget',
     'BudgetError',
     'ChannelGroup',
     'ChannelGroups',
+    'Curve',
+    'Error',
+    'Macs',
     'NetworkCost',
+    'Params',
     'Plan',
     'PruningError',
+    'Scores',
+    'Sensitivity',
     'Slice',
+    'Structure',
+    'allocate',
     'count',
+    'estimate_sensitivity',
     'find_groups',
     'make_plan',
     'mask_channels',
+    'predict',
     'prune',
     'recalibrate',
+    'score',
     'slice_channels',
+    'trace',
 ]

@@ -7,14 +7,16 @@ from collections.abc import Iterable
 from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from pruned_perception.pruning.calibration import Batch, as_inputs
 
 Network = TypeVar('Network', bound=nn.Module)
 
 
 @torch.no_grad()
-def recalibrate(model: Network, calibration: Iterable[Tensor]) -> Network:
+def recalibrate(model: Network, calibration: Iterable[Batch]) -> Network:
     """Return a copy of `model` whose batch norms hold the statistics of `calibration`.
 
     Cutting channels changes the inputs of every later layer; the plain average over the batches
@@ -34,7 +36,7 @@ def recalibrate(model: Network, calibration: Iterable[Tensor]) -> Network:
         norm.momentum = None  # cumulative average
         norm.train()
     for batch in calibration:
-        adjusted(batch)
+        adjusted(*as_inputs(batch))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     return adjusted.train(model.training)

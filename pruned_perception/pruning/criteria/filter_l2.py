@@ -5,13 +5,11 @@ Source: Li et al., Pruning filters for efficient ConvNets (ICLR 2017), section 3
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
-
 from pruned_perception.pruning.criteria.filter_norm import filter_norms
-from pruned_perception.pruning.groups import ChannelGroup
+from pruned_perception.pruning.criteria.subject import Subject
+from pruned_perception.pruning.scores import Scores
 
 
-def score(model: nn.Module, group: ChannelGroup, generator: torch.Generator) -> Tensor:
-    """Return (channels,) ℓ2 norms, relative to their layer's mean."""
-    return filter_norms(model, group, order=2)
+def score(subject: Subject) -> Scores:
+    """Return ℓ2 norms, relative to their layer's mean."""
+    return subject.scores('filter_l2', filter_norms(subject, order=2))

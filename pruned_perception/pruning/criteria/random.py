@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
 
-from pruned_perception.pruning.groups import ChannelGroup
+from pruned_perception.pruning.criteria.subject import Subject
+from pruned_perception.pruning.scores import Scores
 
 
-def score(model: nn.Module, group: ChannelGroup, generator: torch.Generator) -> Tensor:
-    """Return (channels,) uniform draws from 0…1."""
-    return torch.rand(group.channels, generator=generator)
+def score(subject: Subject) -> Scores:
+    """Return uniform draws from 0 … 1."""
+    generator = subject.generator
+    channels = subject.structure.channels
+    return subject.scores(
+        'random', {name: torch.rand(count, generator=generator) for name, count in channels.items()}
+    )

@@ -1,0 +1,54 @@
+"""What a pruned network may cost, or how much it may err."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pruned_perception.pruning.errors import BudgetError
+
+
+@dataclass(frozen=True)
+class _Share:
+    share: float
+    unit: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise BudgetError(
+                f'budget: the share of the {self.unit} must be in (0, 1], got {self.share}'
+            )
+
+    def __str__(self) -> str:
+        return f'{self.share:.4g} of the {self.unit}'
+
+
+@dataclass(frozen=True)
+class Macs(_Share):
+    """A share (0 … 1] of the dense network's multiply-accumulates that may remain."""
+
+    unit: ClassVar[str] = 'MACs'
+
+
+@dataclass(frozen=True)
+class Params(_Share):
+    """A share (0 … 1] of the dense network's parameters that may remain."""
+
+    unit: ClassVar[str] = 'parameters'
+
+
+@dataclass(frozen=True)
+class Error:
+    """The a-priori relative error ε > 0 that every consumer may have; the size follows."""
+
+    epsilon: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.epsilon < float('inf'):
+            raise BudgetError(f'budget: the error must be a finite number > 0, got {self.epsilon}')
+
+    def __str__(self) -> str:
+        return f'a relative error of {self.epsilon:.4g}'
+
+
+Budget = Macs | Params | Error
