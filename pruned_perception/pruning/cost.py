@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from pruned_perception.pruning.observation import evaluating
+
 LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 
@@ -46,11 +48,10 @@ def count(model: nn.Module, example_inputs: Sequence[Tensor]) -> NetworkCost:
     for name, module in model.named_modules():
         if isinstance(module, LAYERS):
             handles.append(module.register_forward_hook(observe(name)))
-    training = model.training
     try:
-        model.eval()(*example_inputs)
+        with evaluating(model):
+            model(*example_inputs)
     finally:
-        model.train(training)
         for handle in handles:
             handle.remove()
     batch = example_inputs[0].shape[0]

@@ -10,7 +10,8 @@ class Slice:
     """A layer's part in a group: its channel `indices[i]` belongs to the group's `roots[i]`.
 
     After a flatten a consumer has many inputs per channel; after a concatenation its indices
-    start somewhere in the middle.
+    start somewhere in the middle; where two groups are added to one concatenated layer, that layer
+    has a part in both.
     """
 
     layer: str
@@ -26,19 +27,34 @@ class Slice:
 class ChannelGroup:
     """Coupled channels: cut one of them and it is cut in every layer named here.
 
-    `producers` lose outputs (several, where their outputs are added), `consumers` lose inputs.
-    Named after the first producer.
+    Channels are numbered by the group, 0 … `channels` − 1: as the outputs of its first producer,
+    unless `unit` > 1 and what goes together there is not side by side (halves of a split).
+
+    Attributes:
+        name: its first producer; with `:start` where only a part of that layer is in the group.
+        channels: how many there are.
+        producers: lose outputs (several, where their outputs are added).
+        consumers: lose inputs. Depthwise and grouped convolutions are producers and consumers.
+        channel_parameters: what one channel has in batch norms and the like, apart from the layers
+            that are named here.
+        unit: channels are kept or go in whole runs of so many: 0 … unit − 1, and so on (group
+            norm, grouped convolution, splits into equal parts).
     """
 
     name: str
     channels: int
     producers: tuple[Slice, ...]
     consumers: tuple[Slice, ...]
+    channel_parameters: float = 0
+    unit: int = 1
 
 
 @dataclass(frozen=True)
 class ChannelGroups:
-    """All groups that may be pruned, and why the other layers' outputs are kept."""
+    """All groups that may be pruned, and why the other layers' outputs are kept.
+
+    `kept` is by layer; `layer:start` where only a part of the layer's outputs is kept.
+    """
 
     prunable: tuple[ChannelGroup, ...]
     kept: dict[str, str]
