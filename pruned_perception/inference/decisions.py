@@ -1,0 +1,168 @@
+"""Whether two detectors decide alike on a frame: a dense network and its pruned child.
+
+Flicker about the score threshold would make almost every frame count as changed, so that a band
+about the threshold is dead: only a sure detection of one network (above the band) has to be found
+by the other, there with any score that is not below the band.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pruned_perception.inference.coco_metrics import Boxes as GroundTruth
+from pruned_perception.inference.detections import Boxes, ClassIds, Detections
+from pruned_perception.inference.errors import InferenceError
+from pruned_perception.inference.nms import iou_matrix
+
+
+@dataclass(frozen=True)
+class FrameDecision:
+    """What the child decides differently from its parent on one frame."""
+
+    lost: tuple[int, ...]
+    """Indices of the parent's sure detections that no detection of the child matches."""
+    invented: tuple[int, ...]
+    """Indices of the child's sure detections that no detection of the parent matches."""
+    negative_flips: tuple[int, ...] | None
+    """Indices of the true objects that the parent surely finds and the child does not find.
+
+    None where no ground truth was given.
+    """
+
+    @property
+    def changed(self) -> bool:
+        """Say whether the two decide differently, in the dead-band's sense."""
+        return bool(self.lost or self.invented)
+
+    @property
+    def negative_flip(self) -> bool | None:
+        """Say whether there is a negative flip; None without ground truth."""
+        return None if self.negative_flips is None else bool(self.negative_flips)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {name: each and list(each) for name, each in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> FrameDecision:
+        """Read what `to_dict` wrote."""
+        try:
+            flips = data['negative_flips']
+            return cls(
+                tuple(data['lost']),
+                tuple(data['invented']),
+                None if flips is None else tuple(flips),
+            )
+        except (KeyError, TypeError) as error:
+            raise InferenceError(f'not a decision on a frame: {error}') from error
+
+    def to_text(self) -> str:
+        """Return one line: how many detections are lost, invented, flipped."""
+        flips = 'unknown' if self.negative_flips is None else str(len(self.negative_flips))
+        verdict = 'changed' if self.changed else 'unchanged'
+        return (
+            f'{verdict}: {len(self.lost)} lost, {len(self.invented)} invented, '
+            f'negative flips: {flips}'
+        )
+
+
+def match_decisions(
+    parent: Detections,
+    child: Detections,
+    *,
+    score_threshold: float,
+    dead_band: float,
+    iou_threshold: float = 0.5,
+    ground_truth: GroundTruth | None = None,
+) -> FrameDecision:
+    """Compare the detections of two networks on one frame, one to one within each class.
+
+    A detection is *sure* at score ≥ threshold + band and *possible* at score ≥ threshold − band.
+    The frame is unchanged if all sure detections of either side can be matched, one to one, to
+    possible ones of the other. Each side is matched by itself, as fully as possible: if one
+    matching covers all of the parent's sure detections and another all of the child's, then one
+    matching covers both (Mendelsohn and Dulmage 1958). The verdict therefore depends on no order.
+
+    Args:
+        parent: the dense network's detections, down to score_threshold − dead_band.
+        child: the pruned network's, likewise.
+        score_threshold: operating threshold.
+        dead_band: half width of the band about it; 0 for none.
+        iou_threshold: least overlap of two boxes that match.
+        ground_truth: the frame's objects; crowd boxes are neither lost nor found.
+
+    Raises:
+        InferenceError: a band that leaves the scores' range 0 … 1, or an IoU threshold outside
+            (0, 1].
+    """
+    possible, sure = score_threshold - dead_band, score_threshold + dead_band
+    if not (dead_band >= 0 and possible >= 0 and sure <= 1):
+        raise InferenceError(
+            f'score threshold {score_threshold:g} with a dead-band of ±{dead_band:g}: '
+            'the band must lie within 0 … 1'
+        )
+    if not 0 < iou_threshold <= 1:
+        raise InferenceError(f'the IoU threshold must be in (0, 1], got {iou_threshold:g}')
+    links = _links(parent.boxes, parent.class_ids, child.boxes, child.class_ids, iou_threshold)
+    return FrameDecision(
+        lost=_unmatched(links, parent.scores >= sure, child.scores >= possible),
+        invented=_unmatched(links.T, child.scores >= sure, parent.scores >= possible),
+        negative_flips=None
+        if ground_truth is None
+        else _negative_flips(parent, child, ground_truth, sure, possible, iou_threshold),
+    )
+
+
+def _negative_flips(
+    parent: Detections,
+    child: Detections,
+    truth: GroundTruth,
+    sure: float,
+    possible: float,
+    iou_threshold: float,
+) -> tuple[int, ...]:
+    wanted = np.ones(len(truth.class_ids), bool)
+    if truth.crowd is not None:
+        wanted &= ~truth.crowd.astype(bool)
+    found_by_parent, found_by_child = (
+        _links(truth.boxes, truth.class_ids, each.boxes, each.class_ids, iou_threshold)
+        for each in (parent, child)
+    )
+    missed = _unmatched(found_by_parent, wanted, parent.scores >= sure)
+    found = wanted.copy()
+    found[list(missed)] = False
+    return _unmatched(found_by_child, found, child.scores >= possible)
+
+
+def _links(
+    a: Boxes, a_class_ids: ClassIds, b: Boxes, b_class_ids: ClassIds, iou_threshold: float
+) -> NDArray[np.bool_]:
+    """Return which of boxes (N, 4) and (M, 4) may be matched, (N, M)."""
+    same_class = np.equal.outer(a_class_ids, b_class_ids)
+    return same_class & (iou_matrix(a, b) >= iou_threshold)
+
+
+def _unmatched(
+    links: NDArray[np.bool_], rows: NDArray[np.bool_], columns: NDArray[np.bool_]
+) -> tuple[int, ...]:
+    """Return the rows that a largest one-to-one matching leaves over, earlier rows first served.
+
+    Augmenting paths (Kuhn 1955): a row takes a column from another row that can move on.
+    """
+    owner: dict[int, int] = {}
+
+    def place(row: int, seen: set[int]) -> bool:
+        for column in np.flatnonzero(links[row] & columns).tolist():
+            if column not in seen:
+                seen.add(column)
+                if column not in owner or place(owner[column], seen):
+                    owner[column] = row
+                    return True
+        return False
+
+    return tuple(row for row in np.flatnonzero(rows).tolist() if not place(row, set()))
