@@ -1,0 +1,42 @@
+"""The global random numbers: a user's step function may draw from any of them."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+
+@contextlib.contextmanager
+def random_numbers(seed: int) -> Iterator[None]:
+    """Seed the global generators; put them back as they were in the end."""
+    before = random_state()
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        set_random_state(before)
+
+
+def random_state() -> dict[str, Any]:
+    """Return the states of all global generators as plain data."""
+    numpy: Any = np.random.get_state()  # noqa: NPY002
+    name, keys, *rest = numpy
+    return {
+        'torch': torch.get_rng_state(),
+        'numpy': (name, keys.tolist(), *rest),
+        'python': random.getstate(),
+    }
+
+
+def set_random_state(state: Mapping[str, Any]) -> None:
+    """Put the states of all global generators back."""
+    torch.set_rng_state(state['torch'])
+    np.random.set_state(state['numpy'])  # noqa: NPY002
+    random.setstate(state['python'])
