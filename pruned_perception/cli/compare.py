@@ -1,0 +1,110 @@
+"""`pruned-perception compare`: methods × budgets × seeds, into one table and plot."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pruned_perception.cli.arguments import at_least
+
+if TYPE_CHECKING:
+    from pruned_perception.pruning.compare import Study
+
+INTERRUPTED = 130
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `compare`."""
+    parser.add_argument('file', type=Path, help='YAML file of the comparison')
+    parser.add_argument(
+        '--results',
+        type=Path,
+        metavar='DIR',
+        help='folder of the results (default: FILE with .results in place of .yaml)',
+    )
+    parser.add_argument(
+        '--jobs',
+        type=at_least(1),
+        default=1,
+        metavar='N',
+        help='processes at a time, one thread each (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--test',
+        action='store_true',
+        help='measure all results on the test data, which no choice must see, once',
+    )
+    parser.add_argument('--table', action='store_true', help='only print the table of results')
+    parser.add_argument('--plot', type=Path, metavar='FILE', help='draw the results: .png or .svg')
+    parser.add_argument('--list', action='store_true', help='only print the names of the cells')
+    parser.add_argument('--cell', metavar='NAME', help='make this one cell in this process')
+    parser.add_argument('--json', action='store_true', help='print JSON')
+    parser.add_argument('--quiet', action='store_true', help='no progress bar')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make what is missing, then print the table; 1 where a cell failed."""
+    from pruned_perception.cli.progress import Progress
+    from pruned_perception.pruning.compare import command_for, read_study, run_cells
+
+    study = read_study(args.file)
+    results = args.results or args.file.with_suffix('.results')
+    if args.list:
+        print('\n'.join(cell.name for cell in study.cells))
+        return 0
+    if args.cell is not None:
+        return _run_cell(study, results, args)
+
+    from pruned_perception.pruning.compare.plot import draw
+    from pruned_perception.pruning.compare.table import make_table
+
+    failures: dict[str, str] = {}
+    if not args.table:
+        with nullcontext() if args.quiet else Progress(args.file.stem) as bar:
+            failures = run_cells(
+                study,
+                results,
+                command_for(study, results, test=args.test),
+                jobs=args.jobs,
+                test=args.test,
+                progress=None
+                if bar is None
+                else lambda share, note: bar.phase(args.file.stem, share, f'{share:.0%}: {note}'),
+            )
+    table = make_table(study, results)
+    print(json.dumps(table.to_dict(), ensure_ascii=False) if args.json else table.to_text())
+    if args.plot is not None:
+        draw(table, args.plot)
+    for name, reason in failures.items():
+        print(f'failed: {name}: {reason} ({results / name}.log)', file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _run_cell(study: Study, results: Path, args: argparse.Namespace) -> int:
+    """Make one cell, with one thread; the exit status alone says how it ended."""
+    import torch
+
+    from pruned_perception.cli.progress import Progress
+    from pruned_perception.pruning.compare import run_cell
+    from pruned_perception.pruning.resuming import Interrupted
+
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)  # denormal numbers slow every product that they are part of
+    cell = study.cell(args.cell)
+    with nullcontext() if args.quiet else Progress(cell.name) as bar:
+
+        def report(title: str, share: float, remark: str) -> None:
+            if bar is not None:
+                bar.phase(cell.name, share, f'{title}, {share:.0%}, {remark}')
+
+        try:
+            result = run_cell(cell, results, test=args.test, report=report)
+        except Interrupted:
+            print(f'{cell.name}: interrupted; the same command goes on', file=sys.stderr)
+            return INTERRUPTED
+    print(json.dumps(result.to_dict(), ensure_ascii=False) if args.json else result.to_text())
+    return 0
