@@ -12,30 +12,13 @@ from typing import Any
 import yaml
 
 from pruned_perception.errors import UserError
+from pruned_perception.pruning.training_budget import Schedule
+from pruned_perception.pruning.training_budget import TrainingBudget as Budget
 from pruned_perception.training.architecture import Architecture
 
 
 class ExperimentError(UserError):
     """An experiment's file is missing, malformed or contradicts itself."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How long to train: CPU minutes of the process in training steps, or steps.
-
-    CPU time, not wall time, because it is fair on a machine that does other things as well; the
-    learning rate follows the fraction that is used up.
-    """
-
-    cpu_minutes: float | None = None
-    steps: int | None = None
-
-    def fraction(self, cpu_seconds: float, steps: int) -> float:
-        """Return the share of the budget that is used up, at most 1."""
-        if self.cpu_minutes is not None:
-            return min(1.0, cpu_seconds / (60 * self.cpu_minutes))
-        assert self.steps is not None
-        return min(1.0, steps / self.steps)
 
 
 @dataclass(frozen=True)
@@ -48,21 +31,11 @@ class Phase:
 
 
 @dataclass(frozen=True)
-class Optimiser:
-    """AdamW; the rate rises over the fraction `warm_up`, then falls as a cosine to `final`."""
+class Optimiser(Schedule):
+    """AdamW, and its learning rate over the budget."""
 
     learning_rate: float = 2e-3
     weight_decay: float = 0.02
-    warm_up: float = 0.03
-    final: float = 0.01
-
-    def rate(self, fraction: float) -> float:
-        """Return the learning rate at a fraction of the budget."""
-        if fraction < self.warm_up:
-            return self.learning_rate * max(fraction / self.warm_up, 0.01)
-        past = (fraction - self.warm_up) / (1 - self.warm_up)
-        cosine = (1 + math.cos(math.pi * past)) / 2
-        return self.learning_rate * (self.final + (1 - self.final) * cosine)
 
 
 @dataclass(frozen=True)
@@ -70,13 +43,28 @@ class Pruning:
     """How the parent is pruned before this experiment fine-tunes it.
 
     `macs` is the share of the parent's multiply-accumulates that is left, at most; what is None is
-    left to `pruning.make_plan`.
+    left to `pruning.make_plan`. With several `iterations` it is cut in as many steps, each by the
+    same factor, scored anew and fine-tuned for an equal part of the budget, with a learning rate
+    that starts again (Renda et al., Comparing Rewinding and Fine-tuning, ICLR 2020).
     """
 
     macs: float
     criterion: str | None = None
     allocation: str | None = None
+    allocation_by: str | None = None
     block: int | None = None
+    iterations: int = 1
+
+    def target(self, iteration: int) -> float:
+        """Return the share of the parent's MACs that is left after iteration 1 … `iterations`."""
+        return self.macs ** (iteration / self.iterations)
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """Learning from the parent's outputs too, `weight` times as much as from the labels."""
+
+    weight: float
 
 
 @dataclass(frozen=True)
@@ -86,7 +74,7 @@ class Experiment:
     Exactly one of `architecture` (train from scratch), `parent` (prune the result of that
     experiment, then fine-tune) and `control_of` (the widths of that experiment's net from
     scratch, for the CPU time of its whole ancestry) is set. `data` names folders below the data
-    root.
+    root. With `distill` the parent is the teacher; its time counts against the budget.
     """
 
     name: str
@@ -96,6 +84,7 @@ class Experiment:
     architecture: Architecture | None = None
     parent: str | None = None
     prune: Pruning | None = None
+    distill: Distillation | None = None
     control_of: str | None = None
     batch: int = 16
     optimiser: Optimiser = field(default_factory=Optimiser)
@@ -139,6 +128,8 @@ def experiment_from(data: Any) -> Experiment:
         )
     if ('prune' in values) != ('parent' in values):
         raise ExperimentError('the fields parent and prune belong together')
+    if 'distill' in values and 'parent' not in values:
+        raise ExperimentError('field distill: needs the field parent, the net to learn from')
     if ('budget' in values) == ('control_of' in values):
         raise ExperimentError(
             'field budget: needed, except beside control_of, whose budget is that of the '
@@ -155,7 +146,9 @@ def experiment_from(data: Any) -> Experiment:
             )
         values['budget'] = budget
     if 'prune' in values:
-        values['prune'] = Pruning(**_fields(Pruning, values['prune'], 'prune.'))
+        values['prune'] = _pruning(values['prune'])
+    if 'distill' in values:
+        values['distill'] = _distillation(values['distill'])
     if 'optimiser' in values:
         values['optimiser'] = Optimiser(**_fields(Optimiser, values['optimiser'], 'optimiser.'))
     values['phases'] = _phases(values['phases'])
@@ -165,6 +158,29 @@ def experiment_from(data: Any) -> Experiment:
     if not isinstance(values.get('batch', 1), int) or values.get('batch', 1) < 1:
         raise ExperimentError(f'field batch: must be an integer ≥ 1, got {values["batch"]!r}')
     return Experiment(**values)
+
+
+def _pruning(data: Any) -> Pruning:
+    values = _fields(Pruning, data, 'prune.')
+    if not _number(values.get('macs')) <= 1:
+        raise ExperimentError(f'field prune.macs: must be > 0 and ≤ 1: {data!r}')
+    iterations = values.get('iterations', 1)
+    if not isinstance(iterations, int) or iterations < 1:
+        raise ExperimentError(f'field prune.iterations: must be an integer ≥ 1, got {iterations!r}')
+    return Pruning(**values)
+
+
+def _distillation(data: Any) -> Distillation:
+    values = _fields(Distillation, data, 'distill.')
+    if not _number(values.get('weight')) < math.inf:
+        raise ExperimentError(f'field distill.weight: must be a number > 0: {data!r}')
+    return Distillation(**values)
+
+
+def _number(value: Any) -> float:
+    """Return the number if it is one, and > 0; else NaN, which is within no bounds."""
+    good = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+    return float(value) if good else math.nan
 
 
 def _phases(data: Any) -> tuple[Phase, ...]:

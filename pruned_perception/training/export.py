@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import datetime
-import math
 import os
 import tempfile
 import warnings
@@ -15,15 +13,14 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
-from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pruned_perception import __version__
 from pruned_perception.bundle import SCHEMA_VERSION, Bundle, write_bundle
 from pruned_perception.errors import UserError
 from pruned_perception.pruning import count
 from pruned_perception.training.architecture import STRIDES
-from pruned_perception.training.detector import LOG_PIXELS, ConvBlock, Detector, Head, decode, grid
+from pruned_perception.training.deployment import Deployed, folded
+from pruned_perception.training.detector import Detector, decode, grid
 
 OPSET = 17
 IR_VERSION = 8  # ONNX Runtime 1.17 reads up to 9; exporters write newer ones
@@ -34,70 +31,6 @@ SCORE_THRESHOLD, IOU_THRESHOLD, MAX_DETECTIONS = 0.4, 0.6, 100
 
 class ExportError(UserError):
     """The exported model does not compute what the checkpoint does."""
-
-
-class Deployed(nn.Module):
-    """The detector as the robot runs it: uint8 (1, H, W, 3) RGB → predictions (1, N, 4 + C).
-
-    Everything that is constant is folded into the convolutions: batch norms, the scaling 1/255
-    (exact, since no mean is subtracted that zero padding would get wrong), the strides (as
-    logarithms, into the biases of the box outputs), and the order of the image's axes.
-    """
-
-    def __init__(self, detector: Detector) -> None:
-        super().__init__()
-        self.detector = folded(detector)
-        first = self.detector.get_submodule('backbone.0.0')
-        assert isinstance(first, ConvBlock)
-        first.conv = interleaved(first.conv, 1 / 255)
-        with torch.no_grad():
-            for head, stride in zip(self.detector.heads, STRIDES, strict=True):
-                assert isinstance(head, Head)
-                assert head.box_output.bias is not None
-                head.box_output.bias += math.log(stride)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Return the predictions of one image."""
-        _, height, width, _ = image.shape
-        raw = self.detector(image.reshape(1, 1, height, 3 * width).float())
-        return torch.cat((raw[..., :4].clamp(*LOG_PIXELS).exp(), raw[..., 4:].sigmoid()), dim=-1)
-
-
-@torch.no_grad()
-def interleaved(conv: nn.Conv2d, scale: float) -> nn.Conv2d:
-    """Return `conv` for images (1, 1, H, 3W) whose colours alternate, as cameras store them.
-
-    Three pixels of three channels are nine neighbours in a row: the same products and sums
-    without the transposition, which would cost a small net 5 % of its time. Values are scaled.
-    """
-    outputs, channels, height, width = conv.weight.shape
-    assert not isinstance(conv.padding, str)
-    (stride_y, stride_x), (pad_y, pad_x) = conv.stride, conv.padding
-    row = nn.Conv2d(
-        1,
-        outputs,
-        (height, channels * width),
-        (stride_y, channels * stride_x),
-        (pad_y, channels * pad_x),
-    )
-    row.weight.copy_(scale * conv.weight.permute(0, 2, 3, 1).reshape(row.weight.shape))
-    assert row.bias is not None
-    if conv.bias is None:
-        row.bias.zero_()
-    else:
-        row.bias.copy_(conv.bias)
-    return row
-
-
-def folded(detector: Detector) -> Detector:
-    """Return a copy in eval mode whose batch norms are folded into their convolutions."""
-    plain = copy.deepcopy(detector).eval()
-    for module in plain.modules():
-        if isinstance(module, ConvBlock):
-            assert isinstance(module.norm, nn.BatchNorm2d)
-            module.conv = fuse_conv_bn_eval(module.conv, module.norm)
-            module.norm = nn.Identity()
-    return plain
 
 
 def to_onnx(detector: Detector, images: np.ndarray) -> bytes:
@@ -237,6 +170,7 @@ def export_bundle(
                 'cpu_seconds_of_parents': round(ancestry.get('cpu_seconds', 0.0), 1),
                 'torch': str(torch.__version__),
             },
+            'earlier_plans': ancestry.get('earlier_plans', []),
             'seed': checkpoint['experiment']['seed'],
         },
     }

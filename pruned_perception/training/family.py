@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from pruned_perception.bundle import Bundle, Family, load_bundle
+from pruned_perception.bundle import MANIFEST, Bundle, Family, load_bundle
 from pruned_perception.training.accuracy import (
     CONTROL,
     MEMBER,
@@ -18,10 +18,11 @@ from pruned_perception.training.accuracy import (
     evaluation_record,
     record,
 )
-from pruned_perception.training.checkpoint import detector_from, read_checkpoint
+from pruned_perception.training.checkpoint import detector_from, read_checkpoint, save_checkpoint
 from pruned_perception.training.data import load_frames
 from pruned_perception.training.experiment import ExperimentError
 from pruned_perception.training.export import COMPARED_FRAMES, export_bundle
+from pruned_perception.training.importing import import_bundle
 from pruned_perception.training.runs import Folders
 
 Progress = Callable[[int, int], None]
@@ -74,6 +75,21 @@ def read_family_spec(path: str | os.PathLike[str]) -> FamilySpec:
         raise ExperimentError(f'{path}: not a family: {error} is missing or bad') from error
 
 
+def import_member(member: Member, folders: Folders, out: Path) -> None:
+    """Put the bundle in `out` in place of the training that the member stands for.
+
+    An experiment that is finished is left alone.
+    """
+    final = folders.final(member.experiment)
+    if final.is_file():
+        return
+    experiment = folders.experiment(member.experiment)
+    bundle = load_bundle(out)
+    size = (bundle.input.height, bundle.input.width)
+    frames = load_frames(folders.data / experiment.data['train'], size)
+    save_checkpoint(final, import_bundle(bundle, frames))
+
+
 def export_member(
     experiment: str,
     name: str,
@@ -84,8 +100,17 @@ def export_member(
     parent: Bundle | None,
     provenance: Mapping[str, Any],
 ) -> Bundle:
-    """Export an experiment's result to the bundle `out`, compared on frames of `test`."""
+    """Export an experiment's result to the bundle `out`, compared on frames of `test`.
+
+    A result that was imported from the very bundle in `out` is not written back: it would be the
+    same net under another hash, which its children do not know.
+    """
     content = read_checkpoint(folders.final(experiment))
+    imported = content['ancestry'].get('bundle')
+    if imported is not None and (out / MANIFEST).is_file():
+        bundle = load_bundle(out)
+        if bundle.sha256 == imported['sha256']:
+            return bundle
     detector = detector_from(content, folders.final(experiment))
     images = load_frames(test, detector.input_size).images[:COMPARED_FRAMES]
     return export_bundle(

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import fcntl
 import json
-import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pruned_perception.errors import UserError
+from pruned_perception.pruning.resuming import FolderError, locked, termination
 from pruned_perception.training.augmentation import draw_batch
 from pruned_perception.training.checkpoint import read_checkpoint, save_checkpoint
 from pruned_perception.training.data import FrameSet
+from pruned_perception.training.deployment import folded
 from pruned_perception.training.detector import Detector
+from pruned_perception.training.distillation import distillation_loss
 from pruned_perception.training.experiment import Budget, Experiment, Phase
 from pruned_perception.training.loss import detection_loss
 from pruned_perception.training.validation import validate
@@ -35,10 +34,6 @@ GRADIENT_NORM = 10.0
 
 # Called with what goes on, the share of it that is done (0…1), and a remark.
 Report = Callable[[str, float, str], None]
-
-
-class RunError(UserError):
-    """A run's folder is in use or belongs to another experiment."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +55,7 @@ def train(
     *,
     budget: Budget,
     ancestry: dict[str, Any] | None = None,
+    teacher: Detector | None = None,
     report: Report | None = None,
 ) -> Outcome:
     """Train `model` in place; write `last.pt`, `final.pt` and `log.jsonl` into `folder`.
@@ -75,32 +71,16 @@ def train(
         validation: validation frames; the first of them are used for progress reports.
         folder: of the run; two runs in one folder are refused.
         budget: of this run.
-        ancestry: kept in the checkpoints: pruning record, CPU seconds of the parents.
+        ancestry: kept in the checkpoints: pruning records, CPU seconds of the parents.
+        teacher: for an experiment with `distill`: whose outputs are learnt from; untouched.
         report: told of the progress, every few steps.
 
     Raises:
-        RunError: the folder is in use or belongs to another experiment.
+        FolderError: the folder is in use or belongs to another experiment.
     """
     with locked(folder):
-        return _Run(experiment, model, frames, validation, folder, budget, ancestry or {}).loop(
-            report or (lambda title, share, remark: None)
-        )
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the run's folder; raise RunError where another process does."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / 'lock').open('w')
-    except OSError as error:
-        raise RunError(f'{folder}: cannot be written: {error.strerror}') from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RunError(f'{folder}: another training is running in this folder') from error
-        yield
+        run = _Run(experiment, model, frames, validation, folder, budget, ancestry or {}, teacher)
+        return run.loop(report or (lambda title, share, remark: None))
 
 
 class _Run:
@@ -115,26 +95,28 @@ class _Run:
         folder: Path,
         budget: Budget,
         ancestry: dict[str, Any],
+        teacher: Detector | None,
     ) -> None:
         self.experiment, self.frames, self.validation = experiment, frames, validation
         self.folder, self.budget, self.ancestry = folder, budget, ancestry
+        self.teacher = None if teacher is None else _channels_last(folded(teacher))
         self.steps = 0
         self.cpu_seconds = 0.0
-        self.generator = np.random.default_rng(experiment.seed)
+        # An iteration of pruning sees other views than the one before.
+        iteration = len(ancestry.get('earlier_plans', ()))
+        self.generator = np.random.default_rng([experiment.seed, iteration])
         self.order: list[int] = []
         last = folder / 'last.pt'
         content = read_checkpoint(last) if last.is_file() else None
         if content is not None:
             if content['experiment']['name'] != experiment.name:
-                raise RunError(
+                raise FolderError(
                     f'{folder}: holds the run {content["experiment"]["name"]!r}, not '
                     f'{experiment.name!r}; choose another folder or delete this one'
                 )
             model = Detector(model.architecture)
             model.load_state_dict(content['model'])
-        self.model = model.train()
-        # Faster on CPUs; the typed signature of Module.to lacks the argument.
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = _channels_last(model.train())
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.optimiser = _optimiser(self.model, experiment)
         if content is not None:
@@ -158,7 +140,7 @@ class _Run:
         sums: dict[str, float] = {}
         since, started = self.steps, self.cpu_seconds
         validated = int(self.fraction * VALIDATIONS)
-        with _termination() as stop:
+        with termination() as stop:
             while self.fraction < 1 and not stop:
                 for name, value in self.step().items():
                     sums[name] = sums.get(name, 0.0) + value
@@ -193,7 +175,16 @@ class _Run:
         rate = self.experiment.optimiser.rate(self.fraction)
         for group in self.optimiser.param_groups:
             group['lr'] = rate
-        losses = detection_loss(self.model(batch.images), batch)
+        raw = self.model(batch.images)
+        losses = detection_loss(raw, batch)
+        if self.teacher is not None:
+            assert self.experiment.distill is not None
+            with torch.no_grad():
+                lesson = self.teacher(batch.images)
+            distilled = distillation_loss(raw, lesson, phase.size)
+            weight = self.experiment.distill.weight
+            losses['total'] = losses['total'] + weight * sum(distilled.values())
+            losses |= distilled
         self.optimiser.zero_grad(set_to_none=True)
         losses['total'].backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), GRADIENT_NORM)
@@ -258,6 +249,12 @@ class _Run:
         save_checkpoint(path, content)
 
 
+def _channels_last(model: Detector) -> Detector:
+    """Return the model itself with its weights in the memory format that is faster on CPUs."""
+    # The typed signature of Module.to lacks the argument.
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.contiguous() for name, value in model.state_dict().items()}
 
@@ -281,28 +278,3 @@ def _optimiser(model: nn.Module, experiment: Experiment) -> torch.optim.Optimize
         {'params': [each for each in parameters if each.ndim <= 1], 'weight_decay': 0.0},
     ]
     return torch.optim.AdamW(groups, lr=experiment.optimiser.learning_rate, fused=True)
-
-
-@contextlib.contextmanager
-def _termination() -> Iterator[list[int]]:
-    """Collect SIGTERM and SIGINT instead of dying of them: the step is finished, then saved.
-
-    A second signal acts as usual, so that nothing can hang.
-    """
-    received: list[int] = []
-    former: dict[int, Any] = {}
-
-    def receive(number: int, frame: object) -> None:
-        received.append(number)
-        signal.signal(number, former[number])
-
-    try:
-        for each in (signal.SIGTERM, signal.SIGINT):
-            former[each] = signal.signal(each, receive)
-    except ValueError:  # not in the main thread: then the caller's handlers stay
-        pass
-    try:
-        yield received
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)

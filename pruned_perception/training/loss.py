@@ -83,27 +83,33 @@ def assign(
 def detection_loss(raw: Tensor, batch: Batch) -> dict[str, Tensor]:
     """Return the scalars `total`, `boxes` and `classes` for raw outputs (B, N, 4 + C).
 
-    Quality focal loss (Li et al., Generalized Focal Loss, 2020) on the scores and generalised IoU
-    (Rezatofighi et al. 2019) on the boxes, both relative to the sum of the targets.
+    Quality focal loss on the scores and generalised IoU (Rezatofighi et al. 2019) on the boxes,
+    both relative to the sum of the targets.
     """
     centres, strides = grid(*batch.images.shape[-2:])
     boxes = boxes_from(raw, centres, strides)
     logits = raw[..., 4:]
-    scores = logits.sigmoid()
-    found = assign(scores.detach(), boxes.detach(), centres, strides, batch)
+    found = assign(logits.detach().sigmoid(), boxes.detach(), centres, strides, batch)
     norm = found.scores.sum().clamp(min=1)
-    focus = (found.scores - scores.detach()).abs().pow(FOCUS)
     excused = ignored_cells(centres, batch) & ~found.positive
-    focus = focus * ~excused[..., None]
-    classes = functional.binary_cross_entropy_with_logits(
-        logits, found.scores, weight=focus, reduction='sum'
-    )
+    classes = (quality_focal_loss(logits, found.scores) * ~excused[..., None]).sum()
     positive = found.positive
     weight = found.scores.sum(-1)[positive]
     gap = 1 - generalised_iou(boxes[positive], found.boxes[positive])
     classes_loss = classes / norm
     boxes_loss = BOX_WEIGHT * (gap * weight).sum() / norm
     return {'total': classes_loss + boxes_loss, 'boxes': boxes_loss, 'classes': classes_loss}
+
+
+def quality_focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the quality focal loss of each logit for its target in 0…1: 0 where they agree.
+
+    Source: Li et al., Generalized Focal Loss (NeurIPS 2020), section 3.1.
+    """
+    focus = (targets - logits.detach().sigmoid()).abs().pow(FOCUS)
+    return functional.binary_cross_entropy_with_logits(
+        logits, targets, weight=focus, reduction='none'
+    )
 
 
 def ignored_cells(centres: Tensor, batch: Batch) -> Tensor:

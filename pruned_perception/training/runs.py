@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pruned_perception.pruning import Plan, make_plan, prune, recalibrate
+from pruned_perception.pruning import Macs, Plan, count, make_plan, prune, recalibrate
 from pruned_perception.training.checkpoint import detector_from, read_checkpoint
 from pruned_perception.training.data import FrameSet, load_frames
 from pruned_perception.training.detector import Detector
@@ -69,6 +69,10 @@ def run_experiment(
 ) -> Outcome:
     """Train what `experiment` describes, or resume it; return at once if it is finished.
 
+    Pruning in several iterations is a chain of runs: the last is in the experiment's folder, the
+    earlier ones are in its sub-folders `1`, `2`, …; each has its part of the budget, and counts
+    those before it among its parents. The outcome is that of the last run there was time for.
+
     Args:
         experiment: as read from its file.
         folders: where data and former runs are.
@@ -78,50 +82,64 @@ def run_experiment(
     Raises:
         UserError: data or a parent's checkpoint are missing, or the folder is in use.
     """
-    final = folders.final(experiment.name)
-    if final.is_file():
-        content = read_checkpoint(final)
-        return Outcome(True, final, content['cpu_seconds'], content['steps'])
-    torch.manual_seed(experiment.seed)
-    budget, ancestry, model = _start(experiment, folders, budget)
-    size = model.input_size
-    title = f'{experiment.name}: caching frames'
-
-    def progress(done: int, total: int) -> None:
-        if report is not None:
-            report(title, done / total, '')
-
-    validation = load_frames(folders.data / experiment.data['validation'], size, progress=progress)
-    frames = load_frames(folders.data / experiment.data['train'], size, progress=progress)
-    if frames.labels != validation.labels or len(frames.labels) != model.architecture.num_classes:
-        raise ExperimentError(
-            f'{experiment.name}: the net has {model.architecture.num_classes} classes; training '
-            f'data: {", ".join(frames.labels)}; validation data: {", ".join(validation.labels)}'
-        )
-    if experiment.parent is not None:
-        model = recalibrate(model, calibration_batches(frames))
-    return train(
-        experiment,
-        model,
-        frames,
-        validation,
-        folders.runs / experiment.name,
-        budget=budget,
-        ancestry=ancestry,
-        report=report,
-    )
+    folder = folders.runs / experiment.name
+    if (finished := _finished(folder)) is not None:
+        return finished
+    source = experiment.parent or experiment.control_of
+    origin = {} if source is None else read_checkpoint(folders.final(source))
+    ancestor = detector_from(origin, folders.final(source)) if source else None
+    frames, validation = _data(experiment, ancestor, folders, report)
+    # A control has all the time that the other had.
+    budget = budget or experiment.budget or Budget(cpu_minutes=total_cpu_seconds(origin) / 60)
+    earlier = 0 if experiment.prune is None else experiment.prune.iterations - 1
+    stages = [*(folder / str(number + 1) for number in range(earlier)), folder]
+    for iteration, stage in enumerate(stages, start=1):
+        outcome = _finished(stage)
+        if outcome is None:
+            model, ancestry = _initial(experiment, ancestor, origin, iteration, stage, frames)
+            outcome = train(
+                experiment,
+                model,
+                frames,
+                validation,
+                stage,
+                budget=budget.divided(len(stages)),
+                ancestry=ancestry,
+                teacher=ancestor if experiment.distill else None,
+                report=report,
+            )
+        if not outcome.finished:
+            break
+        origin = read_checkpoint(outcome.checkpoint)
+    assert outcome is not None
+    return outcome
 
 
 def pruned_detector(
-    detector: Detector, pruning: Pruning, *, seed: int, widths: dict[str, int] | None = None
+    detector: Detector,
+    pruning: Pruning,
+    *,
+    seed: int,
+    calibration: Iterable[Tensor] | None = None,
+    widths: dict[str, int] | None = None,
 ) -> tuple[Detector, Plan]:
-    """Return the detector pruned as asked (or to given widths), and the plan."""
-    example = (torch.zeros(1, 3, *detector.input_size),)
-    wishes = {name: value for name, value in asdict(pruning).items() if value is not None}
-    if widths is not None:
-        wishes = {**wishes, 'macs': None, 'widths': widths}
-    plan = make_plan(detector, example, seed=seed, **wishes)
-    small = prune(detector, plan, example)
+    """Return the detector pruned at once as asked (or to given widths), and the plan."""
+    wishes: dict[str, Any] = {
+        'criterion': pruning.criterion,
+        'allocation': pruning.allocation,
+        'allocation_by': pruning.allocation_by,
+        'round_to': pruning.block,
+    }
+    plan = make_plan(
+        detector,
+        (torch.zeros(1, 3, *detector.input_size),),
+        budget=Macs(pruning.macs) if widths is None else None,
+        widths=widths,
+        calibration=calibration,
+        seed=seed,
+        **{name: value for name, value in wishes.items() if value is not None},
+    )
+    small = prune(detector, plan)
     assert isinstance(small, Detector)
     return small, plan
 
@@ -135,23 +153,90 @@ def calibration_batches(frames: FrameSet) -> Iterator[Tensor]:
         yield torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
 
 
-def _start(
-    experiment: Experiment, folders: Folders, budget: Budget | None
-) -> tuple[Budget, dict[str, Any], Detector]:
-    """Return the budget, the ancestry and the initial net."""
-    if experiment.architecture is not None:
-        assert experiment.budget is not None
-        return budget or experiment.budget, {}, Detector(experiment.architecture)
-    source = experiment.parent or experiment.control_of
-    assert source is not None
-    content = read_checkpoint(folders.final(source))
-    spent = content['cpu_seconds'] + content['ancestry'].get('cpu_seconds', 0.0)
-    model = detector_from(content, folders.final(source))
-    if experiment.control_of is not None:
-        # The same widths, nothing of the weights, and all the time that the other had.
-        total = Budget(cpu_minutes=spent / 60)
-        return budget or total, {'control_of': source}, Detector(model.architecture)
-    assert experiment.prune is not None
-    assert experiment.budget is not None
-    small, plan = pruned_detector(model, experiment.prune, seed=experiment.seed)
-    return budget or experiment.budget, {'plan': plan.to_dict(), 'cpu_seconds': spent}, small
+def total_cpu_seconds(content: Mapping[str, Any]) -> float:
+    """Return the CPU time of a checkpoint's training and of its whole ancestry."""
+    return content['cpu_seconds'] + content['ancestry'].get('cpu_seconds', 0.0)
+
+
+def _finished(folder: Path) -> Outcome | None:
+    final = folder / 'final.pt'
+    if not final.is_file():
+        return None
+    content = read_checkpoint(final)
+    return Outcome(True, final, content['cpu_seconds'], content['steps'])
+
+
+def _data(
+    experiment: Experiment, ancestor: Detector | None, folders: Folders, report: Report | None
+) -> tuple[FrameSet, FrameSet]:
+    """Return the frames for training and validation, at the size and with the classes of the net.
+
+    Those of the `ancestor`, where there is one.
+    """
+    architecture = experiment.architecture if ancestor is None else ancestor.architecture
+    assert architecture is not None
+
+    def progress(done: int, total: int) -> None:
+        if report is not None:
+            report(f'{experiment.name}: caching frames', done / total, '')
+
+    validation, frames = (
+        load_frames(
+            folders.data / experiment.data[name], architecture.input_size, progress=progress
+        )
+        for name in ('validation', 'train')
+    )
+    if frames.labels != validation.labels or len(frames.labels) != architecture.num_classes:
+        raise ExperimentError(
+            f'{experiment.name}: the net has {architecture.num_classes} classes; training '
+            f'data: {", ".join(frames.labels)}; validation data: {", ".join(validation.labels)}'
+        )
+    return frames, validation
+
+
+def _initial(
+    experiment: Experiment,
+    ancestor: Detector | None,
+    origin: dict[str, Any],
+    iteration: int,
+    stage: Path,
+    frames: FrameSet,
+) -> tuple[Detector, dict[str, Any]]:
+    """Return the net that the run in the folder `stage` starts from or resumes, and its ancestry.
+
+    Args:
+        experiment: what to do.
+        ancestor: the net of the experiment's parent, or of the one that it controls.
+        origin: the checkpoint of the parent, or of the iteration before.
+        iteration: of pruning, from 1.
+        stage: folder of the run.
+        frames: training frames.
+    """
+    last = stage / 'last.pt'
+    if last.is_file():  # whatever a plan would be now
+        content = read_checkpoint(last)
+        return detector_from(content, last), content['ancestry']
+    torch.manual_seed(experiment.seed)
+    if experiment.prune is None:
+        architecture = experiment.architecture if ancestor is None else ancestor.architecture
+        assert architecture is not None
+        control = {} if ancestor is None else {'control_of': experiment.control_of}
+        return Detector(architecture), control
+    assert ancestor is not None
+    current = detector_from(origin)
+    share = experiment.prune.target(iteration) * _macs(ancestor) / _macs(current)
+    pruning = replace(experiment.prune, macs=min(1.0, share))
+    calibration = list(calibration_batches(frames))
+    small, plan = pruned_detector(current, pruning, seed=experiment.seed, calibration=calibration)
+    former = origin['ancestry']
+    former_plans = [*former.get('earlier_plans', ()), former.get('plan')]
+    ancestry = {
+        'plan': plan.to_dict(),
+        'earlier_plans': [each for each in former_plans if each is not None],
+        'cpu_seconds': total_cpu_seconds(origin),
+    }
+    return recalibrate(small, calibration), ancestry
+
+
+def _macs(detector: Detector) -> int:
+    return count(detector, (torch.zeros(1, 3, *detector.input_size),)).macs

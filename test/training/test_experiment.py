@@ -8,12 +8,14 @@ from pruned_perception.training.experiment import (
     Budget,
     ExperimentError,
     Optimiser,
+    Pruning,
     experiment_from,
     read_experiment,
 )
 from pruned_perception.training.family import read_family_spec
 from pruned_perception.training.runs import Folders
 
+CHILD = {'architecture': None, 'parent': 'other', 'prune': {'macs': 0.5, 'iterations': 2}}
 EXPERIMENTS = Path(__file__).resolve().parents[2] / 'config' / 'experiments'
 
 
@@ -36,6 +38,19 @@ def test_cpu_time_or_steps_measure_a_budget() -> None:
     assert Budget(steps=10).fraction(0.0, 50) == 1
 
 
+def test_parts_of_a_budget_make_up_the_whole() -> None:
+    assert Budget(cpu_minutes=6).divided(4) == Budget(cpu_minutes=1.5)
+    assert Budget(steps=10).divided(3) == Budget(steps=4)
+    assert Budget(steps=10).divided(1) == Budget(steps=10)
+
+
+def test_iterations_cut_by_equal_factors() -> None:
+    assert Pruning(macs=0.125, iterations=3).target(1) == pytest.approx(0.5)
+    assert Pruning(macs=0.125, iterations=3).target(2) == pytest.approx(0.25)
+    assert Pruning(macs=0.125, iterations=3).target(3) == 0.125
+    assert Pruning(macs=0.3).target(1) == 0.3
+
+
 def test_learning_rate_rises_then_falls() -> None:
     optimiser = Optimiser(learning_rate=1.0, warm_up=0.1, final=0.05)
     rates = [optimiser.rate(step / 100) for step in range(101)]
@@ -46,8 +61,9 @@ def test_learning_rate_rises_then_falls() -> None:
     assert rates[-1] == pytest.approx(0.05)
 
 
-def test_what_is_written_can_be_read_again() -> None:
-    experiment = tiny.experiment()
+@pytest.mark.parametrize('fields', [{}, CHILD | {'distill': {'weight': 2}}])
+def test_what_is_written_can_be_read_again(fields: dict) -> None:
+    experiment = tiny.experiment(**fields)
     assert experiment_from(experiment.to_dict()) == experiment
 
 
@@ -62,6 +78,16 @@ def test_what_is_written_can_be_read_again() -> None:
         ({'architecture': None}, 'exactly one of the fields architecture'),
         ({'parent': 'other', 'prune': {'macs': 0.5}}, 'exactly one of the fields architecture'),
         ({'architecture': None, 'parent': 'other'}, 'parent and prune belong together'),
+        (CHILD | {'prune': {'block': 8}}, r'prune\.macs'),
+        (CHILD | {'prune': {'macs': 1.5}}, r'prune\.macs'),
+        (CHILD | {'prune': {'macs': 'half'}}, r'prune\.macs'),
+        (CHILD | {'prune': {'macs': 0.5, 'iterations': 0}}, r'prune\.iterations'),
+        (CHILD | {'prune': {'macs': 0.5, 'iterations': 1.5}}, r'prune\.iterations'),
+        ({'distill': {'weight': 1}}, 'field distill: needs the field parent'),
+        (CHILD | {'distill': {'weight': 0}}, r'distill\.weight'),
+        (CHILD | {'distill': {}}, r'distill\.weight'),
+        (CHILD | {'distill': 2}, 'field distill: must be a mapping'),
+        (CHILD | {'distill': {'weight': 1, 'heat': 2}}, r'unknown field distill\.heat'),
         ({'phases': []}, 'field phases'),
         ({'phases': [{'until': 0.5, 'size': [64, 64], 'scale': [1, 1]}]}, 'until must rise to 1'),
         ({'phases': [{'until': 1, 'size': [64, 64], 'scale': [2, 1]}]}, r'phases\[0\]'),

@@ -8,41 +8,15 @@ import shapes
 import tiny
 import torch
 
-from pruned_perception.bundle import Bundle, load_family
+from pruned_perception.bundle import load_family
 from pruned_perception.inference.detector import Detector as RobotDetector
-from pruned_perception.pruning import count, make_plan, prune
+from pruned_perception.pruning import Macs, count, make_plan, prune
 from pruned_perception.training.accuracy import evaluate, evaluation_record, record
 from pruned_perception.training.data import DataError, load_frames
+from pruned_perception.training.deployment import folded
 from pruned_perception.training.detector import Detector
-from pruned_perception.training.export import (
-    ExportError,
-    compare,
-    export_bundle,
-    folded,
-    interleaved,
-    to_onnx,
-)
+from pruned_perception.training.export import ExportError, compare, to_onnx
 from pruned_perception.training.validation import validate
-
-
-@pytest.fixture(scope='module')
-def images() -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (3, *tiny.SIZE, 3), dtype=np.uint8)
-
-
-@pytest.fixture(scope='module')
-def detector() -> Detector:
-    """Return a net with statistics unlike an untrained one's, so that folding has work to do."""
-    torch.manual_seed(0)
-    model = Detector(tiny.ARCHITECTURE)
-    model.train()
-    with torch.no_grad():
-        for _ in range(30):
-            model(torch.rand(4, 3, *tiny.SIZE))
-        for name, tensor in model.named_parameters():
-            if name.endswith(('norm.bias', 'class_output.weight')):
-                tensor += 0.3 * torch.randn_like(tensor)
-    return model.eval()
 
 
 @pytest.fixture(scope='module')
@@ -85,32 +59,15 @@ def test_a_model_that_computes_something_else_is_refused(
         compare(other, onnx_bytes, images)
 
 
-def _bundle(
-    detector: Detector, images: np.ndarray, folder: Path, parent: Bundle | None, plan: dict | None
-) -> Bundle:
-    content = {
-        'labels': list(shapes.LABELS),
-        'experiment': tiny.experiment().to_dict(),
-        'architecture': detector.architecture.to_dict(),
-        'data': {'train': '', 'frames': 1},
-        'steps': 1,
-        'cpu_seconds': 1.0,
-        'ancestry': {} if plan is None else {'plan': plan, 'cpu_seconds': 2.0},
-    }
-    return export_bundle(
-        content, detector, images, folder, name=folder.name, parent=parent, provenance={}
-    )
-
-
 def test_dense_and_pruned_make_a_family(
     detector: Detector, images: np.ndarray, tmp_path: Path
 ) -> None:
     example = (torch.zeros(1, 3, *tiny.SIZE),)
-    plan = make_plan(detector, example, macs=0.5)
-    small = prune(detector, plan, example)
+    plan = make_plan(detector, example, budget=Macs(0.5))
+    small = prune(detector, plan)
     assert isinstance(small, Detector)
-    dense = _bundle(detector, images, tmp_path / 'dense', None, None)
-    _bundle(small, images, tmp_path / 'small', dense, plan.to_dict())
+    dense = tiny.bundle(detector, images, tmp_path / 'dense')
+    tiny.bundle(small, images, tmp_path / 'small', parent=dense, plan=plan.to_dict())
     family = load_family(tmp_path)
     assert [bundle.name for bundle in family.members] == ['dense', 'small']
     assert family.members[1].manifest['pruning']['kept'] == plan.to_dict()['kept']
@@ -120,7 +77,7 @@ def test_dense_and_pruned_make_a_family(
 def test_the_robots_detector_finds_what_pytorch_finds(
     detector: Detector, images: np.ndarray, shapes_data: Path, tmp_path: Path
 ) -> None:
-    bundle = _bundle(detector, images, tmp_path / 'dense', None, None)
+    bundle = tiny.bundle(detector, images, tmp_path / 'dense')
     robot, _ = evaluate(bundle, shapes_data / 'validation', resamples=0)
     frames = load_frames(shapes_data / 'validation', tiny.SIZE)
     ours = validate(detector, frames)
@@ -135,7 +92,7 @@ def test_the_robots_detector_finds_what_pytorch_finds(
 def test_records_replace_those_of_the_same_data(
     detector: Detector, images: np.ndarray, shapes_data: Path, tmp_path: Path
 ) -> None:
-    bundle = _bundle(detector, images, tmp_path / 'family' / 'dense', None, None)
+    bundle = tiny.bundle(detector, images, tmp_path / 'family' / 'dense')
     metrics, digest = evaluate(bundle, shapes_data / 'validation', resamples=20)
     for data in ('one', 'two', 'one'):
         entry = {'net': 'member', **evaluation_record(metrics, data, digest)}
@@ -149,20 +106,10 @@ def test_records_replace_those_of_the_same_data(
 def test_other_labels_are_refused(
     detector: Detector, images: np.ndarray, shapes_data: Path, tmp_path: Path
 ) -> None:
-    bundle = _bundle(detector, images, tmp_path / 'dense', None, None)
+    bundle = tiny.bundle(detector, images, tmp_path / 'dense')
     other = tmp_path / 'other'
     shapes.write_shapes(other, 1, seed=0)
     path = other / 'annotations.json'
     path.write_text(path.read_text().replace('"disc"', '"ball"'))
     with pytest.raises(DataError, match='ball'):
         evaluate(bundle, other)
-
-
-def test_interleaved_convolution_equals_the_one_on_planes() -> None:
-    torch.manual_seed(0)
-    conv = torch.nn.Conv2d(3, 8, 3, stride=2, padding=1)
-    image = torch.rand(1, 9, 14, 3)
-    with torch.no_grad():
-        planes = conv(image.permute(0, 3, 1, 2) / 2)
-        row = interleaved(conv, 0.5)(image.reshape(1, 1, 9, 42))
-    torch.testing.assert_close(row, planes, atol=1e-6, rtol=1e-5)

@@ -8,8 +8,8 @@ from pruned_perception.bundle import Bundle, load_family
 from pruned_perception.inference.detector import Detector as RobotDetector
 from pruned_perception.pruning import count
 from pruned_perception.training.architecture import Architecture
+from pruned_perception.training.deployment import folded
 from pruned_perception.training.detector import Detector
-from pruned_perception.training.export import folded
 
 FAMILY = load_family(Path(__file__).resolve().parents[2] / 'models' / 'warehouse')
 MEMBERS = pytest.mark.parametrize('bundle', FAMILY.members, ids=lambda bundle: bundle.name)

@@ -11,13 +11,22 @@ import tiny
 import torch
 import yaml
 
+from pruned_perception.pruning.resuming import FolderError, locked
 from pruned_perception.training.checkpoint import CheckpointError, detector_from, read_checkpoint
 from pruned_perception.training.data import load_frames
 from pruned_perception.training.detector import Detector
 from pruned_perception.training.experiment import Budget, Experiment, ExperimentError
-from pruned_perception.training.loop import Outcome, RunError, locked, train
-from pruned_perception.training.runs import Folders, run_experiment, use_one_thread
+from pruned_perception.training.loop import Outcome, train
+from pruned_perception.training.runs import (
+    Folders,
+    run_experiment,
+    total_cpu_seconds,
+    use_one_thread,
+)
 from pruned_perception.training.validation import validate
+
+STAGES = ('1/final.pt', '2/final.pt', 'final.pt')
+CHILD = {'architecture': None, 'parent': 'dense', 'prune': {'macs': 0.5, 'block': 16}}
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +39,13 @@ def one_thread(monkeypatch: pytest.MonkeyPatch):
     torch.set_flush_denormal(False)
 
 
-def _run(folder: Path, data: Path, experiment: Experiment, steps: int) -> Outcome:
+def _run(
+    folder: Path,
+    data: Path,
+    experiment: Experiment,
+    steps: int,
+    teacher: Detector | None = None,
+) -> Outcome:
     torch.manual_seed(experiment.seed)
     return train(
         experiment,
@@ -39,6 +54,7 @@ def _run(folder: Path, data: Path, experiment: Experiment, steps: int) -> Outcom
         load_frames(data / 'validation', tiny.SIZE),
         folder,
         budget=Budget(steps=steps),
+        teacher=teacher,
     )
 
 
@@ -60,31 +76,66 @@ def test_training_learns_to_find_shapes(shapes_data: Path, tmp_path: Path) -> No
     assert losses[-1] < 0.7 * losses[0]
 
 
-def test_an_interrupted_run_ends_where_an_unbroken_one_does(
-    shapes_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    experiment = tiny.experiment()
-    whole = _run(tmp_path / 'whole', shapes_data, experiment, steps=12)
-
+def _terminate_in_step(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let SIGTERM arrive in this step of all that are done from now on."""
     from pruned_perception.training import loop
 
     step, calls = loop._Run.step, []
 
     def step_then_terminate(run):
         calls.append(1)
-        if len(calls) == 5:
+        if len(calls) == number:
             os.kill(os.getpid(), signal.SIGTERM)
         return step(run)
 
     monkeypatch.setattr(loop._Run, 'step', step_then_terminate)
-    first = _run(tmp_path / 'broken', shapes_data, experiment, steps=12)
-    assert (first.finished, first.steps) == (False, 5)
-    second = _run(tmp_path / 'broken', shapes_data, experiment, steps=12)
-    assert (second.finished, second.steps) == (True, 12)
-    expected, found = (read_checkpoint(each.checkpoint)['weights'] for each in (whole, second))
+
+
+def _assert_equal_weights(one: Outcome, other: Outcome) -> None:
+    expected, found = (read_checkpoint(each.checkpoint)['weights'] for each in (one, other))
     assert expected.keys() == found.keys()
     for name in expected:
         torch.testing.assert_close(found[name], expected[name], msg=name)
+
+
+@pytest.mark.parametrize('distilled', [False, True])
+def test_an_interrupted_run_ends_where_an_unbroken_one_does(
+    shapes_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    detector: Detector,
+    distilled: bool,
+) -> None:
+    experiment, teacher = tiny.experiment(), None
+    if distilled:
+        experiment, teacher = tiny.experiment(**CHILD, distill={'weight': 2}), detector
+    whole = _run(tmp_path / 'whole', shapes_data, experiment, 12, teacher)
+    _terminate_in_step(5, monkeypatch)
+    first = _run(tmp_path / 'broken', shapes_data, experiment, 12, teacher)
+    assert (first.finished, first.steps) == (False, 5)
+    second = _run(tmp_path / 'broken', shapes_data, experiment, 12, teacher)
+    assert (second.finished, second.steps) == (True, 12)
+    _assert_equal_weights(whole, second)
+
+
+def test_a_student_comes_closer_to_its_teacher_which_stays_what_it_is(
+    shapes_data: Path, tmp_path: Path, detector: Detector
+) -> None:
+    before = {name: value.clone() for name, value in detector.state_dict().items()}
+    experiment = tiny.experiment(**CHILD, distill={'weight': 10})
+    _run(tmp_path, shapes_data, experiment, 40, detector)
+    assert detector.state_dict().keys() == before.keys()
+    for name, value in detector.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    records = map(json.loads, (tmp_path / 'log.jsonl').read_text().splitlines())
+    log = [record for record in records if record['kind'] == 'step']
+    assert log[-1]['distilled_classes'] < 0.9 * log[0]['distilled_classes']
+    # Ten times what the two sum up to, beside the losses on the labels.
+    record = log[0]
+    distilled = record['distilled_boxes'] + record['distilled_classes']
+    assert record['total'] == pytest.approx(
+        record['boxes'] + record['classes'] + 10 * distilled, rel=1e-3
+    )
 
 
 def test_a_finished_run_is_not_trained_again(shapes_data: Path, tmp_path: Path) -> None:
@@ -97,13 +148,13 @@ def test_a_finished_run_is_not_trained_again(shapes_data: Path, tmp_path: Path) 
 
 
 def test_two_runs_in_one_folder_are_refused(shapes_data: Path, tmp_path: Path) -> None:
-    with locked(tmp_path), pytest.raises(RunError, match='another training'):
+    with locked(tmp_path), pytest.raises(FolderError, match='in use'):
         _run(tmp_path, shapes_data, tiny.experiment(), steps=1)
 
 
 def test_another_experiments_folder_is_refused(shapes_data: Path, tmp_path: Path) -> None:
     _run(tmp_path, shapes_data, tiny.experiment('one'), steps=1)
-    with pytest.raises(RunError, match="'one'"):
+    with pytest.raises(FolderError, match="'one'"):
         _run(tmp_path, shapes_data, tiny.experiment('two'), steps=1)
 
 
@@ -115,9 +166,7 @@ def _folders(tmp_path: Path, data: Path, *experiments: dict) -> Folders:
 
 def test_prune_fine_tune_and_control(shapes_data: Path, tmp_path: Path) -> None:
     dense = tiny.experiment_data('dense')
-    small = tiny.experiment_data(
-        'small', architecture=None, parent='dense', prune={'macs': 0.5, 'block': 16}
-    )
+    small = tiny.experiment_data('small', **CHILD, distill={'weight': 1})
     control = tiny.experiment_data(
         'control', architecture=None, budget=None, control_of='small', batch=2
     )
@@ -137,6 +186,43 @@ def test_prune_fine_tune_and_control(shapes_data: Path, tmp_path: Path) -> None:
     total = contents[0]['cpu_seconds'] + contents[1]['cpu_seconds']
     assert contents[1]['ancestry']['cpu_seconds'] == contents[0]['cpu_seconds']
     assert contents[2]['cpu_seconds'] >= total
+
+
+def test_iterations_are_a_chain_of_runs_whose_time_counts(
+    shapes_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prune = {'macs': 0.25, 'block': 8, 'iterations': 3}
+    whole = tiny.experiment_data('whole', **CHILD | {'prune': prune}, distill={'weight': 1})
+    broken = whole | {'name': 'broken'}
+    dense = tiny.experiment_data('dense', budget={'steps': 4})
+    folders = _folders(tmp_path, shapes_data, dense, whole, broken)
+    run_experiment(folders.experiment('dense'), folders)
+    outcome = run_experiment(folders.experiment('whole'), folders)
+    assert outcome.finished
+
+    places = [folders.final('dense'), *(tmp_path / 'runs/whole' / end for end in STAGES)]
+    dense, *stages = (read_checkpoint(place) for place in places)
+    assert [content['steps'] for content in stages] == [4, 4, 4]
+    plans = [content['ancestry']['plan'] for content in stages]
+    assert stages[2]['ancestry']['earlier_plans'] == plans[:2]
+    # Each cuts what the one before left, by about the same factor; the target is the parent's.
+    assert [plan['dense_macs'] for plan in plans[1:]] == [plan['macs'] for plan in plans[:2]]
+    for iteration, plan in enumerate(plans, start=1):
+        assert plan['macs'] <= 0.25 ** (iteration / 3) * plans[0]['dense_macs']
+    assert plans[2]['macs'] > 0.15 * plans[0]['dense_macs']
+    seconds = [content['cpu_seconds'] for content in (dense, *stages)]
+    for before, content in enumerate(stages, start=1):
+        assert content['ancestry']['cpu_seconds'] == pytest.approx(sum(seconds[:before]))
+    assert total_cpu_seconds(stages[2]) == pytest.approx(sum(seconds))
+
+    # Interrupted within the second one.
+    _terminate_in_step(6, monkeypatch)
+    first = run_experiment(folders.experiment('broken'), folders)
+    assert (first.finished, first.steps) == (False, 2)
+    assert first.checkpoint.parent == tmp_path / 'runs/broken/2'
+    second = run_experiment(folders.experiment('broken'), folders)
+    assert second.checkpoint == folders.final('broken')
+    _assert_equal_weights(outcome, second)
 
 
 def test_nets_and_data_must_have_the_same_classes(shapes_data: Path, tmp_path: Path) -> None:

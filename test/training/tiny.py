@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import shapes
+
+from pruned_perception.bundle import Bundle
 from pruned_perception.training.architecture import Architecture
+from pruned_perception.training.detector import Detector
 from pruned_perception.training.experiment import Experiment, experiment_from
+from pruned_perception.training.export import export_bundle
 
 SIZE = (96, 128)
 
@@ -36,3 +43,26 @@ def experiment_data(name: str = 'tiny', **fields: Any) -> dict[str, Any]:
 def experiment(name: str = 'tiny', **fields: Any) -> Experiment:
     """Return a small experiment."""
     return experiment_from(experiment_data(name, **fields))
+
+
+def bundle(
+    detector: Detector,
+    images: np.ndarray,
+    folder: Path,
+    *,
+    parent: Bundle | None = None,
+    plan: dict[str, Any] | None = None,
+) -> Bundle:
+    """Export a detector of shapes as if a run of three steps and a second had trained it."""
+    content = {
+        'labels': list(shapes.LABELS),
+        'experiment': experiment().to_dict(),
+        'architecture': detector.architecture.to_dict(),
+        'data': {'train': 'abc', 'frames': 1},
+        'steps': 3,
+        'cpu_seconds': 1.0,
+        'ancestry': {} if plan is None else {'plan': plan, 'cpu_seconds': 2.0},
+    }
+    return export_bundle(
+        content, detector, images, folder, name=folder.name, parent=parent, provenance={}
+    )
