@@ -35,6 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='train the controls as well: the same widths from scratch for the same CPU time',
     )
     parser.add_argument(
+        '--import-dense',
+        action='store_true',
+        help='start from the dense bundle in --out instead of training that member',
+    )
+    parser.add_argument(
         '--steps',
         nargs='+',
         choices=STEPS,
@@ -62,6 +67,8 @@ def run(args: argparse.Namespace) -> int:
         for name, split in spec.data.items():
             _generate(split, sets[name])
     if 'train' in args.steps:
+        if args.import_dense:
+            family.import_member(spec.members[0], folders, out / spec.members[0].name)
         names = [member.experiment for member in spec.members]
         if args.controls:
             names += [member.control for member in spec.members if member.control]

@@ -1,87 +1,289 @@
-"""`pruned-perception prune`: a checkpoint, pruned to a budget, ready to be fine-tuned."""
+"""`pruned-perception prune`: a network made smaller, within a budget, and what is known of it."""
 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pruned_perception.cli.arguments import at_least
+from pruned_perception.cli.pruning_inputs import (
+    Network,
+    Watched,
+    add_calibration,
+    add_network,
+    check_output,
+    emit,
+    load_network,
+    read_json,
+)
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pruned_perception.cli.progress import Progress
+    from pruned_perception.pruning import Plan
+    from pruned_perception.pruning.findings import Findings
+    from pruned_perception.pruning.saving import AnyPlan
+
+BUDGETS = ('macs', 'params', 'error', 'same_widths_as')
+SELECTIONS = ('deterministic', 'random', 'mixed')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `prune`."""
-    parser.add_argument('checkpoint', type=Path, help='a finished run: …/final.pt')
-    parser.add_argument('--out', type=Path, required=True, help='the pruned checkpoint to write')
-    parser.add_argument('--macs', type=float, metavar='X', help='share of the MACs to keep, 0 … 1')
+    add_network(parser)
     parser.add_argument(
+        '--out',
+        type=Path,
+        required=True,
+        metavar='FILE',
+        help='the pruned network; beside it, as .json, the plan and what was measured',
+    )
+    budget = parser.add_argument_group('budget (one of them)')
+    budget.add_argument('--macs', type=float, metavar='X', help='share of the MACs to keep, 0 … 1')
+    budget.add_argument('--params', type=float, metavar='X', help='share of the parameters to keep')
+    budget.add_argument(
+        '--error', type=float, metavar='E', help='a-priori error that every layer may have'
+    )
+    budget.add_argument(
         '--same-widths-as',
         type=Path,
-        metavar='CHECKPOINT',
-        help="instead of --macs: another pruned checkpoint's allocation, to compare criteria",
+        metavar='FILE',
+        help="another result's allocation (its .pt or .json), to compare criteria",
     )
-    parser.add_argument(
-        '--criterion', help='what scores the channels: filter_l1, filter_l2 (default) or random'
+    how = parser.add_argument_group('how channels are chosen; see docs/pruning.md')
+    how.add_argument(
+        '--criterion',
+        metavar='NAME|FILE.py',
+        help='what ranks channels (default: filter_l2); or a file of your own, with score(subject)',
     )
-    parser.add_argument(
-        '--allocation', help='how the budget is divided: uniform (default) or retained_share'
+    how.add_argument(
+        '--allocation', metavar='RULE', help='how the budget is divided (default: as fits)'
     )
-    parser.add_argument(
-        '--block',
-        type=int,
+    how.add_argument(
+        '--allocation-by',
+        metavar='NAME|FILE.py',
+        help='criterion that the allocation reads, where it is another one',
+    )
+    how.add_argument('--selection', choices=SELECTIONS, help='(default: deterministic)')
+    how.add_argument(
+        '--round-to',
+        type=at_least(1),
+        metavar='N',
         help='kept channels are multiples of this, the block of the engine (default: 16)',
     )
-    parser.add_argument('--seed', type=int, default=0, help='of random criteria (%(default)s)')
-    parser.add_argument(
-        '--calibration',
-        type=Path,
-        metavar='DATASET',
-        help='data set to measure the batch-norm statistics again on (recommended)',
+    how.add_argument(
+        '--keep',
+        nargs='+',
+        action='extend',
+        default=[],
+        metavar='NAME',
+        help='layers, or prefixes of their names, whose outputs stay whole',
     )
-    parser.add_argument('--json', action='store_true', help='print the plan as JSON')
+    how.add_argument(
+        '--refit',
+        action='store_true',
+        help='fit what is left to the dense network by least squares: where no fine-tuning follows',
+    )
+    other = parser.add_argument_group('other kinds of pruning, with --task')
+    other.add_argument(
+        '--low-rank', metavar='METHOD', help='two layers in place of one: alds, svd, pca, …'
+    )
+    other.add_argument(
+        '--sparsity', metavar='METHOD', help='zeros in the weights, for size only: sipp, …'
+    )
+    add_calibration(parser)
+    parser.add_argument('--report', type=Path, metavar='FILE', help='page about it, as HTML')
+    parser.add_argument('--json', action='store_true', help='print plan and errors as JSON')
 
 
 def run(args: argparse.Namespace) -> int:
-    """Plan, prune, recalibrate, write."""
-    from pruned_perception.pruning import Plan, PruningError, recalibrate
-    from pruned_perception.training.checkpoint import (
-        detector_from,
-        read_checkpoint,
-        save_checkpoint,
-    )
-    from pruned_perception.training.data import load_frames
-    from pruned_perception.training.experiment import Pruning
-    from pruned_perception.training.runs import (
-        calibration_batches,
-        pruned_detector,
-        use_one_thread,
-    )
+    """Plan, measure, cut, recalibrate, write."""
+    from pruned_perception.cli.progress import Progress
 
-    if (args.macs is None) == (args.same_widths_as is None):
-        raise PruningError('give exactly one of --macs and --same-widths-as')
-    use_one_thread()
-    content = read_checkpoint(args.checkpoint)
-    detector = detector_from(content, args.checkpoint)
-    widths = None
-    if args.same_widths_as is not None:
-        other = read_checkpoint(args.same_widths_as)['ancestry'].get('plan')
-        if other is None:
-            raise PruningError(f'{args.same_widths_as}: not a pruned checkpoint: it has no plan')
-        widths = Plan.from_dict(other).widths
-    pruning = Pruning(args.macs or 1.0, args.criterion, args.allocation, args.block)
-    small, plan = pruned_detector(detector, pruning, seed=args.seed, widths=widths)
-    if args.calibration is not None:
-        frames = load_frames(args.calibration, small.input_size)
-        small = recalibrate(small, calibration_batches(frames))
-    spent = content['cpu_seconds'] + content['ancestry'].get('cpu_seconds', 0.0)
+    _check(args)
+    network = load_network(args)
+    with Progress('pruning') as bar:
+        if args.low_rank is None and args.sparsity is None:
+            small, findings = _channels(args, network, bar)
+            plan: AnyPlan = findings.plan
+            data, text = findings.to_dict(), findings.to_text()
+        else:
+            small, plan, data = _other_kind(args, network)
+            text = plan.to_text()
+        _save(args.out, network, small, plan)
+        _write_findings(args.out, data)
+    if args.report is not None:
+        from pruned_perception.pruning.report import write_report
+
+        write_report(findings, args.report)
+        text += f'\n\nreport: {args.report}'
+    emit(args.json, {'out': str(args.out), **data}, f'{text}\n\nwritten: {args.out}')
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    from pruned_perception.pruning import PruningError
+
+    if sum(getattr(args, name) is not None for name in BUDGETS) != 1:
+        raise PruningError('give exactly one of --macs, --params, --error and --same-widths-as')
+    for path in (args.out, args.report):
+        check_output(path)
+    if args.out.suffix == '.json':
+        raise PruningError(f'--out {args.out}: is for the network, like small.pt; plan and errors '
+                           'go into a .json beside it')  # fmt: skip
+    if args.low_rank is None and args.sparsity is None:
+        return
+    if args.low_rank is not None and args.sparsity is not None:
+        raise PruningError('give --low-rank or --sparsity; the other in a second call, --pruned')
+    kind = '--sparsity' if args.low_rank is None else '--low-rank'
+    if args.task is None:
+        raise PruningError(f'{kind}: our detector is exported by its widths; with --task only')
+    of_channels = ('criterion', 'allocation', 'allocation_by', 'selection', 'round_to', 'report')
+    for name in (*of_channels, 'same_widths_as'):
+        if getattr(args, name) is not None:
+            option = name.replace('_', '-')
+            raise PruningError(f'--{option} is for channels, and does not go with {kind}')
+    if args.refit:
+        raise PruningError(f'--refit is for channels, and does not go with {kind}')
+
+
+def _channels(
+    args: argparse.Namespace, network: Network, bar: Progress
+) -> tuple[nn.Module, Findings]:
+    from pruned_perception.pruning import PruningError, make_plan, prune, recalibrate
+    from pruned_perception.pruning.configuration import budget_from
+    from pruned_perception.pruning.findings import Findings
+    from pruned_perception.pruning.measurement import measure_errors
+    from pruned_perception.pruning.refit import refit
+
+    task, calibration = network.task, network.calibration
+    if calibration is None and (args.refit or args.report is not None):
+        option = '--refit' if args.refit else '--report'
+        raise PruningError(f'{option} looks at images: give --calibration DATASET')
+    names = ('criterion', 'allocation', 'allocation_by', 'selection', 'round_to')
+    given = {name: getattr(args, name) for name in names}
+    unit = next(name for name in BUDGETS if getattr(args, name) is not None)
+    widths = _widths(args.same_widths_as) if unit == 'same_widths_as' else None
+    bar.phase('choosing channels', None, '')
+    plan = make_plan(
+        task.model,
+        task.example_inputs,
+        budget=None if widths is not None else budget_from(unit, getattr(args, unit)),
+        widths=widths,
+        keep=args.keep,
+        seed=args.seed,
+        calibration=None if calibration is None else Watched(calibration, bar),
+        loss=task.loss,
+        **{name: value for name, value in given.items() if value is not None},
+    )
+    measured = None
+    if calibration is not None:
+        bar.phase('measuring errors', None, '')
+        measured = measure_errors(task.model, plan, Watched(calibration, bar), seed=args.seed)
+    share = plan.macs / plan.dense_macs
+    findings = Findings(f'{network.name} at {share:.0%} of the MACs', plan, measured)
+    if args.report is not None:
+        findings = _with_sensitivities(findings, args, network, bar)
+    bar.phase('cutting', None, '')
+    small = prune(task.model, plan)
+    if calibration is not None:
+        if args.refit:
+            bar.phase('fitting', None, '')
+            small = refit(task.model, small, plan, calibration, seed=args.seed)
+        bar.phase('recalibrating', None, '')
+        small = recalibrate(small, Watched(calibration, bar))
+    return small, findings
+
+
+def _with_sensitivities(
+    findings: Findings, args: argparse.Namespace, network: Network, bar: Progress
+) -> Findings:
+    """Return the findings with the sensitivities and curves that the report shows."""
+    from dataclasses import replace
+
+    from pruned_perception.pruning import estimate_sensitivity, predict
+    from pruned_perception.pruning.sensitivity import DEFINITIONS
+
+    assert network.calibration is not None
+    criterion = findings.plan.criterion
+    bar.phase('sensitivities for the report', None, '')
+    found = estimate_sensitivity(
+        network.task.model,
+        Watched(network.calibration, bar),
+        example_inputs=network.task.example_inputs,
+        definition=criterion if criterion in DEFINITIONS else 'absolute',
+        seed=args.seed,
+    )
+    curves = tuple(predict(found, selection=each) for each in ('deterministic', 'random'))
+    return replace(findings, sensitivity=found, curves=curves)
+
+
+def _other_kind(
+    args: argparse.Namespace, network: Network
+) -> tuple[nn.Module, AnyPlan, dict[str, Any]]:
+    from pruned_perception.pruning.configuration import Method, budget_from, pruned
+
+    kind = 'sparsity' if args.low_rank is None else 'low_rank'
+    method = Method(kind, getattr(args, kind), keep=tuple(args.keep))
+    unit = next(name for name in BUDGETS if getattr(args, name) is not None)
+    budget = budget_from(unit, getattr(args, unit))
+    small, record = pruned(network.task, method, budget, args.seed)
+    assert record.plan is not None
+    return small, record.plan, record.to_dict()
+
+
+def _widths(path: Path) -> dict[str, int]:
+    """Return the widths of a plan in what `prune` wrote."""
+    from pruned_perception.pruning import Plan, PruningError
+    from pruned_perception.pruning.findings import Findings
+    from pruned_perception.pruning.resuming import read_checkpoint
+
+    if path.suffix == '.json':
+        plan: Plan = read_json(path, lambda data: Findings.from_dict(data).plan)
+        return plan.widths
+    content = read_checkpoint(path)
+    plans = [each['plan'] for each in content.get('plans', ()) if each['kind'] == 'channels']
+    found = content.get('ancestry', {}).get('plan') or (plans[-1] if plans else None)
+    if found is None:
+        raise PruningError(f'{path}: not a pruned network: it has no plan')
+    return Plan.from_dict(found).widths
+
+
+def _save(path: Path, network: Network, small: nn.Module, plan: AnyPlan) -> None:
+    """Write a checkpoint of our detector, or the weights and plans of a user's network."""
+    from pruned_perception.pruning.saving import save_pruned
+
+    if network.checkpoint is None:
+        save_pruned(path, small, (*network.plans, plan))
+        return
+    from pruned_perception.training.checkpoint import save_checkpoint
+    from pruned_perception.training.detector import Detector
+    from pruned_perception.training.runs import total_cpu_seconds
+
+    content = network.checkpoint
+    assert isinstance(small, Detector)
+    former = content['ancestry']
+    former_plans = [*former.get('earlier_plans', ()), former.get('plan')]
     save_checkpoint(
-        args.out,
+        path,
         {
             **{key: content[key] for key in ('experiment', 'labels', 'data')},
             'architecture': small.architecture.to_dict(),
             'weights': small.state_dict(),
             'steps': 0,
             'cpu_seconds': 0.0,
-            'ancestry': {'plan': plan.to_dict(), 'cpu_seconds': spent},
+            'ancestry': {
+                'plan': plan.to_dict(),
+                'earlier_plans': [each for each in former_plans if each is not None],
+                'cpu_seconds': total_cpu_seconds(content),
+            },
         },
     )
-    print(json.dumps(plan.to_dict()) if args.json else plan.to_text())
-    return 0
+
+
+def _write_findings(path: Path, data: dict[str, Any]) -> None:
+    from pruned_perception.pruning.resuming import save_json
+
+    save_json(path.with_suffix('.json'), data)

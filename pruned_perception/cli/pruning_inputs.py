@@ -1,0 +1,216 @@
+"""What the commands of pruning share: the network that they work on, and its calibration set."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pruned_perception.cli.arguments import at_least
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from pruned_perception.cli.progress import Progress
+    from pruned_perception.pruning.calibration import Batch
+    from pruned_perception.pruning.saving import AnyPlan
+    from pruned_perception.pruning.task import Task
+
+
+def add_network(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say which network is meant."""
+    parser.add_argument(
+        'checkpoint', type=Path, nargs='?', help='our detector: a finished run: …/final.pt'
+    )
+    own = parser.add_argument_group('your own network, instead of a checkpoint')
+    own.add_argument(
+        '--task',
+        metavar='PACKAGE.MODULE:FUNCTION',
+        help='function without arguments that returns a pruned_perception.pruning.task.Task; '
+        'modules of the working directory are found',
+    )
+    own.add_argument(
+        '--weights', type=Path, metavar='FILE', help='state dict to load into its network'
+    )
+    own.add_argument(
+        '--pruned',
+        type=Path,
+        metavar='FILE',
+        help='what `prune` or `finetune` wrote: go on from there',
+    )
+
+
+def add_calibration(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say what is shown to the network."""
+    parser.add_argument(
+        '--calibration',
+        type=Path,
+        metavar='DATASET',
+        help='with a checkpoint: data set whose frames are shown, without their labels; a task '
+        'brings its own',
+    )
+    parser.add_argument(
+        '--images',
+        type=at_least(1),
+        metavar='N',
+        help='calibration images that are used (default: 256 of a data set, all of a task)',
+    )
+    parser.add_argument('--seed', type=int, default=0, help='of everything random (%(default)s)')
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a command works on: `task.model`, made of `parent` by `plans`.
+
+    `checkpoint` is the content of our detector's file, None for a user's network.
+    """
+
+    name: str
+    task: Task
+    parent: nn.Module
+    plans: tuple[AnyPlan, ...]
+    checkpoint: dict[str, Any] | None
+
+    @property
+    def calibration(self) -> Iterable[Batch] | None:
+        """The calibration set; None where a checkpoint came without."""
+        missing = self.checkpoint is not None and self.task.calibration == ()
+        return None if missing else self.task.calibration
+
+
+def load_network(args: argparse.Namespace, **folders: Path | None) -> Network:
+    """Return what `args` names; `folders` are further data sets, for `detector_task`.
+
+    Raises:
+        UserError: arguments that do not belong together, or files that cannot be used.
+    """
+    from pruned_perception.pruning import PruningError
+
+    if (args.checkpoint is None) == (args.task is None):
+        raise PruningError('give either a checkpoint or --task PACKAGE.MODULE:FUNCTION')
+    calibration, images = getattr(args, 'calibration', None), getattr(args, 'images', None)
+    if args.task is None:
+        return _detector(args, calibration, images, folders)
+    for name, value in {'calibration': calibration, **folders}.items():
+        if value is not None:
+            raise PruningError(f'--{name} belongs to a checkpoint; a task brings its own data')
+    return _own(args, images)
+
+
+def _detector(
+    args: argparse.Namespace,
+    calibration: Path | None,
+    images: int | None,
+    folders: dict[str, Path | None],
+) -> Network:
+    from pruned_perception.pruning import PruningError
+    from pruned_perception.training.checkpoint import read_checkpoint
+    from pruned_perception.training.runs import CALIBRATION_FRAMES, use_one_thread
+    from pruned_perception.training.task import detector_task
+
+    for name in ('weights', 'pruned'):
+        if getattr(args, name) is not None:
+            raise PruningError(f'--{name} belongs to --task; a checkpoint has its own weights')
+    use_one_thread()
+    task = detector_task(
+        args.checkpoint,
+        calibration=calibration,
+        images=images or CALIBRATION_FRAMES,
+        **folders,  # type: ignore[arg-type]
+    )
+    path = args.checkpoint.resolve()
+    name = path.parent.name if path.stem == 'final' else path.stem
+    return Network(name, task, task.model, (), read_checkpoint(path))
+
+
+def _own(args: argparse.Namespace, images: int | None) -> Network:
+    from pruned_perception.pruning.saving import load_pruned, read_plans
+    from pruned_perception.pruning.task import load_task
+
+    task = load_task(args.task, weights=args.weights)
+    parent = task.model
+    if images is not None:
+        task = replace(task, calibration=_First(task.calibration, images))
+    plans: tuple[AnyPlan, ...] = ()
+    if args.pruned is not None:
+        plans = read_plans(args.pruned)
+        task = replace(task, model=load_pruned(task, args.pruned))
+    name = args.task if args.pruned is None else f'{args.task}, {args.pruned.stem}'
+    return Network(name, task, parent, plans, None)
+
+
+class _First:
+    """The first so many images of batches, any number of times."""
+
+    def __init__(self, batches: Iterable[Batch], images: int) -> None:
+        self.batches, self.images = batches, images
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        from pruned_perception.pruning.calibration import as_inputs
+
+        left = self.images
+        for batch in self.batches:
+            inputs = tuple(each[:left] for each in as_inputs(batch))
+            yield inputs
+            left -= len(inputs[0])
+            if left <= 0:
+                return
+
+
+class Watched:
+    """Batches that tell a progress bar how many images have passed."""
+
+    def __init__(self, batches: Iterable[Batch], bar: Progress) -> None:
+        self.batches, self.bar = batches, bar
+
+    def __iter__(self) -> Iterator[Batch]:
+        from pruned_perception.pruning.calibration import as_inputs
+
+        done = 0
+        for batch in self.batches:
+            yield batch
+            done += len(as_inputs(batch)[0])
+            self.bar.text(f'{done} images')
+
+
+def positions(text: str) -> int | None:
+    """Return a number of positions, or None for 'all'."""
+    return None if text == 'all' else at_least(1)(text)
+
+
+def read_json(path: Path, parse: Callable[[Any], Any]) -> Any:
+    """Return what `parse` makes of a JSON file; errors name the file."""
+    from pruned_perception.errors import UserError
+    from pruned_perception.pruning import PruningError
+
+    try:
+        data = json.loads(path.read_text(encoding='utf-8'))
+    except OSError as error:
+        raise UserError(f'{path}: cannot be read: {error.strerror}') from error
+    except ValueError as error:
+        raise UserError(f'{path}: not JSON: {error}') from error
+    try:
+        return parse(data)
+    except PruningError as error:
+        raise PruningError(f'{path}: {error}') from error
+
+
+def check_output(path: Path | None) -> None:
+    """Raise UserError where a file cannot be written there: before the work, not after it."""
+    from pruned_perception.errors import UserError
+
+    if path is None:
+        return
+    if path.is_dir():
+        raise UserError(f'{path}: is a folder; give a file')
+    folder = next(each for each in path.absolute().parents if each.exists())
+    if not folder.is_dir():
+        raise UserError(f'{path}: cannot be written: {folder} is no folder')
+
+
+def emit(as_json: bool, data: Any, text: str) -> None:
+    """Print a result: one JSON object, or the text for people."""
+    print(json.dumps(data, ensure_ascii=False, allow_nan=False) if as_json else text)

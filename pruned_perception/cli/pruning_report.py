@@ -1,0 +1,81 @@
+"""`pruned-perception pruning-report`: a page about one pruned network, from JSON files."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pruned_perception.cli.pruning_inputs import check_output, read_json
+
+if TYPE_CHECKING:
+    from pruned_perception.pruning.findings import Findings
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `pruning-report`."""
+    parser.add_argument(
+        'pruned', type=Path, help='the .json that `prune` wrote, or a bundle of a pruned detector'
+    )
+    parser.add_argument('--out', type=Path, required=True, metavar='FILE', help='the page, HTML')
+    parser.add_argument('--name', help='what to call the network (default: as in the file)')
+    parser.add_argument(
+        '--sensitivity', type=Path, metavar='FILE', help='JSON of `sensitivity --out`'
+    )
+    parser.add_argument('--certificate', type=Path, metavar='FILE', help='JSON of `certify --out`')
+    parser.add_argument('--comparison', type=Path, metavar='FILE', help='JSON table of `compare`')
+    parser.add_argument('--json', action='store_true', help='print everything shown as JSON')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read, write the page."""
+    from dataclasses import replace
+
+    from pruned_perception.pruning import Sensitivity, predict
+    from pruned_perception.pruning.certificate import Certificate
+    from pruned_perception.pruning.report import write_report
+
+    check_output(args.out)
+    findings = _read(args.pruned)
+    given: dict[str, Any] = {}
+    if args.name is not None:
+        given['name'] = args.name
+    if args.sensitivity is not None:
+        found = read_json(args.sensitivity, Sensitivity.from_dict)
+        given['sensitivity'] = found
+        selections = ('deterministic', 'random')
+        given['curves'] = tuple(predict(found, selection=each) for each in selections)
+    if args.certificate is not None:
+        given['certificate'] = read_json(args.certificate, Certificate.from_dict)
+    if args.comparison is not None:
+        given['comparison'] = read_json(args.comparison, dict)
+    findings = replace(findings, **given)
+    write_report(findings, args.out)
+    print(json.dumps(findings.to_dict()) if args.json else f'{args.out}: {findings.name}')
+    return 0
+
+
+def _read(path: Path) -> Findings:
+    """Return what a file of `prune`, or a bundle's manifest, says."""
+    from pruned_perception.bundle import load_bundle
+    from pruned_perception.pruning import Plan, PruningError
+    from pruned_perception.pruning.certificate import Certificate
+    from pruned_perception.pruning.findings import Findings
+
+    if not path.is_dir():
+        return read_json(path, Findings.from_dict)
+    bundle = load_bundle(path)
+    plan, certificate = bundle.manifest['pruning'], bundle.manifest['certificate']
+    if plan is None:
+        raise PruningError(f'{bundle.manifest_path}: field pruning: null: it was not pruned')
+    try:
+        return Findings(
+            bundle.name,
+            Plan.from_dict(plan),
+            certificate=certificate and Certificate.from_dict(certificate),
+        )
+    except PruningError as error:
+        raise PruningError(
+            f'{bundle.manifest_path}: written by another version; prune and export again: {error}'
+        ) from error

@@ -1,0 +1,350 @@
+"""`pruned-perception sensitivity | predict | prune | finetune | certify | pruning-report`.
+
+On a user's own network: the one of docs/pruning.md, which is read from there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+import shlex
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip('torch', reason="the off-line stage needs torch: extra 'train'")
+
+from pruned_perception.cli.main import main  # noqa: E402
+from pruned_perception.pruning import criteria, lowrank, sparsity  # noqa: E402
+from pruned_perception.pruning.allocation import RULES  # noqa: E402
+from pruned_perception.pruning.resuming import locked  # noqa: E402
+from pruned_perception.pruning.saving import load_pruned  # noqa: E402
+from pruned_perception.pruning.task import load_task  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / 'docs' / 'pruning.md').read_text(encoding='utf-8')
+OWN = ['--task', 'mynet:task', '--weights', 'mynet.pt']
+TASKS = """
+import dataclasses
+import os
+import signal
+import torch
+import mynet
+
+def _changed(**fields):
+    return dataclasses.replace(mynet.task(), **fields)
+
+def empty():
+    return _changed(calibration=[])
+
+def few():
+    return _changed(calibration=[torch.randn(3, 1, 12, 12)])
+
+def not_a_number():
+    return _changed(calibration=[torch.full((40, 1, 12, 12), float('nan'))])
+
+def other_shape():
+    return _changed(calibration=[torch.randn(40, 3, 12, 12)])
+
+def fails():
+    net = mynet.Net().eval()
+    net.third.forward = lambda x: x.item()
+    return _changed(model=net)
+
+def interrupts():
+    calls = []
+
+    def step(network, batch):
+        calls.append(1)
+        if len(calls) == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return mynet.step(network, batch)
+
+    return _changed(step=step)
+
+def no_holdout():
+    return _changed(holdout=None)
+
+def calibrated_on_holdout():
+    task = mynet.task()
+    return dataclasses.replace(task, holdout=task.calibration, clusters=None, slices=None)
+"""
+
+
+def blocks(language: str) -> list[str]:
+    """Return the page's blocks of code in a language."""
+    return re.findall(rf'^```{language}\n(.*?)^```$', PAGE, re.M | re.S)
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the page's files, where the parent is trained."""
+    folder = tmp_path_factory.mktemp('own')
+    for block in blocks('python'):
+        name = block.partition('\n')[0].removeprefix('# ')
+        (folder / name).write_text(block, encoding='utf-8')
+    (folder / 'tasks.py').write_text(TASKS, encoding='utf-8')
+    with pytest.MonkeyPatch.context() as patch:
+        _run(folder, 'mynet.py', patch)
+    return folder
+
+
+@pytest.fixture
+def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Go into that folder."""
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder))
+    return folder
+
+
+def _run(folder: Path, script: str, patch: pytest.MonkeyPatch) -> None:
+    patch.chdir(folder)
+    patch.syspath_prepend(str(folder))
+    runpy.run_path(script, run_name='__main__')
+
+
+def test_the_pages_seven_steps_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    _run(folder, 'seven_steps.py', monkeypatch)
+    printed = capsys.readouterr().out
+    assert 'absolute sensitivity, 256 images' in printed
+    assert 'deterministic selection' in printed
+    assert 'second  kept whole: asked to keep second' in printed
+    assert '500 frames from 20 drives' in printed
+
+
+def test_the_pages_commands_run_in_order(here: Path, capsys: pytest.CaptureFixture) -> None:
+    (block,) = blocks('sh')
+    for line in block.replace('\\\n', '').splitlines():
+        program, *arguments = shlex.split(line)
+        assert program == 'pruned-perception'
+        assert main(arguments) == 0, line
+    assert 'new drives like these' in capsys.readouterr().out
+    assert 'vacuous' in (here / 'small.html').read_text(encoding='utf-8')
+
+
+def test_the_page_lists_every_method() -> None:
+    for name in (*criteria.names(), *RULES, *lowrank.names(), *sparsity.names()):
+        assert f'`{name}`' in PAGE
+
+
+def test_with_json_standard_output_is_one_object(here: Path, capsys: pytest.CaptureFixture) -> None:
+    def printed(*arguments: str) -> dict:
+        assert main([*arguments, '--json']) == 0
+        return json.loads(capsys.readouterr().out)
+
+    found = printed('sensitivity', *OWN, '--images', '100', '--out', 's.json')
+    assert found == json.loads(Path('s.json').read_text())
+    assert found['calibration']['images'] == 100
+    curve = printed('predict', 's.json', '--epsilons', '0.1', '2')
+    assert [point['epsilon'] for point in curve['points']] == [0.1, 2]
+    made = printed('prune', *OWN, '--params', '0.5', '--round-to', '4', '--out', 'j.pt')
+    assert made['plan']['parameters'] <= made['plan']['dense_parameters'] / 2
+    assert {each['layer'] for each in made['measured_errors']['consumers']} >= {'second', 'head'}
+    tuned = printed('finetune', *OWN, '--pruned', 'j.pt', '--steps', '3', '--out', 'jt.pt')
+    assert tuned['steps'] == 3
+    assert set(tuned['before']) == set(tuned['after']) == {'accuracy'}
+    certificate = printed('certify', *OWN, '--pruned', 'jt.pt')
+    assert certificate['changed']['clusters'] == 20
+    shown = printed('pruning-report', 'j.json', '--sensitivity', 's.json', '--out', 'j.html')
+    assert shown['sensitivity'] == found
+
+
+def test_predict_reads_the_file_alone(here: Path, tmp_path: Path, monkeypatch) -> None:
+    assert main(['sensitivity', *OWN, '--out', str(tmp_path / 's.json')]) == 0
+    monkeypatch.chdir(tmp_path)
+    assert main(['predict', 's.json', '--out', 'curve.json']) == 0
+    points = json.loads(Path('curve.json').read_text())['points']
+    sizes = [point['macs'] for point in points]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] > sizes[-1]
+
+
+def test_a_pruned_file_gives_the_module_back(here: Path, capsys: pytest.CaptureFixture) -> None:
+    options = ['--macs', '0.4', '--round-to', '4', '--json', '--out', 'back.pt']
+    assert main(['prune', *OWN, *options]) == 0
+    plan = json.loads(capsys.readouterr().out)['plan']
+    task = load_task('mynet:task')  # untrained: only its architecture counts
+    small = load_pruned(task, 'back.pt')
+    assert small.second.out_channels == len(plan['kept']['second'])
+    content = torch.load('back.pt', weights_only=True)
+    assert set(content) == {'format', 'state_dict', 'plans'}
+    for name, value in small.state_dict().items():
+        assert torch.equal(value, content['state_dict'][name])
+
+
+def test_channels_and_low_rank_go_together(here: Path, capsys: pytest.CaptureFixture) -> None:
+    first = ['--macs', '0.6', '--round-to', '4', '--out', 'channels.pt']
+    assert main(['prune', *OWN, *first]) == 0
+    second = ['--low-rank', 'alds', '--params', '0.6', '--out', 'both.pt']
+    assert main(['prune', *OWN, '--pruned', 'channels.pt', *second]) == 0
+    task = load_task('mynet:task', weights='mynet.pt')
+    sizes = [
+        sum(each.numel() for each in net.parameters())
+        for net in (task.model, load_pruned(task, 'channels.pt'), load_pruned(task, 'both.pt'))
+    ]
+    assert sizes[2] <= 0.6 * sizes[1] < sizes[0]
+    assert 'not comparable' in capsys.readouterr().out
+    assert main(['finetune', *OWN, '--pruned', 'both.pt', '--steps', '2', '--out', 'bt.pt']) == 0
+    assert main(['certify', *OWN, '--pruned', 'bt.pt']) == 0
+
+
+def test_zeros_stay_zeros_while_fine_tuning(here: Path) -> None:
+    options = ['--sparsity', 'magnitude', '--params', '0.3', '--out', 'sparse.pt']
+    assert main(['prune', *OWN, *options]) == 0
+    tune = ['--pruned', 'sparse.pt', '--steps', '5', '--out', 'sparse_tuned.pt']
+    assert main(['finetune', *OWN, *tune]) == 0
+    before, after = (
+        torch.load(name, weights_only=True)['state_dict']
+        for name in ('sparse.pt', 'sparse_tuned.pt')
+    )
+    zero = before['third.weight'] == 0
+    assert zero.float().mean() > 0.5
+    assert not after['third.weight'][zero].any()
+    assert not torch.equal(before['third.weight'], after['third.weight'])
+
+
+def test_a_criterion_of_ones_own_ranks_channels(here: Path, capsys: pytest.CaptureFixture) -> None:
+    Path('first.py').write_text(
+        'import torch\n'
+        'def score(subject):\n'
+        '    channels = subject.structure.channels\n'
+        "    return subject.scores('first', {n: torch.arange(c, 0, -1) for n, c in "
+        'channels.items()})\n'
+    )
+    options = ['--criterion', 'first.py', '--round-to', '4', '--json', '--out', 'first.pt']
+    assert main(['prune', *OWN, '--macs', '0.5', *options]) == 0
+    plan = json.loads(capsys.readouterr().out)['plan']
+    assert plan['criterion'] == 'first'
+    for kept in plan['kept'].values():
+        assert kept == list(range(len(kept)))
+
+
+def test_the_same_widths_with_other_channels(here: Path, capsys: pytest.CaptureFixture) -> None:
+    options = ['--macs', '0.5', '--criterion', 'absolute', '--round-to', '4', '--out', 'one.pt']
+    assert main(['prune', *OWN, *options]) == 0
+    capsys.readouterr()
+    one = json.loads(Path('one.json').read_text())['plan']
+    for source in ('one.pt', 'one.json'):
+        same = ['--same-widths-as', source, '--criterion', 'random', '--seed', '1', '--json']
+        assert main(['prune', *OWN, *same, '--out', 'other.pt']) == 0
+        other = json.loads(capsys.readouterr().out)['plan']
+        widths = [{n: len(k) for n, k in plan['kept'].items()} for plan in (one, other)]
+        assert widths[0] == widths[1]
+        assert one['kept'] != other['kept']
+
+
+def test_an_error_as_budget_keeps_every_bound_within_it(here: Path) -> None:
+    options = ['--error', '0.8', '--criterion', 'absolute', '--round-to', '1', '--out', 'e.pt']
+    assert main(['prune', *OWN, *options, '--keep', 'second']) == 0
+    plan = json.loads(Path('e.json').read_text())['plan']
+    assert 'second' not in plan['kept']
+    assert max(plan['errors'].values()) <= 0.8
+    assert plan['macs'] < plan['dense_macs']
+
+
+def test_refit_comes_closer_to_the_parent(here: Path) -> None:
+    task = load_task('mynet:task', weights='mynet.pt')
+    images = torch.cat(list(task.calibration))
+    gaps = []
+    for extra in ([], ['--refit']):
+        options = ['--macs', '0.5', '--round-to', '4', '--out', 'refit.pt', *extra]
+        assert main(['prune', *OWN, *options]) == 0
+        with torch.no_grad():
+            wanted, found = task.model(images), load_pruned(task, 'refit.pt')(images)
+        gaps.append(float((wanted - found).square().mean()))
+    assert gaps[1] < 0.5 * gaps[0]
+
+
+def test_an_interrupted_fine_tuning_goes_on(here: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(['prune', *OWN, '--macs', '0.5', '--round-to', '4', '--out', 'i.pt']) == 0
+    options = ['--pruned', 'i.pt', '--weights', 'mynet.pt', '--steps', '12']
+    interrupted = ['finetune', *options, '--out', 'broken.pt']
+    assert main([*interrupted, '--task', 'tasks:interrupts']) == 130
+    assert 'run the same command again to go on from broken.run' in capsys.readouterr().err
+    assert not Path('broken.pt').exists()
+    assert torch.load('broken.run/training.pt', weights_only=True)['steps'] == 5
+
+    assert main([*interrupted, '--task', 'mynet:task']) == 0
+    assert main(['finetune', *options, '--out', 'whole.pt', '--task', 'mynet:task']) == 0
+    broken, whole = (
+        torch.load(name, weights_only=True)['state_dict'] for name in ('broken.pt', 'whole.pt')
+    )
+    for name, value in whole.items():
+        assert torch.equal(value, broken[name])
+
+
+def test_two_trainings_in_one_folder_are_refused(here: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(['prune', *OWN, '--macs', '0.5', '--round-to', '4', '--out', 'f.pt']) == 0
+    options = ['finetune', *OWN, '--pruned', 'f.pt', '--folder', 'one.run', '--out', 'ft.pt']
+    assert main([*options, '--steps', '2']) == 0
+    assert main([*options, '--steps', '3']) == 1
+    assert 'one.run: holds another training (its budget differ)' in capsys.readouterr().err
+    with locked(Path('one.run')):
+        assert main([*options, '--steps', '2']) == 1
+    assert 'one.run: in use by another process' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['sensitivity', '--task', 'tasks:empty'], 'calibration set: empty'),
+        (['sensitivity', '--task', 'tasks:not_a_number'], 'NaN or infinite'),
+        (['sensitivity', '--task', 'tasks:other_shape'], 'all but the first dimension'),
+        (['sensitivity', '--task', 'tasks:fails'], 'third'),
+        (['sensitivity', '--task', 'tasks:absent'], "'tasks:absent': cannot be imported"),
+        (
+            ['sensitivity', '--task', 'mynet:task', '--weights', 'tasks.py'],
+            'tasks.py: no state dict',
+        ),
+        (['sensitivity'], 'give either a checkpoint or --task'),
+        (['sensitivity', 'a.pt', '--task', 'mynet:task'], 'give either a checkpoint or --task'),
+        (['sensitivity', '--task', 'mynet:task', '--calibration', 'd'], '--calibration belongs to'),
+        (['sensitivity', '--task', 'mynet:task', '--out', '.'], 'is a folder'),
+        (['predict', 'absent.json'], 'absent.json: cannot be read'),
+        (['predict', 'tasks.py'], 'tasks.py: not JSON'),
+        (['prune', *OWN, '--macs', '0.5', '--macs', '0.001'], 'the nearest is'),
+        (['prune', *OWN], 'give exactly one of --macs'),
+        (['prune', *OWN, '--macs', '0.5', '--params', '0.5'], 'give exactly one of --macs'),
+        (['prune', *OWN, '--macs', '1.5'], 'must be in (0, 1]'),
+        (['prune', *OWN, '--macs', '0.5', '--criterion', 'magic'], "unknown criterion 'magic'"),
+        (['prune', *OWN, '--macs', '0.5', '--allocation', 'magic'], "unknown allocation 'magic'"),
+        (['prune', *OWN, '--macs', '0.5', '--keep', 'tail'], "keep: 'tail' is no"),
+        (['prune', *OWN, '--macs', '0.5', '--low-rank', 'alds', '--refit'], '--refit is for'),
+        (['prune', *OWN, '--macs', '0.5', '--sparsity', 'magnitude'], 'must be of parameters'),
+        (
+            ['prune', '--task', 'tasks:few', '--macs', '0.5', '--criterion', 'absolute'],
+            '3 images are too few for δ = 0.001',
+        ),
+        (['finetune', *OWN, '--pruned', 'mynet.pt', '--steps', '2'], 'mynet.pt: not a checkpoint'),
+        (['finetune', *OWN], 'exactly one of --cpu-minutes and --steps'),
+        (['certify', '--task', 'mynet:task'], 'give --parent, --child and --holdout'),
+        (
+            ['certify', '--task', 'tasks:no_holdout', '--pruned', 'small.pt'],
+            'needs a `holdout`',
+        ),
+        (
+            ['certify', '--task', 'tasks:calibrated_on_holdout', '--pruned', 'absolute.pt'],
+            'calibration, threshold choice and certification never share frames',
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(
+    here: Path, capsys: pytest.CaptureFixture, arguments: list[str], message: str
+) -> None:
+    if 'absolute.pt' in arguments:
+        options = ['--macs', '0.5', '--criterion', 'absolute', '--round-to', '4']
+        assert main(['prune', *OWN, *options, '--out', 'absolute.pt']) == 0
+        capsys.readouterr()
+    out = Path('refused.pt')
+    if arguments[0] in ('prune', 'finetune'):
+        arguments = [*arguments, '--out', str(out)]
+    assert main(arguments) == 1
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert '\npruned-perception: error: ' in f'\n{printed.err}'
+    assert not printed.out
+    assert not out.exists()
+    assert not out.with_suffix('.json').exists()
