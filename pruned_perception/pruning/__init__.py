@@ -12,6 +12,7 @@ from pruned_perception.pruning.method import make_plan, score
 from pruned_perception.pruning.plan import Plan, allocate, prune
 from pruned_perception.pruning.prediction import Curve, predict
 from pruned_perception.pruning.recalibration import recalibrate
+from pruned_perception.pruning.saving import load_pruned, save_pruned
 from pruned_perception.pruning.scores import Scores
 from pruned_perception.pruning.sensitivity import Sensitivity, estimate_sensitivity
 from pruned_perception.pruning.structure import Structure, trace
@@ -37,11 +38,13 @@ __all__ = [
     'count',
     'estimate_sensitivity',
     'find_groups',
+    'load_pruned',
     'make_plan',
     'mask_channels',
     'predict',
     'prune',
     'recalibrate',
+    'save_pruned',
     'score',
     'slice_channels',
     'trace',

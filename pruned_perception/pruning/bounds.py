@@ -24,7 +24,9 @@ Liebenwein et al., Provable filter pruning (ICLR 2020), whose constants are deri
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -119,13 +121,13 @@ def draws_for_distinct(probabilities: Tensor, wanted: float) -> float:
     """
     possible = int((probabilities > 0).sum())
     _check(0 <= wanted <= possible, f'{wanted} distinct channels of {possible} with p > 0')
-    return float(_inverse(probabilities, torch.tensor([wanted], dtype=torch.float64))[0])
+    return _inverse(probabilities, [wanted])[0]
 
 
 def draws_for_all(probabilities: Tensor) -> list[float]:
     """Return the m with U(m) = k for each k = 0 … the number of channels with p_j > 0."""
     possible = int((probabilities > 0).sum())
-    return _inverse(probabilities, torch.arange(possible + 1.0, dtype=torch.float64)).tolist()
+    return _inverse(probabilities, range(possible + 1))
 
 
 def calibration_size(channels: int, *, delta: float, K_prime: float = 1.0) -> int:
@@ -173,23 +175,26 @@ def _missed(p: Tensor, m: float) -> Tensor:
     return (m * torch.log1p(-p.clamp(max=1.0))).exp()
 
 
-def _inverse(probabilities: Tensor, wanted: Tensor) -> Tensor:
-    """Return the m (k,) with U(m) = `wanted` (k,), by bisection."""
-    rates = -torch.log1p(-probabilities.double().clamp(max=1.0))
-    rates = rates[rates > 0]
+def _inverse(probabilities: Tensor, wanted: Sequence[float]) -> list[float]:
+    """Return the m with U(m) = k for each k in `wanted`, by bisection."""
+    p = probabilities.double().clamp(max=1.0).numpy()
+    p = p[p > 0]
+    missed = len(p) - np.array(wanted, dtype=np.float64)
+    low, high = np.zeros_like(missed), np.ones_like(missed)
+    high[missed <= 0] = math.inf
+    with np.errstate(divide='ignore', over='ignore'):  # p = 1; more draws than numbers
+        rates = np.log1p(-p)
 
-    def short(m: Tensor) -> Tensor:
-        return -torch.expm1(-m[:, None] * rates).sum(1) < wanted
+        def short(m: np.ndarray) -> np.ndarray:
+            return np.exp(m[:, None] * rates).sum(1) > missed
 
-    low, high = torch.zeros_like(wanted), torch.ones_like(wanted)
-    high[wanted >= len(rates)] = math.inf
-    while (more := short(high)).any():
-        low, high = torch.where(more, high, low), torch.where(more, 2 * high, high)
-    for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        more = short(middle)
-        low, high = torch.where(more, middle, low), torch.where(more, high, middle)
-    return torch.where(wanted > 0, high, 0.0)
+        while (more := short(high)).any():
+            low, high = np.where(more, high, low), np.where(more, 2 * high, high)
+        for _ in range(_BISECTIONS):
+            middle = (low + high) / 2
+            more = short(middle)
+            low, high = np.where(more, middle, low), np.where(more, high, middle)
+    return np.where(missed < len(p), high, 0.0).tolist()
 
 
 def _check(right: bool, message: str) -> None:

@@ -19,6 +19,7 @@ from pruned_perception.pruning.contributions import contributions, fields, kerne
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.observation import observed, run
 from pruned_perception.pruning.plan import Plan
+from pruned_perception.pruning.sensitivity import mixing_outputs
 from pruned_perception.pruning.structure import Structure, trace
 
 POSITIONS = 8
@@ -91,8 +92,11 @@ def measure_errors(
     example = [each.example() for each in plan.inputs]
     structure = structure or trace(model, example)
     modules = dict(model.named_modules())
+    kernels = {name: mixing_outputs(kernel(modules[name])).abs() for name in structure.readers()}
     lost: dict[str, Tensor] = {}
     for layer, who in structure.readers().items():
+        if not kernels[layer].shape[1]:  # it passes channels on, see `sensitivity`
+            continue
         indices: list[int] = []
         for group, part in who:
             gone = set(range(group.channels)) - set(
@@ -104,7 +108,7 @@ def measure_errors(
     sums = {name: [0.0, 0, 0.0] for name in lost}
 
     def observe(name: str, x: Tensor, output: Tensor) -> None:
-        weight = kernel(modules[name]).abs()
+        weight = kernels[name]
         for field in sampled(fields(modules[name], x.detach()), weight, positions, generator):
             for values in contributions(field.abs(), weight):  # (c, n, f)
                 whole = values.sum(0)

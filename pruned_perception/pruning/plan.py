@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -30,9 +30,9 @@ DELTA = 1e-3
 class Plan:
     """Kept channels of each group, how they were chosen, and what the network will cost.
 
-    Where they were chosen by sensitivities, `sums` has S of each group and `errors` its a-priori
-    bound, relative to V; 1 and more is vacuous. `factors`: by how much consumers scale what they
-    read of drawn channels. `calibration` is the set that the sensitivities were measured on.
+    Where sensitivities ranked them or divided the budget, `sums` has S of each group and `errors`
+    its a-priori bound, relative to V; 1 and more is vacuous. `factors`: by how much consumers scale
+    what they read of drawn channels. `calibration` is the set the sensitivities were measured on.
     """
 
     criterion: str
@@ -158,6 +158,7 @@ def allocate(
     evidence = dataclasses.replace(evidence, structure=structure)
     ranking = evidence if scores is None else scores
     sensitivity = ranking if isinstance(ranking, Sensitivity) else None
+    measured = next((each for each in (ranking, evidence) if isinstance(each, Sensitivity)), None)
     if not structure.channels.items() <= ranking.structure.channels.items():
         raise PruningError('scores: they are of another network than the evidence')
     claim = claim_for(sensitivity, delta, K) if sensitivity is not None else None
@@ -191,8 +192,11 @@ def allocate(
         rule = 'given'
         _check_widths(widths, structure, selection)
     chosen = _choose(selection, structure, values, widths, claim, seed)
-    errors = {} if error is None else {name: bound(name, kept) for name, kept in widths.items()}
     kept = {name: each.channels for name, each in chosen.items()}
+    if error is not None:
+        errors = {name: bound(name, width) for name, width in widths.items()}
+    else:  # whatever ranked the channels, what goes is bounded by its sensitivities
+        errors = {} if measured is None else _pruned_sums(measured, kept)
     macs, parameters = structure.exact_size({name: len(each) for name, each in kept.items()})
     return Plan(
         criterion=sensitivity.definition if sensitivity else _name(ranking),
@@ -203,7 +207,7 @@ def allocate(
         budget=None if budget is None else str(budget),
         delta=delta,
         K=K,
-        calibration=None if sensitivity is None else sensitivity.calibration,
+        calibration=None if measured is None else measured.calibration,
         inputs=structure.inputs,
         dense_macs=structure.macs,
         macs=macs,
@@ -212,7 +216,7 @@ def allocate(
         channels=dict(structure.channels),
         kept=kept,
         factors={name: each.factors for name, each in chosen.items() if each.factors},
-        sums={} if sensitivity is None else {n: float(values[n].sum()) for n in kept},
+        sums={} if measured is None else {n: float(measured.values[n].sum()) for n in kept},
         errors=errors,
         not_pruned=dict(structure.groups.kept),
     )
@@ -229,7 +233,9 @@ def prune(model: nn.Module, plan: Plan) -> nn.Module:
     factors = {
         name: dict(zip(plan.kept[name], each, strict=True)) for name, each in plan.factors.items()
     }
-    source = scale_inputs(model, find_groups(model, example), factors) if factors else model
+    source = model
+    if factors:
+        source = scale_inputs(model, find_groups(model, example, verify=False), factors)
     small = slice_channels(source, example, plan.kept)
     real = count(small, example)
     if (real.macs, real.parameters) != (plan.macs, plan.parameters):
@@ -276,6 +282,15 @@ def claim_for(sensitivity: Sensitivity, delta: float, K: float) -> select.Claim:
             'of them'
         )
     return select.Claim(sensitivity.events, delta, K, signed=sensitivity.definition != 'quadrants')
+
+
+def _pruned_sums(sensitivity: Sensitivity, kept: Mapping[str, Sequence[int]]) -> dict[str, float]:
+    """Return Σ_pruned s_j of every group."""
+    values = sensitivity.values
+    return {
+        name: max(0.0, float(values[name].sum() - values[name][list(channels)].sum()))
+        for name, channels in kept.items()
+    }
 
 
 def _default_rule(evidence: Evidence) -> str:

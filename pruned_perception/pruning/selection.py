@@ -155,7 +155,9 @@ def _drawn(
     elif wanted > 0:
         p = rest / rest.sum()
         drawn = draw(p, _draws(p, wanted), generator)
-        factors |= {channel: float(drawn[channel]) for channel in drawn.nonzero().flatten().tolist()}
+        factors |= {
+            channel: float(drawn[channel]) for channel in drawn.nonzero().flatten().tolist()
+        }
     if not factors:  # a group that nobody reads keeps one channel: no tensor may vanish
         factors[int(values.argmax())] = 1.0
     channels = tuple(sorted(factors))

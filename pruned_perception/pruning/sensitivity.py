@@ -188,7 +188,7 @@ def estimate_sensitivity(
     readers = structure.readers()
     modules = dict(model.named_modules())
     generator = torch.Generator().manual_seed(seed)
-    kernels = {name: _mixing_outputs(kernel(modules[name])) for name in readers}
+    kernels = {name: mixing_outputs(kernel(modules[name])) for name in readers}
     readers = {name: who for name, who in readers.items() if kernels[name].shape[1]}
     worst = {name: [torch.zeros(g.channels) for g, _ in who] for name, who in readers.items()}
     events = dict.fromkeys(readers, 0)  # of all images
@@ -215,7 +215,7 @@ def estimate_sensitivity(
     return Sensitivity(definition, structure, consumers, batches.record, sampled_at, seed)
 
 
-def _mixing_outputs(weight: Tensor) -> Tensor:
+def mixing_outputs(weight: Tensor) -> Tensor:
     """Return the outputs (1, ≤ f, c, κ) that read more than one input."""
     read = (weight != 0).any(-1).sum(-1)
     return weight[:, read[0] > 1]

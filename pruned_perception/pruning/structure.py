@@ -197,7 +197,7 @@ def trace(
     """Find the groups and the costs of `model`, which is left untouched.
 
     Args:
-        model: any module that autograd can trace.
+        model: any module whose forward computes the same each time.
         example_inputs: its positional inputs.
         keep: names of layers whose outputs must stay.
 

@@ -28,8 +28,8 @@ def least_maximum(curves: Curves, size: SizeOf, budget: float, blocks: Mapping[s
     """Minimise the largest error of all groups.
 
     From one block each, the group with the largest error gets the next block (of equal ones, that
-    whose block is cheapest), as long as something fits. Sizes rise with widths, so that no other
-    widths within the budget have a smaller maximum, up to what the last block leaves.
+    whose block is cheapest), as long as something fits. Errors fall and sizes rise with widths, so
+    that no other widths within the budget have a smaller maximum.
     """
     channels = {name: len(curve) - 1 for name, curve in curves.items()}
     widths = floor_widths(channels, blocks)

@@ -33,8 +33,8 @@ def score(subject: Subject) -> Scores:
 
 
 def _score(subject: Subject) -> Scores:
-    ranking = joint_error.score(subject)
     batches = _first(subject.batches('end_to_end'), IMAGES)
+    ranking = joint_error.score(subject)
     means = _means(subject, batches)
     wanted = [_outputs(subject.model, inputs) for inputs in batches]
     scales = _variances(wanted)

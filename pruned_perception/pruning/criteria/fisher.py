@@ -2,10 +2,9 @@
 
 With t_j = Σ_p g · a, the derivative of the loss by a gate on channel j for one example, closing
 the gates of a set P changes the loss by about −Σ_P t_j. The mean square over examples is the sum
-of F = E[t tᵀ] over P × P: Taylor's criterion is its diagonal, and the rest knows that channels
-replace each other. With the default loss (a random projection of the outputs) it is the squared
-error of the outputs themselves, in one currency for all groups: a knapsack over them needs no
-other weights.
+of F = E[t tᵀ] over P × P: Taylor's criterion is its diagonal, and the rest knows what cancels.
+With the default loss (a random projection of the outputs) it is the squared error of the outputs
+themselves, in one currency for all groups: a knapsack over them needs no other weights.
 
 Sources: Theis et al., Faster gaze prediction with dense networks and Fisher pruning (2018); Liu et
 al., Group Fisher pruning (ICML 2021).
@@ -30,7 +29,7 @@ def score(subject: Subject) -> Scores:
     examples = 0
     for terms in channel_terms(subject, 'fisher'):
         for name, values in terms.items():
-            forms[name] += (values.T @ values).double()
+            forms[name] += values.T @ values
         examples += len(next(iter(terms.values()), ()))
     groups = subject.structure.groups
     found = {name: eliminate(f / examples, groups[name].unit) for name, f in forms.items()}

@@ -45,13 +45,16 @@ def channel_terms(subject: Subject, criterion: str) -> Iterator[dict[str, Tensor
                     # Of the copies alone: gradients that the parameters may have stay as they are.
                     gradients = torch.autograd.grad(loss, copies, allow_unused=True)
                 batch = inputs[0].shape[0]
-                terms = {n: torch.zeros(batch, count) for n, count in structure.channels.items()}
+                terms = {
+                    name: torch.zeros(batch, count, dtype=torch.float64)
+                    for name, count in structure.channels.items()
+                }
                 for (name, own), gradient in zip(readings, gradients, strict=True):
                     if gradient is None:
                         continue
                     axis = -1 if isinstance(modules[name], nn.Linear) else 1
                     product = (gradient * own.detach()).movedim(axis, -1)
-                    product = product.reshape(batch, -1, product.shape[-1]).sum(1)
+                    product = product.reshape(batch, -1, product.shape[-1]).sum(1).double()
                     for group, part in readers[name]:
                         roots = torch.tensor(part.roots)
                         terms[group.name].index_add_(1, roots, product[:, list(part.indices)])

@@ -4,8 +4,8 @@ Pruning the set P of input channels changes a consumer's output by W_P a_P. What
 measured again (or a bias) cannot undo is its part around the mean, and its mean square is exactly
 tr(W_P G_PP W_Pᵀ), G the second moments of the centred receptive fields. With H_jk = Σ of the
 entries of W_jᵀ W_k ∘ G_jk, that is the sum of H over P × P: backward elimination removes, one by
-one, the channel that makes it grow least. Unlike a sum of sensitivities it knows that channels
-replace each other or cancel.
+one, the channel that makes it grow least. Unlike a sum of sensitivities it knows that what several
+channels contribute may cancel.
 
 Each consumer's error is relative to the second moment of its own centred output, so that consumers
 and groups have one currency; a group's error is the sum over its consumers.

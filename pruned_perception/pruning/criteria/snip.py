@@ -25,5 +25,5 @@ def score(subject: Subject) -> Scores:
     for terms in channel_terms(subject, 'snip'):
         batches += 1
         for name, values in terms.items():
-            totals[name] += values.double().mean(0).abs()
+            totals[name] += values.mean(0).abs()
     return subject.scores('snip', {name: each / batches for name, each in totals.items()})

@@ -28,7 +28,7 @@ def score(subject: Subject) -> Scores:
     for terms in channel_terms(subject, 'taylor'):
         batch = 0
         for name, values in terms.items():
-            totals[name] += values.double().square().sum(0)
+            totals[name] += values.square().sum(0)
             batch = len(values)
         examples += batch
     return subject.scores('taylor', {name: each / examples for name, each in totals.items()})
