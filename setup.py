@@ -62,8 +62,8 @@ setup(
             'onnxscript',
             'scipy>=1.10',
             'torch>=2.4',
-            'torch-pruning>=1.6.1,<2',
         ],
+        'study': ['torch-pruning>=1.6.1,<2'],  # the peer that studies compare with
         'test': [
             'hypothesis',
             'import-linter',
