@@ -125,7 +125,7 @@ class Table:
                 _interval(row.difference),
                 *([row.test.to_text() if row.test else '–'] if tested else []),
                 *([_interval(row.test_difference)] if tested else []),
-                f'{row.cpu_seconds / 60:.1f}',
+                f'{row.cpu_seconds / 60:.2g}',
             ]
             for row in self.rows
         ]
