@@ -174,7 +174,7 @@ def _study(path: Path, data: Any) -> Study:
     if unknown := [key for key in data if key not in FIELDS]:
         raise PruningError(f'unknown field {unknown[0]}; known: {", ".join(FIELDS)}')
     for key in ('task', 'methods', 'budgets', 'seeds'):
-        if not data.get(key):
+        if data.get(key) in (None, [], {}, ''):
             raise PruningError(f'field {key} is missing')
     methods = {str(name): _method(str(name), each) for name, each in _mapping(data, 'methods')}
     for name, method in methods.items():

@@ -1,0 +1,1 @@
+"""Research scripts: what the documentation's figures were printed by. Not installed."""

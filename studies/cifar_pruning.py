@@ -1,0 +1,234 @@
+"""One-shot pruning of the CIFAR-10 ResNets: every score under every allocation, and their peers.
+
+    python -m studies.cifar_pruning resnet20 studies/cifar_pruning.yaml RESULTS.json
+
+makes what is missing in RESULTS.json, judged on held-out training images after measuring batch
+norms again, and prints the tables (`--table`: only prints them). Evidence is measured once for all
+cells that use it. Fine-tuned rows are `pruned-perception compare studies/cifar_resnet56.yaml`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pruned_perception.pruning import (
+    BudgetError,
+    Macs,
+    PruningError,
+    allocate,
+    count,
+    prune,
+    recalibrate,
+    score,
+    trace,
+)
+from pruned_perception.pruning.allocation import Evidence
+from pruned_perception.pruning.configuration import Method, pruned
+from pruned_perception.pruning.resuming import save_json
+from studies import cifar
+from studies.cifar_data import load_training
+
+TASKS = {'resnet20': cifar.resnet20, 'resnet56': cifar.resnet56}
+PEER = 'studies.torch_pruning_peers:prune'
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One pruned network: how it was chosen, what it costs, what it still gets right.
+
+    `score` and `allocation` are names of the grid; of other methods, `allocation` is empty.
+    """
+
+    score: str
+    allocation: str
+    budget: float
+    seed: int
+    accuracy: float | None
+    macs: float
+    parameters: float
+    cpu_seconds: float
+    failed: str | None = None
+
+    @property
+    def key(self) -> tuple[str, str, float, int]:
+        """What tells cells apart."""
+        return self.score, self.allocation, self.budget, self.seed
+
+
+class OneShot:
+    """A network, and the evidence that has been measured on it so far."""
+
+    def __init__(self, name: str, grid: Mapping[str, Any]) -> None:
+        """Load the network and the images."""
+        self.name, self.grid = name, grid
+        self.task = TASKS[name]()
+        self.dense = count(self.task.model, self.task.example_inputs)
+        self.structure = trace(self.task.model, self.task.example_inputs)
+        self.images = load_training()[1][: grid['images']]
+
+    def parent(self) -> Cell:
+        """Return what the parent gets right."""
+        return self._judged(('parent', '', 1.0, 0), 0.0, self.task.model)
+
+    def wanted(self) -> Iterator[tuple[tuple[str, str, float, int], Callable[[], nn.Module]]]:
+        """Yield the key of each cell, and what makes its network."""
+        grid, seeds = self.grid, self.grid['seeds']
+        listed = {name: Method.from_dict(each) for name, each in grid['methods'].items()}
+        others = _peers(grid) | listed
+        for budget in grid['budgets']:
+            for (name, how), rule in itertools.product(grid['scores'].items(), grid['allocations']):
+                for seed in seeds if how['criterion'] == 'random' else seeds[:1]:
+                    make = functools.partial(self._under_allocation, name, rule, budget, seed)
+                    yield (name, rule, budget, seed), make
+            for name, method in others.items():
+                make = functools.partial(self._by, method, budget, seeds[0])
+                yield (name, '', budget, seeds[0]), make
+
+    def make(self, key: tuple[str, str, float, int], network: Callable[[], nn.Module]) -> Cell:
+        """Return a cell; where the method cannot meet the budget, it says so."""
+        began = time.process_time()
+        try:
+            return self._judged(key, began, network())
+        except (BudgetError, PruningError) as error:
+            seconds = time.process_time() - began
+            return Cell(*key, None, 1.0, 1.0, seconds, failed=str(error))
+
+    @functools.cache  # noqa: B019 - lives as long as the process
+    def _evidence(self, name: str, seed: int) -> Evidence:
+        """Return the evidence of a score of the grid, or of a criterion."""
+        how = self.grid['scores'].get(name, {'criterion': name})
+        return score(
+            self.task.model,
+            how['criterion'],
+            example_inputs=self.task.example_inputs,
+            calibration=self.task.calibration,
+            loss=_labelled_loss() if how.get('labels') else None,
+            seed=seed,
+            structure=self.structure,
+        )
+
+    def _under_allocation(self, name: str, rule: str, budget: float, seed: int) -> nn.Module:
+        how = self.grid['allocations'][rule]
+        ranking = self._evidence(name, seed)
+        evidence = self._evidence(how['by'], self.grid['seeds'][0]) if 'by' in how else ranking
+        plan = allocate(evidence, Macs(budget), rule=how['rule'], scores=ranking, round_to=1)
+        return recalibrate(prune(self.task.model, plan), self.task.calibration)
+
+    def _by(self, method: Method, budget: float, seed: int) -> nn.Module:
+        return pruned(self.task, method, Macs(budget), seed)[0]
+
+    def _judged(self, key: tuple[str, str, float, int], began: float, network: nn.Module) -> Cell:
+        seconds = time.process_time() - began
+        cost = count(network, self.task.example_inputs)
+        return Cell(
+            *key,
+            accuracy=cifar.accuracy(network.eval(), self.images),
+            macs=cost.macs / self.dense.macs,
+            parameters=cost.parameters / self.dense.parameters,
+            cpu_seconds=seconds,
+        )
+
+
+def _peers(grid: Mapping[str, Any]) -> dict[str, Method]:
+    """Return Torch-Pruning's methods by name."""
+    peers = grid['torch_pruning']
+    found = {}
+    for importance, scope, cuts in itertools.product(
+        peers['importances'], peers['scopes'], peers['cuts']
+    ):
+        options = {'importance': importance, 'scope': scope, 'cuts': cuts}
+        name = f'tp_{importance}_{scope}' + (f'_{cuts}' if cuts > 1 else '')
+        found[name] = Method(kind='function', function=PEER, options=options)
+    return found
+
+
+def _labelled_loss() -> Callable[[Any, int, torch.Generator], Tensor]:
+    labels = [each for _, each in cifar.calibration_batches()]
+    return lambda outputs, index, generator: functional.cross_entropy(outputs, labels[index])
+
+
+def read(path: Path) -> list[Cell]:
+    """Return the cells of a file of results; none where there is no such file."""
+    if not path.is_file():
+        return []
+    return [Cell(**each) for each in json.loads(path.read_text(encoding='utf-8'))['cells']]
+
+
+def make_missing(name: str, grid: Mapping[str, Any], path: Path) -> None:
+    """Make the cells that are not in the file, writing it after each."""
+    cells = {cell.key: cell for cell in read(path)}
+    study = OneShot(name, grid)
+    wanted = list(study.wanted())
+    if ('parent', '', 1.0, 0) not in cells:
+        cells['parent', '', 1.0, 0] = study.parent()
+    for number, (key, network) in enumerate(wanted, 1):
+        if key not in cells:
+            cell = cells[key] = study.make(key, network)
+            found = cell.failed or f'{cell.accuracy:.2f} % at {cell.macs:.2%} of the MACs'
+            print(f'{number} of {len(wanted)}: {" ".join(map(str, key))}: {found}', flush=True)
+            content = {'network': name, 'grid': grid, 'cells': [asdict(c) for c in cells.values()]}
+            save_json(path, content)
+
+
+def to_text(cells: list[Cell], grid: Mapping[str, Any]) -> str:
+    """Return, per budget, a table of scores × allocations, and the other methods in order."""
+    lines = [f'parent: {c.accuracy:.2f} %' for c in cells if c.score == 'parent']
+    for budget in grid['budgets']:
+        own = [cell for cell in cells if cell.budget == budget]
+        columns = list(grid['allocations'])
+        lines += ['', f'{budget:.0%} of the MACs: accuracy in %, scores × allocations', '']
+        lines += [f'| score | {" | ".join(columns)} |', '|---' * (len(columns) + 1) + '|']
+        for score_ in grid['scores']:
+            row = [_mean(own, score_, column) for column in columns]
+            lines.append(f'| {score_} | {" | ".join(row)} |')
+        others = [cell for cell in own if not cell.allocation and cell.accuracy is not None]
+        lines += ['', '| other method | accuracy | MACs | parameters |', '|---|---|---|---|']
+        for cell in sorted(others, key=lambda cell: -(cell.accuracy or 0)):
+            lines.append(
+                f'| {cell.score} | {cell.accuracy:.1f} | {cell.macs:.1%} | {cell.parameters:.1%} |'
+            )
+        lines += [f'{c.score}: {c.failed}' for c in own if c.failed and not c.allocation]
+    return '\n'.join(lines)
+
+
+def _mean(cells: list[Cell], score_: str, allocation: str) -> str:
+    """Return the mean over seeds, and their range where there are several."""
+    found = [c for c in cells if (c.score, c.allocation) == (score_, allocation)]
+    values = [c.accuracy for c in found if c.accuracy is not None]
+    if not values:
+        return 'cannot' if found else '–'
+    spread = f' ({min(values):.0f}–{max(values):.0f})' if len(values) > 1 else ''
+    return f'{sum(values) / len(values):.1f}{spread}'
+
+
+def main() -> None:
+    """Make and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('network', choices=TASKS)
+    parser.add_argument('grid', type=Path, help='YAML file')
+    parser.add_argument('results', type=Path, help='JSON file')
+    parser.add_argument('--table', action='store_true', help='only print what is there')
+    args = parser.parse_args()
+    grid = yaml.safe_load(args.grid.read_text(encoding='utf-8'))
+    if not args.table:
+        torch.set_num_threads(1)
+        torch.set_flush_denormal(True)
+        make_missing(args.network, grid, args.results)
+    print(to_text(read(args.results), grid))
+
+
+if __name__ == '__main__':
+    main()

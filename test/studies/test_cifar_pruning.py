@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pruned_perception.pruning.task import Task
+from studies import cifar, cifar_data, cifar_pruning, cifar_resnet
+
+GRID: dict[str, Any] = {
+    'images': 40,
+    'budgets': [0.5, 0.001],
+    'seeds': [0, 1],
+    'scores': {
+        'random': {'criterion': 'random'},
+        'taylor': {'criterion': 'taylor', 'labels': True},
+    },
+    'allocations': {
+        'uniform': {'rule': 'uniform'},
+        'least_joint': {'rule': 'least_error', 'by': 'joint_error'},
+    },
+    'methods': {'svd': {'kind': 'low_rank', 'criterion': 'svd'}},
+    'torch_pruning': {'importances': ['l1'], 'scopes': ['global'], 'cuts': [1, 2]},
+}
+
+
+def _batches(seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        inputs = torch.randn(16, 3, 32, 32, generator=generator)
+        yield inputs, torch.randint(10, (16,), generator=generator)
+
+
+def _task() -> Task:
+    torch.manual_seed(0)
+    return Task(
+        model=cifar_resnet.ResNet(8).eval(),
+        example_inputs=(torch.zeros(1, 3, 32, 32),),
+        calibration=[next(_batches(0))[0]],
+        training=_batches,
+        step=cifar.cross_entropy,
+    )
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 32, 32, 3), dtype=np.uint8)
+    images = cifar_data.Images(pixels, np.arange(50) % 10)
+    monkeypatch.setattr(cifar_pruning, 'load_training', lambda: (images, images))
+    monkeypatch.setattr(cifar, 'calibration_batches', lambda: [next(_batches(0))])
+    monkeypatch.setitem(cifar_pruning.TASKS, 'resnet20', _task)
+    path = tmp_path / 'results.json'
+    cifar_pruning.make_missing('resnet20', GRID, path)
+    return path
+
+
+def test_every_score_is_made_under_every_allocation_at_the_budget(made: Path) -> None:
+    cells = {cell.key: cell for cell in cifar_pruning.read(made)}
+    for allocation in GRID['allocations']:
+        for name, seed in (('random', 0), ('random', 1), ('taylor', 0)):
+            cell = cells[name, allocation, 0.5, seed]
+            assert cell.accuracy is not None
+            assert 0.45 < cell.macs <= 0.5
+    assert cells['tp_l1_global_2', '', 0.5, 0].macs == pytest.approx(0.5, abs=0.05)
+    assert cells['parent', '', 1.0, 0].macs == 1
+
+
+def test_a_budget_that_cannot_be_met_is_recorded_and_ends_nothing(made: Path) -> None:
+    cells = {cell.key: cell for cell in cifar_pruning.read(made)}
+    cell = cells['taylor', 'uniform', 0.001, 0]
+    assert cell.accuracy is None
+    assert 'cannot be met' in (cell.failed or '')
+
+
+def test_what_is_there_is_not_made_again(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = json.loads(made.read_text())
+    missing = content['cells'].pop()
+    made.write_text(json.dumps(content))
+    asked = []
+    real = cifar_pruning.OneShot.make
+
+    def make(self: cifar_pruning.OneShot, key: Any, network: Any) -> cifar_pruning.Cell:
+        asked.append(key)
+        return real(self, key, network)
+
+    monkeypatch.setattr(cifar_pruning.OneShot, 'make', make)
+    cifar_pruning.make_missing('resnet20', GRID, made)
+    assert [key[0] for key in asked] == [missing['score']]
+
+
+def test_table_has_scores_by_allocations_and_the_other_methods(made: Path) -> None:
+    text = cifar_pruning.to_text(cifar_pruning.read(made), GRID)
+    assert '| score | uniform | least_joint |' in text
+    taylor = next(line for line in text.splitlines() if line.startswith('| taylor |'))
+    assert len(taylor.split('|')) == 5
+    assert '| taylor | cannot | cannot |' in text
+    assert '| tp_l1_global |' in text
