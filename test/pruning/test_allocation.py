@@ -220,6 +220,18 @@ def test_any_score_goes_under_any_allocation(rule: str) -> None:
         assert mixed.kept[name] == tuple(sorted(best))
 
 
+def test_what_other_scores_prune_is_bounded_by_the_sensitivities_that_divided_the_budget() -> None:
+    evidence = trained.sensitivity('summed')
+    plan = allocate(evidence, Macs(0.5), scores=scored(trained.structure(), seed=7))
+    own = allocate(evidence, Macs(0.5))
+    for name, values in evidence.values.items():
+        gone = [each for each in range(len(values)) if each not in plan.kept[name]]
+        assert plan.errors[name] == pytest.approx(float(values[gone].sum()))
+        assert plan.errors[name] >= own.errors[name], 'the highest sensitivities bound it best'
+    assert plan.sums == own.sums
+    assert plan.calibration == evidence.calibration
+
+
 def test_scores_of_another_network_are_refused() -> None:
     with pytest.raises(PruningError, match='another network'):
         allocate(

@@ -140,6 +140,26 @@ def test_sums_too_small_to_divide_by_count_as_zero(definition: str) -> None:
 
 
 @EACH
+def test_dark_images_count_as_much_beside_bright_ones(definition: str) -> None:
+    bright, dark = image([1.0], [1.0]), image([1e-8], [3e-8])
+    model = Reader([[1.0, 1.0]])
+    wanted = [1 / 2, 3 / 4]
+    for batches in ([bright, dark], [torch.cat((bright, dark))]):
+        assert measure(model, batches, definition).values['source'].tolist() == pytest.approx(
+            wanted
+        )
+
+
+@EACH
+def test_outputs_that_vanish_beside_others_at_their_position_count_as_zero(
+    definition: str,
+) -> None:
+    weights = [[1.0, 1.0], [1e-8, 3e-8]]
+    found = measure(Reader(weights), [image([1.0], [1.0])], definition).values['source']
+    assert found.tolist() == pytest.approx([1 / 2, 1 / 2])
+
+
+@EACH
 def test_outputs_of_one_input_pass_it_on_and_claim_nothing(definition: str) -> None:
     x = [image([1.0], [3.0])]
     mixed = measure(Reader([[1.0, 1.0], [0.0, 5.0]]), x, definition)
