@@ -7,7 +7,6 @@ result; a cell depends on no other, except that a control reads the result of wh
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import platform
 from pathlib import Path
 
@@ -208,7 +207,6 @@ def _versions() -> dict[str, str]:
     return {
         'pruned_perception': pruned_perception.__version__,
         'torch': str(torch.__version__),
-        'torch_pruning': importlib.metadata.version('torch-pruning'),
         'numpy': np.__version__,
         'python': platform.python_version(),
     }
