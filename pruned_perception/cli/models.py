@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pruned_perception.cli.train import INTERRUPTED, add_folders
 
-STEPS = ('data', 'train', 'export', 'evaluate', 'latency', 'summary')
+STEPS = ('data', 'train', 'export', 'evaluate', 'certify', 'latency', 'summary')
 ROUNDS, RUNS = 40, 10
 
 
@@ -122,6 +122,8 @@ def run(args: argparse.Namespace) -> int:
                 )
                 text = family.evaluate_control(control, bundle, sets['test'], data_name=test_name)
                 print(f'{member.control} on {test_name}:\n{text}')
+    if 'certify' in args.steps and family.HOLDOUT in sets:
+        _certify(out, sets[family.HOLDOUT])
     if 'latency' in args.steps:
         _measure_latency(out)
     if 'summary' in args.steps:
@@ -141,6 +143,27 @@ def _generate(split: object, out: Path) -> None:
     with Progress(f'{split.split} data') as bar:
         summary = dataset.generate(spec, out, lambda done: bar.share(done / split.frames))
     print(f'{out}: {summary["frames"]} frames, SHA-256 {summary["sha256"]}')
+
+
+def _certify(out: Path, holdout: Path) -> None:
+    """Certify every pruned member against the dense one and record it in its manifest."""
+    from pruned_perception.bundle import load_family
+    from pruned_perception.cli.progress import Progress
+    from pruned_perception.training.certification import certify_bundles, record_certificate
+
+    dense, *others = load_family(out).members
+    for member in others:
+        with Progress(f'certifying {member.name}') as bar:
+            certificate = certify_bundles(
+                dense,
+                member,
+                holdout,
+                progress=lambda done, total, bar=bar: bar.share(  # type: ignore[misc]
+                    done / total
+                ),
+            )
+        record_certificate(member, certificate)
+        print(f'{member.name} against {dense.name}:\n{certificate.to_text()}')
 
 
 def _measure_latency(out: Path) -> None:

@@ -27,6 +27,9 @@ from pruned_perception.training.runs import Folders
 
 Progress = Callable[[int, int], None]
 
+HOLDOUT = 'holdout'
+"""The data set of a family that certificates are made on, and that nothing else looks at."""
+
 
 @dataclass(frozen=True)
 class Split:
