@@ -90,7 +90,7 @@ def _run_cell(study: Study, results: Path, args: argparse.Namespace) -> int:
 
     from pruned_perception.cli.progress import Progress
     from pruned_perception.pruning.compare import run_cell
-    from pruned_perception.pruning.resuming import Interrupted
+    from pruned_perception.pruning.finetuning.resuming import Interrupted
 
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)  # denormal numbers slow every product that they are part of

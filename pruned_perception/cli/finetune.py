@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train, write, print; the same command goes on after an interruption."""
     from pruned_perception.pruning import PruningError
-    from pruned_perception.pruning.training_budget import TrainingBudget
+    from pruned_perception.pruning.task.training_budget import TrainingBudget
 
     check_output(args.out)
     given = {name: getattr(args, name) for name in ('cpu_minutes', 'steps')}
@@ -87,13 +87,13 @@ def _own(
 ) -> dict[str, Any] | None:
     """Fine-tune a user's network; return the result, None where it was interrupted."""
     from pruned_perception.cli.progress import Progress
-    from pruned_perception.pruning.distillation import Distillation
-    from pruned_perception.pruning.finetuning import Progress as State
-    from pruned_perception.pruning.finetuning import finetune
-    from pruned_perception.pruning.resuming import Interrupted
-    from pruned_perception.pruning.saving import save_pruned
+    from pruned_perception.pruning.finetuning.loop import Progress as State
+    from pruned_perception.pruning.finetuning.loop import finetune
+    from pruned_perception.pruning.finetuning.resuming import Interrupted
+    from pruned_perception.pruning.pipeline.saving import save_pruned
     from pruned_perception.pruning.sparsity import SparsityPlan
-    from pruned_perception.pruning.training_budget import Schedule
+    from pruned_perception.pruning.task.distillation import Distillation
+    from pruned_perception.pruning.task.training_budget import Schedule
 
     task, last = network.task, State(0.0, 0, 0.0, 0.0)
     rate = {} if args.learning_rate is None else {'learning_rate': args.learning_rate}

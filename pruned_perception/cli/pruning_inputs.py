@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from pruned_perception.cli.progress import Progress
     from pruned_perception.pruning.calibration import Batch
-    from pruned_perception.pruning.saving import AnyPlan
-    from pruned_perception.pruning.task import Task
+    from pruned_perception.pruning.pipeline.saving import AnyPlan
+    from pruned_perception.pruning.task.task import Task
 
 
 def add_network(parser: argparse.ArgumentParser) -> None:
@@ -127,8 +127,8 @@ def _detector(
 
 
 def _own(args: argparse.Namespace, images: int | None) -> Network:
-    from pruned_perception.pruning.saving import load_pruned, read_plans
-    from pruned_perception.pruning.task import load_task
+    from pruned_perception.pruning.pipeline.saving import load_pruned, read_plans
+    from pruned_perception.pruning.task.task import load_task
 
     task = load_task(args.task, weights=args.weights)
     parent = task.model

@@ -21,7 +21,7 @@ from pruned_perception.inference.coco_metrics import SMALL, Boxes
 from pruned_perception.inference.decisions import match_decisions
 from pruned_perception.inference.detector import Detector
 from pruned_perception.pruning import PruningError
-from pruned_perception.pruning.certificate import Certificate, certify_decisions
+from pruned_perception.pruning.certificate.certificate import Certificate, certify_decisions
 from pruned_perception.training.data import Annotations, DataError, read_annotations
 
 DEAD_BAND = 0.1

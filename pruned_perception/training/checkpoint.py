@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from pruned_perception.pruning.resuming import CheckpointError, read_checkpoint, save_checkpoint
+from pruned_perception.pruning.finetuning.resuming import (
+    CheckpointError,
+    read_checkpoint,
+    save_checkpoint,
+)
 from pruned_perception.training.architecture import Architecture
 from pruned_perception.training.detector import Detector
 

@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 
 from pruned_perception.errors import UserError
-from pruned_perception.pruning.training_budget import Schedule
-from pruned_perception.pruning.training_budget import TrainingBudget as Budget
+from pruned_perception.pruning.task.training_budget import Schedule
+from pruned_perception.pruning.task.training_budget import TrainingBudget as Budget
 from pruned_perception.training.architecture import Architecture
 
 

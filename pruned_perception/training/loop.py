@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pruned_perception.pruning.resuming import FolderError, locked, termination
+from pruned_perception.pruning.finetuning.resuming import FolderError, locked, termination
 from pruned_perception.training.augmentation import draw_batch
 from pruned_perception.training.checkpoint import read_checkpoint, save_checkpoint
 from pruned_perception.training.data import FrameSet

@@ -17,9 +17,9 @@ from pruned_perception.inference import decoders
 from pruned_perception.inference.decisions import match_decisions
 from pruned_perception.inference.detections import Detections
 from pruned_perception.inference.nms import class_wise_nms
-from pruned_perception.pruning.distillation import DistillationLoss
-from pruned_perception.pruning.task import Task
-from pruned_perception.pruning.training_budget import TrainingBudget
+from pruned_perception.pruning.task.distillation import DistillationLoss
+from pruned_perception.pruning.task.task import Task
+from pruned_perception.pruning.task.training_budget import TrainingBudget
 from pruned_perception.training.architecture import STRIDES
 from pruned_perception.training.augmentation import Batch, draw_batch
 from pruned_perception.training.certification import (

@@ -16,7 +16,7 @@ import yaml
 pytest.importorskip('torch', reason="the off-line stage needs torch: extra 'train'")
 
 from pruned_perception.cli.main import main
-from pruned_perception.pruning.resuming import locked
+from pruned_perception.pruning.finetuning.resuming import locked
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOBS = ROOT / 'test' / 'pruning' / 'blobs.py'

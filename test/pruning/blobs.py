@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pruned_perception.pruning.task import Task
-from pruned_perception.pruning.training_budget import TrainingBudget
+from pruned_perception.pruning.task.task import Task
+from pruned_perception.pruning.task.training_budget import TrainingBudget
 
 
 class Net(nn.Module):

@@ -16,7 +16,7 @@ import torch
 from pruned_perception.bundle import Bundle, load_bundle
 from pruned_perception.cli.main import main
 from pruned_perception.pruning import Macs, PruningError, make_plan, prune, recalibrate
-from pruned_perception.pruning.certificate import Certificate
+from pruned_perception.pruning.certificate.certificate import Certificate
 from pruned_perception.training import certification
 from pruned_perception.training.certification import (
     certify_bundles,

@@ -11,10 +11,10 @@ import tiny
 import torch
 
 from pruned_perception.pruning import Macs, make_plan, prune
-from pruned_perception.pruning.certificate import certify
-from pruned_perception.pruning.finetuning import finetune
-from pruned_perception.pruning.task import Task
-from pruned_perception.pruning.training_budget import Schedule, TrainingBudget
+from pruned_perception.pruning.certificate.certificate import certify
+from pruned_perception.pruning.finetuning.loop import finetune
+from pruned_perception.pruning.task.task import Task
+from pruned_perception.pruning.task.training_budget import Schedule, TrainingBudget
 from pruned_perception.training.checkpoint import save_checkpoint
 from pruned_perception.training.data import DataError, load_frames
 from pruned_perception.training.detector import Detector

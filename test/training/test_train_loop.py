@@ -11,7 +11,7 @@ import tiny
 import torch
 import yaml
 
-from pruned_perception.pruning.resuming import FolderError, locked
+from pruned_perception.pruning.finetuning.resuming import FolderError, locked
 from pruned_perception.training.checkpoint import CheckpointError, detector_from, read_checkpoint
 from pruned_perception.training.data import load_frames
 from pruned_perception.training.detector import Detector

@@ -24,21 +24,21 @@ from pruned_perception.pruning.compare.result import (
     result_path,
 )
 from pruned_perception.pruning.compare.study import Cell
-from pruned_perception.pruning.configuration import PruningRecord
-from pruned_perception.pruning.cost import count
 from pruned_perception.pruning.errors import PruningError
-from pruned_perception.pruning.finetuning import Progress, finetune
-from pruned_perception.pruning.pipeline import (
+from pruned_perception.pruning.finetuning.loop import Progress, finetune
+from pruned_perception.pruning.finetuning.resuming import locked, save_json
+from pruned_perception.pruning.finetuning.scratch import reinitialised
+from pruned_perception.pruning.network.cost import count
+from pruned_perception.pruning.pipeline.configuration import PruningRecord
+from pruned_perception.pruning.pipeline.pipeline import (
     Report,
     architecture,
     own_schedule,
     prune_and_finetune,
 )
-from pruned_perception.pruning.pipeline_record import PipelineRecord, Stage
-from pruned_perception.pruning.resuming import locked, save_json
-from pruned_perception.pruning.scratch import reinitialised
-from pruned_perception.pruning.task import Task, figures_of, load_task
-from pruned_perception.pruning.training_budget import Schedule
+from pruned_perception.pruning.pipeline.record import PipelineRecord, Stage
+from pruned_perception.pruning.task.task import Task, figures_of, load_task
+from pruned_perception.pruning.task.training_budget import Schedule
 
 
 def run_cell(

@@ -11,8 +11,8 @@ from typing import Any
 
 from pruned_perception.pruning.compare.study import Cell
 from pruned_perception.pruning.errors import PruningError
-from pruned_perception.pruning.pipeline_record import PipelineRecord
-from pruned_perception.pruning.resuming import save_json
+from pruned_perception.pruning.finetuning.resuming import save_json
+from pruned_perception.pruning.pipeline.record import PipelineRecord
 
 FORMAT = 1
 

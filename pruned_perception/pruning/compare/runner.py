@@ -18,7 +18,7 @@ from pruned_perception.pruning.compare.result import (
     result_path,
 )
 from pruned_perception.pruning.compare.study import Cell, Study
-from pruned_perception.pruning.resuming import Interrupted, locked, termination
+from pruned_perception.pruning.finetuning.resuming import Interrupted, locked, termination
 
 POLL_SECONDS = 0.2
 THREADS = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS')

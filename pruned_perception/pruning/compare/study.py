@@ -16,9 +16,9 @@ from typing import Any
 import yaml
 
 from pruned_perception.pruning.budget import Budget
-from pruned_perception.pruning.configuration import Method, budget_entry, budget_from
 from pruned_perception.pruning.errors import PruningError
-from pruned_perception.pruning.training_budget import Schedule, TrainingBudget
+from pruned_perception.pruning.pipeline.configuration import Method, budget_entry, budget_from
+from pruned_perception.pruning.task.training_budget import Schedule, TrainingBudget
 
 PARENT = 'parent'
 FIELDS = (

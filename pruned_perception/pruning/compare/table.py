@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pruned_perception.pruning.certificate.statistics import PairedDifference, paired_difference
 from pruned_perception.pruning.compare.result import Result, find_failure, find_result
 from pruned_perception.pruning.compare.study import PARENT, Cell, Study
 from pruned_perception.pruning.errors import PruningError
-from pruned_perception.pruning.statistics import PairedDifference, paired_difference
-from pruned_perception.pruning.task import first_figure
+from pruned_perception.pruning.task.task import first_figure
 
 
 @dataclass(frozen=True)

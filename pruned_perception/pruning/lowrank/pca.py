@@ -28,7 +28,7 @@ from pruned_perception.pruning.lowrank.decomposition import Decomposition, Proje
 from pruned_perception.pruning.lowrank.layers import find_layers
 from pruned_perception.pruning.lowrank.ranks import equalise, options
 from pruned_perception.pruning.lowrank.svd_energy import lost_energy
-from pruned_perception.pruning.observation import observed, run
+from pruned_perception.pruning.network.observation import observed, run
 
 
 def plan(

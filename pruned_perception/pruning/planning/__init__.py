@@ -1,0 +1,1 @@
+"""What to keep: from scores and a budget to a plan, what it predicts, and what it measures."""

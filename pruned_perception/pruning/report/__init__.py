@@ -1,0 +1,1 @@
+"""The page that opens the black box: findings about one pruned network, drawn."""

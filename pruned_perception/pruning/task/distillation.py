@@ -1,0 +1,114 @@
+"""Learning from a teacher's outputs beside the labels.
+
+The student's calls are listened to while the user's step function makes them, so that teacher and
+student see the same inputs, whatever the step does with a batch, and the student runs once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pruned_perception.pruning.errors import PruningError
+from pruned_perception.pruning.network.observation import tensors
+
+DistillationLoss = Callable[[Any, Any], Tensor]
+"""(student's outputs, teacher's outputs) → a scalar, 0 where they agree."""
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """How much a teacher counts: `weight` times as much as the step's own loss."""
+
+    weight: float = 1.0
+    temperature: float = 4.0
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not isinstance(value, int | float) or not 0 < value < float('inf'):
+                raise PruningError(f'distill: {name} must be a number > 0, got {value!r}')
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Distillation:
+        """Read what `to_dict` wrote."""
+        try:
+            return cls(**data)
+        except TypeError as error:
+            raise PruningError(f'distill: {error}') from error
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a network: what it was given and what it returned."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    outputs: Any
+
+
+@contextlib.contextmanager
+def calls_of(model: nn.Module) -> Iterator[list[Call]]:
+    """Collect the calls of the network itself (not of its parts)."""
+    calls: list[Call] = []
+
+    def hook(module: nn.Module, args: Any, kwargs: Any, outputs: Any) -> None:
+        calls.append(Call(args, kwargs, outputs))
+
+    handle = model.register_forward_hook(hook, with_kwargs=True)
+    try:
+        yield calls
+    finally:
+        handle.remove()
+
+
+def teach(
+    teacher: nn.Module, calls: list[Call], loss: DistillationLoss | None, temperature: float
+) -> Tensor:
+    """Return the mean distillation loss of the student's calls; the teacher has no gradient."""
+    if not calls:
+        raise PruningError(
+            'distillation: the step function never calls the network it is given, only parts of '
+            'it; call it, or fine-tune without a teacher'
+        )
+    total = torch.zeros(())
+    for call in calls:
+        with torch.no_grad():
+            lesson = teacher(*call.args, **call.kwargs)
+        if loss is not None:
+            total = total + loss(call.outputs, lesson)
+        else:
+            total = total + agreement_loss(call.outputs, lesson, temperature)
+    return total / len(calls)
+
+
+def agreement_loss(student: Any, teacher: Any, temperature: float) -> Tensor:
+    """Return how far two outputs are apart: 0 where they are the same.
+
+    Scores (B, classes): the Kullback–Leibler divergence of the softened class probabilities, times
+    T², by which gradients shrink otherwise (Hinton, Vinyals and Dean, Distilling the knowledge in
+    a neural network, 2015). Anything else: the mean squared difference, summed over outputs.
+    """
+    ours, theirs = tensors(student), tensors(teacher)
+    if [each.shape for each in ours] != [each.shape for each in theirs]:
+        raise PruningError(
+            f'distillation: the network returns {[tuple(each.shape) for each in ours]} in '
+            f'training mode, the teacher {[tuple(each.shape) for each in theirs]} in evaluation '
+            'mode; give the task a `distillation_loss` of the two'
+        )
+    if isinstance(student, Tensor) and student.ndim == 2 and student.shape[1] > 1:
+        mine = functional.log_softmax(student / temperature, dim=1)
+        target = functional.log_softmax(teacher / temperature, dim=1)
+        divergence = functional.kl_div(mine, target, reduction='batchmean', log_target=True)
+        return divergence * temperature**2
+    losses = [functional.mse_loss(a, b) for a, b in zip(ours, theirs, strict=True)]
+    return torch.stack(losses).sum()

@@ -1,0 +1,148 @@
+"""A user's network with what is needed to prune, fine-tune and judge it."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import os
+import pickle
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pruned_perception.pruning.calibration import Batch
+from pruned_perception.pruning.certificate.comparison import Decide
+from pruned_perception.pruning.criteria import Loss
+from pruned_perception.pruning.errors import PruningError
+from pruned_perception.pruning.task.distillation import DistillationLoss
+from pruned_perception.pruning.task.training_budget import TrainingBudget
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a user's function returns: `package.module:function`, called without arguments.
+
+    Only the first three fields are needed to measure sensitivities, predict and prune; `training`
+    and `step` to fine-tune; `evaluate` to compare methods; `trained_for` to train a control from
+    scratch; `holdout` to certify.
+    """
+
+    model: nn.Module
+    """The parent, as it is to be pruned."""
+    example_inputs: tuple[Tensor, ...]
+    """Its positional inputs, batch of one."""
+    calibration: Iterable[Batch]
+    """Inputs without labels; iterated over more than once."""
+    loss: Loss | None = None
+    """(outputs, index of the calibration batch, generator) → what criteria differentiate."""
+    training: Callable[[int], Iterator[Any]] | None = None
+    """Seed → endless batches, labels and augmentation included, whatever `step` takes."""
+    step: Callable[[nn.Module, Any], Tensor] | None = None
+    """(network in training mode, batch) → the loss to minimise."""
+    optimiser: Callable[[nn.Module, float], torch.optim.Optimizer] | None = None
+    """(network, learning rate) → its optimiser; by default SGD with momentum 0.9, decay 5e-4."""
+    distillation_loss: DistillationLoss | None = None
+    """For a teacher; by default the divergence of class scores, or the squared difference."""
+    trained_for: TrainingBudget | None = None
+    """How long the parent was trained: what a control from scratch gets beside the fine-tuning."""
+    initialise: Callable[[nn.Module], None] | None = None
+    """Makes all weights random again, in place, for a control; by default `reset_parameters`."""
+    evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None
+    """Network in evaluation mode → figures on held-out data; the first one is what counts."""
+    test: Callable[[nn.Module], Mapping[str, float]] | None = None
+    """The same on test data, which choices must not see."""
+    holdout: Iterable[Batch] | None = None
+    """Inputs for the certificate, of which neither calibration nor training has seen any."""
+    clusters: tuple[Any, ...] | None = None
+    """The drive or venue of each frame of the hold-out, where they are not independent."""
+    slices: Mapping[str, Any] | None = None
+    """Name → (n,) bool: parts of the hold-out, declared beforehand, to be certified apart."""
+    decide: Decide | None = None
+    """(parent's output, child's output) → (B,) bool, where they differ; by default by argmax."""
+
+
+@torch.no_grad()
+def figures_of(
+    evaluate: Callable[[nn.Module], Mapping[str, float]], network: nn.Module
+) -> dict[str, float]:
+    """Return what `evaluate` or `test` of a task says of a network, whatever its mode.
+
+    Raises PruningError where there are no figures, or some that are not finite.
+    """
+    modes = {module: module.training for module in network.modules()}
+    try:
+        found = {str(name): float(value) for name, value in evaluate(network.eval()).items()}
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    if not found or not all(map(math.isfinite, found.values())):
+        raise PruningError(f'the task returned the figures {found}: some, and finite, are needed')
+    return found
+
+
+def first_figure(figures: Mapping[str, float]) -> float:
+    """Return the figure that counts."""
+    return next(iter(figures.values()))
+
+
+def load_task(name: str, *, weights: str | os.PathLike[str] | None = None) -> Task:
+    """Call the function `package.module:function` and return its task.
+
+    The working directory is importable. Raises PruningError where the name, the function or the
+    weights do not fit.
+
+    Args:
+        name: of the function.
+        weights: a state dict to load into the model (tensors only, nothing is unpickled).
+    """
+    task = load_function(name, 'task')()
+    if not isinstance(task, Task):
+        raise PruningError(f'task {name!r}: returned {type(task).__name__}, not a Task')
+    if weights is not None:
+        load_weights(task.model, weights)
+    return task
+
+
+def load_function(name: str, purpose: str) -> Callable[..., Any]:
+    """Return the function `package.module:function`; the working directory is importable.
+
+    Raises:
+        PruningError: naming the `purpose`, where there is no such function.
+    """
+    module_name, _, function_name = name.partition(':')
+    if not module_name or not function_name:
+        raise PruningError(f'{purpose} {name!r}: must be package.module:function')
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError) as error:
+        raise PruningError(f'{purpose} {name!r}: cannot be imported: {error}') from error
+    if not callable(function):
+        raise PruningError(f'{purpose} {name!r}: is no function')
+    return function
+
+
+def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Load a state dict into `model`; raise PruningError naming file and what does not fit.
+
+    A file that holds it under `state_dict`, or names prefixed with `module.`, is understood.
+    """
+    path = Path(path)
+    try:
+        content = torch.load(path, map_location='cpu', weights_only=True)
+    except FileNotFoundError as error:
+        raise PruningError(f'{path}: no such file') from error
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise PruningError(f'{path}: no state dict of plain tensors: {error}') from error
+    state = content.get('state_dict', content) if isinstance(content, dict) else content
+    try:
+        model.load_state_dict({key.removeprefix('module.'): value for key, value in state.items()})
+    except (AttributeError, RuntimeError, TypeError) as error:
+        first = ' '.join(str(error).split()[:40])  # PyTorch lists every name that does not fit
+        raise PruningError(f'{path}: the weights do not fit the network: {first} …') from error
