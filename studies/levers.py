@@ -1,0 +1,93 @@
+"""Which levers last through fine-tuning, each beside nets of the same widths from scratch.
+
+The parent of this study is trained here, within minutes, so that a control from scratch can have
+all the time that parent and child had together; no control can make up for the days behind
+published weights. Plain 3×3 convolutions on CIFAR-10, after our detector.
+
+    python -m studies.levers studies/results/levers_parent.pt       # the parent, once
+    pruned-perception compare studies/levers.yaml --results studies/results/levers
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections import OrderedDict
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from pruned_perception.pruning import count
+from pruned_perception.pruning.finetuning import finetune
+from pruned_perception.pruning.finetuning.loop import Progress
+from pruned_perception.pruning.finetuning.resuming import save_checkpoint
+from pruned_perception.pruning.task import Schedule, Task, TrainingBudget
+from studies.cifar import accuracy, calibration_batches, cross_entropy
+from studies.cifar_data import load_test, load_training, training_batches
+
+WIDTHS = ((32, 1), (48, 2), (48, 1), (96, 2), (96, 1), (128, 2), (128, 1))  # channels, stride
+CLASSES = 10
+BATCH = 64
+PARENT = TrainingBudget(cpu_minutes=6)
+PARENT_SCHEDULE = Schedule(learning_rate=0.1)
+
+
+def network() -> nn.Sequential:
+    """Return the untrained net: (B, 3, 32, 32) → (B, 10)."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    inputs = 3
+    for number, (width, stride) in enumerate(WIDTHS, start=1):
+        layers[f'conv{number}'] = nn.Conv2d(inputs, width, 3, stride, padding=1, bias=False)
+        layers[f'norm{number}'] = nn.BatchNorm2d(width)
+        layers[f'relu{number}'] = nn.ReLU(inplace=True)
+        inputs = width
+    layers['pool'] = nn.AdaptiveAvgPool2d(1)
+    layers['flatten'] = nn.Flatten()
+    layers['classes'] = nn.Linear(inputs, CLASSES)
+    return nn.Sequential(layers)
+
+
+def task() -> Task:
+    """Return the task; the parent's weights are the comparison's `weights`."""
+    return Task(
+        model=network().eval().to(memory_format=torch.channels_last),  # type: ignore[call-overload]
+        example_inputs=(torch.zeros(1, 3, 32, 32),),
+        calibration=[inputs for inputs, _ in calibration_batches()],
+        training=lambda seed: training_batches(load_training()[0], BATCH, seed),
+        step=cross_entropy,
+        trained_for=PARENT,
+        evaluate=lambda net: {'accuracy': accuracy(net, load_training()[1])},
+        test=lambda net: {'accuracy': accuracy(net, load_test())},
+    )
+
+
+def main() -> None:
+    """Train the parent; an interrupted training goes on where it was."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument('weights', type=Path, help='file for the state dict')
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    torch.manual_seed(0)
+    made = task()
+    last: list[Progress] = []
+    trained = finetune(
+        made.model,
+        made,
+        PARENT,
+        schedule=PARENT_SCHEDULE,
+        folder=args.weights.with_suffix('.run'),
+        report=last.append,
+    )
+    save_checkpoint(args.weights, {'state_dict': trained.state_dict()})
+    right = accuracy(trained, load_training()[1])
+    cost = count(trained, made.example_inputs)
+    print(
+        f'{os.fspath(args.weights)}: {right:.2f} % of the held-out images, {cost.macs:,} MACs, '
+        f'{cost.parameters:,} parameters, {last[-1].steps} steps'
+    )
+
+
+if __name__ == '__main__':
+    main()
