@@ -1,0 +1,26 @@
+"""The dense member of models/warehouse as a task for `compare`.
+
+Its checkpoint and the simulator's data are where `pruned-perception models` puts them:
+
+    pruned-perception models --steps data
+    pruned-perception import models/warehouse/dense --out CACHE/runs/warehouse-dense/final.pt \
+        --calibration CACHE/warehouse/train
+    pruned-perception compare studies/warehouse_one_shot.yaml --results studies/results/warehouse
+"""
+
+from __future__ import annotations
+
+from pruned_perception.cli.train import cache_folder
+from pruned_perception.pruning.task import Task
+from pruned_perception.training.task import detector_task
+
+
+def detector() -> Task:
+    """Return the task: judged by AP50 of 400 validation frames, PyTorch's outputs decoded."""
+    data = cache_folder() / 'warehouse'
+    return detector_task(
+        cache_folder() / 'runs/warehouse-dense/final.pt',
+        calibration=data / 'train',
+        train=data / 'train',
+        validation=data / 'validation',
+    )
