@@ -111,6 +111,9 @@ def run(args: argparse.Namespace) -> int:
                 )
             print(f'{member.name} on {test_name}:\n{text}')
             if args.controls and member.control:
+                if not folders.final(member.control).is_file():
+                    print(f'{member.control}: not trained yet')
+                    continue
                 control = family.export_member(
                     member.control,
                     member.control,

@@ -74,6 +74,10 @@ def _read(path: Path) -> Findings:
             bundle.name,
             Plan.from_dict(plan),
             certificate=certificate and Certificate.from_dict(certificate),
+            earlier=tuple(
+                Plan.from_dict(each)
+                for each in bundle.manifest['provenance'].get('earlier_plans', ())
+            ),
         )
     except PruningError as error:
         raise PruningError(

@@ -18,7 +18,8 @@ from pruned_perception.pruning.sensitivity.estimation import ConsumerSensitivity
 class Findings:
     """A plan, and what was measured beside it; what was not is None or empty.
 
-    `comparison` is what a comparison's table writes with `to_dict`.
+    `earlier` are the plans of the cuts before this one, the first one first; `comparison` is what
+    a comparison's table writes with `to_dict`.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Findings:
     curves: tuple[Curve, ...] = ()
     certificate: Certificate | None = None
     comparison: Mapping[str, Any] | None = None
+    earlier: tuple[Plan, ...] = ()
 
     def __post_init__(self) -> None:
         if self.sensitivity is None:
@@ -49,6 +51,7 @@ class Findings:
             'curves': [each.to_dict() for each in self.curves],
             'certificate': self.certificate and self.certificate.to_dict(),
             'comparison': self.comparison,
+            'earlier_plans': [each.to_dict() for each in self.earlier],
         }
 
     @classmethod
@@ -65,6 +68,7 @@ class Findings:
                 curves=tuple(Curve.from_dict(each) for each in data.get('curves', ())),
                 certificate=certificate and Certificate.from_dict(certificate),
                 comparison=data.get('comparison'),
+                earlier=tuple(Plan.from_dict(each) for each in data.get('earlier_plans', ())),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise PruningError(f'not the findings of a pruning: {error}') from error

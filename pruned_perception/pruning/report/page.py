@@ -63,6 +63,19 @@ def _lead(findings: Findings) -> str:
         f'{_macs(plan.macs)} of {_macs(plan.dense_macs)} multiply–accumulates are left{asked}: '
         f'channels ranked by <b>{html.escape(plan.criterion)}</b>, the budget divided by '
         f'<b>{html.escape(plan.allocation)}</b>, {html.escape(plan.selection)} selection.'
+        f'{_earlier(findings)}'
+    )
+
+
+def _earlier(findings: Findings) -> str:
+    """Return what came before this cut, of which alone the page speaks."""
+    if not findings.earlier:
+        return ''
+    first, cuts = findings.earlier[0], len(findings.earlier)
+    return (
+        f' This is cut {cuts + 1}, of a network that had been cut and fine-tuned before; '
+        f'{findings.plan.macs / first.dense_macs:.1%} are left of the {_macs(first.dense_macs)} '
+        'in the beginning. Everything below is about this last cut.'
     )
 
 

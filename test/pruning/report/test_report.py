@@ -249,6 +249,14 @@ def test_baselines_are_shown_at_the_plans_budget(known: Findings) -> None:
     assert 'elsewhere 0.3 of the MACs' in other.text
 
 
+def test_earlier_cuts_are_told_of_and_what_is_left_of_the_first_network(known: Findings) -> None:
+    earlier = dataclasses.replace(known.plan, dense_macs=4 * known.plan.macs)
+    page = Page(render(dataclasses.replace(known, earlier=(earlier,))))
+    (lead,) = [text for text in page.texts if 'This is cut 2' in text]
+    assert '25.0% are left' in lead
+    assert not any('This is cut' in text for text in Page(render(known)).texts)
+
+
 def test_something_else_than_a_comparison_is_refused(known: Findings) -> None:
     for wrong in ({}, {'rows': [1]}, comparison(rows=[{'budget': 'x'}])):
         with pytest.raises(PruningError, match='comparison: not the table of a comparison'):
@@ -263,6 +271,7 @@ def test_names_cannot_break_the_page(known: Findings) -> None:
 
 
 def test_findings_are_plain_data(known: Findings) -> None:
+    known = dataclasses.replace(known, earlier=(known.plan,))
     data = json.loads(json.dumps(known.to_dict(), allow_nan=False))
     again = Findings.from_dict(data)
     assert again.to_dict() == known.to_dict()
