@@ -75,7 +75,7 @@ def _earlier(findings: Findings) -> str:
     return (
         f' This is cut {cuts + 1}, of a network that had been cut and fine-tuned before; '
         f'{findings.plan.macs / first.dense_macs:.1%} are left of the {_macs(first.dense_macs)} '
-        'in the beginning. Everything below is about this last cut.'
+        'in the beginning. Plan and bounds below are of this last cut.'
     )
 
 
