@@ -1,8 +1,9 @@
-"""A comparison's results as a picture: figure against what is left of the network."""
+"""A comparison's results as a picture: figure against what is left of the network, or by method."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pruned_perception.pruning.compare.study import PARENT
 from pruned_perception.pruning.compare.table import Mean, Row, Table
@@ -13,7 +14,9 @@ _COLOURS = (
     '#0072b2', '#d55e00', '#009e73', '#cc79a7', '#56b4e9', '#e69f00', '#000000', '#999933',
     '#882255', '#44aa99',
 )  # fmt: skip
-_MARKERS = 'osD^vP*Xph'
+_MARKERS = 'osD^vP*Xp'  # no multiple of the colours: a pair returns after 90 methods
+
+_Panels = dict[str, list[tuple[Row, Mean]]]
 
 
 def draw(table: Table, path: Path) -> None:
@@ -21,8 +24,9 @@ def draw(table: Table, path: Path) -> None:
 
     Where nothing was made without fine-tuning, the first panel is before the first of them.
 
-    Points are means over seeds at the mean share of MACs (of parameters where those do not differ),
-    bars the standard deviation over seeds; the dashed line is the parent.
+    Points are means over seeds, bars the standard deviation over seeds, the dashed line is the
+    parent. Of several budgets, a line per method over the mean share of MACs (of parameters where
+    those do not differ); of one, a row per method, the best on top, by the last panel that has it.
 
     Raises:
         PruningError: another format than PNG, SVG or PDF, no results, or matplotlib is missing.
@@ -39,44 +43,89 @@ def draw(table: Table, path: Path) -> None:
         raise PruningError(
             "plots need matplotlib: pip install 'pruned_perception[bench]'"
         ) from error
-    methods = list(dict.fromkeys(row.method for row in rows))
-    by_params = all(row.macs == 1 for row in rows)
-    panels: dict[str, list[tuple[Row, Mean]]] = {}
+    panels = _panels(rows)
+    parent = next((row.after.mean for row in table.rows if row.method == PARENT), None)
+    of_one_budget = len({row.budget for row in rows}) == 1
+    with mpl.rc_context({'font.size': 10, 'svg.fonttype': 'none'}):
+        figure = Figure(layout='constrained')
+        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        make = _by_method if of_one_budget else _by_share
+        make(figure, axes, rows, panels, parent, table.figure)
+        for axis, title in zip(axes, panels, strict=True):
+            axis.set_title(title)
+            axis.grid(alpha=0.3)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=150)
+
+
+def _panels(rows: list[Row]) -> _Panels:
+    panels: _Panels = {}
     for tuning in dict.fromkeys(row.finetuning for row in rows):
         own = [row for row in rows if row.finetuning == tuning]
         title = 'not fine-tuned' if tuning == '–' else f'fine-tuned: {tuning}'
         if not panels and (before := [(row, row.before) for row in own if row.before]):
             panels['before fine-tuning'] = before
         panels[title] = [(row, row.after) for row in own]
-    with mpl.rc_context({'font.size': 10, 'svg.fonttype': 'none'}):
-        figure = Figure(figsize=(5.2 * len(panels) + 2.0, 4.2), layout='constrained')
-        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-        for axis, (title, points) in zip(axes, panels.items(), strict=True):
-            for number, method in enumerate(methods):
-                line = [(row, mean) for row, mean in points if row.method == method]
-                line.sort(key=lambda each: _share(each[0], by_params))
-                axis.errorbar(
-                    [100 * _share(row, by_params) for row, _ in line],
-                    [mean.mean for _, mean in line],
-                    yerr=[mean.deviation or 0.0 for _, mean in line],
-                    label=method,
-                    color=_COLOURS[number % len(_COLOURS)],
-                    marker=_MARKERS[number % len(_MARKERS)],
-                    markersize=5,
-                    capsize=3,
-                    linewidth=1.4,
-                )
-            for row in table.rows:
-                if row.method == PARENT:
-                    axis.axhline(row.after.mean, color='0.4', linestyle='--', label=PARENT)
-            axis.set_title(title)
-            axis.set_xlabel(f'{"parameters" if by_params else "MACs"} left, % of the parent')
-            axis.grid(alpha=0.3)
-        axes[0].set_ylabel(table.figure)
-        handles, labels = axes[-1].get_legend_handles_labels()
-        figure.legend(handles, labels, loc='outside right upper', frameon=False)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=150)
+    return panels
+
+
+def _by_share(
+    figure: Any, axes: Any, rows: list[Row], panels: _Panels, parent: float | None, name: str
+) -> None:
+    """Draw a line per method."""
+    methods = list(dict.fromkeys(row.method for row in rows))
+    by_params = all(row.macs == 1 for row in rows)
+    figure.set_size_inches(5.2 * len(panels) + 2.0, max(4.2, 0.25 * (len(methods) + 3)))
+    for axis, points in zip(axes, panels.values(), strict=True):
+        for number, method in enumerate(methods):
+            line = [(row, mean) for row, mean in points if row.method == method]
+            line.sort(key=lambda each: _share(each[0], by_params))
+            axis.errorbar(
+                [100 * _share(row, by_params) for row, _ in line],
+                [mean.mean for _, mean in line],
+                yerr=[mean.deviation or 0.0 for _, mean in line],
+                label=method,
+                color=_COLOURS[number % len(_COLOURS)],
+                marker=_MARKERS[number % len(_MARKERS)],
+                markersize=5,
+                capsize=3,
+                linewidth=1.4,
+            )
+        if parent is not None:
+            axis.axhline(parent, color='0.4', linestyle='--', label=PARENT)
+        axis.set_xlabel(f'{"parameters" if by_params else "MACs"} left, % of the parent')
+    axes[0].set_ylabel(name)
+    handles, labels = axes[-1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc='outside right upper', frameon=False)
+
+
+def _by_method(
+    figure: Any, axes: Any, rows: list[Row], panels: _Panels, parent: float | None, name: str
+) -> None:
+    """Draw a row per method: with one budget, shares say nothing."""
+    last = {row.method: mean.mean for points in panels.values() for row, mean in points}
+    methods = sorted(last, key=lambda method: last[method])
+    places = {method: place for place, method in enumerate(methods)}
+    figure.set_size_inches(4.2 * len(panels) + 2.4, 1.4 + 0.26 * len(methods))
+    for axis, points in zip(axes, panels.values(), strict=True):
+        axis.errorbar(
+            [mean.mean for _, mean in points],
+            [places[row.method] for row, _ in points],
+            xerr=[mean.deviation or 0.0 for _, mean in points],
+            color=_COLOURS[0],
+            marker='o',
+            markersize=5,
+            capsize=3,
+            linestyle='none',
+        )
+        if parent is not None:
+            axis.axvline(parent, color='0.4', linestyle='--', label=PARENT)
+        axis.set_xlabel(f'{name}, {rows[0].budget}')
+    axes[0].set_yticks(range(len(methods)), methods)
+    if parent is not None:
+        figure.legend(
+            *axes[-1].get_legend_handles_labels(), loc='outside lower right', frameon=False
+        )
 
 
 def _share(row: Row, by_params: bool) -> float:

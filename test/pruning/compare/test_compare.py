@@ -367,6 +367,20 @@ def test_plot_names_every_method_and_panel(
         assert text in content.decode()
 
 
+def test_plot_of_one_budget_has_a_row_per_method(
+    filled: tuple[Study, Path], tmp_path: Path
+) -> None:
+    pytest.importorskip('matplotlib')
+    table = make_table(*filled)
+    budget = table.rows[1].budget
+    rows = tuple(row for row in table.rows if row.budget in ('–', budget))
+    draw(dataclasses.replace(table, rows=rows), tmp_path / 'plot.svg')
+    content = (tmp_path / 'plot.svg').read_text(encoding='utf-8')
+    for text in ('>ours<', '>l2<', '>parent<', 'fine-tuned: 40 steps', f'accuracy, {budget}'):
+        assert text in content
+    assert 'MACs left' not in content
+
+
 def test_plot_of_nothing_or_of_another_kind_is_refused(tmp_path: Path) -> None:
     pytest.importorskip('matplotlib')
     table = make_table(_study(tmp_path), tmp_path / 'results')
