@@ -1,0 +1,57 @@
+"""Whether equal multiply-accumulates are equally fast: the networks of a comparison, by turns.
+
+    python -m studies.latency studies/warehouse_one_shot.yaml joint_error alds pca
+
+prunes the task's network by those methods of the file, to its first budget, and runs all of them
+in ONNX Runtime, one thread. What they get right is the comparison's own business.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import tempfile
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pruned_perception.benchmark.engine import Network, as_table, compare, measure
+from pruned_perception.pruning import count
+from pruned_perception.pruning.compare import read_study
+from pruned_perception.pruning.pipeline.configuration import pruned
+from pruned_perception.pruning.task import load_task
+
+
+def as_network(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> Network:
+    """Return a module as ONNX, with its cost."""
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        path = Path(folder) / 'model.onnx'
+        torch.onnx.export(module.eval(), inputs, path, dynamo=False)
+        model = path.read_bytes()
+    return Network(name, hashlib.sha256(model).hexdigest(), count(module, inputs).macs, model)
+
+
+def main() -> None:
+    """Prune, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('comparison', type=Path, help='YAML file of `compare`')
+    parser.add_argument('methods', nargs='+', help='names in it')
+    parser.add_argument('--rounds', type=int, default=40)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    study = read_study(args.comparison)
+    task = load_task(study.task, weights=study.weights)
+    networks = [as_network('dense', task.model, task.example_inputs)]
+    for name in args.methods:
+        print(f'pruning: {name}', flush=True)
+        module, _ = pruned(task, study.methods[name], study.budgets[0])
+        networks.append(as_network(name, module, task.example_inputs))
+    print(as_table(compare(networks, measure(networks, rounds=args.rounds, runs=10))))
+
+
+if __name__ == '__main__':
+    main()
