@@ -33,6 +33,7 @@ from torch import Tensor
 from pruned_perception.pruning.errors import PruningError
 
 _BISECTIONS = 60
+_ROUNDING = 1e-12  # relative
 
 
 def sample_complexity(
@@ -67,7 +68,9 @@ def sample_complexity(
     """
     _check(0 < epsilon < math.inf, f'epsilon must be finite and > 0, got {epsilon}')
     spread, offset, logarithm = _terms(sensitivity_sum, events, delta, K, signed)
-    return math.ceil((6 * spread + 2 * epsilon * offset) * logarithm / (3 * epsilon**2))
+    m = (6 * spread + 2 * epsilon * offset) * logarithm / (3 * epsilon**2)
+    # ε(m), rounded by a hair, asks for m draws again and not for one more.
+    return math.ceil(m * (1 - _ROUNDING))
 
 
 def relative_error(

@@ -76,6 +76,14 @@ def test_draws_are_the_fewest_whose_error_is_small_enough(
         assert fewer > epsilon * (1 - 1e-9)
 
 
+@given(st.integers(1, 10**9), SUMS, EVENTS, DELTAS, FACTORS, st.booleans())
+def test_the_error_of_m_draws_needs_m_draws(
+    m: int, total: float, events: int, delta: float, K: float, signed: bool
+) -> None:
+    epsilon = relative_error(m, total, events, delta=delta, K=K, signed=signed)
+    assert sample_complexity(epsilon, total, events, delta=delta, K=K, signed=signed) == m
+
+
 @given(EPSILONS, SUMS, EVENTS, DELTAS, FACTORS, st.booleans(), st.floats(1, 10))
 def test_harder_claims_need_no_fewer_draws(
     epsilon: float, total: float, events: int, delta: float, K: float, signed: bool, more: float
