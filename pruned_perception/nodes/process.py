@@ -66,18 +66,12 @@ def leave(status: int) -> NoReturn:
     os._exit(status)
 
 
-def run(
-    create_node: Callable[[], Node],
-    args: Sequence[str] | None = None,
-    *,
-    early: Callable[[], object] = lambda: None,
-) -> int:
+def run(create_node: Callable[[], Node], args: Sequence[str] | None = None) -> int:
     """Run one node until SIGINT or SIGTERM; this is the whole main() of an executable.
 
     `create_node` is called after `rclpy.init`; it imports what is heavy, so that a signal during
-    the imports finds its handler. `early` is called before rclpy is imported. If the node has a
-    method `start()`, it is called before spinning, and `stop()` at the end. An exception in a
-    callback is logged and spinning goes on.
+    the imports finds its handler. If the node has a method `start()`, it is called before spinning,
+    and `stop()` at the end. An exception in a callback is logged and spinning goes on.
 
     Returns 0 after a signal, 1 after a UserError in creating or starting the node, whose text is
     logged.
@@ -85,7 +79,6 @@ def run(
     signals = StopSignals()
     malloc.keep_large_buffers()
     add_own_prefix()
-    early()
 
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
