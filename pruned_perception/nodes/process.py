@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -77,6 +78,7 @@ def run(create_node: Callable[[], Node], args: Sequence[str] | None = None) -> i
     logged.
     """
     signals = StopSignals()
+    gc.disable()  # imports make little garbage, and looking for it is a twentieth of the start
     malloc.keep_large_buffers()
     add_own_prefix()
 
@@ -108,6 +110,7 @@ def run(create_node: Callable[[], Node], args: Sequence[str] | None = None) -> i
         except _middleware_errors() as error:
             get_logger(program).fatal(_readable(error))
             return 1
+        gc.enable()
         _spin(executor, node, stop)
         return 0
     finally:
