@@ -73,8 +73,10 @@ class Experiment:
 
     Exactly one of `architecture` (train from scratch), `parent` (prune the result of that
     experiment, then fine-tune) and `control_of` (the widths of that experiment's net from
-    scratch, for the CPU time of its whole ancestry) is set. `data` names folders below the data
-    root. With `distill` the parent is the teacher; its time counts against the budget.
+    scratch) is set. The `budget` of a control is by default the CPU time of that experiment's whole
+    ancestry; on a faster or slower machine than the ancestry's, give as many steps as its time
+    bought. `data` names folders below the data root. With `distill` the parent is the teacher; its
+    time counts against the budget.
     """
 
     name: str
@@ -130,11 +132,8 @@ def experiment_from(data: Any) -> Experiment:
         raise ExperimentError('the fields parent and prune belong together')
     if 'distill' in values and 'parent' not in values:
         raise ExperimentError('field distill: needs the field parent, the net to learn from')
-    if ('budget' in values) == ('control_of' in values):
-        raise ExperimentError(
-            'field budget: needed, except beside control_of, whose budget is that of the '
-            'experiment it controls'
-        )
+    if 'budget' not in values and 'control_of' not in values:
+        raise ExperimentError('field budget: needed, except beside control_of')
     if 'architecture' in values:
         values['architecture'] = Architecture.from_dict(values['architecture'])
     if 'budget' in values:

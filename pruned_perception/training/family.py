@@ -151,6 +151,7 @@ def evaluate_control(
     entry = {
         'net': CONTROL,
         'cpu_seconds': training['cpu_seconds'],
+        'steps': training['steps'],
         **evaluation_record(metrics, data_name, digest),
     }
     record(load_bundle(member.path), 'evaluation', entry, keys=('net', 'data'))

@@ -170,7 +170,8 @@ def test_prune_fine_tune_and_control(shapes_data: Path, tmp_path: Path) -> None:
     control = tiny.experiment_data(
         'control', architecture=None, budget=None, control_of='small', batch=2
     )
-    folders = _folders(tmp_path, shapes_data, dense, small, control)
+    brief = control | {'name': 'brief', 'budget': {'steps': 2}}
+    folders = _folders(tmp_path, shapes_data, dense, small, control, brief)
     with pytest.raises(CheckpointError, match='train it first'):
         run_experiment(folders.experiment('small'), folders)
     outcomes = [
@@ -186,6 +187,8 @@ def test_prune_fine_tune_and_control(shapes_data: Path, tmp_path: Path) -> None:
     total = contents[0]['cpu_seconds'] + contents[1]['cpu_seconds']
     assert contents[1]['ancestry']['cpu_seconds'] == contents[0]['cpu_seconds']
     assert contents[2]['cpu_seconds'] >= total
+    # One on another machine is told what that time bought.
+    assert run_experiment(folders.experiment('brief'), folders).steps == 2
 
 
 def test_iterations_are_a_chain_of_runs_whose_time_counts(
