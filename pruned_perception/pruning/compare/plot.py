@@ -122,6 +122,7 @@ def _by_method(
             axis.axvline(parent, color='0.4', linestyle='--', label=PARENT)
         axis.set_xlabel(f'{name}, {rows[0].budget}')
     axes[0].set_yticks(range(len(methods)), methods)
+    axes[0].set_ylim(-0.5, len(methods) - 0.5)  # else bars of the outer rows touch the frame
     if parent is not None:
         figure.legend(
             *axes[-1].get_legend_handles_labels(), loc='outside lower right', frameon=False
