@@ -287,6 +287,17 @@ def test_two_trainings_in_one_folder_are_refused(here: Path, capsys: pytest.Capt
     assert 'one.run: in use by another process' in capsys.readouterr().err
 
 
+def test_a_pickled_network_is_not_loaded_and_the_error_says_what_to_save(
+    here: Path, capsys: pytest.CaptureFixture
+) -> None:
+    torch.save(torch.nn.Linear(2, 2), 'whole_network.pt')
+    assert main(['sensitivity', '--task', 'mynet:task', '--weights', 'whole_network.pt']) == 1
+    message = capsys.readouterr().err
+    assert 'whole_network.pt: no state dict' in message
+    assert 'torch.save(network.state_dict(), FILE)' in message
+    assert 'weights_only' not in message
+
+
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [

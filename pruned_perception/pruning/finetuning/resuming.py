@@ -84,7 +84,12 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         content = torch.load(path, map_location='cpu', weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f'{path}: no such checkpoint; train it first') from error
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f'{path}: not a checkpoint, or damaged: only tensors and plain data are loaded, since '
+            'other pickles can run code'
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError) as error:
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise CheckpointError(f'{path}: not a checkpoint, or damaged: {first}') from error
     if not isinstance(content, dict) or content.get('format') != FORMAT:

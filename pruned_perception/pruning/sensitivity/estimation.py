@@ -32,6 +32,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pruned_perception.pruning.bounds import expected_exceedances
 from pruned_perception.pruning.calibration import Batch, CalibrationRecord, CheckedBatches
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.network.groups import ChannelGroup, Slice
@@ -138,7 +139,7 @@ class Sensitivity:
             raise PruningError(f'not a sensitivity: {error}') from error
 
     def to_text(self) -> str:
-        """Return a table: how compressible each consumer is."""
+        """Return a table: how compressible each consumer is, and how far S can be trusted."""
         where = (
             'all positions' if self.positions is None else f'{self.positions} positions an image'
         )
@@ -155,6 +156,12 @@ class Sensitivity:
                 f'{each.layer:{width}}  {each.group:{other}}  {count:8d}  {each.total:6.2f}  '
                 f'{each.total / count:5.2f}  {max(each.values):7.3f}'
             )
+        channels = sum(len(each.values) for each in self.consumers)
+        exceeded = expected_exceedances(channels, self.calibration.images)
+        lines.append(
+            f'One more image like these is expected to exceed the values of at most {exceeded:.3g} '
+            f'of {channels} channels; more images lower that.'
+        )
         return '\n'.join(lines)
 
 

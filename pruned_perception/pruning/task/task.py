@@ -138,8 +138,16 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
         content = torch.load(path, map_location='cpu', weights_only=True)
     except FileNotFoundError as error:
         raise PruningError(f'{path}: no such file') from error
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise PruningError(f'{path}: no state dict of plain tensors: {error}') from error
+    except pickle.UnpicklingError as error:
+        # PyTorch's own message advises to load it all the same, which could run any code.
+        raise PruningError(
+            f'{path}: no state dict of plain tensors: another kind of file, damaged, or a pickled '
+            'network, which could run code and is not loaded; save the state dict of one that you '
+            'trust: torch.save(network.state_dict(), FILE)'
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError) as error:
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise PruningError(f'{path}: no state dict of plain tensors: {first}') from error
     state = content.get('state_dict', content) if isinstance(content, dict) else content
     try:
         model.load_state_dict({key.removeprefix('module.'): value for key, value in state.items()})

@@ -372,3 +372,26 @@ def test_table_says_how_compressible_each_consumer_is() -> None:
     (head,) = (line for line in lines if line.startswith('head'))
     total = found.consumers[-1].total
     assert head.split()[1:5] == ['third', '32', f'{total:.2f}', f'{total / 32:.2f}']
+
+
+def test_table_says_how_far_so_few_images_can_be_trusted() -> None:
+    few = trained.sensitivity('absolute', images=3)
+    channels = sum(len(each.values) for each in few.consumers)
+    last = few.to_text().splitlines()[-1]
+    assert f'at most {channels / 4:.3g} of {channels} channels' in last
+
+
+def test_next_image_exceeds_no_more_channels_than_the_table_says() -> None:
+    exceeded, promised = [], []
+    for seed in range(20):
+        few = trained.sensitivity('absolute', images=7, seed=seed)
+        following = trained.sensitivity('absolute', images=1, seed=1000 + seed)
+        exceeded.append(
+            sum(
+                int((torch.tensor(new.values) > torch.tensor(old.values)).sum())
+                for new, old in zip(following.consumers, few.consumers, strict=True)
+            )
+        )
+        promised.append(sum(len(each.values) for each in few.consumers) / 8)
+    # Draws are of whole images: the mean over 20 of them scatters, here by some 10 %.
+    assert 0 < sum(exceeded) <= 1.3 * sum(promised)
