@@ -93,6 +93,7 @@ class Cell:
             'weights_sha256': self.study.weights_sha256,
             'method': self.method and self.method.to_dict(),
             'criterion_sha256': _file_digest(self.method.criterion if self.method else None),
+            **(_other_files(self.method) if self.method else {}),
             'of': source and source.configuration,
             'budget': self.budget and dict([budget_entry(self.budget)]),
             'finetune': self.finetuning and self.finetuning.to_dict(),
@@ -247,6 +248,14 @@ def _file_digest(criterion: str | None) -> str | None:
     """Return the hash of a user's own criterion."""
     own = criterion is not None and criterion.endswith('.py')
     return _sha256(Path(criterion)) if own and criterion else None
+
+
+def _other_files(method: Method) -> dict[str, Any]:
+    """Return the hashes of what else is a user's own file, where there is any."""
+    then = method.then
+    names = (method.allocation_by, then and then.criterion, then and then.allocation_by)
+    hashes = {name: digest for name in names if (digest := _file_digest(name))}
+    return {'other_criteria_sha256': hashes} if hashes else {}
 
 
 def _sha256(path: Path) -> str:

@@ -63,6 +63,8 @@ class Method:
     iterations: int = 1
     max_loss: float | None = None
     """Iterations end when the figure that counts is so much below the parent's."""
+    then: Method | None = None
+    """What makes the last of several cuts instead, like ranks after channels."""
     distill: Distillation | None = None
     """The parent teaches while fine-tuning."""
     learning_rate: float | None = None
@@ -85,12 +87,27 @@ class Method:
                 raise PruningError(f'field {field!r} belongs to kind {kind!r}, and must be there')
         if self.kind == 'low_rank' and self.schedule != 'one_shot':
             raise PruningError('low rank is chosen at once: schedule must be one_shot')
+        if self.then is not None:
+            self._check_then(self.then)
         if self.kind == 'low_rank':
             lowrank.get(self.criterion or '')
         elif self.kind == 'sparsity':
             sparsity.get(self.criterion or '')
         elif self.criterion is not None:
             criteria.get(self.criterion)
+
+    def _check_then(self, then: Method) -> None:
+        if self.iterations == 1:
+            raise PruningError('field then: makes the last of several cuts; give a schedule')
+        if self.kind not in ('channels', 'function') or then.kind not in ('channels', 'low_rank'):
+            raise PruningError(f'field then: {then.kind!r} cannot follow {self.kind!r}')
+        for field in ('iterations', 'then', 'max_loss', 'distill', 'learning_rate'):
+            if getattr(then, field) != getattr(Method, field):
+                raise PruningError(f'field then.{field}: is of the whole method, not of its end')
+
+    def cut(self, number: int) -> Method:
+        """Return what makes cut `number`, counted from 1."""
+        return self if self.then is None or number < self.iterations else self.then
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data: the fields that differ from the defaults."""
@@ -103,6 +120,8 @@ class Method:
                 values[name] = getattr(self, name)
         if self.distill is not None:
             values['distill'] = self.distill.to_dict()
+        if self.then is not None:
+            values['then'] = self.then.to_dict()
         return values | ({'keep': list(self.keep)} if self.keep else {})
 
     @classmethod
@@ -114,6 +133,10 @@ class Method:
         values = {**data, 'keep': tuple(data.get('keep', ()))}
         if (distill := data.get('distill')) is not None:
             values['distill'] = Distillation.from_dict({} if distill is True else distill)
+        if (then := data.get('then')) is not None:
+            if not isinstance(then, Mapping):
+                raise PruningError(f'field then: must be the fields of a method, got {then!r}')
+            values['then'] = cls.from_dict(then)
         return cls(**values)
 
 

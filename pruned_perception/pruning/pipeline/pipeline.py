@@ -11,6 +11,8 @@ Schedules, with n iterations, a share s of the dense network as budget, and a tr
   network pruning, ICLR 2020) prune iteratively like this, retraining each time for the full
   original time.
 
+Where the method has a `then`, that makes the last cut, like ranks after channels.
+
 In all of them the learning rate starts again with each fine-tuning (learning-rate rewinding), and
 each fine-tuning sees other batches. An `accept` rule ends the iterations; the last network that
 fulfilled it is returned.
@@ -107,6 +109,7 @@ def prune_and_finetune(
             current, stage = _stage(
                 dataclasses.replace(task, model=current),
                 method,
+                number,
                 _step_budget(task, current, method, budget, number),
                 part,
                 schedule,
@@ -136,7 +139,7 @@ def architecture(
             )
         current = rebuilt(
             dataclasses.replace(task, model=current),
-            method,
+            method.cut(number),
             _step_budget(task, current, method, budget, number),
             _step_seed(seed, number),
             stage.pruning,
@@ -183,6 +186,7 @@ def _step_seed(seed: int, number: int) -> int:
 def _stage(
     task: Task,
     method: Method,
+    number: int,
     budget: Budget,
     training: TrainingBudget | None,
     schedule: Schedule | None,
@@ -207,12 +211,12 @@ def _stage(
                 'another folder, or delete this one'
             )
         record = PruningRecord.from_dict(json.loads(content['record']))
-        small = rebuilt(task, method, budget, seed, record)
+        small = rebuilt(task, method.cut(number), budget, seed, record)
         small.load_state_dict(content['model'])
         before = content['before']
     else:
         report(0.0, 'choosing what goes')
-        small, record = pruned(task, method, budget, seed, recalibrated=recalibrated)
+        small, record = pruned(task, method.cut(number), budget, seed, recalibrated=recalibrated)
         before = _judged(task, small)
         if cut:
             content = {

@@ -97,7 +97,6 @@ def test_digest_changes_with_all_that_the_result_depends_on(folder: Path) -> Non
     assert digest(baseline='ours', seeds=[0, 1, 2]) == first
     methods = {**STUDY['methods'], 'ours': {'criterion': 'summed', 'round_to': 1}}
     own = folder / 'own.py'
-    own.write_text('def score(subject): ...')
     others = [
         digest(methods=methods),
         digest(weights='parent.pt'),
@@ -106,10 +105,17 @@ def test_digest_changes_with_all_that_the_result_depends_on(folder: Path) -> Non
         digest(finetune={'steps': 4, 'learning_rate': 0.5}),
         digest(seeds=[7]),
         digest(budgets={'macs': [0.5]}),
-        digest(methods={'ours': {'criterion': str(own)}}, baseline='ours'),
     ]
-    own.write_text('def score(subject): return None')
-    others.append(digest(methods={'ours': {'criterion': str(own)}}, baseline='ours'))
+    twice = {'criterion': 'summed', 'schedule': 'cascade', 'iterations': 2}
+    for text in ('def score(subject): ...', 'def score(subject): return None'):
+        own.write_text(text)
+        for method in (
+            {'criterion': str(own)},
+            {'criterion': 'summed', 'allocation_by': str(own)},
+            {**twice, 'then': {'criterion': str(own)}},
+            {**twice, 'then': {'criterion': 'summed', 'allocation_by': str(own)}},
+        ):
+            others.append(digest(methods={'ours': method}, baseline='ours'))
     torch.save(blobs.network().state_dict(), folder / 'parent.pt')
     others.append(digest(weights='parent.pt'))
     assert len({first, *others}) == 1 + len(others)

@@ -32,6 +32,10 @@ from pruned_perception.pruning.task.training_budget import Schedule, TrainingBud
 CHANNELS = Method(criterion='absolute', allocation='equal_error', round_to=1)
 FAST = Schedule(0.05)
 STEPS = TrainingBudget(steps=8)
+CHANNELS_THEN_RANKS = dataclasses.replace(
+    CHANNELS, schedule='cascade', iterations=2, then=Method(kind='low_rank', criterion='alds')
+)
+TWICE = {'schedule': 'cascade', 'iterations': 2}
 KINDS = {
     'channels': (CHANNELS, Macs(0.5)),
     'refit': (dataclasses.replace(CHANNELS, refit=True), Macs(0.5)),
@@ -114,6 +118,8 @@ def test_methods_are_plain_data() -> None:
     assert method.distill == Distillation(2.0)
     assert Method.from_dict(method.to_dict()) == method
     assert Method.from_dict({'distill': True}).distill == Distillation()
+    composed = json.loads(json.dumps(CHANNELS_THEN_RANKS.to_dict()))
+    assert Method.from_dict(composed) == CHANNELS_THEN_RANKS
 
 
 @pytest.mark.parametrize(
@@ -135,6 +141,12 @@ def test_methods_are_plain_data() -> None:
             'at once',
         ),
         ({'distill': {'heat': 3}}, 'heat'),
+        ({'then': {}}, 'give a schedule'),
+        ({**TWICE, 'then': 'alds'}, 'must be the fields of a method'),
+        ({**TWICE, 'then': {'kind': 'low_rank', 'criterion': 'x'}}, 'unknown low-rank method'),
+        ({**TWICE, 'then': {'kind': 'sparsity', 'criterion': 'magnitude'}}, 'cannot follow'),
+        ({**TWICE, 'then': {'learning_rate': 0.1}}, r'then\.learning_rate: is of the whole'),
+        ({**TWICE, 'then': TWICE}, r'then\.iterations: is of the whole'),
     ],
 )
 def test_bad_methods_name_the_field(data: dict, message: str) -> None:
@@ -189,6 +201,21 @@ def test_cuts_are_by_equal_factors_and_steps_as_the_schedule_says(
         assert after.pruning.dense_macs == before.pruning.macs
     assert PipelineRecord.from_dict(json.loads(json.dumps(record.to_dict()))) == record
     assert len(record.to_text().splitlines()) == 4
+
+
+def test_last_cut_may_be_another_kind_and_meets_the_budget(trained: Task) -> None:
+    small, record = prune_and_finetune(
+        trained, CHANNELS_THEN_RANKS, Macs(0.4), training=STEPS, schedule=FAST
+    )
+    dense = count(trained.model, trained.example_inputs).macs
+    channels, ranks = (stage.pruning for stage in record.stages)
+    assert (channels.kind, ranks.kind) == ('channels', 'low_rank')
+    assert 0.4 < channels.macs / dense <= 0.4**0.5
+    assert 0.3 < ranks.macs / dense <= 0.4
+    assert ranks.dense_macs == channels.macs
+    assert count(small, trained.example_inputs).macs == ranks.macs
+    assert [stage.steps for stage in record.stages] == [4, 4]
+    assert PipelineRecord.from_dict(json.loads(json.dumps(record.to_dict()))) == record
 
 
 def test_sensitivities_are_measured_again_on_the_current_network(
@@ -306,11 +333,13 @@ def test_a_methods_own_rule_ends_its_iterations(trained: Task) -> None:
     assert record.stages[-1].after['accuracy'] < parent - 0.02
 
 
-@pytest.mark.parametrize('kind', ['channels', 'low rank', 'sparsity', 'function'])
+@pytest.mark.parametrize(
+    'kind', ['channels', 'low rank', 'sparsity', 'function', 'channels then ranks']
+)
 def test_an_interrupted_pipeline_ends_exactly_where_an_unbroken_one_does(
     kind: str, trained: Task, tmp_path: Path
 ) -> None:
-    method, budget = KINDS[kind]
+    method, budget = {**KINDS, 'channels then ranks': (CHANNELS_THEN_RANKS, Macs(0.4))}[kind]
     if kind in ('channels', 'sparsity'):
         method = dataclasses.replace(method, schedule='cascade', iterations=2)
     whole, expected = prune_and_finetune(
@@ -358,9 +387,9 @@ def test_folders_in_use_or_of_another_method_are_refused(trained: Task, tmp_path
         prune_and_finetune(trained, CHANNELS, Macs(0.5), **options)
 
 
-@pytest.mark.parametrize('kind', ['channels', 'low rank', 'function'])
+@pytest.mark.parametrize('kind', ['channels', 'low rank', 'function', 'channels then ranks'])
 def test_architecture_can_be_made_again_from_the_record(kind: str, trained: Task) -> None:
-    method, budget = KINDS[kind]
+    method, budget = {**KINDS, 'channels then ranks': (CHANNELS_THEN_RANKS, Macs(0.4))}[kind]
     if kind == 'channels':
         method = dataclasses.replace(method, schedule='replicate', iterations=2)
     small, record = prune_and_finetune(trained, method, budget, training=STEPS, seed=2)
