@@ -287,6 +287,22 @@ def test_two_trainings_in_one_folder_are_refused(here: Path, capsys: pytest.Capt
     assert 'one.run: in use by another process' in capsys.readouterr().err
 
 
+def test_the_pages_comparison_is_read_and_makes_its_composition(
+    here: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (text,) = blocks('yaml')
+    Path('mynet.yaml').write_text(text.replace('steps: 200', 'steps: 2'), encoding='utf-8')
+    assert main(['compare', 'mynet.yaml', '--list']) == 0
+    cells = capsys.readouterr().out.split()
+    assert len(cells) == 1 + 9 * 2 * 3
+    (cell,) = (
+        each for each in cells if each.startswith('channels_then_ranks-macs0.5-2steps-seed0')
+    )
+    assert main(['compare', 'mynet.yaml', '--cell', cell, '--quiet']) == 0
+    result = json.loads(Path(f'mynet.results/{cell}.json').read_text(encoding='utf-8'))
+    assert 0.3 < result['shares']['macs'] <= 0.5
+
+
 def test_a_pickled_network_is_not_loaded_and_the_error_says_what_to_save(
     here: Path, capsys: pytest.CaptureFixture
 ) -> None:
