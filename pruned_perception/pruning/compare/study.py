@@ -252,8 +252,9 @@ def _file_digest(criterion: str | None) -> str | None:
 
 def _other_files(method: Method) -> dict[str, Any]:
     """Return the hashes of what else is a user's own file, where there is any."""
-    then = method.then
-    names = (method.allocation_by, then and then.criterion, then and then.allocation_by)
+    names = [method.allocation_by]
+    if method.then is not None:
+        names += [method.then.criterion, method.then.allocation_by]
     hashes = {name: digest for name in names if (digest := _file_digest(name))}
     return {'other_criteria_sha256': hashes} if hashes else {}
 
