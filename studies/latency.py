@@ -2,13 +2,15 @@
 
     python -m studies.latency studies/warehouse_one_shot.yaml joint_error alds pca
 
-prunes the task's network by those methods of the file, to its first budget, and runs all of them
-in ONNX Runtime, one thread. What they get right is the comparison's own business.
+prunes the task's network by those methods of the file, in all their cuts, to its first budget,
+and runs all of them in ONNX Runtime, one thread; nothing is fine-tuned. What they get
+right is the comparison's own business.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
 import tempfile
 import warnings
@@ -20,7 +22,7 @@ from torch import Tensor, nn
 from pruned_perception.benchmark.engine import Network, as_table, compare, measure
 from pruned_perception.pruning import count
 from pruned_perception.pruning.compare import read_study
-from pruned_perception.pruning.pipeline.configuration import pruned
+from pruned_perception.pruning.pipeline.pipeline import prune_and_finetune
 from pruned_perception.pruning.task import load_task
 
 
@@ -48,7 +50,8 @@ def main() -> None:
     networks = [as_network('dense', task.model, task.example_inputs)]
     for name in args.methods:
         print(f'pruning: {name}', flush=True)
-        module, _ = pruned(task, study.methods[name], study.budgets[0])
+        method = dataclasses.replace(study.methods[name], distill=None)
+        module, _ = prune_and_finetune(task, method, study.budgets[0])
         networks.append(as_network(name, module, task.example_inputs))
     print(as_table(compare(networks, measure(networks, rounds=args.rounds, runs=10))))
 
