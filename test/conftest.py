@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -27,6 +29,19 @@ hypothesis.settings.load_profile('untimed')
 # interrupts.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def arithmetic() -> Iterator[None]:
+    """Put back what a command sets for a process of its own: threads, and flushed denormals."""
+    torch = sys.modules.get('torch')
+    threads = torch.get_num_threads() if torch else None
+    yield
+    torch = sys.modules.get('torch')
+    if torch:
+        torch.set_flush_denormal(False)
+    if torch and threads:
+        torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope='session')

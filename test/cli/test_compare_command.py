@@ -152,17 +152,6 @@ def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True)
-def threads() -> None:
-    """Put back what a cell sets for its process."""
-    import torch
-
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-    torch.set_flush_denormal(False)
-
-
 def test_one_cell_is_a_command_of_its_own(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(['compare', 'study.yaml', '--list']) == 0
     names = capsys.readouterr().out.split()

@@ -30,13 +30,9 @@ CHILD = {'architecture': None, 'parent': 'dense', 'prune': {'macs': 0.5, 'block'
 
 
 @pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch):
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr('pruned_perception.training.loop.VALIDATIONS', 1)
-    threads = torch.get_num_threads()
     use_one_thread()
-    yield
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
 
 
 def _run(
