@@ -79,8 +79,9 @@ def run(args: argparse.Namespace) -> int:
     print(json.dumps(table.to_dict(), ensure_ascii=False) if args.json else table.to_text())
     if args.plot is not None:
         draw(table, args.plot)
-    for name, reason in failures.items():
-        print(f'failed: {name}: {reason} ({results / name}.log)', file=sys.stderr)
+    if failures:  # the reasons stand in the table
+        print(f'failed: {len(failures)} of {len(study.cells)} cells; for each there is a '
+              f'log: {results}/NAME.log', file=sys.stderr)  # fmt: skip
     return 1 if failures else 0
 
 

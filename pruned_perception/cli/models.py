@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--controls',
         action='store_true',
-        help='train the controls as well: the same widths from scratch for the same CPU time',
+        help='train the controls as well: the same widths from scratch for the same total time',
     )
     parser.add_argument(
         '--import-dense',

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,19 @@ _COLOURS = (
 )  # fmt: skip
 _MARKERS = 'osD^vP*Xp'  # no multiple of the colours: a pair returns after 90 methods
 
-_Panels = dict[str, list[tuple[Row, Mean]]]
+
+@dataclass(frozen=True)
+class _Panel:
+    title: str
+    points: list[tuple[Row, Mean]]
+    parent: float | None
 
 
 def draw(table: Table, path: Path) -> None:
     """Write a plot: a panel without fine-tuning and one for each fine-tuning.
 
-    Where nothing was made without fine-tuning, the first panel is before the first of them.
+    Where nothing was made without fine-tuning, the first panel is before the first of them. What
+    was measured on test data, too, has a panel more.
 
     Points are means over seeds, bars the standard deviation over seeds, the dashed line is the
     parent. Of several budgets, a line per method over the mean share of MACs (of parameters where
@@ -43,42 +50,43 @@ def draw(table: Table, path: Path) -> None:
         raise PruningError(
             "plots need matplotlib: pip install 'pruned_perception[bench]'"
         ) from error
-    panels = _panels(rows)
-    parent = next((row.after.mean for row in table.rows if row.method == PARENT), None)
+    panels = _panels(rows, next((row for row in table.rows if row.method == PARENT), None))
     of_one_budget = len({row.budget for row in rows}) == 1
     with mpl.rc_context({'font.size': 10, 'svg.fonttype': 'none'}):
         figure = Figure(layout='constrained')
         axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         make = _by_method if of_one_budget else _by_share
-        make(figure, axes, rows, panels, parent, table.figure)
-        for axis, title in zip(axes, panels, strict=True):
-            axis.set_title(title)
+        make(figure, axes, rows, panels, table.figure)
+        for axis, panel in zip(axes, panels, strict=True):
+            axis.set_title(panel.title)
             axis.grid(alpha=0.3)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=150)
 
 
-def _panels(rows: list[Row]) -> _Panels:
-    panels: _Panels = {}
+def _panels(rows: list[Row], parent: Row | None) -> list[_Panel]:
+    whole = parent and parent.after.mean
+    panels: list[_Panel] = []
     for tuning in dict.fromkeys(row.finetuning for row in rows):
         own = [row for row in rows if row.finetuning == tuning]
         title = 'not fine-tuned' if tuning == '–' else f'fine-tuned: {tuning}'
         if not panels and (before := [(row, row.before) for row in own if row.before]):
-            panels['before fine-tuning'] = before
-        panels[title] = [(row, row.after) for row in own]
+            panels.append(_Panel('before fine-tuning', before, whole))
+        panels.append(_Panel(title, [(row, row.after) for row in own], whole))
+        if tested := [(row, row.test) for row in own if row.test]:
+            whole_tested = parent.test.mean if parent and parent.test else None
+            panels.append(_Panel(f'{title}; test data', tested, whole_tested))
     return panels
 
 
-def _by_share(
-    figure: Any, axes: Any, rows: list[Row], panels: _Panels, parent: float | None, name: str
-) -> None:
+def _by_share(figure: Any, axes: Any, rows: list[Row], panels: list[_Panel], name: str) -> None:
     """Draw a line per method."""
     methods = list(dict.fromkeys(row.method for row in rows))
     by_params = all(row.macs == 1 for row in rows)
     figure.set_size_inches(5.2 * len(panels) + 2.0, max(4.2, 0.25 * (len(methods) + 3)))
-    for axis, points in zip(axes, panels.values(), strict=True):
+    for axis, panel in zip(axes, panels, strict=True):
         for number, method in enumerate(methods):
-            line = [(row, mean) for row, mean in points if row.method == method]
+            line = [(row, mean) for row, mean in panel.points if row.method == method]
             line.sort(key=lambda each: _share(each[0], by_params))
             axis.errorbar(
                 [100 * _share(row, by_params) for row, _ in line],
@@ -91,41 +99,39 @@ def _by_share(
                 capsize=3,
                 linewidth=1.4,
             )
-        if parent is not None:
-            axis.axhline(parent, color='0.4', linestyle='--', label=PARENT)
+        if panel.parent is not None:
+            axis.axhline(panel.parent, color='0.4', linestyle='--', label=PARENT)
         axis.set_xlabel(f'{"parameters" if by_params else "MACs"} left, % of the parent')
     axes[0].set_ylabel(name)
-    handles, labels = axes[-1].get_legend_handles_labels()
+    handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc='outside right upper', frameon=False)
 
 
-def _by_method(
-    figure: Any, axes: Any, rows: list[Row], panels: _Panels, parent: float | None, name: str
-) -> None:
+def _by_method(figure: Any, axes: Any, rows: list[Row], panels: list[_Panel], name: str) -> None:
     """Draw a row per method: with one budget, shares say nothing."""
-    last = {row.method: mean.mean for points in panels.values() for row, mean in points}
+    last = {row.method: mean.mean for panel in panels for row, mean in panel.points}
     methods = sorted(last, key=lambda method: last[method])
     places = {method: place for place, method in enumerate(methods)}
     figure.set_size_inches(4.2 * len(panels) + 2.4, 1.4 + 0.26 * len(methods))
-    for axis, points in zip(axes, panels.values(), strict=True):
+    for axis, panel in zip(axes, panels, strict=True):
         axis.errorbar(
-            [mean.mean for _, mean in points],
-            [places[row.method] for row, _ in points],
-            xerr=[mean.deviation or 0.0 for _, mean in points],
+            [mean.mean for _, mean in panel.points],
+            [places[row.method] for row, _ in panel.points],
+            xerr=[mean.deviation or 0.0 for _, mean in panel.points],
             color=_COLOURS[0],
             marker='o',
             markersize=5,
             capsize=3,
             linestyle='none',
         )
-        if parent is not None:
-            axis.axvline(parent, color='0.4', linestyle='--', label=PARENT)
+        if panel.parent is not None:
+            axis.axvline(panel.parent, color='0.4', linestyle='--', label=PARENT)
         axis.set_xlabel(f'{name}, {rows[0].budget}')
     axes[0].set_yticks(range(len(methods)), methods)
     axes[0].set_ylim(-0.5, len(methods) - 0.5)  # else bars of the outer rows touch the frame
-    if parent is not None:
+    if panels[0].parent is not None:
         figure.legend(
-            *axes[-1].get_legend_handles_labels(), loc='outside lower right', frameon=False
+            *axes[0].get_legend_handles_labels(), loc='outside lower right', frameon=False
         )
 
 

@@ -367,6 +367,7 @@ def test_plot_names_every_method_and_panel(
         'parent',
         'not fine-tuned',
         'fine-tuned: 40 steps',
+        'fine-tuned: 40 steps; test data',
         'MACs left',
         'accuracy',
     ):
