@@ -65,7 +65,7 @@ def draw(table: Table, path: Path) -> None:
 
 
 def _panels(rows: list[Row], parent: Row | None) -> list[_Panel]:
-    whole = parent and parent.after.mean
+    whole = parent.after.mean if parent else None
     panels: list[_Panel] = []
     for tuning in dict.fromkeys(row.finetuning for row in rows):
         own = [row for row in rows if row.finetuning == tuning]
