@@ -1,4 +1,4 @@
-"""What a pip environment lacks for ROS 2: nothing there sets AMENT_PREFIX_PATH."""
+"""Environment variables that processes of ours need: no telemetry; where ROS packages are."""
 
 from __future__ import annotations
 
@@ -6,12 +6,36 @@ import os
 import sys
 from pathlib import Path
 
+TELEMETRY_SWITCH = 'ORT_DISABLE_TELEMETRY'
+"""ONNX Runtime reads it once, when it is imported, and nothing can be switched off later."""
+
+_TRUE = ('1', 'true', 'yes', 'on', 'y')
+_telemetry_came_first = False
+
+
+def switch_telemetry_off() -> None:
+    """Forbid ONNX Runtime (1.29 and later) to send telemetry, whatever the variable said before.
+
+    Without it, it looks up and contacts a server of its maker some seconds after its import, and
+    keeps an identifier of the machine in the user's cache. Child processes inherit the variable.
+    """
+    global _telemetry_came_first
+    off = os.environ.get(TELEMETRY_SWITCH, '').strip().lower() in _TRUE
+    _telemetry_came_first |= 'onnxruntime' in sys.modules and not off
+    os.environ[TELEMETRY_SWITCH] = '1'
+
+
+def telemetry_came_first() -> bool:
+    """Whether somebody imported ONNX Runtime before this package, with its telemetry on."""
+    return _telemetry_came_first
+
 
 def add_own_prefix() -> None:
     """Append this Python environment to AMENT_PREFIX_PATH if ROS packages are installed in it.
 
-    Last, so that a workspace that was sourced keeps its precedence. Every entry point calls this
-    before it imports rclpy; child processes inherit it.
+    Nothing in a pip environment sets that variable. Last, so that a workspace that was sourced
+    keeps its precedence. Every entry point calls this before it imports rclpy; child processes
+    inherit it.
     """
     if not Path(sys.prefix, 'share', 'ament_index').is_dir():
         return

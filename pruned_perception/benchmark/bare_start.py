@@ -4,7 +4,10 @@ Imports the libraries that the perception node uses, loads the model, creates a 
 Run as `python bare_start.py MODEL.onnx`; deliberately free of this package.
 """
 
+import os
 import sys
+
+os.environ['ORT_DISABLE_TELEMETRY'] = '1'  # what this package does, too
 
 import cv2  # noqa: F401
 import diagnostic_msgs.msg  # noqa: F401

@@ -11,22 +11,24 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from pruned_perception.benchmark.environment import environment
 from pruned_perception.bundle import Bundle, is_family, load_bundle, load_family
 from pruned_perception.errors import UserError
-from pruned_perception.inference.detector import create_session
+from pruned_perception.inference.engine import create_session
 from pruned_perception.inference.latency import (
     NS_PER_MS,
     Summary,
     bootstrap_percentiles,
     summarize,
 )
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 _TYPES = {
     'tensor(float)': np.float32,

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
         Detector,
         Settings,
         StageTimes,
-        create_session,
     )
+    from pruned_perception.inference.engine import create_session
     from pruned_perception.inference.errors import ImageError, InferenceError
 
 __all__ = [
@@ -38,7 +38,7 @@ _HOMES = {
     'InferenceError': 'errors',
     'Settings': 'detector',
     'StageTimes': 'detector',
-    'create_session': 'detector',
+    'create_session': 'engine',
 }
 
 

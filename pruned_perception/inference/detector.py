@@ -10,18 +10,17 @@ from typing import Any
 
 import cv2
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from pruned_perception.bundle import Bundle
 from pruned_perception.inference import decoders
 from pruned_perception.inference.detections import Candidates, Detections
+from pruned_perception.inference.engine import create_session
 from pruned_perception.inference.errors import InferenceError
 from pruned_perception.inference.nms import class_wise_nms
 from pruned_perception.inference.preprocess import Placement, Preprocessor, boxes_to_source
 
 _TYPES = {'uint8': 'tensor(uint8)', 'float32': 'tensor(float)'}
-_ERRORS_ONLY = 3  # of ONNX Runtime's log; it warns about every initializer that is an input too
 
 
 @dataclass(frozen=True)
@@ -41,28 +40,6 @@ class StageTimes:
     preprocess: int
     inference: int
     postprocess: int
-
-
-def create_session(
-    model: bytes, *, threads: int = 1, allow_spinning: bool = False, name: str = 'model'
-) -> onnxruntime.InferenceSession:
-    """Return a CPU session of the ONNX `model`.
-
-    Raises InferenceError, which names `name`, where ONNX Runtime does not take it.
-    """
-    onnxruntime.disable_telemetry_events()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.log_severity_level = _ERRORS_ONLY
-    # Spinning threads burn whole cores between frames, which the robot's other nodes need.
-    options.add_session_config_entry('session.intra_op.allow_spinning', str(int(allow_spinning)))
-    try:
-        return onnxruntime.InferenceSession(model, options, providers=['CPUExecutionProvider'])
-    except Exception as error:  # ONNX Runtime's exceptions have no common public base
-        raise InferenceError(f'{name}: ONNX Runtime cannot load it: {error}') from error
 
 
 class Detector:

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 
 from pruned_perception import __version__
 from pruned_perception.bundle import SCHEMA_VERSION, Bundle, write_bundle
 from pruned_perception.errors import UserError
+from pruned_perception.inference.engine import create_session
 from pruned_perception.pruning import count
 from pruned_perception.training.architecture import STRIDES
 from pruned_perception.training.deployment import Deployed, folded
@@ -81,7 +81,7 @@ def compare(detector: Detector, onnx_bytes: bytes, images: np.ndarray) -> float:
     Scores differ absolutely, distances relative to their cell's stride or, where they are longer,
     to themselves. Raises ExportError above TOLERANCE.
     """
-    session = onnxruntime.InferenceSession(onnx_bytes, providers=['CPUExecutionProvider'])
+    session = create_session(onnx_bytes)
     _, strides = grid(*detector.input_size)
     worst = 0.0
     for image in images:
