@@ -1,13 +1,14 @@
 """Decoders: what the outputs of a kind of detector mean.
 
-A decoder is a module here with `check` and `decode` and a line in `MODULES`; it is imported when
-a bundle names it. All return boxes in pixels of the network's input; letterbox, clipping and
-non-maximum suppression are the detector's, the same for all.
+A decoder is a module here, of the name that bundles call it by, with `DEFAULTS`, `check` and
+`decode`; it is imported when a bundle names it. All return boxes in pixels of the network's input;
+letterbox, clipping and non-maximum suppression are the detector's, the same for all.
 """
 
 from __future__ import annotations
 
 import importlib
+import pkgutil
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast
 
@@ -15,9 +16,6 @@ from numpy.typing import NDArray
 
 from pruned_perception.inference.detections import Candidates
 from pruned_perception.inference.errors import InferenceError
-
-# Each is the name of a bundle's decoder and of the module here.
-MODULES = ('anchor_free', 'yolox', 'nanodet', 'fastestdet', 'yolov8', 'ssd', 'detr')
 
 
 class Decoder(Protocol):
@@ -50,14 +48,15 @@ class Decoder(Protocol):
 
 def names() -> tuple[str, ...]:
     """Return the names of all decoders."""
-    return MODULES
+    found = (module.name for module in pkgutil.iter_modules(__path__))
+    return tuple(name for name in found if not name.startswith('_'))
 
 
 def get(name: str) -> Decoder:
     """Return the decoder of that name; raises InferenceError with the names that there are."""
-    if name not in MODULES:
+    if name not in names():
         raise InferenceError(
-            f'unknown decoder {name!r}; this installation has {", ".join(MODULES)} '
+            f'unknown decoder {name!r}; this installation has {", ".join(names())} '
             '(update pruned_perception if the bundle is newer)'
         )
     return cast(Decoder, importlib.import_module(f'{__name__}.{name}'))

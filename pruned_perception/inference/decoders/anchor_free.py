@@ -12,7 +12,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from pruned_perception.inference.decoders import grid, options
+from pruned_perception.inference.decoders import _grid, _options
 from pruned_perception.inference.detections import Candidates
 
 DEFAULTS = {'strides': (8, 16, 32)}
@@ -25,9 +25,9 @@ def check(
     classes: int,
 ) -> None:
     """Raise ValueError where the outputs do not fit; see `decoders.Decoder`."""
-    strides = options.merge(DEFAULTS, parameters)['strides']
-    cells = sum(grid.cell_counts(input_size, strides))
-    grid.check_shapes(shapes, [(1, cells, 4 + classes)])
+    strides = _options.merge(DEFAULTS, parameters)['strides']
+    cells = sum(_grid.cell_counts(input_size, strides))
+    _grid.check_shapes(shapes, [(1, cells, 4 + classes)])
 
 
 def decode(
@@ -37,9 +37,9 @@ def decode(
     score_threshold: float,
 ) -> Candidates:
     """Return the boxes above the threshold, the best class of each cell."""
-    strides = options.merge(DEFAULTS, parameters)['strides']
+    strides = _options.merge(DEFAULTS, parameters)['strides']
     predictions = outputs[0][0]
-    rows, class_ids, scores = grid.best_above(predictions[:, 4:], score_threshold)
-    corners, sizes = grid.cells(input_size, strides)
-    boxes = grid.sides_to_boxes((corners[rows] + 0.5) * sizes[rows], predictions[rows, :4])
+    rows, class_ids, scores = _grid.best_above(predictions[:, 4:], score_threshold)
+    corners, sizes = _grid.cells(input_size, strides)
+    boxes = _grid.sides_to_boxes((corners[rows] + 0.5) * sizes[rows], predictions[rows, :4])
     return Candidates(boxes, scores, class_ids)

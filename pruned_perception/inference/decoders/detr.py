@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pruned_perception.inference.decoders import grid, options
+from pruned_perception.inference.decoders import _grid, _options
 from pruned_perception.inference.detections import Candidates
 
 DEFAULTS = {'activation': 'softmax'}
@@ -29,11 +29,11 @@ def check(
     classes: int,
 ) -> None:
     """Raise ValueError where the outputs do not fit; see `decoders.Decoder`."""
-    activation = options.merge(DEFAULTS, parameters)['activation']
-    options.choice('activation', activation, ACTIVATIONS)
+    activation = _options.merge(DEFAULTS, parameters)['activation']
+    _options.choice('activation', activation, ACTIVATIONS)
     queries = shapes[0][1] if len(shapes[0]) == 3 else -1
     columns = classes + (activation == 'softmax')
-    grid.check_shapes(shapes, [(1, queries, columns), (1, queries, 4)])
+    _grid.check_shapes(shapes, [(1, queries, columns), (1, queries, 4)])
 
 
 def decode(
@@ -44,11 +44,11 @@ def decode(
 ) -> Candidates:
     """Return the boxes above the threshold, the best class of each query."""
     logits, boxes = outputs[0][0], outputs[1][0]
-    if options.merge(DEFAULTS, parameters)['activation'] == 'softmax':
+    if _options.merge(DEFAULTS, parameters)['activation'] == 'softmax':
         weights = np.exp(logits - logits.max(axis=1, keepdims=True))
         scores = (weights / weights.sum(axis=1, keepdims=True))[:, :-1]
     else:
         scores = 1 / (1 + np.exp(-logits))
-    rows, class_ids, best = grid.best_above(scores, score_threshold)
+    rows, class_ids, best = _grid.best_above(scores, score_threshold)
     few = boxes[rows] * np.array([input_size[1], input_size[0]] * 2, np.float32)
-    return Candidates(grid.centres_to_boxes(few[:, :2], few[:, 2:]), best, class_ids)
+    return Candidates(_grid.centres_to_boxes(few[:, :2], few[:, 2:]), best, class_ids)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pruned_perception.inference.decoders import grid, options
+from pruned_perception.inference.decoders import _grid, _options
 from pruned_perception.inference.detections import Candidates
 
 DEFAULTS: dict[str, Any] = {}
@@ -28,7 +28,7 @@ def check(
     classes: int,
 ) -> None:
     """Raise ValueError where the outputs do not fit; see `decoders.Decoder`."""
-    options.merge(DEFAULTS, parameters)
+    _options.merge(DEFAULTS, parameters)
     if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][:2] != (1, 5 + classes):
         raise ValueError(f'one output of shape (1, {5 + classes}, h, w) is needed, not {shapes}')
 
@@ -46,11 +46,11 @@ def decode(
     likely = np.flatnonzero(cells[0] >= score_threshold ** (1 / _OBJECT))
     few = cells[:, likely].T
     products = few[:, :1] ** _OBJECT * few[:, 5:] ** _CLASS
-    rows, class_ids, scores = grid.best_above(products, score_threshold)
+    rows, class_ids, scores = _grid.best_above(products, score_threshold)
     few, at = few[rows], likely[rows]
     corners = np.stack([at % width, at // width], axis=1)
     cell = np.array([input_size[1] / width, input_size[0] / height], np.float32)
     whole = np.array([input_size[1], input_size[0]], np.float32)
     centres = (np.tanh(few[:, 1:3]) + corners.astype(np.float32)) * cell
     sizes = whole / (1 + np.exp(-few[:, 3:5]))
-    return Candidates(grid.centres_to_boxes(centres, sizes), scores, class_ids)
+    return Candidates(_grid.centres_to_boxes(centres, sizes), scores, class_ids)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pruned_perception.inference.decoders import grid, options
+from pruned_perception.inference.decoders import _grid, _options
 from pruned_perception.inference.detections import Candidates
 
 DEFAULTS = {'strides': (8, 16, 32), 'cell_centre': 0.5}
@@ -28,12 +28,12 @@ def check(
     classes: int,
 ) -> None:
     """Raise ValueError where the outputs do not fit; see `decoders.Decoder`."""
-    strides = options.merge(DEFAULTS, parameters)['strides']
-    counts = grid.cell_counts(input_size, strides)
+    strides = _options.merge(DEFAULTS, parameters)['strides']
+    counts = _grid.cell_counts(input_size, strides)
     last = shapes[-1][-1] if shapes[-1] else 0
     bins = last if last and last % 4 == 0 else 4
     want = [(1, count, classes) for count in counts] + [(1, count, bins) for count in counts]
-    grid.check_shapes(shapes, want)
+    _grid.check_shapes(shapes, want)
 
 
 def decode(
@@ -43,19 +43,19 @@ def decode(
     score_threshold: float,
 ) -> Candidates:
     """Return the boxes above the threshold, the best class of each cell."""
-    merged = options.merge(DEFAULTS, parameters)
+    merged = _options.merge(DEFAULTS, parameters)
     levels = len(merged['strides'])
     found = []
     first = 0
     for scores, distances in zip(outputs[:levels], outputs[levels:], strict=True):
-        rows, class_ids, best = grid.best_above(scores[0], score_threshold)
+        rows, class_ids, best = _grid.best_above(scores[0], score_threshold)
         found.append((rows + first, class_ids, best, distances[0, rows]))
         first += scores.shape[1]
     rows, class_ids, best, logits = (np.concatenate(column) for column in zip(*found, strict=True))
-    corners, strides = grid.cells(input_size, merged['strides'])
+    corners, strides = _grid.cells(input_size, merged['strides'])
     sides = _expected(logits.reshape(len(rows), 4, logits.shape[1] // 4)) * strides[rows]
     centres = (corners[rows] + np.float32(merged['cell_centre'])) * strides[rows]
-    return Candidates(grid.sides_to_boxes(centres, sides), best, class_ids)
+    return Candidates(_grid.sides_to_boxes(centres, sides), best, class_ids)
 
 
 def _expected(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pruned_perception.inference.decoders import grid, options
+from pruned_perception.inference.decoders import _grid, _options
 from pruned_perception.inference.detections import Candidates
 
 DEFAULTS = {'box_format': 'xyxy', 'normalized': False, 'first_label': 1}
@@ -32,8 +32,8 @@ def check(
     classes: int,
 ) -> None:
     """Raise ValueError where the outputs do not fit; see `decoders.Decoder`."""
-    merged = options.merge(DEFAULTS, parameters)
-    options.choice('box_format', merged['box_format'], FORMATS)
+    merged = _options.merge(DEFAULTS, parameters)
+    _options.choice('box_format', merged['box_format'], FORMATS)
     if merged['first_label'] < 0:
         raise ValueError(f"parameter 'first_label' must be 0 or more: {merged['first_label']}")
     batched = len(shapes[0]) == 3
@@ -54,7 +54,7 @@ def decode(
     score_threshold: float,
 ) -> Candidates:
     """Return the boxes above the threshold; those of the background are left out."""
-    merged = options.merge(DEFAULTS, parameters)
+    merged = _options.merge(DEFAULTS, parameters)
     first = merged['first_label']
     boxes = outputs[0].reshape(-1, 4)
     if len(outputs) == 3:
@@ -63,12 +63,12 @@ def decode(
         best, class_ids = scores[rows].astype(np.float32), labels[rows].astype(np.int64) - first
     else:
         scores = outputs[1].reshape(len(boxes), outputs[1].shape[-1])[:, first:]
-        rows, class_ids, best = grid.best_above(scores, score_threshold)
+        rows, class_ids, best = _grid.best_above(scores, score_threshold)
     few = boxes[rows].astype(np.float32)
     if merged['box_format'] == 'yxyx':
         few = few[:, [1, 0, 3, 2]]
     elif merged['box_format'] == 'cxcywh':
-        few = grid.centres_to_boxes(few[:, :2], few[:, 2:])
+        few = _grid.centres_to_boxes(few[:, :2], few[:, 2:])
     if merged['normalized']:
         few = few * np.array([input_size[1], input_size[0]] * 2, np.float32)
     return Candidates(few, best, class_ids)

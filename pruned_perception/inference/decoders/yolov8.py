@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pruned_perception.inference.decoders import grid, options
+from pruned_perception.inference.decoders import _grid, _options
 from pruned_perception.inference.detections import Candidates
 
 DEFAULTS: dict[str, Any] = {}
@@ -25,9 +25,9 @@ def check(
     classes: int,
 ) -> None:
     """Raise ValueError where the outputs do not fit; see `decoders.Decoder`."""
-    options.merge(DEFAULTS, parameters)
+    _options.merge(DEFAULTS, parameters)
     candidates = shapes[0][2] if len(shapes[0]) == 3 else -1
-    grid.check_shapes(shapes, [(1, 4 + classes, candidates)])
+    _grid.check_shapes(shapes, [(1, 4 + classes, candidates)])
 
 
 def decode(
@@ -40,6 +40,6 @@ def decode(
     predictions = outputs[0][0]
     likely = np.flatnonzero(predictions[4:].max(axis=0) >= score_threshold)
     few = predictions[:, likely].T
-    rows, class_ids, scores = grid.best_above(few[:, 4:], score_threshold)
+    rows, class_ids, scores = _grid.best_above(few[:, 4:], score_threshold)
     few = few[rows]
-    return Candidates(grid.centres_to_boxes(few[:, :2], few[:, 2:4]), scores, class_ids)
+    return Candidates(_grid.centres_to_boxes(few[:, :2], few[:, 2:4]), scores, class_ids)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pruned_perception.inference.decoders import grid, options
+from pruned_perception.inference.decoders import _grid, _options
 from pruned_perception.inference.detections import Candidates
 
 DEFAULTS = {'strides': (8, 16, 32), 'decoded': False}
@@ -27,12 +27,12 @@ def check(
     classes: int,
 ) -> None:
     """Raise ValueError where the outputs do not fit; see `decoders.Decoder`."""
-    merged = options.merge(DEFAULTS, parameters)
+    merged = _options.merge(DEFAULTS, parameters)
     if merged['decoded']:
         cells = shapes[0][1] if len(shapes[0]) == 3 else -1  # anchors per cell are the graph's
     else:
-        cells = sum(grid.cell_counts(input_size, merged['strides']))
-    grid.check_shapes(shapes, [(1, cells, 5 + classes)])
+        cells = sum(_grid.cell_counts(input_size, merged['strides']))
+    _grid.check_shapes(shapes, [(1, cells, 5 + classes)])
 
 
 def decode(
@@ -42,17 +42,17 @@ def decode(
     score_threshold: float,
 ) -> Candidates:
     """Return the boxes above the threshold, the best class of each cell."""
-    merged = options.merge(DEFAULTS, parameters)
+    merged = _options.merge(DEFAULTS, parameters)
     predictions = outputs[0][0]
     # No class score is above 1, so the objectness alone rules most cells out.
     likely = np.flatnonzero(predictions[:, 4] >= score_threshold)
     few = predictions[likely]
-    rows, class_ids, scores = grid.best_above(few[:, 5:] * few[:, 4:5], score_threshold)
+    rows, class_ids, scores = _grid.best_above(few[:, 5:] * few[:, 4:5], score_threshold)
     few = few[rows]
     centres, sizes = few[:, :2], few[:, 2:4]
     if not merged['decoded']:
-        corners, strides = grid.cells(input_size, merged['strides'])
+        corners, strides = _grid.cells(input_size, merged['strides'])
         at = likely[rows]
         centres = (centres + corners[at]) * strides[at]
         sizes = np.exp(sizes) * strides[at]
-    return Candidates(grid.centres_to_boxes(centres, sizes), scores, class_ids)
+    return Candidates(_grid.centres_to_boxes(centres, sizes), scores, class_ids)
