@@ -4,8 +4,10 @@ A bundle is a folder `model.onnx` + `manifest.json`; a family is a folder of bun
 parent and one label set. Loading verifies schema and hash before anything else sees a byte.
 """
 
+from pruned_perception.bundle import signature
 from pruned_perception.bundle.bundle import (
     MANIFEST,
+    MOST_MODEL_BYTES,
     Bundle,
     Family,
     is_family,
@@ -26,6 +28,7 @@ from pruned_perception.bundle.resolve import resolve_model
 
 __all__ = [
     'MANIFEST',
+    'MOST_MODEL_BYTES',
     'SCHEMA_VERSION',
     'Bundle',
     'BundleError',
@@ -39,5 +42,6 @@ __all__ = [
     'load_family',
     'load_member',
     'resolve_model',
+    'signature',
     'write_bundle',
 ]

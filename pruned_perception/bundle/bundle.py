@@ -5,23 +5,33 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pruned_perception.bundle import signature
+from pruned_perception.bundle.files import (
+    MOST_JSON_BYTES,
+    exists,
+    parse_json,
+    read_file,
+    shortened,
+)
 from pruned_perception.bundle.manifest import (
     BundleError,
     Cost,
     InputSpec,
     OutputSpec,
     Thresholds,
+    contract_sha256,
     input_spec,
     output_spec,
     validate,
 )
 
 MANIFEST = 'manifest.json'
+MOST_MODEL_BYTES = 2**31 - 1  # protobuf's own limit
 
 
 @dataclass(frozen=True)
@@ -71,28 +81,36 @@ class Family:
         return self.members[_index_of(name, names, self.path)]
 
 
-def load_bundle(path: str | os.PathLike[str]) -> Bundle:
+def load_bundle(path: str | os.PathLike[str], *, trusted_keys: Sequence[str] = ()) -> Bundle:
     """Read and verify the bundle in the folder `path`.
+
+    With `trusted_keys` (see `signature.trusted_keys`) it must be signed by one of them.
 
     Raises
     ------
     BundleError
-        File missing or unreadable, manifest against the schema, or a model whose size or hash is
-        not the manifest's; names the file, the field and the way out.
+        File missing or unreadable, manifest against the schema, a model whose size or hash is
+        not the manifest's, no signature by a trusted key; names the file, the field and the way
+        out.
 
     """
     folder = Path(path).expanduser()
     _refuse_what_is_no_bundle(folder)
-    return _load_model(folder, _read_manifest(folder))
+    return _load_model(folder, _read_manifest(folder, trusted_keys))
 
 
 def is_family(path: str | os.PathLike[str]) -> bool:
     """Tell whether `path` is a folder of bundles (and not a bundle itself)."""
     folder = Path(path).expanduser()
-    return folder.is_dir() and not (folder / MANIFEST).exists() and bool(_member_folders(folder))
+    return (
+        exists(folder)
+        and folder.is_dir()
+        and not exists(folder / MANIFEST)
+        and bool(_member_folders(folder))
+    )
 
 
-def load_family(path: str | os.PathLike[str]) -> Family:
+def load_family(path: str | os.PathLike[str], *, trusted_keys: Sequence[str] = ()) -> Family:
     """Read and verify all bundles in the sub-folders of `path`.
 
     Raises
@@ -103,20 +121,23 @@ def load_family(path: str | os.PathLike[str]) -> Family:
 
     """
     folder = Path(path).expanduser()
-    return Family(folder, tuple(_load_model(*member) for member in _read_members(folder)))
+    members = _read_members(folder, trusted_keys)
+    return Family(folder, tuple(_load_model(*member) for member in members))
 
 
-def load_member(path: str | os.PathLike[str], member: str = '') -> Bundle:
+def load_member(
+    path: str | os.PathLike[str], member: str = '', *, trusted_keys: Sequence[str] = ()
+) -> Bundle:
     """Read a bundle, or one member ('' is the dense one) of a family.
 
     Of a family all manifests are checked, but only that member's model is read. Raises BundleError
     as `load_bundle` and `load_family`; also where `member` is not the bundle.
     """
     if is_family(path):
-        members = _read_members(Path(path).expanduser())
+        members = _read_members(Path(path).expanduser(), trusted_keys)
         names = [manifest['name'] for _, manifest in members]
         return _load_model(*members[_index_of(member, names, Path(path))])
-    bundle = load_bundle(path)
+    bundle = load_bundle(path, trusted_keys=trusted_keys)
     if member and member != bundle.name:
         raise BundleError(
             f'{bundle.path}: no member {member!r}: this is the single bundle {bundle.name!r}'
@@ -135,7 +156,7 @@ def write_bundle(
     folder = Path(folder).expanduser()
     manifest_path = folder / MANIFEST
     complete = {
-        **manifest,
+        **{name: value for name, value in manifest.items() if name != 'contract_sha256'},
         'onnx': {
             'file': 'model.onnx',
             'sha256': hashlib.sha256(onnx_bytes).hexdigest(),
@@ -143,10 +164,12 @@ def write_bundle(
         },
     }
     try:
-        text = json.dumps(complete, indent=2, ensure_ascii=False, allow_nan=False) + '\n'
+        plain = json.loads(json.dumps(complete, allow_nan=False))
     except ValueError as error:
         raise BundleError(f'{manifest_path}: NaN or infinity is no JSON: {error}') from error
-    validate(json.loads(text), manifest_path)
+    validate(plain, manifest_path)
+    plain['contract_sha256'] = contract_sha256(plain)
+    text = json.dumps(plain, indent=2, ensure_ascii=False) + '\n'
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _replace(folder / 'model.onnx', onnx_bytes)
@@ -156,21 +179,24 @@ def write_bundle(
     return load_bundle(folder)
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def _read_manifest(folder: Path, trusted_keys: Sequence[str]) -> dict[str, Any]:
     file = folder / MANIFEST
-    return validate(_read_json(file), file)
+    data = read_file(file, MOST_JSON_BYTES)
+    if trusted_keys:
+        signature.verify(file, data, trusted_keys)
+    return validate(parse_json(data, file), file)
 
 
 def _load_model(folder: Path, manifest: dict[str, Any]) -> Bundle:
     """Return the bundle with its model, whose size and hash are checked."""
     manifest_path = folder / MANIFEST
     onnx_path = folder / manifest['onnx']['file']
-    if not onnx_path.is_file():
+    if not exists(onnx_path):
         raise BundleError(
             f'{onnx_path}: no such file, though {manifest_path} names it in onnx.file; '
             'fetch the bundle again'
         )
-    onnx_bytes = _read(onnx_path)
+    onnx_bytes = read_file(onnx_path, MOST_MODEL_BYTES)
     size = manifest['onnx']['bytes']
     if len(onnx_bytes) != size:
         what = 'truncated' if len(onnx_bytes) < size else 'altered'
@@ -198,13 +224,13 @@ def _load_model(folder: Path, manifest: dict[str, Any]) -> Bundle:
     )
 
 
-def _read_members(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
+def _read_members(folder: Path, trusted_keys: Sequence[str]) -> list[tuple[Path, dict[str, Any]]]:
     """Return folder and manifest of all members, dense first; they belong together."""
     if not is_family(folder):
         raise BundleError(
             f'{folder}: not a family: a folder whose sub-folders hold a {MANIFEST} each'
         )
-    members = [(each, _read_manifest(each)) for each in _member_folders(folder)]
+    members = [(each, _read_manifest(each, trusted_keys)) for each in _member_folders(folder)]
     members.sort(key=lambda member: (-member[1]['cost']['macs'], member[1]['name']))
     names = [manifest['name'] for _, manifest in members]
     dense = [manifest for _, manifest in members if manifest['parent'] is None]
@@ -255,8 +281,8 @@ def _member_folders(folder: Path) -> list[Path]:
 
 
 def _refuse_what_is_no_bundle(folder: Path) -> None:
-    if not folder.exists():
-        raise BundleError(f'{folder}: no such bundle: the folder does not exist')
+    if not exists(folder):
+        raise BundleError(f'{shortened(folder)}: no such bundle: the folder does not exist')
     if folder.is_file():
         bundle_folder = folder.parent
         if (bundle_folder / MANIFEST).is_file():
@@ -264,7 +290,7 @@ def _refuse_what_is_no_bundle(folder: Path) -> None:
         if folder.suffix == '.onnx':
             raise BundleError(_no_manifest(folder))
         raise BundleError(f'{folder}: not a bundle: a folder with {MANIFEST} and an ONNX file')
-    if (folder / MANIFEST).is_file():
+    if exists(folder / MANIFEST):
         return
     if is_family(folder):
         names = ', '.join(member.name for member in _member_folders(folder))
@@ -279,24 +305,6 @@ def _no_manifest(onnx_path: Path) -> str:
         f'{onnx_path}: an ONNX model without {MANIFEST}, which says what its input and outputs '
         f'mean; make a bundle of it with `pruned-perception bundle create {onnx_path} …`'
     )
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BundleError(f'{path}: cannot be read: {error.strerror}') from error
-
-
-def _read_json(path: Path) -> object:
-    try:
-        return json.loads(_read(path).decode('utf-8'), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError, JSONDecodeError
-        raise BundleError(f'{path}: not JSON: {error}') from error
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f'{name} is no JSON value')
 
 
 def _replace(path: Path, data: bytes) -> None:

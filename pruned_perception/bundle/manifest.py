@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,10 @@ from pruned_perception.bundle.schema import errors
 from pruned_perception.errors import UserError
 
 SCHEMA_VERSION = 1
+CONTRACT = (
+    'schema_version', 'name', 'onnx', 'input', 'output', 'labels', 'thresholds', 'cost', 'parent',
+)  # fmt: skip
+"""What a robot acts on; the rest of a manifest is evidence."""
 
 
 class BundleError(UserError):
@@ -119,7 +124,21 @@ def validate(manifest: object, file: Path) -> dict[str, Any]:
     if len(set(labels)) < len(labels):
         twice = next(label for label in labels if labels.count(label) > 1)
         raise BundleError(f'{file}: field labels: {twice!r} is there more than once')
+    recorded = manifest.get('contract_sha256')
+    if recorded is not None and recorded != contract_sha256(manifest):
+        raise BundleError(
+            f'{file}: altered: the SHA-256 of its fields {", ".join(CONTRACT)} is '
+            f'{contract_sha256(manifest)}, but contract_sha256 says {recorded}; fetch the bundle '
+            'again (or, after a change of your own, take contract_sha256 out)'
+        )
     return manifest
+
+
+def contract_sha256(manifest: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of the contract's fields, as JSON with sorted keys and no spaces."""
+    contract = {name: manifest[name] for name in CONTRACT}
+    text = json.dumps(contract, sort_keys=True, separators=(',', ':'), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _check_version(version: object, file: Path) -> None:

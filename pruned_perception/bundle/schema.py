@@ -93,7 +93,8 @@ def _items(value: Any, rule: Any, schema: Any, field: str) -> Iterator[tuple[str
 
 
 def _pattern(value: Any, pattern: Any, schema: Any, field: str) -> Iterator[tuple[str, str]]:
-    if isinstance(value, str) and not re.search(pattern, value):
+    # Python's $ also matches before a newline at the end; that of ECMA, which is meant, does not.
+    if isinstance(value, str) and not re.search(re.sub(r'\$$', r'\\Z', pattern), value):
         yield field, f'{_quote(value)} does not match {pattern}'
 
 
@@ -127,6 +128,7 @@ _KEYWORDS: dict[str, Callable[[Any, Any, Any, str], Iterator[tuple[str, str]]]] 
     'minItems': _limit(list, len, lambda n, limit: n >= limit, 'has fewer than {} items'),
     'maxItems': _limit(list, len, lambda n, limit: n <= limit, 'has more than {} items'),
     'minLength': _limit(str, len, lambda n, limit: n >= limit, 'has fewer than {} characters'),
+    'maxLength': _limit(str, len, lambda n, limit: n <= limit, 'has more than {} characters'),
 }
 
 

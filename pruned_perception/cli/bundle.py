@@ -13,14 +13,17 @@ from typing import Any
 from pruned_perception import __version__
 from pruned_perception.bundle import (
     MANIFEST,
+    MOST_MODEL_BYTES,
     SCHEMA_VERSION,
     Bundle,
     is_family,
     load_bundle,
     load_family,
     resolve_model,
+    signature,
     write_bundle,
 )
+from pruned_perception.bundle.files import read_file
 from pruned_perception.cli.arguments import at_least, fraction
 from pruned_perception.errors import UserError
 
@@ -30,11 +33,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest='action', metavar='ACTION', required=True)
     for action, text in (
         ('show', 'Print what a bundle, or each member of a family, is and can.'),
-        ('verify', 'Check schema, hash and shapes, and run the network once.'),
+        ('verify', 'Check schema, hash, shapes and scores; runs the network.'),
     ):
         each = actions.add_parser(action, help=text, description=text)
         each.add_argument('path', help='bundle or family: a path or package://PACKAGE/PATH')
         each.add_argument('--json', action='store_true', help='print JSON')
+        if action == 'verify':
+            each.add_argument(
+                '--trusted-keys',
+                type=Path,
+                metavar='FILE',
+                help='also demand a signature by one of these keys, an OpenSSH public key a line',
+            )
+    text = 'Sign a bundle, or each member of a family, with an Ed25519 key of OpenSSH.'
+    signing = actions.add_parser('sign', help=text, description=text)
+    signing.add_argument('path', help='bundle or family: a path or package://PACKAGE/PATH')
+    signing.add_argument(
+        '--key',
+        type=Path,
+        required=True,
+        metavar='FILE',
+        help='private key, or the public one of a key that an agent or a token holds',
+    )
     text = 'Make a bundle of an ONNX detector that you have.'
     _add_create_arguments(actions.add_parser('create', help=text, description=text))
 
@@ -98,10 +118,24 @@ def run(args: argparse.Namespace) -> int:
     if args.action == 'create':
         return _create(args)
     path = resolve_model(args.path)
-    members = load_family(path).members if is_family(path) else (load_bundle(path),)
+    file = getattr(args, 'trusted_keys', None)
+    keys = () if file is None else signature.trusted_keys(file)
+    members = (
+        load_family(path, trusted_keys=keys).members
+        if is_family(path)
+        else (load_bundle(path, trusted_keys=keys),)
+    )
     if args.action == 'show':
         return _show(members, args.json)
-    return _verify(members, args.json)
+    if args.action == 'sign':
+        return _sign(members, args.key)
+    return _verify(members, args.json, signed=bool(keys))
+
+
+def _sign(members: tuple[Bundle, ...], key: Path) -> int:
+    for bundle in members:
+        print(f'{bundle.name}: {signature.sign(bundle.manifest_path, key.expanduser())}')
+    return 0
 
 
 def _show(members: tuple[Bundle, ...], as_json: bool) -> int:
@@ -112,17 +146,18 @@ def _show(members: tuple[Bundle, ...], as_json: bool) -> int:
     return 0
 
 
-def _verify(members: tuple[Bundle, ...], as_json: bool) -> int:
+def _verify(members: tuple[Bundle, ...], as_json: bool, *, signed: bool) -> int:
     from pruned_perception.inference.detector import Detector
 
     for bundle in members:
-        Detector(bundle).warm_up(1)
+        Detector(bundle).self_check()
     if as_json:
         facts = [{'name': b.name, 'path': str(b.path), 'sha256': b.sha256} for b in members]
         print(json.dumps(facts, indent=2, ensure_ascii=False))
     else:
+        checked = 'signature, ' * signed + 'schema, SHA-256, shapes and three runs'
         for bundle in members:
-            print(f'{bundle.path}: {bundle.name}: schema, SHA-256, shapes and a run are right')
+            print(f'{bundle.path}: {bundle.name}: {checked} are right')
     return 0
 
 
@@ -180,19 +215,44 @@ def _create(args: argparse.Namespace) -> int:
 
     if (args.path / MANIFEST).exists() and not args.force:
         raise UserError(f'{args.path}: a bundle is there already; give --force to replace it')
-    try:
-        model = args.onnx.read_bytes()
-    except OSError as error:
-        raise UserError(f'{args.onnx}: {error.strerror}') from error
+    model = _model(args.onnx)
     manifest = _manifest_of(args, model)
     with TemporaryDirectory() as trial:  # nothing is left, or replaced, where it does not run
         try:
-            Detector(write_bundle(trial, model, manifest)).warm_up(1)
+            Detector(write_bundle(trial, model, manifest)).self_check()
         except UserError as error:
             raise UserError(str(error).replace(trial, str(args.path))) from error
     bundle = write_bundle(args.path, model, manifest)
     print(_description(bundle))
     return 0
+
+
+def _model(file: Path) -> bytes:
+    """Return the ONNX file, with the tensors that it has in other files put in."""
+    from pruned_perception.inference.onnx_file import external_tensors
+
+    model = read_file(file, MOST_MODEL_BYTES)
+    try:
+        elsewhere = external_tensors(model)
+    except ValueError as error:
+        raise UserError(f'{file}: not an ONNX file, or damaged: {error}') from error
+    if not elsewhere:
+        return model
+    try:
+        import onnx
+    except ImportError as error:
+        raise UserError(
+            f'{file}: {len(elsewhere)} of its tensors ({elsewhere[0]}, …) lie in other files; to '
+            "put them in needs the package onnx: pip install 'pruned_perception[train]'"
+        ) from error
+    try:  # relative paths below the file's folder only: onnx refuses others
+        inlined = onnx.load(file).SerializeToString()
+    except Exception as error:  # onnx raises what protobuf and the file system raise
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f'{file}: its tensors in other files cannot be read: {first}') from error
+    if external_tensors(inlined):
+        raise UserError(f'{file}: its tensors in other files cannot be put in: over 2 GiB?')
+    return inlined
 
 
 def _manifest_of(args: argparse.Namespace, model: bytes) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from pruned_perception.cli.arguments import at_least, fraction
 from pruned_perception.errors import UserError
 from pruned_perception.inference.detections import Detections
 from pruned_perception.inference.detector import Detector, StageTimes
-from pruned_perception.inference.errors import ImageError
+from pruned_perception.inference.errors import ImageError, InferenceError
 from pruned_perception.inference.latency import NS_PER_MS, summarize
 from pruned_perception.inference.sources import Frame, UnreadableFrame, open_source
 
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Detect; 1 where a frame could not be read, which does not stop the others."""
+    """Detect; 1 where a frame could not be read or failed, which does not stop the others."""
     bundle = load_member(resolve_model(args.model), args.member)
     source = open_source(args.source, args.topic)
     if args.annotate is not None:
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
                 if isinstance(frame, UnreadableFrame):
                     raise ImageError(frame.reason)
                 detections, stages = detector.detect(frame.image, frame.order)
-            except ImageError as error:
+            except (ImageError, InferenceError) as error:  # of this frame alone
                 unreadable += 1
                 print(f'not used: {error}', file=sys.stderr)
                 advance()

@@ -20,6 +20,7 @@ from pruned_perception.inference.errors import InferenceError
 from pruned_perception.inference.nms import class_wise_nms
 from pruned_perception.inference.preprocess import Placement, Preprocessor, boxes_to_source
 
+_ROUNDING = 1e-3  # of scores, as quantised networks have it
 _TYPES = {'uint8': 'tensor(uint8)', 'float32': 'tensor(float)'}
 
 
@@ -92,6 +93,21 @@ class Detector:
         for _ in range(runs):
             self.detect(grey)
 
+    def self_check(self) -> None:
+        """Run a black, a white and a noisy image, and look at what no threshold hides.
+
+        Raises InferenceError where an output is not finite, or a score outside 0 … 1.
+        """
+        noise = np.random.default_rng(0).integers(0, 256, (*self._input_size, 3), np.uint8)
+        for image in (np.zeros_like(noise), np.full_like(noise, 255), noise):
+            outputs = self._run(self._preprocess(image, 'rgb')[0])
+            self._check_finite(outputs)
+            with np.errstate(over='ignore', invalid='ignore'):
+                candidates = self._decoder.decode(
+                    outputs, self._parameters, self._input_size, -math.inf
+                )
+            self._check_candidates(candidates)
+
     def detect(
         self, image: NDArray[np.uint8], order: str = 'bgr', settings: Settings | None = None
     ) -> tuple[Detections, StageTimes]:
@@ -139,7 +155,7 @@ class Detector:
         candidates = self._decoder.decode(
             outputs, self._parameters, self._input_size, settings.score_threshold
         )
-        self._check_labels(candidates)
+        self._check_candidates(candidates)
         if settings.classes is not None:
             candidates = _only(candidates, settings.classes)
         keep = class_wise_nms(*candidates, settings.iou_threshold, settings.max_detections)
@@ -164,7 +180,19 @@ class Detector:
                     'is damaged or the input normalisation of its manifest is wrong'
                 )
 
-    def _check_labels(self, candidates: Candidates) -> None:
+    def _check_candidates(self, candidates: Candidates) -> None:
+        boxes, scores, _ = candidates
+        if len(scores) and not (scores.min() >= -_ROUNDING and scores.max() <= 1 + _ROUNDING):
+            raise InferenceError(
+                f'{self.bundle.onnx_path}: scores from {scores.min():.4g} to {scores.max():.4g}; '
+                f'decoder {self.bundle.output.decoder!r} needs them in 0 … 1: does the graph '
+                'return logits, or per cent?'
+            )
+        if not np.isfinite(boxes).all():
+            raise InferenceError(
+                f'{self.bundle.onnx_path}: boxes that are not finite; is '
+                f'{self.bundle.output.decoder!r} the right decoder?'
+            )
         count = len(self.bundle.labels)
         if len(candidates.class_ids) and candidates.class_ids.max() >= count:
             raise InferenceError(

@@ -8,6 +8,7 @@ from pruned_perception.environment import (
     telemetry_came_first,
 )
 from pruned_perception.inference.errors import InferenceError
+from pruned_perception.inference.onnx_file import external_tensors
 
 switch_telemetry_off()  # once more: the environment may have changed since the package's import
 import onnxruntime  # noqa: E402
@@ -29,6 +30,15 @@ def create_session(
         raise InferenceError(
             f'ONNX Runtime {version} was imported before pruned_perception, with its telemetry on: '
             f'import pruned_perception first, or set {TELEMETRY_SWITCH}=1 in the environment'
+        )
+    try:
+        elsewhere = external_tensors(model)
+    except ValueError as error:
+        raise InferenceError(f'{name}: not an ONNX file, or damaged: {error}') from error
+    if elsewhere:
+        raise InferenceError(
+            f'{name}: {len(elsewhere)} of its tensors ({elsewhere[0]}, …) lie in other files '
+            '(external data), which no hash covers; `pruned-perception bundle create` puts them in'
         )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads

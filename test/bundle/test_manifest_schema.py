@@ -85,5 +85,5 @@ def test_an_integer_is_written_as_one():
 
 
 def test_an_unknown_keyword_is_not_passed_over():
-    with pytest.raises(NotImplementedError, match='maxLength'):
-        list(errors('text', {'maxLength': 3}))
+    with pytest.raises(NotImplementedError, match='uniqueItems'):
+        list(errors(['text'], {'uniqueItems': True}))

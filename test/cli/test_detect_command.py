@@ -197,3 +197,25 @@ def test_a_real_robots_bag_and_folder_go_through(shared_data, tiny_bundle, tmp_p
     lines = json_lines(capsys.readouterr().out)
     assert len(lines) == 508
     assert {(line['width'], line['height']) for line in lines} == {(608, 800)}
+
+
+def test_a_frame_on_which_the_network_fails_does_not_stop_the_others(
+    pictures, tiny_bundle, capsys, monkeypatch
+):
+    """As a NaN of one frame does."""
+    from pruned_perception.inference.detector import Detector, InferenceError
+
+    detect_all = Detector.detect
+
+    def fails_on_the_first(self, image, *arguments):
+        if image.shape[0] == 480:
+            raise InferenceError("model.onnx: output 'predictions' holds NaN or infinity")
+        return detect_all(self, image, *arguments)
+
+    monkeypatch.setattr(Detector, 'detect', fails_on_the_first)
+    assert detect(pictures, tiny_bundle, '--json') == 1
+    captured = capsys.readouterr()
+    (line,) = json_lines(captured.out)
+    assert line['source'].endswith('b.png')
+    assert 'holds NaN' in captured.err
+    assert '1 of 2 frames not used' in captured.err

@@ -234,7 +234,7 @@ def test_labels_that_are_not_as_many_as_classes_are_refused(tmp_path, labels):
 
 def test_a_file_that_is_no_onnx_is_refused(tmp_path):
     bundle = write_tiny_bundle(tmp_path / 'bundle', onnx=b'not a network')
-    with pytest.raises(InferenceError, match=r'model\.onnx: ONNX Runtime cannot load it'):
+    with pytest.raises(InferenceError, match=r'model\.onnx: not an ONNX file, or damaged'):
         Detector(bundle)
 
 
@@ -264,3 +264,31 @@ def test_nothing_of_the_off_line_stage_is_imported(tiny_bundle):
     command = [sys.executable, '-c', code, str(tiny_bundle.path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == '[]'
+
+
+@pytest.mark.parametrize('scores', [[7.3], [-2.0], [95.0], [255.0], [1.01]])
+def test_scores_outside_0_to_1_are_refused_not_published(tmp_path, scores):
+    """Logits, per cent, bytes: at once by the check that `create` and `verify` make."""
+    outputs = [np.array([[[1, 1, 9, 9]]], np.float32), np.array([scores], np.float32)]
+    outputs.append(np.array([[1]], np.int64))
+    section = {'names': ['out0', 'out1', 'out2'], 'decoder': 'ssd', 'parameters': {}}
+    bundle = write_tiny_bundle(tmp_path, onnx=constant_network(outputs), output=section)
+    with pytest.raises(InferenceError, match=r'needs them in 0 … 1: does the graph return logits'):
+        Detector(bundle).self_check()
+    if scores[0] > 0:
+        with pytest.raises(InferenceError, match=r'needs them in 0 … 1'):
+            Detector(bundle).detect(np.zeros((480, 640, 3), np.uint8))
+
+
+def test_boxes_that_are_not_finite_are_refused(tmp_path):
+    """The output is finite, but not what the decoder makes of it."""
+    predictions = np.zeros((1, 192, 8), np.float32)
+    predictions[..., 2:4], predictions[..., 4:] = 3e38, 1
+    section = {'names': ['predictions'], 'decoder': 'yolox', 'parameters': {'strides': [8]}}
+    bundle = write_tiny_bundle(tmp_path, onnx=constant_network([predictions]), output=section)
+    detector = Detector(bundle)
+    for use in (detector.self_check, lambda: detector.detect(np.zeros((96, 128, 3), np.uint8))):
+        with pytest.raises(
+            InferenceError, match=r'boxes that are not finite; is .yolox. the right'
+        ):
+            use()

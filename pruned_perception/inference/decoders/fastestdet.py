@@ -43,7 +43,7 @@ def decode(
     channels, height, width = outputs[0].shape[1:]
     cells = outputs[0][0].reshape(channels, height * width)
     # No class score is above 1, so the objectness alone rules most cells out.
-    likely = np.flatnonzero(cells[0] >= score_threshold ** (1 / _OBJECT))
+    likely = np.flatnonzero(cells[0] >= max(score_threshold, 0.0) ** (1 / _OBJECT))
     few = cells[:, likely].T
     products = few[:, :1] ** _OBJECT * few[:, 5:] ** _CLASS
     rows, class_ids, scores = _grid.best_above(products, score_threshold)
