@@ -36,8 +36,8 @@ from pruned_perception.pruning import (
     trace,
 )
 from pruned_perception.pruning.allocation import Evidence
-from pruned_perception.pruning.finetuning.resuming import save_json
-from pruned_perception.pruning.pipeline.configuration import Method, pruned
+from pruned_perception.training.checkpoint import save_json
+from pruned_perception.training.method import Method, pruned
 from studies import cifar
 from studies.cifar_data import load_training
 

@@ -27,13 +27,8 @@ from pruned_perception.pruning import (
     score,
     trace,
 )
+from pruned_perception.pruning.contributions import contributions, fields, kernel, sampled
 from pruned_perception.pruning.criteria import elimination, joint_error
-from pruned_perception.pruning.sensitivity.contributions import (
-    contributions,
-    fields,
-    kernel,
-    sampled,
-)
 
 NEED_IMAGES = (
     'quadrants',

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pruned_perception.pruning.task.task import Task
+from pruned_perception.training.task import Task
 from studies import cifar, cifar_data, cifar_pruning, cifar_resnet
 
 GRID: dict[str, Any] = {

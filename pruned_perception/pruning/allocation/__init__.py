@@ -10,7 +10,7 @@ from pruned_perception.pruning.allocation.engines import floor_widths
 from pruned_perception.pruning.allocation.rules import RULES, Evidence, Rule, find_rule
 from pruned_perception.pruning.budget import Budget, Error, Macs
 from pruned_perception.pruning.errors import BudgetError, PruningError
-from pruned_perception.pruning.network.structure import Structure, Widths
+from pruned_perception.pruning.structure import Structure, Widths
 
 __all__ = ['RULES', 'Evidence', 'Rule', 'find_rule', 'widths_for']
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from pruned_perception.pruning.network.structure import Widths
+from pruned_perception.pruning.structure import Widths
 
 # Errors of a group at k = 0 … c channels kept; falling in k.
 Curves = Mapping[str, Sequence[float]]

@@ -17,8 +17,8 @@ from torch import Tensor
 from pruned_perception.pruning.allocation.engines import Engine, least_maximum, least_sum
 from pruned_perception.pruning.bounds import draws_for_all
 from pruned_perception.pruning.errors import PruningError
-from pruned_perception.pruning.sensitivity.estimation import Sensitivity
-from pruned_perception.pruning.sensitivity.scores import Scores, in_runs
+from pruned_perception.pruning.scores import Scores, in_runs
+from pruned_perception.pruning.sensitivity import Sensitivity
 
 Evidence = Sensitivity | Scores
 

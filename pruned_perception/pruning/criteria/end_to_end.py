@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from pruned_perception.pruning.criteria import joint_error
 from pruned_perception.pruning.criteria.subject import Subject
-from pruned_perception.pruning.network.groups import ChannelGroup
-from pruned_perception.pruning.network.observation import evaluating, observed, run, tensors
-from pruned_perception.pruning.sensitivity.scores import Scores
+from pruned_perception.pruning.graph.groups import ChannelGroup
+from pruned_perception.pruning.graph.observation import evaluating, observed, run, tensors
+from pruned_perception.pruning.scores import Scores
 
 SHARES = (0.0, 0.125, 0.25, 0.5, 0.75)  # of the channels that are kept; all of them: no error
 IMAGES = 32

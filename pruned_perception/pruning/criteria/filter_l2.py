@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pruned_perception.pruning.criteria.filter_norm import filter_norms
 from pruned_perception.pruning.criteria.subject import Subject
-from pruned_perception.pruning.sensitivity.scores import Scores
+from pruned_perception.pruning.scores import Scores
 
 
 def score(subject: Subject) -> Scores:

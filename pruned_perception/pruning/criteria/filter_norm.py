@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from pruned_perception.pruning.contributions import kernel
 from pruned_perception.pruning.criteria.subject import Subject
-from pruned_perception.pruning.network.groups import ChannelGroup
-from pruned_perception.pruning.sensitivity.contributions import kernel
+from pruned_perception.pruning.graph.groups import ChannelGroup
 
 
 @torch.no_grad()

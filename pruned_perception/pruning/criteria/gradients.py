@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pruned_perception.pruning.criteria.subject import Subject
-from pruned_perception.pruning.network.observation import evaluating
+from pruned_perception.pruning.graph.observation import evaluating
 
 
 def channel_terms(subject: Subject, criterion: str) -> Iterator[dict[str, Tensor]]:

@@ -6,7 +6,7 @@ Source: Liebenwein et al., Provable filter pruning (ICLR 2020); see `sensitivity
 from __future__ import annotations
 
 from pruned_perception.pruning.criteria.subject import Subject
-from pruned_perception.pruning.sensitivity.estimation import Sensitivity
+from pruned_perception.pruning.sensitivity import Sensitivity
 
 
 def score(subject: Subject) -> Sensitivity:

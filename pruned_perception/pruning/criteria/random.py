@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from pruned_perception.pruning.criteria.subject import Subject
-from pruned_perception.pruning.sensitivity.scores import Scores
+from pruned_perception.pruning.scores import Scores
 
 
 def score(subject: Subject) -> Scores:

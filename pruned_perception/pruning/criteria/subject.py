@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from pruned_perception.pruning.calibration import Batch, CheckedBatches
 from pruned_perception.pruning.errors import PruningError
-from pruned_perception.pruning.network.observation import tensors
-from pruned_perception.pruning.network.structure import Structure
-from pruned_perception.pruning.sensitivity.estimation import Sensitivity, estimate_sensitivity
-from pruned_perception.pruning.sensitivity.scores import Scores
+from pruned_perception.pruning.graph.observation import tensors
+from pruned_perception.pruning.scores import Scores
+from pruned_perception.pruning.sensitivity import Sensitivity, estimate_sensitivity
+from pruned_perception.pruning.structure import Structure
 
 # (outputs of the network, index of the batch, generator) → a scalar to differentiate: a sum over
 # the batch's examples, since its derivatives are taken apart by example.

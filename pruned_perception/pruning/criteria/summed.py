@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pruned_perception.pruning.criteria.subject import Subject
-from pruned_perception.pruning.sensitivity.estimation import Sensitivity
+from pruned_perception.pruning.sensitivity import Sensitivity
 
 
 def score(subject: Subject) -> Sensitivity:

@@ -12,7 +12,7 @@ import torch
 
 from pruned_perception.pruning.criteria.gradients import channel_terms
 from pruned_perception.pruning.criteria.subject import Subject
-from pruned_perception.pruning.sensitivity.scores import Scores
+from pruned_perception.pruning.scores import Scores
 
 
 def score(subject: Subject) -> Scores:

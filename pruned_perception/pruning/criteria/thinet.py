@@ -11,16 +11,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pruned_perception.pruning.contributions import contributions, fields, kernel, sampled
 from pruned_perception.pruning.criteria.elimination import eliminate
 from pruned_perception.pruning.criteria.subject import Subject
-from pruned_perception.pruning.network.observation import observed, run
-from pruned_perception.pruning.sensitivity.contributions import (
-    contributions,
-    fields,
-    kernel,
-    sampled,
-)
-from pruned_perception.pruning.sensitivity.scores import Scores
+from pruned_perception.pruning.graph.observation import observed, run
+from pruned_perception.pruning.scores import Scores
 
 POSITIONS = 10
 OUTPUTS = 1  # per sampled position

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pruned_perception.pruning.calibration import CalibrationRecord
 from pruned_perception.pruning.errors import PruningError
-from pruned_perception.pruning.network.structure import InputSpec
+from pruned_perception.pruning.structure import InputSpec
 
 
 @dataclass(frozen=True)

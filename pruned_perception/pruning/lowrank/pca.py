@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from pruned_perception.pruning.budget import Macs, Params
 from pruned_perception.pruning.calibration import Batch, CheckedBatches
 from pruned_perception.pruning.errors import PruningError
+from pruned_perception.pruning.graph.observation import observed, run
 from pruned_perception.pruning.lowrank.assembly import assemble
 from pruned_perception.pruning.lowrank.decomposition import Decomposition, Projection
 from pruned_perception.pruning.lowrank.layers import find_layers
 from pruned_perception.pruning.lowrank.ranks import equalise, options
 from pruned_perception.pruning.lowrank.svd_energy import lost_energy
-from pruned_perception.pruning.network.observation import observed, run
 
 
 def plan(

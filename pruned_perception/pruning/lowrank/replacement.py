@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from pruned_perception.pruning.errors import PruningError
+from pruned_perception.pruning.graph.cost import count
 from pruned_perception.pruning.lowrank.assembly import factors_of
 from pruned_perception.pruning.lowrank.decomposition import Decomposition
 from pruned_perception.pruning.lowrank.factorisation import factored_layer, slices
 from pruned_perception.pruning.lowrank.layers import LayerSize, find_layers
-from pruned_perception.pruning.network.cost import count
 
 
 @torch.no_grad()

@@ -10,8 +10,8 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.nn.utils import fuse_conv_bn_eval, fuse_linear_bn_eval
 
+from pruned_perception.pruning.contributions import Layer
 from pruned_perception.pruning.errors import PruningError
-from pruned_perception.pruning.sensitivity.contributions import Layer
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 _NEUTRAL = (nn.Identity, nn.Flatten, nn.Dropout, nn.Dropout2d, nn.MaxPool2d)

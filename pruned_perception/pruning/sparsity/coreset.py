@@ -46,9 +46,9 @@ from torch import Tensor, nn
 
 from pruned_perception.pruning.bounds import expected_distinct, sample_complexity
 from pruned_perception.pruning.calibration import Batch, CalibrationRecord
+from pruned_perception.pruning.contributions import Layer, kernel
 from pruned_perception.pruning.errors import PruningError
-from pruned_perception.pruning.network.observation import observed
-from pruned_perception.pruning.sensitivity.contributions import Layer, kernel
+from pruned_perception.pruning.graph.observation import observed
 from pruned_perception.pruning.sparsity.chain import Chain, relu_chain
 from pruned_perception.pruning.sparsity.layers import from_kernel
 from pruned_perception.pruning.sparsity.sensitivity import weight_sensitivities

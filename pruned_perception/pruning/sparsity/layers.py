@@ -6,9 +6,9 @@ from collections.abc import Collection
 
 from torch import Tensor, nn
 
+from pruned_perception.pruning.contributions import Layer
 from pruned_perception.pruning.errors import PruningError
-from pruned_perception.pruning.network.cost import LAYERS
-from pruned_perception.pruning.sensitivity.contributions import Layer
+from pruned_perception.pruning.graph.cost import LAYERS
 
 
 def find_layers(model: nn.Module) -> dict[str, Layer]:

@@ -11,8 +11,8 @@ from typing import cast
 
 from torch import nn
 
+from pruned_perception.pruning.contributions import Layer
 from pruned_perception.pruning.errors import PruningError
-from pruned_perception.pruning.sensitivity.contributions import Layer
 from pruned_perception.pruning.sparsity.selection import Choice, Request
 
 # (network, its layers that may be pruned, what is asked) → choice

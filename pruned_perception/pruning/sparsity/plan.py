@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from pruned_perception.pruning.budget import Params
+from pruned_perception.pruning.contributions import Layer
 from pruned_perception.pruning.errors import BudgetError, PruningError
-from pruned_perception.pruning.planning.plan import DELTA
-from pruned_perception.pruning.sensitivity.contributions import Layer
-from pruned_perception.pruning.sensitivity.estimation import POSITIONS
+from pruned_perception.pruning.plan import DELTA
+from pruned_perception.pruning.sensitivity import POSITIONS
 from pruned_perception.pruning.sparsity import methods
 from pruned_perception.pruning.sparsity.layers import find_layers, weight_layers
 from pruned_perception.pruning.sparsity.record import LayerSparsity, SparsityPlan

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pruned_perception.pruning.calibration import CalibrationRecord
 from pruned_perception.pruning.errors import PruningError
-from pruned_perception.pruning.planning.plan import bound_text
+from pruned_perception.pruning.plan import bound_text
 from pruned_perception.pruning.sparsity.size import bitmask_bytes, csr_bytes
 
 

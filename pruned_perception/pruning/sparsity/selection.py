@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from pruned_perception.pruning.calibration import CalibrationRecord
+from pruned_perception.pruning.contributions import Layer
 from pruned_perception.pruning.errors import BudgetError, PruningError
-from pruned_perception.pruning.sensitivity.contributions import Layer
 
 Loss = Callable[[nn.Module, Any], Tensor]
 

@@ -35,9 +35,9 @@ from pruned_perception.pruning.calibration import (
     CheckedBatches,
     as_inputs,
 )
+from pruned_perception.pruning.contributions import Layer, fields, kernel, sampled
 from pruned_perception.pruning.errors import PruningError
-from pruned_perception.pruning.network.observation import observed, run
-from pruned_perception.pruning.sensitivity.contributions import Layer, fields, kernel, sampled
+from pruned_perception.pruning.graph.observation import observed, run
 
 # What is lost of sides this far below others is lost below the rounding of the others' outputs.
 _NEGLIGIBLE = 1e-6

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from pruned_perception.pruning.bounds import expected_distinct, sample_complexity
-from pruned_perception.pruning.sensitivity.contributions import Layer, kernel
+from pruned_perception.pruning.contributions import Layer, kernel
 from pruned_perception.pruning.sparsity.sensitivity import LayerSensitivity
 
 # Standard deviations by which the expected number of distinct weights stays below the budget.

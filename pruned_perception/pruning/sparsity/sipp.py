@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from pruned_perception.pruning.calibration import CalibrationRecord
-from pruned_perception.pruning.sensitivity.contributions import Layer, kernel
+from pruned_perception.pruning.contributions import Layer, kernel
 from pruned_perception.pruning.sparsity.layers import from_kernel, neuron_sums
 from pruned_perception.pruning.sparsity.selection import Choice, Pool, Request, keep_highest
 from pruned_perception.pruning.sparsity.sensitivity import LayerSensitivity, weight_sensitivities

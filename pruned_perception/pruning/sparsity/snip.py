@@ -12,8 +12,8 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from pruned_perception.pruning.contributions import Layer
 from pruned_perception.pruning.errors import PruningError
-from pruned_perception.pruning.sensitivity.contributions import Layer
 from pruned_perception.pruning.sparsity.selection import Choice, Request, keep_highest
 
 
