@@ -109,9 +109,8 @@ def _of_task(args: argparse.Namespace) -> Certificate:
     from pruned_perception.cli.progress import Progress
     from pruned_perception.cli.pruning_inputs import Watched
     from pruned_perception.pruning import PruningError
-    from pruned_perception.pruning.certificate import certify
-    from pruned_perception.pruning.comparison import argmax_decisions
-    from pruned_perception.training.saving import load_pruned, read_plans
+    from pruned_perception.pruning.certificate import argmax_decisions, certify
+    from pruned_perception.training.pipeline import load_pruned, read_plans
     from pruned_perception.training.task import load_task
 
     task = load_task(args.task, weights=args.weights)

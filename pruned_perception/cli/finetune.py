@@ -93,7 +93,7 @@ def _own(
     from pruned_perception.training.distillation import Distillation
     from pruned_perception.training.loop import Progress as State
     from pruned_perception.training.loop import finetune
-    from pruned_perception.training.saving import save_pruned
+    from pruned_perception.training.pipeline import save_pruned
 
     task, last = network.task, State(0.0, 0, 0.0, 0.0)
     rate = {} if args.learning_rate is None else {'learning_rate': args.learning_rate}

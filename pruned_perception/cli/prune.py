@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pruned_perception.cli.progress import Progress
     from pruned_perception.pruning import Plan
     from pruned_perception.report.findings import Findings
-    from pruned_perception.training.saving import AnyPlan
+    from pruned_perception.training.pipeline import AnyPlan
 
 BUDGETS = ('macs', 'params', 'error', 'same_widths_as')
 SELECTIONS = ('deterministic', 'random', 'mixed')
@@ -253,7 +253,7 @@ def _widths(path: Path) -> dict[str, int]:
 
 def _save(path: Path, network: Network, small: nn.Module, plan: AnyPlan) -> None:
     """Write a checkpoint of our detector, or the weights and plans of a user's network."""
-    from pruned_perception.training.saving import save_pruned
+    from pruned_perception.training.pipeline import save_pruned
 
     if network.checkpoint is None:
         save_pruned(path, small, (*network.plans, plan))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from pruned_perception.cli.progress import Progress
     from pruned_perception.pruning.calibration import Batch
-    from pruned_perception.training.saving import AnyPlan
+    from pruned_perception.training.pipeline import AnyPlan
     from pruned_perception.training.task import Task
 
 
@@ -127,7 +127,7 @@ def _detector(
 
 
 def _own(args: argparse.Namespace, images: int | None) -> Network:
-    from pruned_perception.training.saving import load_pruned, read_plans
+    from pruned_perception.training.pipeline import load_pruned, read_plans
     from pruned_perception.training.task import load_task
 
     task = load_task(args.task, weights=args.weights)

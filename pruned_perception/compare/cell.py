@@ -31,12 +31,13 @@ from pruned_perception.training.checkpoint import locked, save_json
 from pruned_perception.training.loop import Progress, finetune
 from pruned_perception.training.method import PruningRecord
 from pruned_perception.training.pipeline import (
+    PipelineRecord,
     Report,
+    Stage,
     architecture,
     own_schedule,
     prune_and_finetune,
 )
-from pruned_perception.training.record import PipelineRecord, Stage
 from pruned_perception.training.scratch import reinitialised
 from pruned_perception.training.task import Task, figures_of, load_task
 

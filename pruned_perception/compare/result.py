@@ -12,7 +12,7 @@ from typing import Any
 from pruned_perception.compare.study import Cell
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.training.checkpoint import save_json
-from pruned_perception.training.record import PipelineRecord
+from pruned_perception.training.pipeline import PipelineRecord
 
 FORMAT = 1
 

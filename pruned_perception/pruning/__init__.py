@@ -8,8 +8,7 @@ from pruned_perception.pruning.budget import Budget, Error, Macs, Params
 from pruned_perception.pruning.errors import BudgetError, PruningError
 from pruned_perception.pruning.graph.cost import NetworkCost, count
 from pruned_perception.pruning.graph.groups import ChannelGroup, ChannelGroups, Slice
-from pruned_perception.pruning.method import make_plan, score
-from pruned_perception.pruning.plan import Plan, allocate, prune
+from pruned_perception.pruning.plan import Plan, allocate, make_plan, prune, score
 from pruned_perception.pruning.prediction import Curve, predict
 from pruned_perception.pruning.recalibration import recalibrate
 from pruned_perception.pruning.scores import Scores

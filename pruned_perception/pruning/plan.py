@@ -1,26 +1,31 @@
-"""A plan: which channels of which group are kept. Nothing is pruned yet."""
+"""A plan: which channels of which group are kept. Nothing is pruned yet.
+
+`make_plan` gets there in one call: trace, score, allocate.
+"""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pruned_perception.pruning import criteria
 from pruned_perception.pruning import selection as select
-from pruned_perception.pruning.allocation import Evidence, widths_for
+from pruned_perception.pruning.allocation import RULES, Evidence, widths_for
 from pruned_perception.pruning.bounds import calibration_size, expected_exceedances
 from pruned_perception.pruning.budget import Budget, Error
-from pruned_perception.pruning.calibration import CalibrationRecord
+from pruned_perception.pruning.calibration import Batch, CalibrationRecord
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.cost import count
-from pruned_perception.pruning.scaling import scale_inputs
+from pruned_perception.pruning.graph.groups import ChannelGroups
 from pruned_perception.pruning.scores import Scores, in_runs
 from pruned_perception.pruning.sensitivity import Sensitivity
-from pruned_perception.pruning.structure import InputSpec, Structure, Widths
+from pruned_perception.pruning.structure import InputSpec, Structure, Widths, trace
 from pruned_perception.pruning.surgery import find_groups, slice_channels
 
 DELTA = 1e-3
@@ -341,3 +346,130 @@ def _listed(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _listed(item) for key, item in value.items()}
     return [_listed(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+@torch.no_grad()
+def scale_inputs(
+    model: nn.Module, groups: ChannelGroups, factors: Mapping[str, Mapping[int, float]]
+) -> nn.Module:
+    """Return a copy whose consumers' weights are multiplied by their input channels' factors.
+
+    Args:
+        model: the dense network.
+        groups: its groups.
+        factors: per group, channel → factor; channels that are left out stay as they are.
+    """
+    scaled = copy.deepcopy(model)
+    modules = dict(scaled.named_modules())
+    for name, own in factors.items():
+        for consumer in groups[name].consumers:
+            layer = modules[consumer.layer]
+            weight = layer.weight
+            assert isinstance(weight, nn.Parameter)
+            if getattr(layer, 'groups', 1) > 1:  # depthwise: passes channels on to who reads them
+                continue
+            factor = torch.ones(weight.shape[0 if isinstance(layer, nn.ConvTranspose2d) else 1])
+            for index, root in zip(consumer.indices, consumer.roots, strict=True):
+                factor[index] = own.get(root, 1.0)
+            axis = 0 if isinstance(layer, nn.ConvTranspose2d) else 1
+            shape = [-1 if each == axis else 1 for each in range(weight.ndim)]
+            weight.mul_(factor.reshape(shape).to(weight.dtype))
+    return scaled
+
+
+def score(
+    model: nn.Module,
+    criterion: str,
+    *,
+    example_inputs: Sequence[Tensor],
+    calibration: Iterable[Batch] | None = None,
+    loss: criteria.Loss | None = None,
+    seed: int = 0,
+    structure: Structure | None = None,
+) -> Evidence:
+    """Return what a criterion says of the network: sensitivities or scores.
+
+    Args:
+        model: any traceable network.
+        criterion: a name in `criteria.names()`, or the path of a Python file with `score`.
+        example_inputs: the network's positional inputs.
+        calibration: batches of inputs, for criteria that look at data.
+        loss: for criteria that differentiate, see `criteria.Subject`.
+        seed: of positions, projections and random scores.
+        structure: of the network, if it has been traced already.
+    """
+    found = structure or trace(model, example_inputs)
+    batches = list(calibration) if isinstance(calibration, Iterator) else calibration
+    subject = criteria.Subject(model, found, batches, loss, seed)
+    return criteria.get(criterion).score(subject)
+
+
+def make_plan(
+    model: nn.Module,
+    example_inputs: Sequence[Tensor],
+    *,
+    budget: Budget | None = None,
+    widths: Mapping[str, float] | None = None,
+    criterion: str = 'filter_l2',
+    allocation: str | None = None,
+    allocation_by: str | None = None,
+    selection: str = 'deterministic',
+    round_to: int = 16,
+    seed: int = 0,
+    keep: Collection[str] = (),
+    calibration: Iterable[Batch] | None = None,
+    loss: criteria.Loss | None = None,
+) -> Plan:
+    """Choose the channels to keep.
+
+    Args:
+        model: the dense network; untouched.
+        example_inputs: its positional inputs.
+        budget: see `plan.allocate`.
+        widths: instead of a budget, see `plan.allocate`.
+        criterion: what ranks the channels, see `score`.
+        allocation: how the budget is divided, see `allocation.RULES`.
+        allocation_by: the criterion that the allocation reads, where it is another one; by
+            default the absolute sensitivity where the rule divides by sensitivities and the
+            criterion has none.
+        selection: how channels are chosen, see `plan.allocate`.
+        round_to: kept channels are multiples of this.
+        seed: of everything random.
+        keep: layers whose outputs stay, beside those of the network.
+        calibration: batches of inputs without labels.
+        loss: for criteria that differentiate.
+
+    Raises:
+        BudgetError: the budget cannot be met.
+        PruningError: names or options that do not fit, or a network that cannot be traced.
+    """
+    structure = trace(model, example_inputs)
+    batches = list(calibration) if isinstance(calibration, Iterator) else calibration
+
+    def scored(name: str) -> Evidence:
+        return score(
+            model,
+            name,
+            example_inputs=example_inputs,
+            calibration=batches,
+            loss=loss,
+            seed=seed,
+            structure=structure,
+        )
+
+    ranking = scored(criterion)
+    rule = RULES.get(allocation or '')
+    if allocation_by is None and rule is not None and rule.needs == 'sensitivities':
+        allocation_by = None if criterion in ('quadrants', 'absolute', 'summed') else 'absolute'
+    evidence = ranking if allocation_by is None else scored(allocation_by)
+    return allocate(
+        evidence,
+        budget,
+        widths=widths,
+        rule=allocation,
+        scores=ranking,
+        selection=selection,
+        round_to=round_to,
+        seed=seed,
+        keep=keep,
+    )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from pruned_perception.pruning.allocation.rules import tail_sums
+from pruned_perception.pruning.allocation import tail_sums
 from pruned_perception.pruning.bounds import (
     distinct_variance,
     expected_distinct,

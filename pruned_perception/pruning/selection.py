@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pruned_perception.pruning.allocation.rules import tail_sums
+from pruned_perception.pruning.allocation import tail_sums
 from pruned_perception.pruning.bounds import draws_for_distinct, relative_error
 
 SELECTIONS = ('deterministic', 'random', 'mixed')

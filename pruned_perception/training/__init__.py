@@ -7,8 +7,7 @@ from pruned_perception.training.budget import Schedule, TrainingBudget
 from pruned_perception.training.distillation import Distillation
 from pruned_perception.training.loop import finetune
 from pruned_perception.training.method import Method, pruned
-from pruned_perception.training.pipeline import prune_and_finetune
-from pruned_perception.training.saving import load_pruned, save_pruned
+from pruned_perception.training.pipeline import load_pruned, prune_and_finetune, save_pruned
 from pruned_perception.training.task import Task, load_task
 
 __all__ = [

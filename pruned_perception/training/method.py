@@ -19,8 +19,7 @@ from pruned_perception.pruning import criteria, lowrank, sparsity
 from pruned_perception.pruning.budget import Budget, Error, Macs, Params
 from pruned_perception.pruning.errors import BudgetError, PruningError
 from pruned_perception.pruning.graph.cost import count
-from pruned_perception.pruning.method import make_plan
-from pruned_perception.pruning.plan import Plan, prune
+from pruned_perception.pruning.plan import Plan, make_plan, prune
 from pruned_perception.pruning.recalibration import recalibrate
 from pruned_perception.pruning.refit import refit
 from pruned_perception.training.distillation import Distillation

@@ -16,6 +16,10 @@ Where the method has a `then`, that makes the last cut, like ranks after channel
 In all of them the learning rate starts again with each fine-tuning (learning-rate rewinding), and
 each fine-tuning sees other batches. An `accept` rule ends the iterations; the last network that
 fulfilled it is returned.
+
+A pruned network in a file is tensors and plain data, from which it is cut again. No pickle: the
+file holds the weights and the plans, not the module. `load_pruned` cuts the parent, whatever its
+weights are by then, after the same plans and puts the weights in.
 """
 
 from __future__ import annotations
@@ -23,16 +27,22 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Callable
-from dataclasses import asdict
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import nn
 
+from pruned_perception.pruning import lowrank, sparsity
 from pruned_perception.pruning.budget import Budget, Error, Macs
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.cost import count
+from pruned_perception.pruning.lowrank import Decomposition
+from pruned_perception.pruning.plan import Plan, prune
+from pruned_perception.pruning.sparsity import SparsityPlan
 from pruned_perception.training.budget import Schedule, TrainingBudget
 from pruned_perception.training.checkpoint import (
     FolderError,
@@ -42,8 +52,14 @@ from pruned_perception.training.checkpoint import (
     save_json,
 )
 from pruned_perception.training.loop import Progress, finetune, weights_digest
-from pruned_perception.training.method import Method, PruningRecord, budget_entry, pruned, rebuilt
-from pruned_perception.training.record import PipelineRecord, Stage
+from pruned_perception.training.method import (
+    PLANS,
+    Method,
+    PruningRecord,
+    budget_entry,
+    pruned,
+    rebuilt,
+)
 from pruned_perception.training.task import Task, figures_of, first_figure
 
 Accept = Callable[[nn.Module], bool]
@@ -261,3 +277,133 @@ def own_schedule(schedule: Schedule, method: Method) -> Schedule:
     if method.learning_rate is None:
         return schedule
     return Schedule(**{**asdict(schedule), 'learning_rate': method.learning_rate})
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One cut and its fine-tuning: what was left, and the figures before and after."""
+
+    pruning: PruningRecord
+    before: dict[str, float]
+    after: dict[str, float]
+    steps: int
+    cpu_seconds: float
+    accepted: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {**vars(self), 'pruning': self.pruning.to_dict()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Stage:
+        """Read what `to_dict` wrote; raise PruningError where it is something else."""
+        try:
+            return cls(**{**data, 'pruning': PruningRecord.from_dict(data['pruning'])})
+        except (KeyError, TypeError) as error:
+            raise PruningError(f'not a stage: {error}') from error
+
+
+@dataclass(frozen=True)
+class PipelineRecord:
+    """All stages that were run; those after the last accepted one were given up."""
+
+    stages: tuple[Stage, ...]
+
+    @property
+    def kept(self) -> tuple[Stage, ...]:
+        """The stages of the network that was returned."""
+        accepted = [number for number, each in enumerate(self.stages, 1) if each.accepted]
+        return self.stages[: max(accepted, default=0)]
+
+    @property
+    def steps(self) -> int:
+        """Steps of fine-tuning, those given up included."""
+        return sum(stage.steps for stage in self.stages)
+
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU time of choosing and fine-tuning, that given up included."""
+        return sum(stage.pruning.cpu_seconds + stage.cpu_seconds for stage in self.stages)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {'stages': [stage.to_dict() for stage in self.stages]}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> PipelineRecord:
+        """Read what `to_dict` wrote; raise PruningError where it is something else."""
+        try:
+            return cls(tuple(Stage.from_dict(each) for each in data['stages']))
+        except (KeyError, TypeError) as error:
+            raise PruningError(f'not a record of a pipeline: {error}') from error
+
+    def to_text(self) -> str:
+        """Return a table: what each stage left, and its figures before and after fine-tuning."""
+        lines = ['stage         MACs  parameters   steps  before → after']
+        for number, stage in enumerate(self.stages, 1):
+            figures = ', '.join(
+                f'{name} {value:.4g} → {stage.after.get(name, value):.4g}'
+                for name, value in stage.before.items()
+            )
+            lines.append(
+                f'{number:5d}  {stage.pruning.macs:11,d}  {stage.pruning.parameters:10,d}  '
+                f'{stage.steps:6,d}  {figures}{"" if stage.accepted else "  not accepted"}'
+            )
+        return '\n'.join(lines)
+
+
+AnyPlan = Plan | Decomposition | SparsityPlan
+
+
+def save_pruned(path: str | os.PathLike[str], model: nn.Module, plans: Sequence[AnyPlan]) -> None:
+    """Write the weights of `model`, and the plans by which it was made of its parent, in order."""
+    entries = [{'kind': _kind(plan), 'plan': plan.to_dict()} for plan in plans]
+    save_checkpoint(Path(path), {'state_dict': model.state_dict(), 'plans': entries})
+
+
+def load_pruned(task: Task, path: str | os.PathLike[str]) -> nn.Module:
+    """Return the network in `path`: the task's, cut after the file's plans, with its weights.
+
+    The task's own network is untouched; the result is in its mode.
+
+    Raises:
+        CheckpointError: no such file, or a damaged one.
+        PruningError: something else than `save_pruned` wrote, or of another network.
+    """
+    small = task.model
+    try:
+        for plan in read_plans(path):
+            small = cut_after(plan, small)
+        small.load_state_dict(_content(path)['state_dict'])
+    except (PruningError, RuntimeError) as error:
+        why = ' '.join(' '.join(str(error).splitlines()[:2]).split())
+        raise PruningError(f'{path}: does not fit {type(task.model).__name__}: {why}') from error
+    return small
+
+
+def read_plans(path: str | os.PathLike[str]) -> tuple[AnyPlan, ...]:
+    """Return the plans of a file, in order; raises as `load_pruned`."""
+    return tuple(PLANS[each['kind']].from_dict(each['plan']) for each in _content(path)['plans'])
+
+
+def cut_after(plan: AnyPlan, model: nn.Module) -> nn.Module:
+    """Return a copy of `model` that is pruned after any kind of plan."""
+    if isinstance(plan, Plan):
+        return prune(model, plan)
+    if isinstance(plan, Decomposition):
+        return lowrank.decompose(model, plan)
+    return sparsity.apply(model, plan)
+
+
+def _kind(plan: AnyPlan) -> str:
+    return next(kind for kind, each in PLANS.items() if isinstance(plan, each))
+
+
+def _content(path: str | os.PathLike[str]) -> dict[str, Any]:
+    content = read_checkpoint(path)
+    if not {'state_dict', 'plans'} <= set(content):
+        raise PruningError(
+            f'{path}: not a pruned network: it holds {", ".join(map(str, content))} instead of '
+            'state_dict and plans'
+        )
+    return content

@@ -10,17 +10,19 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from pruned_perception.pruning.calibration import Batch
-from pruned_perception.pruning.comparison import Decide
 from pruned_perception.pruning.criteria import Loss
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.training.budget import TrainingBudget
 from pruned_perception.training.distillation import DistillationLoss
+
+if TYPE_CHECKING:  # SciPy, of which nobody but a certificate has need
+    from pruned_perception.pruning.certificate import Decide
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from pruned_perception.cli.main import main  # noqa: E402
 from pruned_perception.pruning import criteria, lowrank, sparsity  # noqa: E402
 from pruned_perception.pruning.allocation import RULES  # noqa: E402
 from pruned_perception.training.checkpoint import locked  # noqa: E402
-from pruned_perception.training.saving import load_pruned  # noqa: E402
+from pruned_perception.training.pipeline import load_pruned  # noqa: E402
 from pruned_perception.training.task import load_task  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]

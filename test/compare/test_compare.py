@@ -17,7 +17,7 @@ from pruned_perception.pruning import PruningError
 from pruned_perception.training.budget import Schedule, TrainingBudget
 from pruned_perception.training.checkpoint import FolderError, locked, save_json
 from pruned_perception.training.loop import finetune
-from pruned_perception.training.record import PipelineRecord
+from pruned_perception.training.pipeline import PipelineRecord
 
 STUDY = {
     'task': 'blobs:task',

@@ -31,8 +31,7 @@ from pruned_perception.pruning import (
     prune,
     trace,
 )
-from pruned_perception.pruning.allocation import RULES
-from pruned_perception.pruning.allocation.engines import least_maximum, least_sum
+from pruned_perception.pruning.allocation import RULES, least_maximum, least_sum
 from pruned_perception.pruning.bounds import draws_for_distinct
 from pruned_perception.pruning.budget import Budget
 from pruned_perception.pruning.plan import claim_for

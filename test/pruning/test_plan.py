@@ -25,8 +25,7 @@ from pruned_perception.pruning import (
     make_plan,
     prune,
 )
-from pruned_perception.pruning.plan import bound_text
-from pruned_perception.pruning.scaling import scale_inputs
+from pruned_perception.pruning.plan import bound_text, scale_inputs
 from pruned_perception.pruning.selection import SELECTIONS
 
 IMAGES = [torch.rand(24, 3, 16, 16, generator=torch.Generator().manual_seed(1))]

@@ -21,8 +21,12 @@ from pruned_perception.training.method import (
     budget_from,
     pruned,
 )
-from pruned_perception.training.pipeline import architecture, loses_at_most, prune_and_finetune
-from pruned_perception.training.record import PipelineRecord
+from pruned_perception.training.pipeline import (
+    PipelineRecord,
+    architecture,
+    loses_at_most,
+    prune_and_finetune,
+)
 from pruned_perception.training.task import Task
 
 CHANNELS = Method(criterion='absolute', allocation='equal_error', round_to=1)

@@ -20,7 +20,7 @@ from pruned_perception.pruning import (
     sparsity,
 )
 from pruned_perception.training.checkpoint import CheckpointError, save_checkpoint
-from pruned_perception.training.saving import cut_after, load_pruned, read_plans, save_pruned
+from pruned_perception.training.pipeline import cut_after, load_pruned, read_plans, save_pruned
 from pruned_perception.training.task import Task
 
 
