@@ -401,7 +401,7 @@ def score(
     found = structure or trace(model, example_inputs)
     batches = list(calibration) if isinstance(calibration, Iterator) else calibration
     subject = criteria.Subject(model, found, batches, loss, seed)
-    return criteria.get(criterion).score(subject)
+    return criteria.get(criterion)(subject)
 
 
 def make_plan(
