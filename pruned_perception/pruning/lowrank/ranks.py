@@ -175,8 +175,11 @@ def equalise(
     return {name: (each.groups, each.rank) for name, each in chosen.items() if each.rank}
 
 
+_RANKS = 64  # evaluated per number of groups: an error costs an eigendecomposition of f × f
+
+
 @method
-def svd(
+def alds(
     model: nn.Module,
     example_inputs: Sequence[Tensor],
     budget: Macs | Params,
@@ -187,53 +190,43 @@ def svd(
 ) -> Decomposition:
     """Choose the ranks; see `Method`. Needs neither `seed` nor `calibration`.
 
-    Truncated singular value decomposition with the same share of the rank everywhere.
+    Automatic layer-wise decomposition selector: the largest error of any layer, made smallest.
 
-    Every layer keeps the share ρ of its full rank min(f, c κ), one ρ for all; k = 1. The baseline
-    without any choice per layer (Denton et al., Exploiting linear structure, NeurIPS 2014).
+    Chooses groups k and rank j of every layer so that max over layers of ‖W − Ŵ‖₂ / σ₁(W) is
+    minimal within the budget. (Liebenwein et al., Towards determining the optimal layer-wise
+    decomposition, NeurIPS 2021.) Two things differ from the paper, which both make the largest
+    error smaller:
+
+    * The search is exact. The paper alternates, from random starts, between the ranks at fixed
+      groups and the groups at fixed sizes of the layers. But the problem falls apart into the
+      layers: at a given ε each takes the cheapest of all its (k, j) whose error is at most ε,
+      whatever the others do, and the total falls as ε rises. The smallest ε that meets the budget
+      is the optimum.
+    * The error is ‖[E_1 … E_k]‖₂ itself and not its bound √k · max_i σ_{i,j+1}, which is loose for
+      many groups and so would rule them out.
+
+    ε is relative to σ₁(W) ‖a‖ for a receptive field a. It is therefore not comparable with the ε of
+    channel pruning, which is relative to the contributions of the channels to an output: no common
+    budget of errors can be divided between the two.
     """
     network = find_layers(model, example_inputs, keep=keep)
     found = {}
     for name, shape in network.shapes.items():
-        full = shape.full_rank(1)
-        lost = {rank: 1 - rank / full for rank in range(1, full + 1)}
-        found[name] = options(shape, {1: lost})
-    return assemble('svd', model, network, equalise(network, found, budget))
+        layer = model.get_submodule(name)
+        errors = {
+            groups: relative_errors(slices(layer, groups), ranks)
+            for groups in shape.groupings
+            if (ranks := _ranks(shape, groups))
+        }
+        found[name] = options(shape, errors)
+    return assemble('alds', model, network, equalise(network, found, budget))
 
 
-@method
-def svd_energy(
-    model: nn.Module,
-    example_inputs: Sequence[Tensor],
-    budget: Macs | Params,
-    *,
-    keep: Collection[str] = (),
-    seed: int = 0,
-    calibration: Iterable[Batch] | None = None,
-) -> Decomposition:
-    """Choose the ranks; see `Method`. Needs neither `seed` nor `calibration`.
-
-    Truncated singular value decomposition that retains the same energy everywhere.
-
-    The energy of a rank is the share Σ_{i≤j} σ_i² / Σ_i σ_i² of the weight's squared singular
-    values. Every layer gets the smallest rank that keeps a common share, one for all; k = 1.
-    (Alvarez and Salzmann, Compression-aware training of deep networks, NeurIPS 2017, choose ranks
-    like this.)
-    """
-    network = find_layers(model, example_inputs, keep=keep)
-    found = {}
-    for name, shape in network.shapes.items():
-        lost = lost_energy(torch.linalg.svdvals(slices(model.get_submodule(name), 1)[0]).square())
-        found[name] = options(shape, {1: lost})
-    return assemble('svd_energy', model, network, equalise(network, found, budget))
-
-
-def lost_energy(energies: Tensor) -> dict[int, float]:
-    """Return, for j = 1 … n, the share of the total in all but the first j of n `energies` ≥ 0."""
-    tails = energies.flip(0).cumsum(0).flip(0)
-    total = float(tails[0])
-    lost = [*tails[1:].tolist(), 0.0]
-    return {rank: each / total if total else 0.0 for rank, each in enumerate(lost, 1)}
+def _ranks(shape: LayerShape, groups: int) -> list[int]:
+    """Return ranks that shrink the layer: all, or evenly spaced ones where there are many."""
+    every = range(1, shape.full_rank(groups) + 1)
+    shrinking = [rank for rank in every if shape.shrinks(groups, rank)]
+    return shrinking[:: max(1, math.ceil(len(shrinking) / _RANKS))]
 
 
 @method
@@ -365,11 +358,8 @@ def _moments(
     return moments
 
 
-_RANKS = 64  # evaluated per number of groups: an error costs an eigendecomposition of f × f
-
-
 @method
-def alds(
+def svd(
     model: nn.Module,
     example_inputs: Sequence[Tensor],
     budget: Macs | Params,
@@ -380,40 +370,50 @@ def alds(
 ) -> Decomposition:
     """Choose the ranks; see `Method`. Needs neither `seed` nor `calibration`.
 
-    Automatic layer-wise decomposition selector: the largest error of any layer, made smallest.
+    Truncated singular value decomposition with the same share of the rank everywhere.
 
-    Chooses groups k and rank j of every layer so that max over layers of ‖W − Ŵ‖₂ / σ₁(W) is
-    minimal within the budget. (Liebenwein et al., Towards determining the optimal layer-wise
-    decomposition, NeurIPS 2021.) Two things differ from the paper, which both make the largest
-    error smaller:
-
-    * The search is exact. The paper alternates, from random starts, between the ranks at fixed
-      groups and the groups at fixed sizes of the layers. But the problem falls apart into the
-      layers: at a given ε each takes the cheapest of all its (k, j) whose error is at most ε,
-      whatever the others do, and the total falls as ε rises. The smallest ε that meets the budget
-      is the optimum.
-    * The error is ‖[E_1 … E_k]‖₂ itself and not its bound √k · max_i σ_{i,j+1}, which is loose for
-      many groups and so would rule them out.
-
-    ε is relative to σ₁(W) ‖a‖ for a receptive field a. It is therefore not comparable with the ε of
-    channel pruning, which is relative to the contributions of the channels to an output: no common
-    budget of errors can be divided between the two.
+    Every layer keeps the share ρ of its full rank min(f, c κ), one ρ for all; k = 1. The baseline
+    without any choice per layer (Denton et al., Exploiting linear structure, NeurIPS 2014).
     """
     network = find_layers(model, example_inputs, keep=keep)
     found = {}
     for name, shape in network.shapes.items():
-        layer = model.get_submodule(name)
-        errors = {
-            groups: relative_errors(slices(layer, groups), ranks)
-            for groups in shape.groupings
-            if (ranks := _ranks(shape, groups))
-        }
-        found[name] = options(shape, errors)
-    return assemble('alds', model, network, equalise(network, found, budget))
+        full = shape.full_rank(1)
+        lost = {rank: 1 - rank / full for rank in range(1, full + 1)}
+        found[name] = options(shape, {1: lost})
+    return assemble('svd', model, network, equalise(network, found, budget))
 
 
-def _ranks(shape: LayerShape, groups: int) -> list[int]:
-    """Return ranks that shrink the layer: all, or evenly spaced ones where there are many."""
-    every = range(1, shape.full_rank(groups) + 1)
-    shrinking = [rank for rank in every if shape.shrinks(groups, rank)]
-    return shrinking[:: max(1, math.ceil(len(shrinking) / _RANKS))]
+@method
+def svd_energy(
+    model: nn.Module,
+    example_inputs: Sequence[Tensor],
+    budget: Macs | Params,
+    *,
+    keep: Collection[str] = (),
+    seed: int = 0,
+    calibration: Iterable[Batch] | None = None,
+) -> Decomposition:
+    """Choose the ranks; see `Method`. Needs neither `seed` nor `calibration`.
+
+    Truncated singular value decomposition that retains the same energy everywhere.
+
+    The energy of a rank is the share Σ_{i≤j} σ_i² / Σ_i σ_i² of the weight's squared singular
+    values. Every layer gets the smallest rank that keeps a common share, one for all; k = 1.
+    (Alvarez and Salzmann, Compression-aware training of deep networks, NeurIPS 2017, choose ranks
+    like this.)
+    """
+    network = find_layers(model, example_inputs, keep=keep)
+    found = {}
+    for name, shape in network.shapes.items():
+        lost = lost_energy(torch.linalg.svdvals(slices(model.get_submodule(name), 1)[0]).square())
+        found[name] = options(shape, {1: lost})
+    return assemble('svd_energy', model, network, equalise(network, found, budget))
+
+
+def lost_energy(energies: Tensor) -> dict[int, float]:
+    """Return, for j = 1 … n, the share of the total in all but the first j of n `energies` ≥ 0."""
+    tails = energies.flip(0).cumsum(0).flip(0)
+    total = float(tails[0])
+    lost = [*tails[1:].tolist(), 0.0]
+    return {rank: each / total if total else 0.0 for rank, each in enumerate(lost, 1)}
