@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pruned_perception.pruning.network.cost import count
-from pruned_perception.pruning.task.task import Task
-from pruned_perception.pruning.task.training_budget import TrainingBudget
+from pruned_perception.pruning.graph.cost import count
+from pruned_perception.training.budget import TrainingBudget
+from pruned_perception.training.task import Task
 from studies.cifar_data import Images, load_test, load_training, training_batches
 from studies.cifar_resnet import pretrained
 

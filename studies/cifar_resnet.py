@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pruned_perception.pruning.task.task import load_weights
+from pruned_perception.training.task import load_weights
 
 WIDTHS = (16, 32, 64)
 CLASSES = 10

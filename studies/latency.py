@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from pruned_perception.benchmark.engine import Network, as_table, compare, measure
+from pruned_perception.compare.study import read_study
 from pruned_perception.pruning import count
-from pruned_perception.pruning.compare import read_study
-from pruned_perception.pruning.pipeline.pipeline import prune_and_finetune
-from pruned_perception.pruning.task import load_task
+from pruned_perception.training.pipeline import prune_and_finetune
+from pruned_perception.training.task import load_task
 
 
 def as_network(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> Network:

@@ -19,10 +19,10 @@ import torch
 from torch import nn
 
 from pruned_perception.pruning import count
-from pruned_perception.pruning.finetuning import finetune
-from pruned_perception.pruning.finetuning.loop import Progress
-from pruned_perception.pruning.finetuning.resuming import save_checkpoint
-from pruned_perception.pruning.task import Schedule, Task, TrainingBudget
+from pruned_perception.training.budget import Schedule, TrainingBudget
+from pruned_perception.training.checkpoint import save_checkpoint
+from pruned_perception.training.loop import Progress, finetune
+from pruned_perception.training.task import Task
 from studies.cifar import accuracy, calibration_batches, cross_entropy
 from studies.cifar_data import load_test, load_training, training_batches
 

@@ -14,7 +14,7 @@ import torch
 
 from pruned_perception.pruning import estimate_sensitivity, trace
 from pruned_perception.pruning.calibration import as_inputs
-from pruned_perception.pruning.sensitivity.estimation import DEFINITIONS
+from pruned_perception.pruning.sensitivity import DEFINITIONS
 from studies.cifar import resnet56
 
 ROUNDS = 5

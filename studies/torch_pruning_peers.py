@@ -22,7 +22,7 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from pruned_perception.pruning import Macs, PruningError, count, recalibrate
-from pruned_perception.pruning.task.task import Task
+from pruned_perception.training.task import Task
 
 TOLERANCE = 0.01  # by which costs may differ from what was asked, as a share of it
 STEP, HALVINGS = 0.1, 10  # of the ratio, in search of the one that costs what is asked

@@ -256,7 +256,7 @@ def _model(file: Path) -> bytes:
 
 
 def _manifest_of(args: argparse.Namespace, model: bytes) -> dict[str, Any]:
-    from pruned_perception.inference.detector import create_session
+    from pruned_perception.inference.engine import create_session
 
     session = create_session(model, name=str(args.onnx))
     return {

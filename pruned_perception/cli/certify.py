@@ -10,7 +10,7 @@ from pruned_perception.cli.arguments import at_least, fraction
 from pruned_perception.cli.pruning_inputs import check_output, emit
 
 if TYPE_CHECKING:
-    from pruned_perception.pruning.certificate.certificate import Certificate
+    from pruned_perception.pruning.certificate import Certificate
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compare, certify, write."""
     from pruned_perception.pruning import PruningError
-    from pruned_perception.pruning.finetuning.resuming import save_json
+    from pruned_perception.training.checkpoint import save_json
 
     check_output(args.out)
     of_bundles = [args.parent, args.child, args.holdout]
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
 def _of_bundles(args: argparse.Namespace) -> Certificate:
     from pruned_perception.bundle import load_bundle, load_member, resolve_model
     from pruned_perception.cli.progress import Progress
-    from pruned_perception.training.certification import (
+    from pruned_perception.training.detector.certification import (
         UNIT,
         certify_bundles,
         record_certificate,
@@ -109,10 +109,9 @@ def _of_task(args: argparse.Namespace) -> Certificate:
     from pruned_perception.cli.progress import Progress
     from pruned_perception.cli.pruning_inputs import Watched
     from pruned_perception.pruning import PruningError
-    from pruned_perception.pruning.certificate.certificate import certify
-    from pruned_perception.pruning.certificate.comparison import argmax_decisions
-    from pruned_perception.pruning.pipeline.saving import load_pruned, read_plans
-    from pruned_perception.pruning.task.task import load_task
+    from pruned_perception.pruning.certificate import argmax_decisions, certify
+    from pruned_perception.training.pipeline import load_pruned, read_plans
+    from pruned_perception.training.task import load_task
 
     task = load_task(args.task, weights=args.weights)
     if task.holdout is None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pruned_perception.cli.arguments import at_least
 
 if TYPE_CHECKING:
-    from pruned_perception.pruning.compare import Study
+    from pruned_perception.compare.study import Study
 
 INTERRUPTED = 130
 
@@ -49,7 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Make what is missing, then print the table; 1 where a cell failed."""
     from pruned_perception.cli.progress import Progress
-    from pruned_perception.pruning.compare import command_for, read_study, run_cells
+    from pruned_perception.compare.runner import command_for, run_cells
+    from pruned_perception.compare.study import read_study
 
     study = read_study(args.file)
     results = args.results or args.file.with_suffix('.results')
@@ -59,8 +60,8 @@ def run(args: argparse.Namespace) -> int:
     if args.cell is not None:
         return _run_cell(study, results, args)
 
-    from pruned_perception.pruning.compare.plot import draw
-    from pruned_perception.pruning.compare.table import make_table
+    from pruned_perception.compare.plot import draw
+    from pruned_perception.compare.table import make_table
 
     failures: dict[str, str] = {}
     if not args.table:
@@ -90,8 +91,8 @@ def _run_cell(study: Study, results: Path, args: argparse.Namespace) -> int:
     import torch
 
     from pruned_perception.cli.progress import Progress
-    from pruned_perception.pruning.compare import run_cell
-    from pruned_perception.pruning.finetuning.resuming import Interrupted
+    from pruned_perception.compare.cell import run_cell
+    from pruned_perception.training.checkpoint import Interrupted
 
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)  # denormal numbers slow every product that they are part of

@@ -27,7 +27,12 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate a bundle, or every member of a family."""
     from pruned_perception.bundle import is_family, load_bundle, load_family, resolve_model
     from pruned_perception.cli.progress import Progress
-    from pruned_perception.training.accuracy import MEMBER, evaluate, evaluation_record, record
+    from pruned_perception.training.detector.accuracy import (
+        MEMBER,
+        evaluate,
+        evaluation_record,
+        record,
+    )
 
     path = resolve_model(args.model)
     if is_family(path):

@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train, write, print; the same command goes on after an interruption."""
     from pruned_perception.pruning import PruningError
-    from pruned_perception.pruning.task.training_budget import TrainingBudget
+    from pruned_perception.training.budget import TrainingBudget
 
     check_output(args.out)
     given = {name: getattr(args, name) for name in ('cpu_minutes', 'steps')}
@@ -87,13 +87,13 @@ def _own(
 ) -> dict[str, Any] | None:
     """Fine-tune a user's network; return the result, None where it was interrupted."""
     from pruned_perception.cli.progress import Progress
-    from pruned_perception.pruning.finetuning.loop import Progress as State
-    from pruned_perception.pruning.finetuning.loop import finetune
-    from pruned_perception.pruning.finetuning.resuming import Interrupted
-    from pruned_perception.pruning.pipeline.saving import save_pruned
     from pruned_perception.pruning.sparsity import SparsityPlan
-    from pruned_perception.pruning.task.distillation import Distillation
-    from pruned_perception.pruning.task.training_budget import Schedule
+    from pruned_perception.training.budget import Schedule
+    from pruned_perception.training.checkpoint import Interrupted
+    from pruned_perception.training.distillation import Distillation
+    from pruned_perception.training.loop import Progress as State
+    from pruned_perception.training.loop import finetune
+    from pruned_perception.training.pipeline import save_pruned
 
     task, last = network.task, State(0.0, 0, 0.0, 0.0)
     rate = {} if args.learning_rate is None else {'learning_rate': args.learning_rate}
@@ -143,14 +143,14 @@ def _detector(
 
     from pruned_perception.cli.progress import Progress
     from pruned_perception.pruning import PruningError
-    from pruned_perception.training.checkpoint import (
+    from pruned_perception.training.detector.checkpoint import (
         detector_from,
         read_checkpoint,
         save_checkpoint,
     )
-    from pruned_perception.training.data import load_frames
-    from pruned_perception.training.experiment import Budget, Distillation, experiment_from
-    from pruned_perception.training.loop import train
+    from pruned_perception.training.detector.data import load_frames
+    from pruned_perception.training.detector.experiment import Budget, Distillation, experiment_from
+    from pruned_perception.training.detector.loop import train
 
     if args.train is None or args.validation is None:
         raise PruningError('give --train DATASET and --validation DATASET, to train and to judge')

@@ -53,8 +53,8 @@ def run(args: argparse.Namespace) -> int:
     """Run the steps in order."""
     from pruned_perception.bundle import load_bundle, load_family
     from pruned_perception.cli.progress import Progress
-    from pruned_perception.training import family
-    from pruned_perception.training.runs import Folders, run_experiment, use_one_thread
+    from pruned_perception.training.detector import family
+    from pruned_perception.training.detector.runs import Folders, run_experiment, use_one_thread
 
     spec = family.read_family_spec(args.family)
     folders = Folders(args.family.parent, args.data.expanduser(), args.runs.expanduser())
@@ -138,7 +138,7 @@ def _generate(split: object, out: Path) -> None:
     """Make a data set of the simulator, or what is missing of it."""
     from pruned_perception.cli.progress import Progress
     from pruned_perception.simulation import dataset
-    from pruned_perception.training.family import Split
+    from pruned_perception.training.detector.family import Split
 
     assert isinstance(split, Split)
     spec = dataset.DatasetSpec(split.split, split.seed, split.frames)
@@ -152,7 +152,10 @@ def _certify(out: Path, holdout: Path) -> None:
     """Certify every pruned member against the dense one and record it in its manifest."""
     from pruned_perception.bundle import load_family
     from pruned_perception.cli.progress import Progress
-    from pruned_perception.training.certification import certify_bundles, record_certificate
+    from pruned_perception.training.detector.certification import (
+        certify_bundles,
+        record_certificate,
+    )
 
     dense, *others = load_family(out).members
     for member in others:
@@ -174,7 +177,7 @@ def _measure_latency(out: Path) -> None:
     from pruned_perception.benchmark import engine
     from pruned_perception.bundle import load_family
     from pruned_perception.cli.progress import Progress
-    from pruned_perception.training.accuracy import record
+    from pruned_perception.training.detector.accuracy import record
 
     networks = engine.load_networks([out])
     configuration = {'rounds': ROUNDS, 'runs_per_round': RUNS, 'threads': 1}

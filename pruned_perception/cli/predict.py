@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Predict, write, print."""
     from pruned_perception.pruning import Sensitivity, predict
-    from pruned_perception.pruning.finetuning.resuming import save_json
+    from pruned_perception.training.checkpoint import save_json
 
     check_output(args.out)
     sensitivity = read_json(args.sensitivities, Sensitivity.from_dict)

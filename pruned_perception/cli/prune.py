@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from pruned_perception.cli.progress import Progress
     from pruned_perception.pruning import Plan
-    from pruned_perception.pruning.pipeline.saving import AnyPlan
-    from pruned_perception.pruning.report.findings import Findings
+    from pruned_perception.report.findings import Findings
+    from pruned_perception.training.pipeline import AnyPlan
 
 BUDGETS = ('macs', 'params', 'error', 'same_widths_as')
 SELECTIONS = ('deterministic', 'random', 'mixed')
@@ -115,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
         _save(args.out, network, small, plan)
         _write_findings(args.out, data)
     if args.report is not None:
-        from pruned_perception.pruning.report.page import write_report
+        from pruned_perception.report.page import write_report
 
         write_report(findings, args.report)
         text += f'\n\nreport: {args.report}'
@@ -153,10 +153,10 @@ def _channels(
     args: argparse.Namespace, network: Network, bar: Progress
 ) -> tuple[nn.Module, Findings]:
     from pruned_perception.pruning import PruningError, make_plan, prune, recalibrate
-    from pruned_perception.pruning.finetuning.refit import refit
-    from pruned_perception.pruning.pipeline.configuration import budget_from
-    from pruned_perception.pruning.planning.measurement import measure_errors
-    from pruned_perception.pruning.report.findings import Findings
+    from pruned_perception.pruning.measurement import measure_errors
+    from pruned_perception.pruning.refit import refit
+    from pruned_perception.report.findings import Findings
+    from pruned_perception.training.method import budget_from
 
     task, calibration = network.task, network.calibration
     if calibration is None and (args.refit or args.report is not None):
@@ -204,7 +204,7 @@ def _with_sensitivities(
     from dataclasses import replace
 
     from pruned_perception.pruning import estimate_sensitivity, predict
-    from pruned_perception.pruning.sensitivity.estimation import DEFINITIONS
+    from pruned_perception.pruning.sensitivity import DEFINITIONS
 
     assert network.calibration is not None
     criterion = findings.plan.criterion
@@ -223,7 +223,7 @@ def _with_sensitivities(
 def _other_kind(
     args: argparse.Namespace, network: Network
 ) -> tuple[nn.Module, AnyPlan, dict[str, Any]]:
-    from pruned_perception.pruning.pipeline.configuration import Method, budget_from, pruned
+    from pruned_perception.training.method import Method, budget_from, pruned
 
     kind = 'sparsity' if args.low_rank is None else 'low_rank'
     method = Method(kind, getattr(args, kind), keep=tuple(args.keep))
@@ -237,8 +237,8 @@ def _other_kind(
 def _widths(path: Path) -> dict[str, int]:
     """Return the widths of a plan in what `prune` wrote."""
     from pruned_perception.pruning import Plan, PruningError
-    from pruned_perception.pruning.finetuning.resuming import read_checkpoint
-    from pruned_perception.pruning.report.findings import Findings
+    from pruned_perception.report.findings import Findings
+    from pruned_perception.training.checkpoint import read_checkpoint
 
     if path.suffix == '.json':
         plan: Plan = read_json(path, lambda data: Findings.from_dict(data).plan)
@@ -253,14 +253,14 @@ def _widths(path: Path) -> dict[str, int]:
 
 def _save(path: Path, network: Network, small: nn.Module, plan: AnyPlan) -> None:
     """Write a checkpoint of our detector, or the weights and plans of a user's network."""
-    from pruned_perception.pruning.pipeline.saving import save_pruned
+    from pruned_perception.training.pipeline import save_pruned
 
     if network.checkpoint is None:
         save_pruned(path, small, (*network.plans, plan))
         return
-    from pruned_perception.training.checkpoint import save_checkpoint
-    from pruned_perception.training.detector import Detector
-    from pruned_perception.training.runs import total_cpu_seconds
+    from pruned_perception.training.detector.checkpoint import save_checkpoint
+    from pruned_perception.training.detector.network import Detector
+    from pruned_perception.training.detector.runs import total_cpu_seconds
 
     content = network.checkpoint
     assert isinstance(small, Detector)
@@ -284,6 +284,6 @@ def _save(path: Path, network: Network, small: nn.Module, plan: AnyPlan) -> None
 
 
 def _write_findings(path: Path, data: dict[str, Any]) -> None:
-    from pruned_perception.pruning.finetuning.resuming import save_json
+    from pruned_perception.training.checkpoint import save_json
 
     save_json(path.with_suffix('.json'), data)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from pruned_perception.cli.progress import Progress
     from pruned_perception.pruning.calibration import Batch
-    from pruned_perception.pruning.pipeline.saving import AnyPlan
-    from pruned_perception.pruning.task.task import Task
+    from pruned_perception.training.pipeline import AnyPlan
+    from pruned_perception.training.task import Task
 
 
 def add_network(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +29,7 @@ def add_network(parser: argparse.ArgumentParser) -> None:
     own.add_argument(
         '--task',
         metavar='PACKAGE.MODULE:FUNCTION',
-        help='function without arguments that returns a pruned_perception.pruning.task.Task; '
+        help='function without arguments that returns a pruned_perception.training.Task; '
         'modules of the working directory are found',
     )
     own.add_argument(
@@ -107,9 +107,9 @@ def _detector(
     folders: dict[str, Path | None],
 ) -> Network:
     from pruned_perception.pruning import PruningError
-    from pruned_perception.training.checkpoint import read_checkpoint
-    from pruned_perception.training.runs import CALIBRATION_FRAMES, use_one_thread
-    from pruned_perception.training.task import detector_task
+    from pruned_perception.training.detector.checkpoint import read_checkpoint
+    from pruned_perception.training.detector.runs import CALIBRATION_FRAMES, use_one_thread
+    from pruned_perception.training.detector.task import detector_task
 
     for name in ('weights', 'pruned'):
         if getattr(args, name) is not None:
@@ -127,8 +127,8 @@ def _detector(
 
 
 def _own(args: argparse.Namespace, images: int | None) -> Network:
-    from pruned_perception.pruning.pipeline.saving import load_pruned, read_plans
-    from pruned_perception.pruning.task.task import load_task
+    from pruned_perception.training.pipeline import load_pruned, read_plans
+    from pruned_perception.training.task import load_task
 
     task = load_task(args.task, weights=args.weights)
     parent = task.model

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pruned_perception.cli.pruning_inputs import check_output, read_json
 
 if TYPE_CHECKING:
-    from pruned_perception.pruning.report.findings import Findings
+    from pruned_perception.report.findings import Findings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,8 +33,8 @@ def run(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from pruned_perception.pruning import Sensitivity, predict
-    from pruned_perception.pruning.certificate.certificate import Certificate
-    from pruned_perception.pruning.report.page import write_report
+    from pruned_perception.pruning.certificate import Certificate
+    from pruned_perception.report.page import write_report
 
     check_output(args.out)
     findings = _read(args.pruned)
@@ -60,8 +60,8 @@ def _read(path: Path) -> Findings:
     """Return what a file of `prune`, or a bundle's manifest, says."""
     from pruned_perception.bundle import load_bundle
     from pruned_perception.pruning import Plan, PruningError
-    from pruned_perception.pruning.certificate.certificate import Certificate
-    from pruned_perception.pruning.report.findings import Findings
+    from pruned_perception.pruning.certificate import Certificate
+    from pruned_perception.report.findings import Findings
 
     if not path.is_dir():
         return read_json(path, Findings.from_dict)

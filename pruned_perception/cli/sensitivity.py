@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     """Measure, write, print."""
     from pruned_perception.cli.progress import Progress
     from pruned_perception.pruning import PruningError, estimate_sensitivity
-    from pruned_perception.pruning.finetuning.resuming import save_json
+    from pruned_perception.training.checkpoint import save_json
 
     check_output(args.out)
     network = load_network(args)

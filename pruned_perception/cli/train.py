@@ -53,8 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train; an interrupted run resumes with the same command."""
     from pruned_perception.cli.progress import Progress
-    from pruned_perception.training.experiment import Budget, ExperimentError, read_experiment
-    from pruned_perception.training.runs import Folders, run_experiment, use_one_thread
+    from pruned_perception.training.detector.experiment import (
+        Budget,
+        ExperimentError,
+        read_experiment,
+    )
+    from pruned_perception.training.detector.runs import Folders, run_experiment, use_one_thread
 
     if args.cpu_minutes is not None and not args.cpu_minutes > 0:
         raise ExperimentError(f'--cpu-minutes: must be > 0, got {args.cpu_minutes}')

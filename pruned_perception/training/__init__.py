@@ -1,1 +1,25 @@
-"""Detector, data sets, losses, training, accuracy, export. Needs torch."""
+"""Training of any network, and pruning by turns with it.
+
+A `Task` is what a user gives; a `Method` says how the network is made smaller.
+"""
+
+from pruned_perception.training.budget import Schedule, TrainingBudget
+from pruned_perception.training.distillation import Distillation
+from pruned_perception.training.loop import finetune
+from pruned_perception.training.method import Method, pruned
+from pruned_perception.training.pipeline import load_pruned, prune_and_finetune, save_pruned
+from pruned_perception.training.task import Task, load_task
+
+__all__ = [
+    'Distillation',
+    'Method',
+    'Schedule',
+    'Task',
+    'TrainingBudget',
+    'finetune',
+    'load_pruned',
+    'load_task',
+    'prune_and_finetune',
+    'pruned',
+    'save_pruned',
+]

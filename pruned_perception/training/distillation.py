@@ -1,49 +1,114 @@
-"""Learning from the parent's outputs: what a teacher says about every cell of a batch.
+"""Learning from a teacher's outputs beside the labels.
 
-After Yang et al., Bridging Cross-task Protocol Inconsistency for Distillation in Dense Object
-Detection (ICCV 2023), section 3: each class score is a binary classification with the
-teacher's score as its target, under the same loss as the labels' (quality focal: the more the two
-differ, the more it counts), and boxes are compared by their overlap, which needs no particular
-coding of distances. As in Zheng et al., Localization Distillation (CVPR 2022), boxes are compared
-only where the teacher finds something.
+The student's calls are listened to while the user's step function makes them, so that teacher and
+student see the same inputs, whatever the step does with a batch, and the student runs once.
 """
 
 from __future__ import annotations
 
-from torch import Tensor
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from pruned_perception.training.detector import grid
-from pruned_perception.training.loss import (
-    BOX_WEIGHT,
-    boxes_from,
-    generalised_iou,
-    quality_focal_loss,
-)
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
 
-CONFIDENT = 0.1  # the teacher's best score of a cell, from which on its box is worth learning
+from pruned_perception.pruning.errors import PruningError
+from pruned_perception.pruning.graph.observation import tensors
+
+DistillationLoss = Callable[[Any, Any], Tensor]
+"""(student's outputs, teacher's outputs) → a scalar, 0 where they agree."""
 
 
-def distillation_loss(student: Tensor, teacher: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
-    """Return the scalars `distilled_boxes` and `distilled_classes`; both are 0 for equal outputs.
+@dataclass(frozen=True)
+class Distillation:
+    """How much a teacher counts: `weight` times as much as the step's own loss."""
 
-    Both are relative to the sum of the teacher's best scores in confident cells, as the losses on
-    labels are relative to the sum of their targets: the two kinds have the same scale.
+    weight: float = 1.0
+    temperature: float = 4.0
 
-    Args:
-        student: raw outputs (B, N, 4 + C), with gradient.
-        teacher: raw outputs of the same images; no gradient reaches them.
-        size: height and width of the images, pixels.
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not isinstance(value, int | float) or not 0 < value < float('inf'):
+                raise PruningError(f'distill: {name} must be a number > 0, got {value!r}')
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Distillation:
+        """Read what `to_dict` wrote."""
+        try:
+            return cls(**data)
+        except TypeError as error:
+            raise PruningError(f'distill: {error}') from error
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a network: what it was given and what it returned."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    outputs: Any
+
+
+@contextlib.contextmanager
+def calls_of(model: nn.Module) -> Iterator[list[Call]]:
+    """Collect the calls of the network itself (not of its parts)."""
+    calls: list[Call] = []
+
+    def hook(module: nn.Module, args: Any, kwargs: Any, outputs: Any) -> None:
+        calls.append(Call(args, kwargs, outputs))
+
+    handle = model.register_forward_hook(hook, with_kwargs=True)
+    try:
+        yield calls
+    finally:
+        handle.remove()
+
+
+def teach(
+    teacher: nn.Module, calls: list[Call], loss: DistillationLoss | None, temperature: float
+) -> Tensor:
+    """Return the mean distillation loss of the student's calls; the teacher has no gradient."""
+    if not calls:
+        raise PruningError(
+            'distillation: the step function never calls the network it is given, only parts of '
+            'it; call it, or fine-tune without a teacher'
+        )
+    total = torch.zeros(())
+    for call in calls:
+        with torch.no_grad():
+            lesson = teacher(*call.args, **call.kwargs)
+        if loss is not None:
+            total = total + loss(call.outputs, lesson)
+        else:
+            total = total + agreement_loss(call.outputs, lesson, temperature)
+    return total / len(calls)
+
+
+def agreement_loss(student: Any, teacher: Any, temperature: float) -> Tensor:
+    """Return how far two outputs are apart: 0 where they are the same.
+
+    Scores (B, classes): the Kullback–Leibler divergence of the softened class probabilities, times
+    T², by which gradients shrink otherwise (Hinton, Vinyals and Dean, Distilling the knowledge in
+    a neural network, 2015). Anything else: the mean squared difference, summed over outputs.
     """
-    centres, strides = grid(*size)
-    teacher = teacher.detach()
-    scores = teacher[..., 4:].sigmoid()
-    confidence = scores.amax(-1)
-    confident = confidence > CONFIDENT
-    weight = confidence[confident]
-    norm = weight.sum().clamp(min=1)
-    ours, theirs = (boxes_from(raw, centres, strides)[confident] for raw in (student, teacher))
-    gap = 1 - generalised_iou(ours, theirs)
-    return {
-        'distilled_boxes': BOX_WEIGHT * (gap * weight).sum() / norm,
-        'distilled_classes': quality_focal_loss(student[..., 4:], scores).sum() / norm,
-    }
+    ours, theirs = tensors(student), tensors(teacher)
+    if [each.shape for each in ours] != [each.shape for each in theirs]:
+        raise PruningError(
+            f'distillation: the network returns {[tuple(each.shape) for each in ours]} in '
+            f'training mode, the teacher {[tuple(each.shape) for each in theirs]} in evaluation '
+            'mode; give the task a `distillation_loss` of the two'
+        )
+    if isinstance(student, Tensor) and student.ndim == 2 and student.shape[1] > 1:
+        mine = functional.log_softmax(student / temperature, dim=1)
+        target = functional.log_softmax(teacher / temperature, dim=1)
+        divergence = functional.kl_div(mine, target, reduction='batchmean', log_target=True)
+        return divergence * temperature**2
+    losses = [functional.mse_loss(a, b) for a, b in zip(ours, theirs, strict=True)]
+    return torch.stack(losses).sum()

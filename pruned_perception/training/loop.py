@@ -1,280 +1,268 @@
-"""The training loop: resumable at any moment, bounded by CPU time or steps."""
+"""Training any network with the user's own step function: fine-tuning, or from scratch.
+
+SGD with warm-up and cosine by default. Learning-rate rewinding (Renda et al., Comparing rewinding
+and fine-tuning in neural network pruning, ICLR 2020) needs nothing more: the schedule starts again
+with each call.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import copy
-import json
+import hashlib
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pruned_perception.pruning.finetuning.resuming import FolderError, locked, termination
-from pruned_perception.training.augmentation import draw_batch
-from pruned_perception.training.checkpoint import read_checkpoint, save_checkpoint
-from pruned_perception.training.data import FrameSet
-from pruned_perception.training.deployment import folded
-from pruned_perception.training.detector import Detector
-from pruned_perception.training.distillation import distillation_loss
-from pruned_perception.training.experiment import Budget, Experiment, Phase
-from pruned_perception.training.loss import detection_loss
-from pruned_perception.training.validation import validate
+from pruned_perception.pruning.calibration import update_fingerprint
+from pruned_perception.pruning.errors import PruningError
+from pruned_perception.training.budget import Schedule, TrainingBudget
+from pruned_perception.training.checkpoint import (
+    FolderError,
+    Interrupted,
+    locked,
+    read_checkpoint,
+    save_checkpoint,
+    termination,
+)
+from pruned_perception.training.distillation import Distillation, calls_of, teach
+from pruned_perception.training.random_state import random_numbers, random_state, set_random_state
+from pruned_perception.training.task import Task
 
-CHECKPOINT_SECONDS = 120.0  # of CPU time
-LOG_STEPS = 20
-VALIDATIONS = 10
-VALIDATION_FRAMES = 200
-GRADIENT_NORM = 10.0
-
-
-# Called with what goes on, the share of it that is done (0…1), and a remark.
-Report = Callable[[str, float, str], None]
+CHECKPOINT = 'training.pt'
+CHECKPOINT_SECONDS = 60.0  # of CPU time
+REPORT_STEPS = 20
+MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How a run ended: `finished`, or interrupted (start again to resume)."""
+class Progress:
+    """How far a training is: share of the budget, steps, their CPU time, mean loss of the last."""
 
-    finished: bool
-    checkpoint: Path
-    cpu_seconds: float
+    fraction: float
     steps: int
+    cpu_seconds: float
+    loss: float
 
 
-def train(
-    experiment: Experiment,
-    model: Detector,
-    frames: FrameSet,
-    validation: FrameSet,
-    folder: Path,
+def finetune(
+    model: nn.Module,
+    task: Task,
+    budget: TrainingBudget,
     *,
-    budget: Budget,
-    ancestry: dict[str, Any] | None = None,
-    teacher: Detector | None = None,
-    report: Report | None = None,
-) -> Outcome:
-    """Train `model` in place; write `last.pt`, `final.pt` and `log.jsonl` into `folder`.
+    schedule: Schedule | None = None,
+    teacher: nn.Module | None = None,
+    distillation: Distillation | None = None,
+    masks: Mapping[str, Tensor] | None = None,
+    seed: int = 0,
+    folder: Path | None = None,
+    report: Callable[[Progress], None] | None = None,
+) -> nn.Module:
+    """Return a trained copy of `model`, in evaluation mode; the original is untouched.
 
-    A run that was interrupted (Ctrl-C, SIGTERM, a crash) continues from `last.pt`, with
-    optimiser, average and random states as they were. Only training steps count against the
-    budget; validation does not.
+    With a folder, a call that was interrupted (Ctrl-C, SIGTERM, a crash) goes on where it was when
+    it is made again: the same batches, the same random numbers. It skips the batches it has had,
+    so that any iterator will do. A call that was finished returns its result at once.
 
     Args:
-        experiment: what to do.
-        model: initial weights; ignored where the folder holds a checkpoint.
-        frames: training frames.
-        validation: validation frames; the first of them are used for progress reports.
-        folder: of the run; two runs in one folder are refused.
-        budget: of this run.
-        ancestry: kept in the checkpoints: pruning records, CPU seconds of the parents.
-        teacher: for an experiment with `distill`: whose outputs are learnt from; untouched.
-        report: told of the progress, every few steps.
+        model: the initial weights; frozen parameters stay as they are.
+        task: its `training`, `step`, `optimiser` and `distillation_loss` are used.
+        budget: when to end.
+        schedule: of the learning rate, over the budget.
+        teacher: a network to learn from beside the labels, for example the parent; untouched.
+        distillation: how much the teacher counts.
+        masks: parameter → bool of its shape: where it is False, the value stays zero.
+        seed: of the batches and of all global random numbers, which are as before afterwards.
+        folder: for what an interrupted call needs to go on.
+        report: told of the progress every few steps, and at the end.
 
     Raises:
-        FolderError: the folder is in use or belongs to another experiment.
+        PruningError: the task cannot train, nothing can be trained, the data end, or the loss is
+            not finite.
+        FolderError: the folder is in use, or holds another training.
+        Interrupted: after SIGTERM or Ctrl-C, all saved; only with a folder.
     """
-    with locked(folder):
-        run = _Run(experiment, model, frames, validation, folder, budget, ancestry or {}, teacher)
-        return run.loop(report or (lambda title, share, remark: None))
+    if task.training is None or task.step is None:
+        raise PruningError('fine-tuning: the task needs `training` (batches) and `step` (loss)')
+    hold = locked(folder) if folder else contextlib.nullcontext()
+    with hold, random_numbers(seed):
+        run = _Run(
+            model, task, budget, schedule or Schedule(), teacher, distillation or Distillation(),
+            masks or {}, seed, folder,
+        )  # fmt: skip
+        return run.loop(report or (lambda progress: None))
 
 
 class _Run:
-    """State of a run between its steps: everything that a checkpoint holds."""
+    """State of a training between its steps."""
 
     def __init__(
         self,
-        experiment: Experiment,
-        model: Detector,
-        frames: FrameSet,
-        validation: FrameSet,
-        folder: Path,
-        budget: Budget,
-        ancestry: dict[str, Any],
-        teacher: Detector | None,
+        model: nn.Module,
+        task: Task,
+        budget: TrainingBudget,
+        schedule: Schedule,
+        teacher: nn.Module | None,
+        distillation: Distillation,
+        masks: Mapping[str, Tensor],
+        seed: int,
+        folder: Path | None,
     ) -> None:
-        self.experiment, self.frames, self.validation = experiment, frames, validation
-        self.folder, self.budget, self.ancestry = folder, budget, ancestry
-        self.teacher = None if teacher is None else _channels_last(folded(teacher))
-        self.steps = 0
-        self.cpu_seconds = 0.0
-        # An iteration of pruning sees other views than the one before.
-        iteration = len(ancestry.get('earlier_plans', ()))
-        self.generator = np.random.default_rng([experiment.seed, iteration])
-        self.order: list[int] = []
-        last = folder / 'last.pt'
-        content = read_checkpoint(last) if last.is_file() else None
-        if content is not None:
-            if content['experiment']['name'] != experiment.name:
-                raise FolderError(
-                    f'{folder}: holds the run {content["experiment"]["name"]!r}, not '
-                    f'{experiment.name!r}; choose another folder or delete this one'
-                )
-            model = Detector(model.architecture)
-            model.load_state_dict(content['model'])
-        self.model = _channels_last(model.train())
-        self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
-        self.optimiser = _optimiser(self.model, experiment)
-        if content is not None:
-            self.average.load_state_dict(content['weights'])
-            self.optimiser.load_state_dict(content['optimiser'])
-            self.steps, self.cpu_seconds = content['steps'], content['cpu_seconds']
-            self.generator.bit_generator.state = content['generator']
-            self.order = content['order']
-            torch.set_rng_state(content['torch_generator'])
-        # Both share memory with the nets; collecting them anew would cost 5 % of a step.
-        self.averages = _floating(self.average)
-        self.currents = _floating(self.model)
+        self.task, self.budget, self.schedule, self.folder = task, budget, schedule, folder
+        self.distillation, self.masks = distillation, masks
+        self.network = copy.deepcopy(model).train()
+        self.teacher = teacher and copy.deepcopy(teacher).eval().requires_grad_(False)
+        if not any(each.requires_grad for each in self.network.parameters()):
+            raise PruningError('fine-tuning: every parameter is frozen (requires_grad=False)')
+        self.identity = {
+            'initial': weights_digest(model),
+            'budget': budget.to_dict(),
+            'schedule': schedule.to_dict(),
+            'seed': seed,
+            'distillation': distillation.to_dict() if teacher else None,
+            'masked': sorted(masks),
+        }
+        self.parameters = dict(self.network.named_parameters())
+        if unknown := set(masks) - set(self.parameters):
+            raise PruningError(f'masks: {sorted(unknown)[0]!r} is no parameter of the network')
+        assert task.training is not None
+        self.batches = task.training(seed)
+        self.optimiser = (task.optimiser or sgd)(self.network, schedule.learning_rate)
+        self.rates = [group['lr'] / schedule.learning_rate for group in self.optimiser.param_groups]
+        self.steps, self.cpu_seconds, self.finished = 0, 0.0, False
+        if folder is not None and (folder / CHECKPOINT).is_file():
+            self.restore(folder / CHECKPOINT)
 
     @property
     def fraction(self) -> float:
         return self.budget.fraction(self.cpu_seconds, self.steps)
 
-    def loop(self, report: Report) -> Outcome:
-        final = self.folder / 'final.pt'
-        saved = self.cpu_seconds
-        sums: dict[str, float] = {}
-        since, started = self.steps, self.cpu_seconds
-        validated = int(self.fraction * VALIDATIONS)
-        with termination() as stop:
+    def loop(self, report: Callable[[Progress], None]) -> nn.Module:
+        saved, loss = self.cpu_seconds, math.nan
+        losses: list[float] = []
+        stoppable = termination() if self.folder else contextlib.nullcontext(list[int]())
+        with stoppable as stop:
             while self.fraction < 1 and not stop:
-                for name, value in self.step().items():
-                    sums[name] = sums.get(name, 0.0) + value
-                if self.steps - since == LOG_STEPS:
-                    images = LOG_STEPS * self.experiment.batch
-                    record = {name: value / LOG_STEPS for name, value in sums.items()}
-                    record['images_per_s'] = images / (self.cpu_seconds - started)
-                    self.log('step', record)
-                    remark = f'loss {record["total"]:.3f}, {record["images_per_s"]:.1f} images/s'
-                    report(self.experiment.name, self.fraction, remark)
-                    sums, since, started = {}, self.steps, self.cpu_seconds
+                losses.append(self.step())
+                if len(losses) == REPORT_STEPS:
+                    loss = sum(losses) / len(losses)
+                    losses = []
+                    report(Progress(self.fraction, self.steps, self.cpu_seconds, loss))
                 if self.cpu_seconds - saved > CHECKPOINT_SECONDS:
-                    self.save(self.folder / 'last.pt', resumable=True)
+                    self.save()
                     saved = self.cpu_seconds
-                if int(self.fraction * VALIDATIONS) > validated and self.fraction < 1:
-                    validated = int(self.fraction * VALIDATIONS)
-                    self.validate()
-            finished = self.fraction >= 1
-            if finished and not final.is_file():
-                self.validate()
-                self.save(final, resumable=False)
-            self.save(self.folder / 'last.pt', resumable=True)
-        return Outcome(finished, final, self.cpu_seconds, self.steps)
+            if not self.finished:
+                self.finished = self.fraction >= 1
+                if self.finished:
+                    self.check()
+                self.save()
+        if not self.finished:
+            raise Interrupted
+        loss = sum(losses) / len(losses) if losses else loss
+        report(Progress(1.0, self.steps, self.cpu_seconds, loss))
+        self.network.zero_grad(set_to_none=True)
+        return self.network.eval()
 
-    def step(self) -> dict[str, float]:
-        """Do one step of the optimiser; return its losses."""
+    def step(self) -> float:
+        """Do one step of the optimiser; return its loss."""
         began = time.process_time()
-        phase = _phase(self.experiment, self.fraction)
-        batch = draw_batch(
-            self.frames, self.next_indices(), phase.size, phase.scale, self.generator
-        )
-        rate = self.experiment.optimiser.rate(self.fraction)
-        for group in self.optimiser.param_groups:
-            group['lr'] = rate
-        raw = self.model(batch.images)
-        losses = detection_loss(raw, batch)
+        rate = self.schedule.rate(self.fraction)
+        for group, relative in zip(self.optimiser.param_groups, self.rates, strict=True):
+            group['lr'] = rate * relative
+        batch = self.next_batch()
+        assert self.task.step is not None
+        with calls_of(self.network) as calls:
+            loss = self.task.step(self.network, batch)
         if self.teacher is not None:
-            assert self.experiment.distill is not None
-            with torch.no_grad():
-                lesson = self.teacher(batch.images)
-            distilled = distillation_loss(raw, lesson, phase.size)
-            weight = self.experiment.distill.weight
-            losses['total'] = losses['total'] + weight * sum(distilled.values())
-            losses |= distilled
+            lesson = teach(
+                self.teacher, calls, self.task.distillation_loss, self.distillation.temperature
+            )
+            loss = loss + self.distillation.weight * lesson
+        value = loss.item()
+        if not math.isfinite(value):
+            raise PruningError(
+                f'fine-tuning: the loss is {value} at step {self.steps + 1}, at a learning rate of '
+                f'{rate:.3g}; lower it, or look at the data of that step'
+            )
         self.optimiser.zero_grad(set_to_none=True)
-        losses['total'].backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), GRADIENT_NORM)
-        if torch.isfinite(norm):  # one broken batch must not end a night's run
-            self.optimiser.step()
+        loss.backward()
+        self.optimiser.step()
+        with torch.no_grad():
+            for name, mask in self.masks.items():
+                self.parameters[name].mul_(mask)
         self.steps += 1
-        self.follow()
         self.cpu_seconds += time.process_time() - began
-        return {name: value.item() for name, value in losses.items()} | {'rate': rate}
+        return value
 
-    @torch.no_grad()
-    def follow(self) -> None:
-        """Move the average of the weights; it follows more closely while it is young."""
-        decay = min(self.experiment.ema, (1 + self.steps) / (10 + self.steps))
-        torch._foreach_lerp_(self.averages, self.currents, 1 - decay)
+    def next_batch(self) -> Any:
+        try:
+            return next(self.batches)
+        except StopIteration:
+            raise PruningError(
+                'fine-tuning: the training data ended; `training` must go on for ever, epoch '
+                'after epoch'
+            ) from None
 
-    def next_indices(self) -> list[int]:
-        """Return the next frames of a random order that uses each frame equally often."""
-        while len(self.order) < self.experiment.batch:
-            self.order += self.generator.permutation(len(self.frames)).tolist()
-        chosen, self.order = (
-            self.order[: self.experiment.batch],
-            self.order[self.experiment.batch :],
-        )
-        return chosen
+    def check(self) -> None:
+        for name, value in self.network.state_dict().items():
+            if value.is_floating_point() and not torch.isfinite(value).all():
+                raise PruningError(
+                    f'fine-tuning: {name} is not finite after step {self.steps}; lower the '
+                    'learning rate'
+                )
 
-    def validate(self) -> None:
-        accuracy = validate(self.average, self.validation, limit=VALIDATION_FRAMES)
-        self.log('validation', {'ap50': accuracy.ap50, 'ap50_95': accuracy.ap50_95})
-
-    def log(self, kind: str, values: dict[str, float]) -> None:
-        record = {
-            'kind': kind,
-            'step': self.steps,
-            'cpu_s': round(self.cpu_seconds, 1),
-            'fraction': round(self.fraction, 4),
-            **{name: float(f'{value:.5g}') for name, value in values.items()},
-        }
-        with (self.folder / 'log.jsonl').open('a', encoding='utf-8') as file:
-            file.write(json.dumps(record) + '\n')
-
-    def save(self, path: Path, *, resumable: bool) -> None:
-        """Write a checkpoint: `weights` (the average) and, to resume, everything else."""
+    def save(self) -> None:
+        """Write the weights and, unless finished, everything else that a step depends on."""
+        if self.folder is None:
+            return
         content: dict[str, Any] = {
-            'experiment': self.experiment.to_dict(),
-            'architecture': self.model.architecture.to_dict(),
-            'labels': list(self.frames.labels),
-            'data': {'train': self.frames.digest, 'frames': len(self.frames)},
-            'weights': _tensors(self.average),
+            'identity': self.identity,
+            'finished': self.finished,
             'steps': self.steps,
             'cpu_seconds': self.cpu_seconds,
-            'ancestry': self.ancestry,
+            'model': self.network.state_dict(),
         }
-        if resumable:
-            content |= {
-                'model': _tensors(self.model),
-                'optimiser': self.optimiser.state_dict(),
-                'generator': self.generator.bit_generator.state,
-                'order': self.order,
-                'torch_generator': torch.get_rng_state(),
-            }
-        save_checkpoint(path, content)
+        if not self.finished:
+            content |= {'optimiser': self.optimiser.state_dict(), 'random': random_state()}
+        save_checkpoint(self.folder / CHECKPOINT, content)
+
+    def restore(self, path: Path) -> None:
+        """Take up what `save` wrote: weights, optimiser, place in the data, random numbers."""
+        content = read_checkpoint(path)
+        if content['identity'] != self.identity:
+            differing = [k for k, v in self.identity.items() if content['identity'].get(k) != v]
+            raise FolderError(
+                f'{path.parent}: holds another training (its {", ".join(differing)} differ); '
+                'choose another folder, or delete this one'
+            )
+        self.network.load_state_dict(content['model'])
+        self.steps, self.cpu_seconds = content['steps'], content['cpu_seconds']
+        self.finished = content['finished']
+        if not self.finished:
+            self.optimiser.load_state_dict(content['optimiser'])
+            for _ in range(self.steps):
+                self.next_batch()
+            set_random_state(content['random'])
 
 
-def _channels_last(model: Detector) -> Detector:
-    """Return the model itself with its weights in the memory format that is faster on CPUs."""
-    # The typed signature of Module.to lacks the argument.
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+def sgd(model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
+    """Return the default optimiser of everything that is not frozen."""
+    trainable = [each for each in model.parameters() if each.requires_grad]
+    return torch.optim.SGD(
+        trainable, lr=learning_rate, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
+    )
 
 
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    return {name: value.contiguous() for name, value in model.state_dict().items()}
-
-
-def _floating(model: nn.Module) -> list[Tensor]:
-    return [value for value in model.state_dict().values() if value.is_floating_point()]
-
-
-def _phase(experiment: Experiment, fraction: float) -> Phase:
-    return next(phase for phase in experiment.phases if fraction < phase.until or phase.until == 1)
-
-
-def _optimiser(model: nn.Module, experiment: Experiment) -> torch.optim.Optimizer:
-    """Return AdamW that spares norms and biases from weight decay."""
-    parameters = list(model.parameters())
-    groups = [
-        {
-            'params': [each for each in parameters if each.ndim > 1],
-            'weight_decay': experiment.optimiser.weight_decay,
-        },
-        {'params': [each for each in parameters if each.ndim <= 1], 'weight_decay': 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=experiment.optimiser.learning_rate, fused=True)
+def weights_digest(model: nn.Module) -> str:
+    """Return the SHA-256 of a network's parameters and buffers with their names."""
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        digest.update(f'{name}{value.dtype}{tuple(value.shape)}'.encode())
+        update_fingerprint(digest, value)
+    return digest.hexdigest()

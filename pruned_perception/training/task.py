@@ -1,217 +1,158 @@
-"""Our detector as a task of `pruning`: from a checkpoint and data sets to what its steps take."""
+"""A user's network with what is needed to prune, fine-tune and judge it."""
 
 from __future__ import annotations
 
+import importlib
+import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import pickle
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import cv2
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pruned_perception.inference import decoders
-from pruned_perception.inference.decisions import match_decisions
-from pruned_perception.inference.detections import Detections
-from pruned_perception.inference.nms import class_wise_nms
-from pruned_perception.pruning.task.distillation import DistillationLoss
-from pruned_perception.pruning.task.task import Task
-from pruned_perception.pruning.task.training_budget import TrainingBudget
-from pruned_perception.training.architecture import STRIDES
-from pruned_perception.training.augmentation import Batch, draw_batch
-from pruned_perception.training.certification import (
-    DEAD_BAND,
-    clusters_of,
-    declared_slices,
-)
-from pruned_perception.training.checkpoint import detector_from, read_checkpoint
-from pruned_perception.training.data import DataError, FrameSet, load_frames, read_annotations
-from pruned_perception.training.detector import Detector, decode, grid
-from pruned_perception.training.distillation import distillation_loss
-from pruned_perception.training.experiment import Phase, experiment_from
-from pruned_perception.training.export import IOU_THRESHOLD, MAX_DETECTIONS, SCORE_THRESHOLD
-from pruned_perception.training.loss import detection_loss
-from pruned_perception.training.runs import (
-    CALIBRATION_BATCH,
-    CALIBRATION_FRAMES,
-    total_cpu_seconds,
-)
-from pruned_perception.training.validation import validate
+from pruned_perception.pruning.calibration import Batch
+from pruned_perception.pruning.criteria import Loss
+from pruned_perception.pruning.errors import PruningError
+from pruned_perception.training.budget import TrainingBudget
+from pruned_perception.training.distillation import DistillationLoss
 
-Folder = str | os.PathLike[str]
+if TYPE_CHECKING:  # SciPy, of which nobody but a certificate has need
+    from pruned_perception.pruning.certificate import Decide
 
 
-class FrameBatches:
-    """Frames spread over a set, as batches (B, 3, H, W) that can be iterated over again."""
+@dataclass(frozen=True)
+class Task:
+    """What a user's function returns: `package.module:function`, called without arguments.
 
-    def __init__(self, frames: FrameSet, count: int | None = None) -> None:
-        """Take `count` of the frames, or all."""
-        count = len(frames) if count is None else min(count, len(frames))
-        self.frames = frames
-        self.indices = np.linspace(0, len(frames) - 1, count).round().astype(int)
+    Only the first three fields are needed to measure sensitivities, predict and prune; `training`
+    and `step` to fine-tune; `evaluate` to compare methods; `trained_for` to train a control from
+    scratch; `holdout` to certify.
+    """
 
-    def __iter__(self) -> Iterator[Tensor]:
-        for start in range(0, len(self.indices), CALIBRATION_BATCH):
-            images = self.frames.images[self.indices[start : start + CALIBRATION_BATCH]]
-            yield torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    model: nn.Module
+    """The parent, as it is to be pruned."""
+    example_inputs: tuple[Tensor, ...]
+    """Its positional inputs, batch of one."""
+    calibration: Iterable[Batch]
+    """Inputs without labels; iterated over more than once."""
+    loss: Loss | None = None
+    """(outputs, index of the calibration batch, generator) → what criteria differentiate."""
+    training: Callable[[int], Iterator[Any]] | None = None
+    """Seed → endless batches, labels and augmentation included, whatever `step` takes."""
+    step: Callable[[nn.Module, Any], Tensor] | None = None
+    """(network in training mode, batch) → the loss to minimise."""
+    optimiser: Callable[[nn.Module, float], torch.optim.Optimizer] | None = None
+    """(network, learning rate) → its optimiser; by default SGD with momentum 0.9, decay 5e-4."""
+    distillation_loss: DistillationLoss | None = None
+    """For a teacher; by default the divergence of class scores, or the squared difference."""
+    trained_for: TrainingBudget | None = None
+    """How long the parent was trained: what a control from scratch gets beside the fine-tuning."""
+    initialise: Callable[[nn.Module], None] | None = None
+    """Makes all weights random again, in place, for a control; by default `reset_parameters`."""
+    evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None
+    """Network in evaluation mode → figures on held-out data; the first one is what counts."""
+    test: Callable[[nn.Module], Mapping[str, float]] | None = None
+    """The same on test data, which choices must not see."""
+    holdout: Iterable[Batch] | None = None
+    """Inputs for the certificate, of which neither calibration nor training has seen any."""
+    clusters: tuple[Any, ...] | None = None
+    """The drive or venue of each frame of the hold-out, where they are not independent."""
+    slices: Mapping[str, Any] | None = None
+    """Name → (n,) bool: parts of the hold-out, declared beforehand, to be certified apart."""
+    decide: Decide | None = None
+    """(parent's output, child's output) → (B,) bool, where they differ; by default by argmax."""
 
 
-def detector_task(
-    checkpoint: Folder,
-    *,
-    calibration: Folder | None = None,
-    train: Folder | None = None,
-    validation: Folder | None = None,
-    test: Folder | None = None,
-    holdout: Folder | None = None,
-    images: int = CALIBRATION_FRAMES,
-    validation_frames: int | None = None,
-) -> Task:
-    """Return the task of a checkpoint; what needs a data set that is not given is left out.
+@torch.no_grad()
+def figures_of(
+    evaluate: Callable[[nn.Module], Mapping[str, float]], network: nn.Module
+) -> dict[str, float]:
+    """Return what `evaluate` or `test` of a task says of a network, whatever its mode.
+
+    Raises PruningError where there are no figures, or some that are not finite.
+    """
+    modes = {module: module.training for module in network.modules()}
+    try:
+        found = {str(name): float(value) for name, value in evaluate(network.eval()).items()}
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    if not found or not all(map(math.isfinite, found.values())):
+        raise PruningError(f'the task returned the figures {found}: some, and finite, are needed')
+    return found
+
+
+def first_figure(figures: Mapping[str, float]) -> float:
+    """Return the figure that counts."""
+    return next(iter(figures.values()))
+
+
+def load_task(name: str, *, weights: str | os.PathLike[str] | None = None) -> Task:
+    """Call the function `package.module:function` and return its task.
+
+    The working directory is importable. Raises PruningError where the name, the function or the
+    weights do not fit.
 
     Args:
-        checkpoint: of a finished run: …/final.pt.
-        calibration: data set of which frames are shown without their labels.
-        train: to fine-tune on; views are drawn from the phases of the checkpoint's experiment.
-        validation: for choices: AP50, which counts, and AP50:95.
-        test: the same, for the last look.
-        holdout: for certificates; none of its frames may be in the other sets.
-        images: how many of the calibration frames, spread over the set.
-        validation_frames: how many of the validation frames; None for all.
+        name: of the function.
+        weights: a state dict to load into the model (tensors only, nothing is unpickled).
+    """
+    task = load_function(name, 'task')()
+    if not isinstance(task, Task):
+        raise PruningError(f'task {name!r}: returned {type(task).__name__}, not a Task')
+    if weights is not None:
+        load_weights(task.model, weights)
+    return task
+
+
+def load_function(name: str, purpose: str) -> Callable[..., Any]:
+    """Return the function `package.module:function`; the working directory is importable.
 
     Raises:
-        CheckpointError: no checkpoint, or a damaged one.
-        DataError: a data set is missing, or its labels, where they are used, not the network's.
+        PruningError: naming the `purpose`, where there is no such function.
     """
-    content = read_checkpoint(checkpoint)
-    model = detector_from(content, checkpoint)
-
-    def frames(folder: Folder, *, labelled: bool = True) -> FrameSet:
-        found = load_frames(Path(folder).expanduser(), model.input_size)
-        if labelled and list(found.labels) != list(content['labels']):
-            raise DataError(
-                f'{folder}: its labels ({", ".join(found.labels)}) are not those of {checkpoint} '
-                f'({", ".join(content["labels"])})'
-            )
-        return found
-
-    fields: dict[str, Any] = {}
-    if train is not None:
-        phases = experiment_from(content['experiment']).phases
-        size = content['experiment'].get('batch', CALIBRATION_BATCH)
-        fields |= {
-            'training': _batches(frames(train), phases, size),
-            'step': lambda network, batch: detection_loss(network(batch.images), batch)['total'],
-            'optimiser': _adamw,
-            'distillation_loss': _distillation([each.size for each in phases]),
-        }
-    if validation is not None:
-        fields['evaluate'] = _accuracy(frames(validation), validation_frames)
-    if test is not None:
-        fields['test'] = _accuracy(frames(test), None)
-    if holdout is not None:
-        fields |= _holdout(frames(holdout), holdout, model.input_size)
-    return Task(
-        model=model,
-        example_inputs=(torch.zeros(1, 3, *model.input_size),),
-        calibration=()
-        if calibration is None
-        else FrameBatches(frames(calibration, labelled=False), images),
-        trained_for=TrainingBudget(cpu_minutes=max(total_cpu_seconds(content), 1e-3) / 60),
-        initialise=_initialise,
-        **fields,
-    )
+    module_name, _, function_name = name.partition(':')
+    if not module_name or not function_name:
+        raise PruningError(f'{purpose} {name!r}: must be package.module:function')
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError) as error:
+        raise PruningError(f'{purpose} {name!r}: cannot be imported: {error}') from error
+    if not callable(function):
+        raise PruningError(f'{purpose} {name!r}: is no function')
+    return function
 
 
-def _batches(
-    frames: FrameSet, phases: Sequence[Phase], size: int
-) -> Callable[[int], Iterator[Batch]]:
-    """Return seed → endless batches; each is of a phase, as often as the phase is long."""
-    spans = np.diff([0.0, *(phase.until for phase in phases)])
+def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Load a state dict into `model`; raise PruningError naming file and what does not fit.
 
-    def training(seed: int) -> Iterator[Batch]:
-        generator = np.random.default_rng(seed)
-        order: list[int] = []
-        while True:
-            while len(order) < size:
-                order += generator.permutation(len(frames)).tolist()
-            chosen, order = order[:size], order[size:]
-            phase = phases[generator.choice(len(phases), p=spans / spans.sum())]
-            yield draw_batch(frames, chosen, phase.size, phase.scale, generator)
-
-    return training
-
-
-def _adamw(model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
-    """Return AdamW that spares norms and biases from weight decay."""
-    parameters = [each for each in model.parameters() if each.requires_grad]
-    groups = [
-        {'params': [each for each in parameters if each.ndim > 1], 'weight_decay': 0.02},
-        {'params': [each for each in parameters if each.ndim <= 1], 'weight_decay': 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=learning_rate)
-
-
-def _distillation(sizes: Sequence[tuple[int, int]]) -> DistillationLoss:
-    """Return the loss of raw outputs (B, N, 4 + C); N tells the images' size."""
-    by_cells = {len(grid(*size)[1]): size for size in sizes}
-
-    def loss(student: Tensor, teacher: Tensor) -> Tensor:
-        parts = distillation_loss(student, teacher, by_cells[student.shape[1]])
-        return torch.stack(list(parts.values())).sum()
-
-    return loss
-
-
-def _accuracy(frames: FrameSet, limit: int | None) -> Callable[[nn.Module], Mapping[str, float]]:
-    def evaluate(network: nn.Module) -> Mapping[str, float]:
-        assert isinstance(network, Detector)
-        metrics = validate(network, frames, limit=limit)
-        return {'ap50': float(metrics.ap50), 'ap50_95': float(metrics.ap50_95)}
-
-    return evaluate
-
-
-def _initialise(network: nn.Module) -> None:
-    assert isinstance(network, Detector)
-    network.load_state_dict(Detector(network.architecture).state_dict())
-
-
-def _holdout(frames: FrameSet, folder: Folder, size: tuple[int, int]) -> dict[str, Any]:
-    notes = read_annotations(folder)
-    brightness = [float(cv2.cvtColor(each, cv2.COLOR_RGB2GRAY).mean()) for each in frames.images]
-    slices = declared_slices(notes, np.array(brightness))
-    _, strides = grid(*size)
-
-    def decide(parent: Tensor, child: Tensor) -> NDArray[np.bool_]:
-        return np.array(
-            [
-                match_decisions(
-                    *(_detections(decode(raw, strides), size) for raw in pair),
-                    score_threshold=SCORE_THRESHOLD,
-                    dead_band=DEAD_BAND,
-                ).changed
-                for pair in zip(parent, child, strict=True)
-            ],
-            bool,
-        )
-
-    return {
-        'holdout': FrameBatches(frames),
-        'clusters': clusters_of(notes),
-        'slices': {name: chosen for name, chosen in slices.items() if chosen.any()},
-        'decide': decide,
-    }
-
-
-def _detections(predictions: Tensor, size: tuple[int, int]) -> Detections:
-    """Return the detections in the predictions (N, 4 + C) of one image, below the threshold too."""
-    candidates = decoders.get('anchor_free').decode(
-        [predictions[None].numpy()], {'strides': STRIDES}, size, SCORE_THRESHOLD - DEAD_BAND
-    )
-    keep = class_wise_nms(*candidates, IOU_THRESHOLD, MAX_DETECTIONS)
-    boxes, scores, class_ids = candidates
-    return Detections(boxes[keep], scores[keep], class_ids[keep])
+    A file that holds it under `state_dict`, or names prefixed with `module.`, is understood.
+    """
+    path = Path(path)
+    try:
+        content = torch.load(path, map_location='cpu', weights_only=True)
+    except FileNotFoundError as error:
+        raise PruningError(f'{path}: no such file') from error
+    except pickle.UnpicklingError as error:
+        # PyTorch's own message advises to load it all the same, which could run any code.
+        raise PruningError(
+            f'{path}: no state dict of plain tensors: another kind of file, damaged, or a pickled '
+            'network, which could run code and is not loaded; save the state dict of one that you '
+            'trust: torch.save(network.state_dict(), FILE)'
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError) as error:
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise PruningError(f'{path}: no state dict of plain tensors: {first}') from error
+    state = content.get('state_dict', content) if isinstance(content, dict) else content
+    try:
+        model.load_state_dict({key.removeprefix('module.'): value for key, value in state.items()})
+    except (AttributeError, RuntimeError, TypeError) as error:
+        first = ' '.join(str(error).split()[:40])  # PyTorch lists every name that does not fit
+        raise PruningError(f'{path}: the weights do not fit the network: {first} …') from error

@@ -16,10 +16,10 @@ import yaml
 pytest.importorskip('torch', reason="the off-line stage needs torch: extra 'train'")
 
 from pruned_perception.cli.main import main
-from pruned_perception.pruning.finetuning.resuming import locked
+from pruned_perception.training.checkpoint import locked
 
 ROOT = Path(__file__).resolve().parents[2]
-BLOBS = ROOT / 'test' / 'pruning' / 'blobs.py'
+BLOBS = ROOT / 'test' / 'blobs.py'
 
 OWN = """
 from pathlib import Path
@@ -184,7 +184,7 @@ def test_a_process_that_dies_is_recorded(
 ) -> None:
     script = "import os, sys; print('out of memory'); sys.stdout.flush(); os.kill(os.getpid(), 9)"
     monkeypatch.setattr(
-        'pruned_perception.pruning.compare.command_for',
+        'pruned_perception.compare.runner.command_for',
         lambda study, results, test: [sys.executable, '-c', script],
     )
     assert main(['compare', 'study.yaml', '--quiet', '--jobs', '9']) == 1

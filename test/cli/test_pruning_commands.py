@@ -18,9 +18,9 @@ torch = pytest.importorskip('torch', reason="the off-line stage needs torch: ext
 from pruned_perception.cli.main import main  # noqa: E402
 from pruned_perception.pruning import criteria, lowrank, sparsity  # noqa: E402
 from pruned_perception.pruning.allocation import RULES  # noqa: E402
-from pruned_perception.pruning.finetuning.resuming import locked  # noqa: E402
-from pruned_perception.pruning.pipeline.saving import load_pruned  # noqa: E402
-from pruned_perception.pruning.task.task import load_task  # noqa: E402
+from pruned_perception.training.checkpoint import locked  # noqa: E402
+from pruned_perception.training.pipeline import load_pruned  # noqa: E402
+from pruned_perception.training.task import load_task  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / 'docs' / 'pruning.md').read_text(encoding='utf-8')

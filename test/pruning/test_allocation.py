@@ -31,12 +31,11 @@ from pruned_perception.pruning import (
     prune,
     trace,
 )
-from pruned_perception.pruning.allocation import RULES
-from pruned_perception.pruning.allocation.engines import least_maximum, least_sum
+from pruned_perception.pruning.allocation import RULES, least_maximum, least_sum
 from pruned_perception.pruning.bounds import draws_for_distinct
 from pruned_perception.pruning.budget import Budget
-from pruned_perception.pruning.planning.plan import claim_for
-from pruned_perception.pruning.planning.selection import error_of
+from pruned_perception.pruning.plan import claim_for
+from pruned_perception.pruning.selection import error_of
 
 
 @functools.cache

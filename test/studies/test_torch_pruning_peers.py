@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pruned_perception.pruning import Macs, PruningError, count
-from pruned_perception.pruning.task.task import Task
+from pruned_perception.training.task import Task
 from studies import cifar, cifar_resnet
 from studies import torch_pruning_peers as peers
 

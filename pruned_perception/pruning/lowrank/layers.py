@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from pruned_perception.pruning.budget import Macs, Params
 from pruned_perception.pruning.errors import PruningError
-from pruned_perception.pruning.network.cost import LAYERS, NetworkCost, count
-from pruned_perception.pruning.network.structure import InputSpec
+from pruned_perception.pruning.graph.cost import LAYERS, NetworkCost, count
+from pruned_perception.pruning.structure import InputSpec
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 For size alone: dense kernels run no faster on zeros.
 """
 
-from pruned_perception.pruning.sparsity.methods import get, names
-from pruned_perception.pruning.sparsity.plan import apply, make_plan
-from pruned_perception.pruning.sparsity.record import LayerSparsity, SparsityPlan
+from pruned_perception.pruning.sparsity import sipp  # noqa: F401, registers its methods
+from pruned_perception.pruning.sparsity.plan import LayerSparsity, SparsityPlan, apply, make_plan
+from pruned_perception.pruning.sparsity.selection import get, names
 
 __all__ = ['LayerSparsity', 'SparsityPlan', 'apply', 'get', 'make_plan', 'names']

@@ -1,0 +1,1 @@
+"""Comparing methods: study → cells, a process each → table → plot."""

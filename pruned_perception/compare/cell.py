@@ -1,0 +1,213 @@
+"""One cell of a comparison: make the network, judge it, write one file.
+
+Everything that a cell needs to go on after an interruption is in a folder of its own beside its
+result; a cell depends on no other, except that a control reads the result of what it controls.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+import pruned_perception
+from pruned_perception.compare.result import (
+    Result,
+    failure_path,
+    find_result,
+    now,
+    record_failure,
+    result_path,
+)
+from pruned_perception.compare.study import Cell
+from pruned_perception.pruning.errors import PruningError
+from pruned_perception.pruning.graph.cost import count
+from pruned_perception.training.budget import Schedule
+from pruned_perception.training.checkpoint import locked, save_json
+from pruned_perception.training.loop import Progress, finetune
+from pruned_perception.training.method import PruningRecord
+from pruned_perception.training.pipeline import (
+    PipelineRecord,
+    Report,
+    Stage,
+    architecture,
+    own_schedule,
+    prune_and_finetune,
+)
+from pruned_perception.training.scratch import reinitialised
+from pruned_perception.training.task import Task, figures_of, load_task
+
+
+def run_cell(
+    cell: Cell, results: Path, *, test: bool = False, report: Report | None = None
+) -> Result:
+    """Return the cell's result: at once if it is there, else made now and written.
+
+    A failure is written, too, and stays until the cell succeeds.
+
+    Args:
+        cell: what to make.
+        results: folder of the results.
+        test: compute the figures on test data, once, of a result that is there.
+        report: told what goes on.
+
+    Raises:
+        FolderError: another process works at this cell.
+        Interrupted: the same call goes on later.
+        PruningError: the cell cannot be made; other user errors of the task.
+    """
+    with locked(results / cell.name):
+        failure_path(results, cell).unlink(missing_ok=True)
+        try:
+            result = (_tested if test else _made)(cell, results, report)
+        except Exception as error:
+            record_failure(results, cell, f'{type(error).__name__}: {error}')
+            raise
+        save_json(result_path(results, cell), result.to_dict())
+        return result
+
+
+def _made(cell: Cell, results: Path, report: Report | None) -> Result:
+    if (found := find_result(results, cell)) is not None:
+        return found
+    task = _task(cell)
+    _, record = _network(cell, task, results, report)
+    before = after = {}
+    shares = {'macs': 1.0, 'params': 1.0}
+    if record.kept:
+        last = record.kept[-1]
+        before, after = last.before, last.after
+        parent = count(task.model, task.example_inputs)
+        shares = {
+            'macs': last.pruning.macs / parent.macs,
+            'params': last.pruning.parameters / parent.parameters,
+        }
+    else:  # the parent itself, or nothing better was accepted
+        before = after = _judged(task, task.model)
+    return Result(
+        cell=cell.name,
+        label=cell.label,
+        digest=cell.digest,
+        configuration=cell.configuration,
+        before=before,
+        after=after,
+        test=None,
+        test_at=None,
+        shares=shares,
+        pipeline=record,
+        cpu_seconds=record.cpu_seconds,
+        finished_at=now(),
+        versions=_versions(),
+    )
+
+
+def _tested(cell: Cell, results: Path, report: Report | None) -> Result:
+    result = find_result(results, cell)
+    if result is None:
+        raise PruningError(f'{cell.name}: no result yet; run the comparison first')
+    if result.test is not None:
+        return result
+    task = _task(cell)
+    if task.test is None:
+        raise PruningError(f'task {cell.study.task!r}: has no `test`')
+    network, _ = _network(cell, task, results, report)
+    figures = figures_of(task.test, network)
+    return dataclasses.replace(result, test=figures, test_at=now())
+
+
+def _task(cell: Cell) -> Task:
+    task = load_task(cell.study.task, weights=cell.study.weights)
+    if task.evaluate is None:
+        raise PruningError(f'task {cell.study.task!r}: comparing needs `evaluate`')
+    return task
+
+
+def _network(
+    cell: Cell, task: Task, results: Path, report: Report | None
+) -> tuple[nn.Module, PipelineRecord]:
+    """Return the cell's network, made now or as far as it was left."""
+    if cell.method is None or cell.budget is None:
+        return task.model, PipelineRecord(())
+    folder = results / cell.name / cell.digest[:16]  # an older configuration's is not touched
+    if cell.source is not None:
+        return _from_scratch(cell, cell.source, task, results, folder, report)
+    tuned = cell.finetuning
+    return prune_and_finetune(
+        task,
+        cell.method,
+        cell.budget,
+        training=tuned.budget if tuned else None,
+        schedule=tuned.schedule if tuned else None,
+        seed=cell.seed,
+        recalibrated=cell.study.recalibrate,
+        folder=folder,
+        report=report,
+    )
+
+
+def _from_scratch(
+    cell: Cell, source: Cell, task: Task, results: Path, folder: Path, report: Report | None
+) -> tuple[nn.Module, PipelineRecord]:
+    """Train the widths of another cell's network for the time of its parent and its own."""
+    assert cell.method is not None
+    assert source.method is not None
+    assert source.budget is not None
+    other = find_result(results, source)
+    if other is None:
+        raise PruningError(f'{cell.name}: needs the result of {source.name}; run that cell first')
+    if task.trained_for is None:
+        raise PruningError(
+            f'task {cell.study.task!r}: a control from scratch needs `trained_for`, the training '
+            'budget of the parent'
+        )
+    if not other.pipeline.kept:
+        raise PruningError(f'{source.name}: no network was accepted, so there are no widths')
+    network = architecture(task, source.method, source.budget, source.seed, other.pipeline)
+    budget = task.trained_for.extended(other.pipeline.cpu_seconds, other.pipeline.steps)
+    last = Progress(0.0, 0, 0.0, 0.0)
+
+    def note(progress: Progress) -> None:
+        nonlocal last
+        last = progress
+        if report is not None:
+            remark = f'step {progress.steps}, loss {progress.loss:.4g}'
+            report('training from scratch', progress.fraction, remark)
+
+    trained = finetune(
+        reinitialised(network, seed=cell.seed, initialise=task.initialise),
+        task,
+        budget,
+        schedule=own_schedule(
+            cell.finetuning.schedule if cell.finetuning else Schedule(), cell.method
+        ),
+        seed=cell.seed,
+        folder=folder,
+        report=note,
+    )
+    sizes = other.pipeline.kept[-1].pruning
+    record = PruningRecord('scratch', None, *_costs(sizes), cpu_seconds=0.0)
+    figures = _judged(task, trained)
+    stage = Stage(record, {}, figures, last.steps, last.cpu_seconds, accepted=True)
+    return trained, PipelineRecord((stage,))
+
+
+def _costs(record: PruningRecord) -> tuple[int, int, int, int]:
+    return record.dense_macs, record.macs, record.dense_parameters, record.parameters
+
+
+def _judged(task: Task, network: nn.Module) -> dict[str, float]:
+    assert task.evaluate is not None
+    return figures_of(task.evaluate, network)
+
+
+def _versions() -> dict[str, str]:
+    return {
+        'pruned_perception': pruned_perception.__version__,
+        'torch': str(torch.__version__),
+        'numpy': np.__version__,
+        'python': platform.python_version(),
+    }

@@ -1,0 +1,102 @@
+"""What a cell's file holds, and where the files of a comparison are."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pruned_perception.compare.study import Cell
+from pruned_perception.pruning.errors import PruningError
+from pruned_perception.training.checkpoint import save_json
+from pruned_perception.training.pipeline import PipelineRecord
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a cell's file holds.
+
+    `before` and `after` fine-tuning are figures on held-out data, by which methods are chosen;
+    `test` those on test data, once somebody looked. `shares` are of the parent's cost.
+    """
+
+    cell: str
+    label: str
+    digest: str
+    configuration: dict[str, Any]
+    before: dict[str, float]
+    after: dict[str, float]
+    test: dict[str, float] | None
+    test_at: str | None
+    shares: dict[str, float]
+    pipeline: PipelineRecord
+    cpu_seconds: float
+    finished_at: str
+    versions: dict[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {'format': FORMAT, **vars(self), 'pipeline': self.pipeline.to_dict()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Result:
+        """Read what `to_dict` wrote; raise PruningError where it is something else."""
+        try:
+            values = {key: value for key, value in data.items() if key != 'format'}
+            return cls(**{**values, 'pipeline': PipelineRecord.from_dict(data['pipeline'])})
+        except (KeyError, TypeError) as error:
+            raise PruningError(f'not a result: {error}') from error
+
+    def to_text(self) -> str:
+        """Return the figures, and what each stage of the pipeline did."""
+        lines = [f'{self.cell}: ' + ', '.join(f'{k} {v:.4g}' for k, v in self.after.items())]
+        if self.test is not None:
+            lines.append('test: ' + ', '.join(f'{k} {v:.4g}' for k, v in self.test.items()))
+        return '\n'.join([*lines, self.pipeline.to_text()])
+
+
+def result_path(results: Path, cell: Cell) -> Path:
+    """Return where a cell's result is."""
+    return results / f'{cell.name}.json'
+
+
+def find_result(results: Path, cell: Cell) -> Result | None:
+    """Return a cell's result, if it is there and of this very configuration."""
+    path = result_path(results, cell)
+    try:
+        data = json.loads(path.read_text(encoding='utf-8'))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise PruningError(f'{path}: cannot be read: {error}; delete it') from error
+    result = Result.from_dict(data)
+    return result if result.digest == cell.digest else None
+
+
+def find_failure(results: Path, cell: Cell) -> str | None:
+    """Return why the cell failed when it was last tried, if it did."""
+    path = failure_path(results, cell)
+    if not path.is_file():
+        return None
+    return str(json.loads(path.read_text(encoding='utf-8'))['reason'])
+
+
+def record_failure(results: Path, cell: Cell, reason: str) -> None:
+    """Write why the cell failed, until it succeeds."""
+    record = {'cell': cell.name, 'digest': cell.digest, 'reason': reason, 'at': now()}
+    save_json(failure_path(results, cell), record)
+
+
+def failure_path(results: Path, cell: Cell) -> Path:
+    """Return where it is written why a cell failed."""
+    return results / f'{cell.name}.failed.json'
+
+
+def now() -> str:
+    """Return the time as results have it."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds')

@@ -1,0 +1,266 @@
+"""One YAML per comparison: methods × budgets × seeds (× fine-tunings) of one task."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pruned_perception.pruning.budget import Budget
+from pruned_perception.pruning.errors import PruningError
+from pruned_perception.training.budget import Schedule, TrainingBudget
+from pruned_perception.training.method import Method, budget_entry, budget_from
+
+PARENT = 'parent'
+FIELDS = (
+    'task', 'weights', 'methods', 'budgets', 'seeds', 'finetune', 'recalibrate', 'baseline',
+)  # fmt: skip
+_NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9_.+-]*')
+
+
+@dataclass(frozen=True)
+class Finetuning:
+    """How a pruned network is fine-tuned."""
+
+    budget: TrainingBudget
+    schedule: Schedule
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        return self.budget.to_dict() | self.schedule.to_dict()
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Finetuning:
+        """Read budget (steps or cpu_minutes) and schedule from one mapping."""
+        own = {key: value for key, value in data.items() if key in ('steps', 'cpu_minutes')}
+        rest = {key: value for key, value in data.items() if key not in own}
+        return cls(TrainingBudget.from_dict(own), Schedule.from_dict(rest))
+
+    @property
+    def name(self) -> str:
+        """The part of a cell's name: its budget."""
+        unit, value = next(iter(self.budget.to_dict().items()))
+        return f'{value:g}{unit.replace("cpu_minutes", "min")}'
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One network to be made and judged, a process of its own."""
+
+    study: Study
+    label: str
+    """Name of the method; PARENT for the parent itself."""
+    method: Method | None
+    budget: Budget | None
+    finetuning: Finetuning | None
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """A readable name, of its files too."""
+        if self.budget is None:
+            return self.label
+        unit, value = budget_entry(self.budget)
+        tuned = [self.finetuning.name] if self.finetuning else []
+        return '-'.join([self.label, f'{unit}{value:g}', *tuned, f'seed{self.seed}'])
+
+    @property
+    def source(self) -> Cell | None:
+        """Of a control: the cell whose widths it has."""
+        if self.method is None or self.method.of is None:
+            return None
+        method = self.study.methods[self.method.of]
+        return Cell(self.study, self.method.of, method, self.budget, self.finetuning, self.seed)
+
+    @cached_property
+    def configuration(self) -> dict[str, Any]:
+        """Everything in files that the result depends on, as plain data.
+
+        What the task's function does is not part of it: after changing that, delete the results.
+        """
+        source = self.source
+        return {
+            'task': self.study.task,
+            'weights_sha256': self.study.weights_sha256,
+            'method': self.method and self.method.to_dict(),
+            'criterion_sha256': _file_digest(self.method.criterion if self.method else None),
+            **(_other_files(self.method) if self.method else {}),
+            'of': source and source.configuration,
+            'budget': self.budget and dict([budget_entry(self.budget)]),
+            'finetune': self.finetuning and self.finetuning.to_dict(),
+            'recalibrate': self.study.recalibrate,
+            'seed': self.seed,
+        }
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the configuration."""
+        text = json.dumps(self.configuration, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Study:
+    """A comparison, as its file describes it."""
+
+    path: Path
+    task: str
+    weights: Path | None
+    methods: Mapping[str, Method]
+    budgets: tuple[Budget, ...]
+    seeds: tuple[int, ...]
+    finetunings: tuple[Finetuning | None, ...]
+    recalibrate: bool
+    baseline: str | None
+
+    @cached_property
+    def weights_sha256(self) -> str | None:
+        """Hash of the file of weights."""
+        return None if self.weights is None else _sha256(self.weights)
+
+    @cached_property
+    def cells(self) -> tuple[Cell, ...]:
+        """All cells: the parent, then each method's; controls after what they control."""
+        ordered = sorted(self.methods.items(), key=lambda item: item[1].kind == 'scratch')
+        combined = itertools.product(ordered, self.budgets, self.finetunings, self.seeds)
+        return (
+            Cell(self, PARENT, None, None, None, 0),
+            *(
+                Cell(self, name, method, budget, finetuning, seed)
+                for (name, method), budget, finetuning, seed in combined
+            ),
+        )
+
+    def cell(self, name: str) -> Cell:
+        """Return the cell of that name; raise PruningError where there is none."""
+        for cell in self.cells:
+            if cell.name == name:
+                return cell
+        raise PruningError(f'{self.path}: no cell {name!r}; there are {self.cells[1].name!r}, …')
+
+
+def read_study(path: str | os.PathLike[str]) -> Study:
+    """Read a comparison's YAML; raise PruningError that names file and field.
+
+    Fields: `task` (package.module:function), `weights` (a file beside this one; optional),
+    `methods` (name → fields of `Method`), `budgets` (macs or params → shares), `seeds`, `finetune`
+    (steps or cpu_minutes, learning_rate, warm_up, final; or a list of such; optional),
+    `recalibrate` (default true), `baseline` (name of a method; default the first).
+    """
+    path = Path(path)
+    try:
+        data = yaml.safe_load(path.read_text(encoding='utf-8'))
+    except OSError as error:
+        raise PruningError(f'{path}: cannot be read: {error.strerror}') from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise PruningError(f'{path}: not YAML: {error}') from error
+    try:
+        return _study(path, data)
+    except ValueError as error:  # PruningError and BudgetError are such
+        raise PruningError(f'{path}: {error}') from error
+
+
+def _study(path: Path, data: Any) -> Study:
+    if not isinstance(data, dict):
+        raise PruningError('must be a mapping')
+    if unknown := [key for key in data if key not in FIELDS]:
+        raise PruningError(f'unknown field {unknown[0]}; known: {", ".join(FIELDS)}')
+    for key in ('task', 'methods', 'budgets', 'seeds'):
+        if data.get(key) in (None, [], {}, ''):
+            raise PruningError(f'field {key} is missing')
+    methods = {str(name): _method(str(name), each) for name, each in _mapping(data, 'methods')}
+    for name, method in methods.items():
+        if method.of is not None and (of := methods.get(method.of)) is None:
+            raise PruningError(f'field methods.{name}.of: no method {method.of!r}')
+        if method.of is not None and of is not None and of.kind in ('scratch', 'sparsity'):
+            raise PruningError(
+                f'field methods.{name}.of: {method.of!r} is of kind {of.kind!r}, which has no '
+                'widths of its own'
+            )
+    seeds = data['seeds'] if isinstance(data['seeds'], list) else [data['seeds']]
+    if not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
+        raise PruningError(f'field seeds: must be integers ≥ 0: {seeds}')
+    baseline = data.get('baseline', next(iter(methods)))
+    if baseline not in methods:
+        raise PruningError(f'field baseline: no method {baseline!r}')
+    tuned = data.get('finetune')
+    study = Study(
+        path=path,
+        task=str(data['task']),
+        weights=path.parent / data['weights'] if data.get('weights') else None,
+        methods=methods,
+        budgets=tuple(
+            budget_from(unit, value)
+            for unit, values in _mapping(data, 'budgets')
+            for value in (values if isinstance(values, list) else [values])
+        ),
+        seeds=tuple(seeds),
+        finetunings=tuple(
+            each and _finetuning(each) for each in (tuned if isinstance(tuned, list) else [tuned])
+        ),
+        recalibrate=bool(data.get('recalibrate', True)),
+        baseline=baseline,
+    )
+    names = [cell.name for cell in study.cells]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise PruningError(f'two cells are called {twice[0]}: budgets, seeds or finetune repeat')
+    return study
+
+
+def _mapping(data: Mapping[str, Any], key: str) -> list[tuple[Any, Any]]:
+    if not isinstance(data[key], dict):
+        raise PruningError(f'field {key}: must be a mapping')
+    return list(data[key].items())
+
+
+def _method(name: str, data: Any) -> Method:
+    if not _NAME.fullmatch(name) or name == PARENT:
+        raise PruningError(
+            f'field methods.{name}: names are letters, digits and _ . + -, and not {PARENT!r}'
+        )
+    if not isinstance(data, dict):
+        raise PruningError(f'field methods.{name}: must be a mapping')
+    try:
+        return Method.from_dict(data)
+    except (PruningError, TypeError) as error:
+        raise PruningError(f'field methods.{name}: {error}') from error
+
+
+def _finetuning(data: Any) -> Finetuning:
+    if not isinstance(data, dict):
+        raise PruningError('field finetune: must be a mapping, or a list of them')
+    try:
+        return Finetuning.from_dict(data)
+    except PruningError as error:
+        raise PruningError(f'field finetune: {error}') from error
+
+
+def _file_digest(criterion: str | None) -> str | None:
+    """Return the hash of a user's own criterion."""
+    own = criterion is not None and criterion.endswith('.py')
+    return _sha256(Path(criterion)) if own and criterion else None
+
+
+def _other_files(method: Method) -> dict[str, Any]:
+    """Return the hashes of what else is a user's own file, where there is any."""
+    names = [method.allocation_by]
+    if method.then is not None:
+        names += [method.then.criterion, method.then.allocation_by]
+    hashes = {name: digest for name in names if (digest := _file_digest(name))}
+    return {'other_criteria_sha256': hashes} if hashes else {}
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise PruningError(f'{path}: cannot be read: {error.strerror}') from error

@@ -1,0 +1,224 @@
+"""A comparison's results as one table: means over seeds, differences to a baseline."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pruned_perception.compare.result import Result, find_failure, find_result
+from pruned_perception.compare.study import PARENT, Cell, Study
+from pruned_perception.pruning.errors import PruningError
+from pruned_perception.pruning.statistics import PairedDifference, paired_difference
+from pruned_perception.training.task import first_figure
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Mean over seeds and, of two or more, their standard deviation."""
+
+    mean: float
+    deviation: float | None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Mean | None:
+        """Return the mean of some values; None where there are none."""
+        if not values:
+            return None
+        spread = statistics.stdev(values) if len(values) > 1 else None
+        return cls(statistics.fmean(values), spread)
+
+    def to_text(self) -> str:
+        """Return both, to four digits."""
+        spread = '' if self.deviation is None else f' ± {self.deviation:.2g}'
+        return f'{self.mean:.4g}{spread}'
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method at one budget and fine-tuning.
+
+    `macs` and `params` are the shares of the parent that are left, means over seeds; `before` is
+    the figure before the (last) fine-tuning, None where there is none, `after` the final one.
+    `difference` is that of the final one to the baseline's, paired by seed, with its 95 % interval;
+    it needs two seeds.
+    """
+
+    method: str
+    budget: str
+    finetuning: str
+    seeds: tuple[int, ...]
+    macs: float
+    params: float
+    before: Mean | None
+    after: Mean
+    test: Mean | None
+    difference: PairedDifference | None
+    test_difference: PairedDifference | None
+    cpu_seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {**asdict(self), 'seeds': list(self.seeds)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Row:
+        """Read what `to_dict` wrote."""
+        values = {**data, 'seeds': tuple(data['seeds'])}
+        for name in ('before', 'after', 'test'):
+            values[name] = data[name] and Mean(**data[name])
+        for name in ('difference', 'test_difference'):
+            values[name] = data[name] and PairedDifference.from_dict(data[name])
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Table:
+    """All rows, the parent's first.
+
+    `figure` names what is compared; `missing` the cells without a result, `failed` why some have
+    none.
+    """
+
+    figure: str
+    baseline: str | None
+    rows: tuple[Row, ...]
+    cells: int
+    missing: tuple[str, ...]
+    failed: dict[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        rows = [row.to_dict() for row in self.rows]
+        return {**vars(self), 'rows': rows, 'missing': list(self.missing)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Table:
+        """Read what `to_dict` wrote; raise PruningError where it is something else."""
+        try:
+            rows = tuple(Row.from_dict(each) for each in data['rows'])
+            return cls(**{**data, 'rows': rows, 'missing': tuple(data['missing'])})
+        except (KeyError, TypeError) as error:
+            raise PruningError(f'not a table: {error}') from error
+
+    def to_text(self) -> str:
+        """Return the table in Markdown."""
+        tested = any(row.test for row in self.rows)
+        header = [
+            'method', 'budget', 'fine-tuning', 'seeds', 'MACs', 'parameters',
+            'before fine-tuning', self.figure, f'against {self.baseline}',
+            *([f'test {self.figure}', f'test, against {self.baseline}'] if tested else []),
+            'CPU min',
+        ]  # fmt: skip
+        lines = [header] + [
+            [
+                row.method,
+                row.budget,
+                row.finetuning,
+                str(len(row.seeds)),
+                f'{row.macs:.1%}',
+                f'{row.params:.1%}',
+                row.before.to_text() if row.before else '–',
+                row.after.to_text(),
+                _interval(row.difference),
+                *([row.test.to_text() if row.test else '–'] if tested else []),
+                *([_interval(row.test_difference)] if tested else []),
+                f'{row.cpu_seconds / 60:.2g}',
+            ]
+            for row in self.rows
+        ]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        padded = [
+            ' | '.join(text.ljust(width) for text, width in zip(line, widths, strict=True))
+            for line in lines
+        ]
+        rule = '-|-'.join('-' * width for width in widths)
+        text = [f'| {padded[0]} |', f'|-{rule}-|', *(f'| {line} |' for line in padded[1:])]
+        done = self.cells - len(self.missing)
+        text += ['', f'{done} of {self.cells} cells done; ± is the standard deviation over seeds']
+        if self.missing:
+            text.append(f'missing: {", ".join(self.missing)}')
+        text += [f'failed: {name}: {reason}' for name, reason in self.failed.items()]
+        return '\n'.join(text)
+
+
+def _interval(difference: PairedDifference | None) -> str:
+    if difference is None:
+        return '–'
+    return f'{difference.mean:+.3g} [{difference.low:+.3g}, {difference.high:+.3g}]'
+
+
+def make_table(study: Study, results: Path) -> Table:
+    """Return the table of all results that are there."""
+    found = {cell.name: find_result(results, cell) for cell in study.cells}
+    groups: dict[tuple[str, str, str], list[tuple[Cell, Result]]] = {}
+    for cell in study.cells:
+        if (result := found[cell.name]) is not None:
+            groups.setdefault(_key(cell), []).append((cell, result))
+    order = list(dict.fromkeys(_key(cell)[1:] for cell in study.cells))  # what is to be compared
+    rows = [
+        _row(key, groups[key], groups, study.baseline)
+        for key in sorted(groups, key=lambda key: order.index(key[1:]))
+    ]
+    some = next((each for each in found.values() if each is not None), None)
+    return Table(
+        figure=next(iter(some.after)) if some else 'figure',
+        baseline=study.baseline,
+        rows=tuple(rows),
+        cells=len(study.cells),
+        missing=tuple(name for name, result in found.items() if result is None),
+        failed={
+            cell.name: reason
+            for cell in study.cells
+            if (reason := find_failure(results, cell)) is not None
+        },
+    )
+
+
+def _key(cell: Cell) -> tuple[str, str, str]:
+    budget = '' if cell.budget is None else str(cell.budget)
+    return cell.label, budget, str(cell.finetuning.budget) if cell.finetuning else ''
+
+
+def _row(
+    key: tuple[str, str, str],
+    members: list[tuple[Cell, Result]],
+    groups: dict[tuple[str, str, str], list[tuple[Cell, Result]]],
+    baseline: str | None,
+) -> Row:
+    results = [result for _, result in members]
+    opposite = groups.get((baseline or '', *key[1:]), [])
+    own = key[0] in (baseline, PARENT)
+    after = Mean.of([first_figure(each.after) for each in results])
+    assert after is not None
+    return Row(
+        method=key[0],
+        budget=key[1] or '–',
+        finetuning=key[2] or '–',
+        seeds=tuple(cell.seed for cell, _ in members),
+        macs=statistics.fmean(each.shares['macs'] for each in results),
+        params=statistics.fmean(each.shares['params'] for each in results),
+        before=Mean.of([first_figure(each.before) for each in results if each.before and key[2]]),
+        after=after,
+        test=Mean.of([first_figure(each.test) for each in results if each.test]),
+        difference=None if own else _difference(members, opposite, 'after'),
+        test_difference=None if own else _difference(members, opposite, 'test'),
+        cpu_seconds=statistics.fmean(each.cpu_seconds for each in results),
+    )
+
+
+def _difference(
+    ours: list[tuple[Cell, Result]], theirs: list[tuple[Cell, Result]], which: str
+) -> PairedDifference | None:
+    """Return the difference over the seeds that both have; None with fewer than two."""
+    mine, other = (
+        {cell.seed: getattr(result, which) for cell, result in each} for each in (ours, theirs)
+    )
+    common = [seed for seed in mine if mine[seed] and other.get(seed)]
+    if len(common) < 2:
+        return None
+    return paired_difference(
+        *([first_figure(each[seed]) for seed in common] for each in (mine, other))
+    )

@@ -1,0 +1,325 @@
+"""How many channels each group keeps, so that the network meets a budget.
+
+A rule says what error a group has with k channels kept; which of two engines divides the budget
+follows from what such errors mean: bounds are equalised (the largest counts), losses are added.
+
+Both engines move in blocks: kept channels are multiples of the engine's block, since a partly
+filled block costs as much as a full one. Sizes are exact at every step, and what is left of the
+budget in the end is spent as long as another block of some group fits.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pruned_perception.pruning.bounds import draws_for_all
+from pruned_perception.pruning.budget import Budget, Error, Macs
+from pruned_perception.pruning.errors import BudgetError, PruningError
+from pruned_perception.pruning.scores import Scores, in_runs
+from pruned_perception.pruning.sensitivity import Sensitivity
+from pruned_perception.pruning.structure import Structure, Widths
+
+# Errors of a group at k = 0 … c channels kept; falling in k.
+Curves = Mapping[str, Sequence[float]]
+SizeOf = Callable[[Mapping[str, int]], float]
+Engine = Callable[[Curves, SizeOf, float, Mapping[str, int]], Widths]
+
+
+def floor_widths(channels: Mapping[str, int], blocks: Mapping[str, int]) -> Widths:
+    """Return the smallest widths: one block, or the whole group where it has less."""
+    return {name: min(blocks[name], count) for name, count in channels.items()}
+
+
+def least_maximum(curves: Curves, size: SizeOf, budget: float, blocks: Mapping[str, int]) -> Widths:
+    """Minimise the largest error of all groups.
+
+    From one block each, the group with the largest error gets the next block (of equal ones, that
+    whose block is cheapest), as long as something fits. Errors fall and sizes rise with widths, so
+    that no other widths within the budget have a smaller maximum.
+    """
+    channels = {name: len(curve) - 1 for name, curve in curves.items()}
+    widths = floor_widths(channels, blocks)
+    open_groups = {name for name in widths if widths[name] < channels[name]}
+    while open_groups:
+        ranked = sorted(open_groups, key=lambda name: (-curves[name][widths[name]], name))
+        worst = curves[ranked[0]][widths[ranked[0]]]
+        equal = [name for name in ranked if curves[name][widths[name]] == worst]
+        grown = {name: _larger(widths[name], channels[name], blocks[name]) for name in equal}
+        prices = {name: size(widths | {name: grown[name]}) for name in equal}
+        cheapest = min(equal, key=lambda name: (prices[name], name))
+        if prices[cheapest] <= budget:
+            widths[cheapest] = grown[cheapest]
+            if widths[cheapest] == channels[cheapest]:
+                open_groups.remove(cheapest)
+        else:  # sizes only rise: it will not fit later either
+            open_groups -= set(equal)
+    return widths
+
+
+def least_sum(curves: Curves, size: SizeOf, budget: float, blocks: Mapping[str, int]) -> Widths:
+    """Minimise the sum of the groups' errors, greedily.
+
+    From the dense widths, the block that adds least error per saved cost goes first; in the end,
+    whatever block gains most is given back while it fits. Errors are replaced by their largest
+    convex minorants first, so that a steep place in a curve does not hide a flat one behind it.
+    """
+    channels = {name: len(curve) - 1 for name, curve in curves.items()}
+    floors = floor_widths(channels, blocks)
+    convex = {name: _convex_minorant(curve, floors[name]) for name, curve in curves.items()}
+    widths = dict(channels)
+    current = size(widths)
+    while current > budget:
+        options = []
+        for name, width in widths.items():
+            less = max(floors[name], (width - 1) // blocks[name] * blocks[name])
+            if less < width:
+                saved = current - size(widths | {name: less})
+                lost = convex[name][less] - convex[name][width]
+                options.append((lost / max(saved, 1e-12), name, less))
+        _, name, less = min(options)
+        widths[name] = less
+        current = size(widths)
+    while True:
+        fitting = []
+        for name, width in widths.items():
+            more = _larger(width, channels[name], blocks[name])
+            if more > width and size(widths | {name: more}) <= budget:
+                fitting.append((convex[name][width] - convex[name][more], name, more))
+        if not fitting:
+            return widths
+        _, name, more = max(fitting)
+        widths[name] = more
+
+
+def _convex_minorant(curve: Sequence[float], first: int) -> list[float]:
+    """Return the largest convex function below the curve, from index `first` on."""
+    hull: list[tuple[int, float]] = []
+    for point in list(enumerate(curve))[first:]:
+        while len(hull) > 1 and _slope(hull[-2], hull[-1]) >= _slope(hull[-1], point):
+            hull.pop()
+        hull.append(point)
+    corners, values = zip(*hull, strict=True)
+    return np.interp(np.arange(len(curve)), corners, values).tolist()
+
+
+def _slope(a: tuple[int, float], b: tuple[int, float]) -> float:
+    return (b[1] - a[1]) / (b[0] - a[0])
+
+
+def _larger(width: int, channels: int, block: int) -> int:
+    return min(channels, (width // block + 1) * block)
+
+
+Evidence = Sensitivity | Scores
+
+# (evidence, group) → errors at k = 0 … c channels kept; of a group whose channels go in runs, those
+# of the whole runs within k.
+Curve = Callable[[Evidence, str], list[float]]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule of allocation: a group's errors, how they are weighed, and what they need."""
+
+    summary: str
+    curve: Curve
+    engine: Engine
+    needs: str | None = None
+
+
+def _uniform(evidence: Evidence, group: str) -> list[float]:
+    channels = evidence.structure.channels[group]
+    return [1 - kept / channels for kept in range(channels + 1)]
+
+
+def _proportional(evidence: Evidence, group: str) -> list[float]:
+    values = evidence.values[group]
+    total = float(values.sum())
+    return [math.inf, *(total / kept for kept in range(1, len(values) + 1))]
+
+
+def _equal_error(evidence: Evidence, group: str) -> list[float]:
+    """S / m, on which alone ε(m) depends; m is such that U(m) = k.
+
+    Hence the allocation is the same for every K, δ and N: they only scale S / m. (Of contributions
+    of both signs at once, ε(m) has K S + 1 in one place for K S: not quite the same everywhere.)
+    """
+    runs, unit = _runs(evidence, group)
+    total = float(runs.sum())
+    if total == 0:  # nobody ever reads it
+        return [0.0] * (evidence.structure.channels[group] + 1)
+    draws = draws_for_all(runs / total)
+    found = [math.inf, *(total / m for m in draws[1:])]
+    return _by_channels(found + [0.0] * (len(runs) + 1 - len(found)), unit)
+
+
+def _equal_sum(evidence: Evidence, group: str) -> list[float]:
+    runs, unit = _runs(evidence, group)
+    return _by_channels(tail_sums(runs), unit)
+
+
+def _retained_share(evidence: Evidence, group: str) -> list[float]:
+    """−log of the share of the total score that is retained: thin layers must not collapse."""
+    runs, unit = _runs(evidence, group)
+    ordered = _descending(runs) + 1e-12
+    share = ordered.cumsum(0) / ordered.sum()
+    return _by_channels([math.inf, *(-share.log()).clamp(min=0).tolist()], unit)
+
+
+def _global_ranking(evidence: Evidence, group: str) -> list[float]:
+    """Return the best score that is lost: one threshold for the network equalises it."""
+    runs, unit = _runs(evidence, group)
+    return _by_channels([*_descending(runs / unit).tolist(), 0.0], unit)
+
+
+def _least_error(evidence: Evidence, group: str) -> list[float]:
+    assert isinstance(evidence, Scores)
+    assert evidence.errors is not None
+    return evidence.errors[group].tolist()
+
+
+RULES: dict[str, Rule] = {
+    'uniform': Rule('the same share of every group', _uniform, least_maximum),
+    'proportional': Rule(
+        "in proportion to S_ℓ, the sum of a group's sensitivities",
+        _proportional,
+        least_maximum,
+        'sensitivities',
+    ),
+    'equal_error': Rule(
+        'the same error bound ε of random selection everywhere, U(m) distinct channels expected '
+        '(PFP)',
+        _equal_error,
+        least_maximum,
+        'sensitivities',
+    ),
+    'equal_sum': Rule(
+        'the same sum of pruned sensitivities, the bound of deterministic selection, everywhere',
+        _equal_sum,
+        least_maximum,
+        'sensitivities',
+    ),
+    'retained_share': Rule(
+        'the largest product of the shares of score retained', _retained_share, least_sum
+    ),
+    'global_ranking': Rule(
+        'one threshold on the scores of all groups', _global_ranking, least_maximum
+    ),
+    'least_error': Rule(
+        'the least sum of the errors that the scores come with', _least_error, least_sum, 'errors'
+    ),
+}
+
+
+def find_rule(name: str, evidence: Evidence) -> Rule:
+    """Return a rule; raise PruningError where it is unknown or needs other evidence."""
+    if name not in RULES:
+        raise PruningError(f'unknown allocation {name!r}; there are {", ".join(RULES)}')
+    rule = RULES[name]
+    if rule.needs == 'sensitivities' and not isinstance(evidence, Sensitivity):
+        raise PruningError(
+            f'allocation {name!r} divides by sensitivities; {evidence.criterion!r} scores have none'
+        )
+    if rule.needs == 'errors' and getattr(evidence, 'errors', None) is None:
+        with_errors = 'joint_error, end_to_end, fisher'
+        raise PruningError(f'allocation {name!r} needs scores that come with errors: {with_errors}')
+    return rule
+
+
+def tail_sums(values: Tensor) -> list[float]:
+    """Return, for k = 0 … c, the sum of all but the k highest values."""
+    ascending = values.double().sort().values.tolist()
+    return [0.0, *itertools.accumulate(ascending)][::-1]
+
+
+def _runs(evidence: Evidence, group: str) -> tuple[Tensor, int]:
+    """Return the sums of what is kept or goes together, and how many channels that are."""
+    unit = evidence.structure.groups[group].unit
+    return in_runs(evidence.values[group], unit), unit
+
+
+def _by_channels(curve: list[float], unit: int) -> list[float]:
+    return [curve[kept // unit] for kept in range(unit * (len(curve) - 1) + 1)]
+
+
+def _descending(values: Tensor) -> Tensor:
+    return values.to(torch.float64).sort(descending=True).values
+
+
+__all__ = ['RULES', 'Evidence', 'Rule', 'find_rule', 'widths_for']
+
+
+def widths_for(
+    evidence: Evidence,
+    budget: Budget,
+    *,
+    rule: str,
+    round_to: int,
+    error_at: Callable[[str, int], float] | None = None,
+) -> Widths:
+    """Return the width of every group, within the budget.
+
+    Args:
+        evidence: sensitivities or scores, whichever the rule needs.
+        budget: share of multiply-accumulates or parameters, or an error.
+        rule: a name in `RULES`.
+        round_to: kept channels are multiples of this, one block at least.
+        error_at: for an error as budget: the a-priori error of a group at a width.
+
+    Raises:
+        BudgetError: not even one block per group is within the budget; says what is.
+        PruningError: unknown rule, missing evidence, or a block out of range.
+    """
+    if round_to < 1:
+        raise PruningError(f'round_to: must be at least 1 channel, got {round_to}')
+    structure = evidence.structure
+    blocks = {group.name: math.lcm(round_to, group.unit) for group in structure.groups.prunable}
+    if isinstance(budget, Error):
+        assert error_at is not None
+        return _within_error(structure, budget.epsilon, blocks, error_at)
+    chosen = find_rule(rule, evidence)
+
+    def size(widths: Mapping[str, float]) -> float:
+        found = structure.size(widths)
+        return found.macs if isinstance(budget, Macs) else found.parameters
+
+    dense = structure.macs if isinstance(budget, Macs) else structure.parameters
+    least = size(floor_widths(structure.channels, blocks))
+    allowed = math.floor(dense * budget.share)
+    if least > allowed + 0.5:
+        share = min(1.0, math.floor(1e4 * least / dense + 1) / 1e4)  # rounded up, and never below
+        raise BudgetError(
+            f'a budget of {budget} cannot be met with blocks of {round_to} channels; the nearest '
+            f'is {share:g} ({round(least):,} of {dense:,}); allow it or smaller blocks'
+        )
+    curves = {name: chosen.curve(evidence, name) for name in structure.channels}
+    return chosen.engine(curves, size, allowed + 0.5, blocks)
+
+
+def _within_error(
+    structure: Structure,
+    epsilon: float,
+    blocks: Mapping[str, int],
+    error_at: Callable[[str, int], float],
+) -> Widths:
+    """Return the smallest widths at which no consumer's error exceeds ε.
+
+    The errors of the groups that a consumer reads side by side (a concatenation) add up.
+    """
+    widths = {}
+    for name, beside in structure.side_by_side().items():
+        channels = structure.channels[name]
+        options = [*range(blocks[name], channels, blocks[name]), channels]
+        place = bisect.bisect_left(
+            options[:-1], True, key=lambda width: error_at(name, width) <= epsilon / beside
+        )
+        widths[name] = options[place]
+    return widths

@@ -1,0 +1,386 @@
+"""Channels that must go together, found by running the network once with labels.
+
+Layers (convolutions and linear layers) make and read channels; norms and per-channel parameters
+follow them. The rules of these modules are here, those of the operations between them in `labels`.
+The coupling is that of DepGraph (Fang et al., CVPR 2023), but of single channels instead of layers,
+so that splits, shuffles, reshapes and shared layers need no rules of their own.
+
+Coupled channels are sorted into groups, of which any number can be kept.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.utils._pytree import tree_leaves
+
+from pruned_perception.pruning.errors import PruningError
+from pruned_perception.pruning.graph.cost import LAYERS
+from pruned_perception.pruning.graph.labels import STAYS, Channels, LabelFlow, Ties
+from pruned_perception.pruning.graph.observation import tensors
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A layer's part in a group: its channel `indices[i]` belongs to the group's `roots[i]`.
+
+    After a flatten a consumer has many inputs per channel; after a concatenation its indices
+    start somewhere in the middle; where two groups are added to one concatenated layer, that layer
+    has a part in both.
+    """
+
+    layer: str
+    indices: tuple[int, ...]
+    roots: tuple[int, ...]
+
+    def of(self, channels: set[int]) -> list[int]:
+        """Return the layer's indices that belong to these channels of the group."""
+        return [i for i, root in zip(self.indices, self.roots, strict=True) if root in channels]
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """Coupled channels: cut one of them and it is cut in every layer named here.
+
+    Channels are numbered by the group, 0 … `channels` − 1: as the outputs of its first producer,
+    unless `unit` > 1 and what goes together there is not side by side (halves of a split).
+
+    Attributes:
+        name: its first producer; with `:start` where only a part of that layer is in the group.
+        channels: how many there are.
+        producers: lose outputs (several, where their outputs are added).
+        consumers: lose inputs. Depthwise and grouped convolutions are producers and consumers.
+        channel_parameters: what one channel has in batch norms and the like, apart from the layers
+            that are named here.
+        unit: channels are kept or go in whole runs of so many: 0 … unit − 1, and so on (group
+            norm, grouped convolution, splits into equal parts).
+    """
+
+    name: str
+    channels: int
+    producers: tuple[Slice, ...]
+    consumers: tuple[Slice, ...]
+    channel_parameters: float = 0
+    unit: int = 1
+
+
+@dataclass(frozen=True)
+class ChannelGroups:
+    """All groups that may be pruned, and why the other layers' outputs are kept.
+
+    `kept` is by layer; `layer:start` where only a part of the layer's outputs is kept.
+    """
+
+    prunable: tuple[ChannelGroup, ...]
+    kept: dict[str, str]
+
+    def __getitem__(self, name: str) -> ChannelGroup:
+        return next(group for group in self.prunable if group.name == name)
+
+
+# Treat each channel by itself and have something for each of them; group norms whole runs of them.
+PER_CHANNEL = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.PReLU)
+
+
+@dataclass(frozen=True)
+class Coupling:
+    """For each channel an integer: channels with the same one go together.
+
+    Attributes:
+        outputs: layer → its outputs' integers.
+        inputs: layer → its inputs' integers.
+        others: norms, and vectors that are parameters or buffers → their elements' integers.
+        parameters: those of `others` that are parameters; one with several names is listed once.
+        stays: integer → why its channels stay.
+        joined: integer → what ties channels of one and the same tensor to each other.
+    """
+
+    outputs: dict[str, tuple[int, ...]]
+    inputs: dict[str, tuple[int, ...]]
+    others: dict[str, tuple[int, ...]]
+    parameters: frozenset[str]
+    stays: dict[int, str]
+    joined: dict[int, str]
+
+
+@torch.no_grad()
+def trace_channels(
+    model: nn.Module, example_inputs: Sequence[Any], *, keep: Collection[str] = ()
+) -> Coupling:
+    """Run a copy of `model` once in evaluation mode and return the coupling of its channels.
+
+    Raises:
+        PruningError: the forward pass fails; says in which module.
+    """
+    traced = _Trace(copy.deepcopy(model).eval())
+    for name in keep:
+        traced.ties.fix(traced.outputs[name], f'asked to keep {name}')
+    return traced.run(example_inputs)
+
+
+class _Trace:
+    """One run with labels."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.ties = Ties()
+        self.flow = LabelFlow(self.ties)
+        self.outputs: dict[str, Tensor] = {}
+        self.inputs: dict[str, Tensor] = {}
+        self.others: dict[str, Tensor] = {}
+        self.reached: set[str] = set()
+        self.rigid: dict[str, str] = {}  # layers of which nothing can be cut, and why
+        for name, module in model.named_modules():
+            if isinstance(module, LAYERS):
+                self._register_layer(name, module)
+            else:
+                self._register_vectors(name, module)
+
+    def run(self, example_inputs: Sequence[Any]) -> Coupling:
+        for each in tree_leaves(tuple(example_inputs)):
+            if isinstance(each, Tensor):
+                self.flow.of[each] = None
+        for name, module in self.model.named_modules():
+            module.register_forward_pre_hook(self._enter(name), with_kwargs=True)
+            module.register_forward_hook(self._leave(name), with_kwargs=True)
+        try:
+            with self.flow:
+                results = self.model(*example_inputs)
+        except Exception as error:  # whatever the user's forward raises
+            raise PruningError(
+                f'{type(self.model).__name__}: cannot be run on the example inputs: in '
+                f'{self.flow.place()}: {type(error).__name__}: {error}; give inputs that fit its '
+                'forward'
+            ) from error
+        self.flow.stay(tensors(results), 'reaches the output of the network')
+        for name, place in self.flow.borrowed.items():
+            self.rigid.setdefault(name, f'has parameters that {place} reads')
+        for name, labels in self.outputs.items():
+            if name not in self.reached and name not in self.rigid:
+                self.rigid[name] = 'is not reached with the example inputs'
+            if name in self.rigid:
+                self.ties.fix(labels, self.rigid[name])
+                if name in self.inputs:
+                    self.ties.fix(self.inputs[name], f'is read by {name}, which {self.rigid[name]}')
+        return self._coupling()
+
+    def _coupling(self) -> Coupling:
+        ties = self.ties
+
+        def roots(side: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+            return {name: ties.roots(labels) for name, labels in side.items()}
+
+        outputs, inputs, others = roots(self.outputs), roots(self.inputs), roots(self.others)
+        present = {
+            root for side in (outputs, inputs, others) for each in side.values() for root in each
+        }
+        stays = {root: why for root in present if (why := ties.why_stays(root)) is not None}
+        return Coupling(
+            outputs=outputs,
+            inputs=inputs,
+            others=others,
+            parameters=frozenset(name for name, _ in self.model.named_parameters()) & set(others),
+            stays=stays,
+            joined={root: ties.why_joined(root) for root in present - set(stays)},
+        )
+
+    def _register_layer(self, name: str, layer: nn.Module) -> None:
+        size = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+        assert isinstance(size, int)
+        self.outputs[name] = self.ties.new(size)
+        if 'weight' not in layer._parameters:
+            self.rigid[name] = 'has a weight that is computed from other tensors'
+        for each in layer.parameters():
+            if other := self.flow.owners.get(id(each)):
+                self.rigid[name] = f'shares parameters with {other}'
+                self.rigid[other] = f'shares parameters with {name}'
+            self.flow.owners[id(each)] = name
+            self.flow.of[each] = None
+
+    def _register_vectors(self, name: str, module: nn.Module) -> None:
+        for own, each in {**module._parameters, **module._buffers}.items():
+            if each is None or each.numel() < 2:
+                continue
+            long = [axis for axis, size in enumerate(each.shape) if size > 1]
+            if len(long) > 1:
+                self.flow.of[each] = None
+                continue
+            if each not in self.flow.of:
+                self.flow.of[each] = Channels(long[0], self.ties.new(each.numel()))
+            if (channels := self.flow.of[each]) is not None:
+                self.others[_member(name, own)] = channels.labels
+
+    def _enter(self, name: str) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            kind = type(module).__name__
+            self.flow.where.append(f'{name} ({kind})' if name else kind)
+            self.flow.paused += _is_known(module)
+
+        return hook
+
+    def _leave(self, name: str) -> Any:
+        def hook(
+            module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+        ) -> None:
+            if _is_known(module):
+                self.flow.paused -= 1
+                x = args[0] if args else kwargs['input']
+                if isinstance(module, LAYERS):
+                    self._pass_layer(name, module, x, output)
+                else:
+                    self._pass_per_channel(name, module, x, output)
+            self.flow.where.pop()
+
+        return hook
+
+    def _pass_layer(self, name: str, layer: nn.Module, x: Tensor, output: Tensor) -> None:
+        back = 1 if isinstance(layer, nn.Linear) else 3
+        read = self._read(x, x.ndim - back, f'is read along another axis by {name}')
+        if name in self.inputs:
+            self.ties.tie(self.inputs[name], read, f'where {name} is shared')
+        self.inputs[name] = read
+        self.reached.add(name)
+        made = self.outputs[name]
+        count = getattr(layer, 'groups', 1)
+        if isinstance(count, int) and count > 1:
+            # What one group of a grouped convolution reads and makes goes together: the weights of
+            # the others are as before. A depthwise convolution has one input in each group.
+            groups = torch.cat((read.unflatten(0, (count, -1)), made.unflatten(0, (count, -1))), 1)
+            self.ties.tie(
+                groups[:, :1].expand_as(groups), groups, f'by {name}, which is grouped', joins=True
+            )
+        self.flow.of[output] = Channels(output.ndim - back, made)
+
+    def _pass_per_channel(self, name: str, module: nn.Module, x: Tensor, output: Tensor) -> None:
+        if x not in self.flow.of:
+            return
+        labels = self._read(x, 1, f'is read along another axis by {name}')
+        for own in ('weight', 'bias', 'running_mean', 'running_var'):
+            each = self.others.get(_member(name, own))
+            if each is not None:
+                self.ties.tie(labels, each, f'by {name}')
+        if isinstance(module, nn.GroupNorm):
+            groups = labels.unflatten(0, (module.num_groups, -1))
+            why = f'by {name}, which normalises them together'
+            self.ties.tie(groups[:, :1].expand_as(groups), groups, why, joins=True)
+        if name in self.others:
+            self.ties.tie(labels, self.others[name], f'where {name} is shared')
+        self.others[name] = labels
+        self.flow.of[output] = Channels(1, labels) if labels.any() else None
+
+    def _read(self, x: Tensor, axis: int, otherwise: str) -> Tensor:
+        channels = self.flow.of.get(x)
+        if channels is not None and channels.axis == axis:
+            return channels.labels
+        self.flow.stay([x], otherwise)
+        return torch.full((x.shape[axis],), STAYS)
+
+
+def _member(module: str, own: str) -> str:
+    return f'{module}.{own}' if module else own
+
+
+def _is_known(module: nn.Module) -> bool:
+    return isinstance(module, LAYERS + PER_CHANNEL)
+
+
+# Of each group, in its order: the coupling's integers of what goes together.
+Atoms = dict[str, tuple[int, ...]]
+# Where the channels of one integer are: (side, layer or parameter) → indices.
+Places = Mapping[tuple[str, str], list[int]]
+
+
+def group_channels(coupling: Coupling) -> tuple[ChannelGroups, Atoms]:
+    """Return the groups that may be pruned, and what goes together in each.
+
+    A group is all channels that are made, read and followed at the same places equally often. So
+    its cost is proportional to how many of them are kept, and no layer is left without channels
+    as long as one is kept.
+    """
+    everywhere: dict[int, dict[tuple[str, str], list[int]]] = {}
+    for side, layers in (
+        ('outputs', coupling.outputs),
+        ('inputs', coupling.inputs),
+        ('others', coupling.others),
+    ):
+        for layer, labels in layers.items():
+            for index, number in enumerate(labels):
+                places = everywhere.setdefault(number, {})
+                places.setdefault((side, layer), []).append(index)
+    alike: dict[frozenset[tuple[tuple[str, str], int]], list[int]] = {}
+    for number, places in everywhere.items():  # those of the first layer first
+        if number not in coupling.stays and any(side == 'outputs' for side, _ in places):
+            signature = frozenset((place, len(indices)) for place, indices in places.items())
+            alike.setdefault(signature, []).append(number)
+    prunable: list[ChannelGroup] = []
+    atoms: Atoms = {}
+    stays = dict(coupling.stays)
+    for numbers in alike.values():
+        group = _group([everywhere[number] for number in numbers], coupling)
+        if {each.layer for each in group.consumers} <= {each.layer for each in group.producers}:
+            stays |= dict.fromkeys(numbers, 'is read by no layer')
+        elif len(numbers) == 1:
+            why = coupling.joined[numbers[0]]
+            stays[numbers[0]] = f'has channels that go all together, {why}'
+        else:
+            prunable.append(group)
+            atoms[group.name] = tuple(numbers)
+    return ChannelGroups(tuple(prunable), _kept(coupling, stays)), atoms
+
+
+def _group(members: list[Places], coupling: Coupling) -> ChannelGroup:
+    layers = [layer for side, layer in members[0] if side == 'outputs']
+    whole = [
+        layer
+        for layer in layers
+        if sum(len(each['outputs', layer]) for each in members) == len(coupling.outputs[layer])
+    ]
+    first = (whole or layers)[0]
+    unit = len(members[0]['outputs', first])
+    start = members[0]['outputs', first][0]
+
+    def parts(side: str) -> tuple[Slice, ...]:
+        slices = []
+        for place in members[0]:
+            if place[0] != side:
+                continue
+            pairs = sorted(
+                (index, run * unit + nth * unit // len(each[place]))
+                for run, each in enumerate(members)
+                for nth, index in enumerate(each[place])
+            )
+            indices, roots = zip(*pairs, strict=True)
+            slices.append(Slice(place[1], indices, roots))
+        return tuple(slices)
+
+    # Norms are listed beside their vectors; buffers are no parameters.
+    vectors = [place for place in members[0] if place[1] in coupling.parameters]
+    followers = sum(len(members[0][place]) for place in vectors)
+    exact = followers % unit == 0
+    return ChannelGroup(
+        name=first if whole else f'{first}:{start}',
+        channels=len(members) * unit,
+        producers=parts('outputs'),
+        consumers=parts('inputs'),
+        channel_parameters=followers // unit if exact else followers / unit,
+        unit=unit,
+    )
+
+
+def _kept(coupling: Coupling, stays: Mapping[int, str]) -> dict[str, str]:
+    kept = {}
+    for layer, numbers in coupling.outputs.items():
+        reasons = [stays.get(number) for number in numbers]
+        if None not in reasons:
+            kept[layer] = str(reasons[0])
+        for index, why in enumerate(reasons):
+            if None in reasons and why is not None and why not in reasons[:index]:
+                kept[f'{layer}:{index}'] = why
+    return kept

@@ -1,0 +1,128 @@
+"""The second of three errors: what a plan loses on the calibration set, consumer by consumer.
+
+The first, the a-priori bound, is in the plan; the third, decisions on a hold-out, in the
+certificate. Recalibration, fine-tuning, quantisation and the pruning of earlier layers void the
+first two, since here every layer is fed the parent's own activations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pruned_perception.pruning.calibration import Batch, CalibrationRecord, CheckedBatches
+from pruned_perception.pruning.contributions import contributions, fields, kernel, sampled
+from pruned_perception.pruning.errors import PruningError
+from pruned_perception.pruning.graph.observation import observed, run
+from pruned_perception.pruning.plan import Plan
+from pruned_perception.pruning.sensitivity import mixing_outputs
+from pruned_perception.pruning.structure import Structure, trace
+
+POSITIONS = 8
+
+
+@dataclass(frozen=True)
+class ConsumerError:
+    """Share Σ_pruned v / V of a consumer's absolute contributions that a plan takes away."""
+
+    layer: str
+    mean: float
+    largest: float
+
+
+@dataclass(frozen=True)
+class MeasuredErrors:
+    """Errors of all consumers; `positions` per image were sampled (None: all)."""
+
+    consumers: tuple[ConsumerError, ...]
+    calibration: CalibrationRecord
+    positions: int | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> MeasuredErrors:
+        """Read what `to_dict` wrote; raise PruningError where it is something else."""
+        try:
+            return cls(
+                tuple(ConsumerError(**each) for each in data['consumers']),
+                CalibrationRecord.from_dict(data['calibration']),
+                data['positions'],
+            )
+        except (KeyError, TypeError) as error:
+            raise PruningError(f'not measured errors: {error}') from error
+
+    def to_text(self) -> str:
+        """Return a table."""
+        width = max((len(each.layer) for each in self.consumers), default=8)
+        lines = [
+            'share of absolute contributions lost on the calibration set, before recalibration',
+            f'{"consumer":{width}}   mean  largest',
+        ]
+        for each in self.consumers:
+            lines.append(f'{each.layer:{width}}  {each.mean:5.1%}  {each.largest:7.1%}')
+        return '\n'.join(lines)
+
+
+def measure_errors(
+    model: nn.Module,
+    plan: Plan,
+    calibration: Iterable[Batch],
+    *,
+    positions: int | None = POSITIONS,
+    seed: int = 0,
+    structure: Structure | None = None,
+) -> MeasuredErrors:
+    """Measure what each consumer loses under `plan`, fed the parent's activations, in one pass.
+
+    Args:
+        model: the dense network.
+        plan: what would be cut of it.
+        calibration: batches of inputs.
+        positions: sampled per image, or None for all.
+        seed: of the positions.
+        structure: of the network, if it has been traced already.
+    """
+    example = [each.example() for each in plan.inputs]
+    structure = structure or trace(model, example)
+    modules = dict(model.named_modules())
+    kernels = {name: mixing_outputs(kernel(modules[name])).abs() for name in structure.readers()}
+    lost: dict[str, Tensor] = {}
+    for layer, who in structure.readers().items():
+        if not kernels[layer].shape[1]:  # it passes channels on, see `sensitivity`
+            continue
+        indices: list[int] = []
+        for group, part in who:
+            gone = set(range(group.channels)) - set(
+                plan.kept.get(group.name, range(group.channels))
+            )
+            indices += part.of(gone)
+        lost[layer] = torch.tensor(sorted(indices), dtype=torch.long)
+    generator = torch.Generator().manual_seed(seed)
+    sums = {name: [0.0, 0, 0.0] for name in lost}
+
+    def observe(name: str, x: Tensor, output: Tensor) -> None:
+        weight = kernels[name]
+        for field in sampled(fields(modules[name], x.detach()), weight, positions, generator):
+            for values in contributions(field.abs(), weight):  # (c, n, f)
+                whole = values.sum(0)
+                share = values[lost[name]].sum(0)[whole > 0] / whole[whole > 0]
+                entry = sums[name]
+                entry[0] += float(share.double().sum())
+                entry[1] += share.numel()
+                entry[2] = max(entry[2], float(share.max()) if share.numel() else 0.0)
+
+    batches = CheckedBatches(calibration, example)
+    with observed(model, lost, observe):
+        run(model, batches)
+    consumers = tuple(
+        ConsumerError(name, total / max(count, 1), largest)
+        for name, (total, count, largest) in sums.items()
+    )
+    return MeasuredErrors(consumers, batches.record, positions)

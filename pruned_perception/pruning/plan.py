@@ -1,0 +1,475 @@
+"""A plan: which channels of which group are kept. Nothing is pruned yet.
+
+`make_plan` gets there in one call: trace, score, allocate.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pruned_perception.pruning import criteria
+from pruned_perception.pruning import selection as select
+from pruned_perception.pruning.allocation import RULES, Evidence, widths_for
+from pruned_perception.pruning.bounds import calibration_size, expected_exceedances
+from pruned_perception.pruning.budget import Budget, Error
+from pruned_perception.pruning.calibration import Batch, CalibrationRecord
+from pruned_perception.pruning.errors import PruningError
+from pruned_perception.pruning.graph.cost import count
+from pruned_perception.pruning.graph.groups import ChannelGroups
+from pruned_perception.pruning.scores import Scores, in_runs
+from pruned_perception.pruning.sensitivity import Sensitivity
+from pruned_perception.pruning.structure import InputSpec, Structure, Widths, trace
+from pruned_perception.pruning.surgery import find_groups, slice_channels
+
+DELTA = 1e-3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Kept channels of each group, how they were chosen, and what the network will cost.
+
+    Where sensitivities ranked them or divided the budget, `sums` has S of each group and `errors`
+    its a-priori bound, relative to V; 1 and more is vacuous. `factors`: by how much consumers scale
+    what they read of drawn channels. `calibration` is the set the sensitivities were measured on.
+    """
+
+    criterion: str
+    allocation: str
+    selection: str
+    round_to: int
+    seed: int
+    budget: str | None
+    delta: float
+    K: float
+    calibration: CalibrationRecord | None
+    inputs: tuple[InputSpec, ...]
+    dense_macs: int
+    macs: int
+    dense_parameters: int
+    parameters: int
+    channels: dict[str, int]
+    kept: dict[str, tuple[int, ...]]
+    factors: dict[str, tuple[float, ...]]
+    sums: dict[str, float]
+    errors: dict[str, float]
+    not_pruned: dict[str, str]
+
+    @property
+    def widths(self) -> Widths:
+        """Return how many channels each group keeps."""
+        return {name: len(indices) for name, indices in self.kept.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, for checkpoints and manifests."""
+        return _listed(asdict(self))
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Plan:
+        """Read what `to_dict` wrote; raise PruningError where it is something else."""
+        try:
+            calibration = data['calibration']
+            values = {
+                **data,
+                'calibration': calibration and CalibrationRecord.from_dict(calibration),
+                'inputs': tuple(InputSpec(tuple(i['shape']), i['dtype']) for i in data['inputs']),
+                'kept': {name: tuple(each) for name, each in data['kept'].items()},
+                'factors': {name: tuple(each) for name, each in data['factors'].items()},
+            }
+            return cls(**values)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise PruningError(f'not a plan: {error}') from error
+
+    def to_text(self) -> str:
+        """Return a table: kept channels of each group, how compressible it is, its bound."""
+        width = max(map(len, self.kept), default=5)
+        lines = [
+            f'{self.criterion} scores, {self.allocation} allocation, {self.selection} selection, '
+            f'multiples of {self.round_to}',
+            f'{self.macs:,} of {self.dense_macs:,} MACs ({self.macs / self.dense_macs:.1%}), '
+            f'{self.parameters:,} of {self.dense_parameters:,} parameters '
+            f'({self.parameters / self.dense_parameters:.1%})',
+            f'{"group":{width}}  channels  kept  share     S_ℓ  bound',
+        ]
+        for name, indices in self.kept.items():
+            channels, kept = self.channels[name], len(indices)
+            total = f'{self.sums[name]:7.2f}' if name in self.sums else f'{"–":>7}'
+            lines.append(
+                f'{name:{width}}  {channels:8d}  {kept:4d}  {kept / channels:5.0%}  {total}  '
+                f'{bound_text(self.errors.get(name))}'
+            )
+        lines += [f'{name:{width}}  kept whole: {why}' for name, why in self.not_pruned.items()]
+        return '\n'.join(lines)
+
+
+def bound_text(error: float | None) -> str:
+    """Return a bound relative to V in words: at 1 and more it says nothing."""
+    if error is None:
+        return '–'
+    return f'{error:.3g} (vacuous)' if error >= 1 else f'{error:.3g}'
+
+
+def allocate(
+    evidence: Evidence,
+    budget: Budget | None = None,
+    *,
+    widths: Mapping[str, float] | None = None,
+    round_to: int = 1,
+    keep: Collection[str] = (),
+    rule: str | None = None,
+    scores: Evidence | None = None,
+    selection: str = 'deterministic',
+    delta: float = DELTA,
+    K: float = 1.0,
+    seed: int = 0,
+) -> Plan:
+    """Divide a budget among the groups and choose their channels.
+
+    Args:
+        evidence: what the rule of allocation reads: sensitivities or scores.
+        budget: `Macs`, `Params` or `Error`.
+        widths: instead of a budget: the channels that each group keeps, for example another
+            plan's `widths`, so that two criteria are compared under one allocation; of draws, how
+            many distinct ones are expected.
+        round_to: kept channels are multiples of this, the engine's block; one block at least.
+        keep: layers, or prefixes of layers' names, whose outputs stay whole.
+        rule: of allocation, see `allocation.RULES`; by default `equal_error` for sensitivities,
+            `least_error` for scores that come with errors, else `uniform`. An error as budget
+            leaves nothing to divide, and takes none.
+        scores: what ranks the channels, where not the evidence: any score under any allocation.
+        selection: 'deterministic', 'random' or 'mixed'; the latter two draw from sensitivities,
+            cannot be rounded, and meet the budget in expectation.
+        delta: probability with which the bounds may fail.
+        K: how far future inputs may exceed the sensitivities, see `bounds`.
+        seed: of the draws.
+
+    Raises:
+        BudgetError: the budget cannot be met; says the nearest that can.
+        PruningError: names, widths or options that do not fit together.
+    """
+    if selection not in select.SELECTIONS:
+        raise PruningError(
+            f'unknown selection {selection!r}; there are {", ".join(select.SELECTIONS)}'
+        )
+    if (budget is None) == (widths is None):
+        raise PruningError('give either a budget or widths')
+    structure = _keeping(evidence.structure, keep)
+    evidence = dataclasses.replace(evidence, structure=structure)
+    ranking = evidence if scores is None else scores
+    sensitivity = ranking if isinstance(ranking, Sensitivity) else None
+    measured = next((each for each in (ranking, evidence) if isinstance(each, Sensitivity)), None)
+    if not structure.channels.items() <= ranking.structure.channels.items():
+        raise PruningError('scores: they are of another network than the evidence')
+    claim = claim_for(sensitivity, delta, K) if sensitivity is not None else None
+    if selection != 'deterministic':
+        if claim is None:
+            raise PruningError(f'selection {selection!r} draws from sensitivities: give some')
+        if round_to > 1:
+            raise PruningError(
+                f'selection {selection!r}: how many channels are drawn is random and cannot be '
+                f'rounded to {round_to}; use round_to=1, or deterministic selection'
+            )
+    units = {group.name: group.unit for group in structure.groups.prunable}
+    values = {name: in_runs(ranking.values[name], unit) for name, unit in units.items()}
+    error = None if claim is None else select.error_of(selection, claim)
+
+    def bound(name: str, kept: float) -> float:
+        assert error is not None
+        return error(values[name], kept / units[name])
+
+    if widths is None:
+        assert budget is not None
+        if isinstance(budget, Error):
+            if error is None:
+                raise PruningError('an error as budget needs sensitivities to select by')
+            if rule is not None:
+                raise PruningError(f'allocation {rule!r}: an error as budget takes none')
+            rule = 'equal_error'
+        rule = rule or _default_rule(evidence)
+        widths = widths_for(evidence, budget, rule=rule, round_to=round_to, error_at=bound)
+    else:
+        rule = 'given'
+        _check_widths(widths, structure, selection)
+    chosen = _choose(selection, structure, values, widths, claim, seed)
+    kept = {name: each.channels for name, each in chosen.items()}
+    if error is not None:
+        errors = {name: bound(name, width) for name, width in widths.items()}
+    else:  # whatever ranked the channels, what goes is bounded by its sensitivities
+        errors = {} if measured is None else _pruned_sums(measured, kept)
+    macs, parameters = structure.exact_size({name: len(each) for name, each in kept.items()})
+    return Plan(
+        criterion=sensitivity.definition if sensitivity else _name(ranking),
+        allocation=rule,
+        selection=selection,
+        round_to=round_to,
+        seed=seed,
+        budget=None if budget is None else str(budget),
+        delta=delta,
+        K=K,
+        calibration=None if measured is None else measured.calibration,
+        inputs=structure.inputs,
+        dense_macs=structure.macs,
+        macs=macs,
+        dense_parameters=structure.parameters,
+        parameters=parameters,
+        channels=dict(structure.channels),
+        kept=kept,
+        factors={name: each.factors for name, each in chosen.items() if each.factors},
+        sums={} if measured is None else {n: float(measured.values[n].sum()) for n in kept},
+        errors=errors,
+        not_pruned=dict(structure.groups.kept),
+    )
+
+
+def prune(model: nn.Module, plan: Plan) -> nn.Module:
+    """Return a new, physically smaller network after `plan`; the original is untouched.
+
+    Raises:
+        PruningError: the plan does not fit the network.
+        RuntimeError: the network does not cost what was planned (a defect of ours).
+    """
+    example = tuple(each.example() for each in plan.inputs)
+    factors = {
+        name: dict(zip(plan.kept[name], each, strict=True)) for name, each in plan.factors.items()
+    }
+    source = model
+    if factors:
+        source = scale_inputs(model, find_groups(model, example, verify=False), factors)
+    small = slice_channels(source, example, plan.kept)
+    real = count(small, example)
+    if (real.macs, real.parameters) != (plan.macs, plan.parameters):
+        raise RuntimeError(
+            f'planned {plan.macs} MACs and {plan.parameters} parameters, but the pruned network '
+            f'has {real.macs} and {real.parameters}'
+        )
+    return small
+
+
+def _choose(
+    selection: str,
+    structure: Structure,
+    values: Mapping[str, Tensor],
+    widths: Mapping[str, float],
+    claim: select.Claim | None,
+    seed: int,
+) -> dict[str, select.Selected]:
+    generator = torch.Generator().manual_seed(seed)
+    chosen = {}
+    for name, wanted in widths.items():
+        unit = structure.groups[name].unit
+        if selection == 'deterministic' or wanted == structure.channels[name]:
+            runs = select.deterministic(values[name], round(wanted / unit))
+        elif selection == 'random':
+            runs = select.random(values[name], wanted / unit, generator)
+        else:
+            assert claim is not None
+            runs = select.mixed(values[name], wanted / unit, claim, generator)
+        chosen[name] = runs.in_channels(unit)
+    return chosen
+
+
+def claim_for(sensitivity: Sensitivity, delta: float, K: float) -> select.Claim:
+    """Return what the bounds claim; refuse a calibration set that cannot support it."""
+    channels = max(1, sum(len(each.values) for each in sensitivity.consumers))
+    needed = calibration_size(channels, delta=delta)
+    images = sensitivity.calibration.images
+    if images < needed:
+        raise PruningError(
+            f'calibration set: {images} images are too few for δ = {delta:g}: {needed} are needed '
+            f'for {channels} channels that layers read; with {images}, the next image must be '
+            f'expected to exceed the sensitivities of {expected_exceedances(channels, images):.3g} '
+            'of them'
+        )
+    return select.Claim(sensitivity.events, delta, K, signed=sensitivity.definition != 'quadrants')
+
+
+def _pruned_sums(sensitivity: Sensitivity, kept: Mapping[str, Sequence[int]]) -> dict[str, float]:
+    """Return Σ_pruned s_j of every group."""
+    values = sensitivity.values
+    return {
+        name: max(0.0, float(values[name].sum() - values[name][list(channels)].sum()))
+        for name, channels in kept.items()
+    }
+
+
+def _default_rule(evidence: Evidence) -> str:
+    if isinstance(evidence, Sensitivity):
+        return 'equal_error'
+    return 'uniform' if evidence.errors is None else 'least_error'
+
+
+def _name(ranking: Evidence) -> str:
+    return ranking.criterion if isinstance(ranking, Scores) else ranking.definition
+
+
+def _keeping(structure: Structure, keep: Collection[str]) -> Structure:
+    """Return the structure without the groups that are to be kept whole."""
+    layers = {term.layer for term in structure.terms}
+    for name in keep:
+        if not any(_within(layer, name) for layer in layers):
+            raise PruningError(f'keep: {name!r} is no convolution or linear layer, nor holds any')
+    reasons = {
+        group.name: f'asked to keep {name}'
+        for group in structure.groups.prunable
+        for name in keep
+        if any(_within(each.layer, name) for each in group.producers)
+    }
+    return structure.without(reasons) if reasons else structure
+
+
+def _within(layer: str, name: str) -> bool:
+    return layer == name or layer.startswith(f'{name}.')
+
+
+def _check_widths(widths: Mapping[str, float], structure: Structure, selection: str) -> None:
+    channels = structure.channels
+    for name, wanted in widths.items():
+        if name not in channels:
+            raise PruningError(f'widths: {name!r} is no group of this network')
+        if not 1 <= wanted <= channels[name]:
+            raise PruningError(
+                f'widths: {name!r} has {channels[name]} channels, {wanted} cannot be kept'
+            )
+        if selection == 'deterministic' and wanted % (unit := structure.groups[name].unit):
+            raise PruningError(
+                f'widths: channels of {name!r} go in runs of {unit}, {wanted} cannot be kept'
+            )
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _listed(item) for key, item in value.items()}
+    return [_listed(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+@torch.no_grad()
+def scale_inputs(
+    model: nn.Module, groups: ChannelGroups, factors: Mapping[str, Mapping[int, float]]
+) -> nn.Module:
+    """Return a copy whose consumers' weights are multiplied by their input channels' factors.
+
+    Args:
+        model: the dense network.
+        groups: its groups.
+        factors: per group, channel → factor; channels that are left out stay as they are.
+    """
+    scaled = copy.deepcopy(model)
+    modules = dict(scaled.named_modules())
+    for name, own in factors.items():
+        for consumer in groups[name].consumers:
+            layer = modules[consumer.layer]
+            weight = layer.weight
+            assert isinstance(weight, nn.Parameter)
+            if getattr(layer, 'groups', 1) > 1:  # depthwise: passes channels on to who reads them
+                continue
+            factor = torch.ones(weight.shape[0 if isinstance(layer, nn.ConvTranspose2d) else 1])
+            for index, root in zip(consumer.indices, consumer.roots, strict=True):
+                factor[index] = own.get(root, 1.0)
+            axis = 0 if isinstance(layer, nn.ConvTranspose2d) else 1
+            shape = [-1 if each == axis else 1 for each in range(weight.ndim)]
+            weight.mul_(factor.reshape(shape).to(weight.dtype))
+    return scaled
+
+
+def score(
+    model: nn.Module,
+    criterion: str,
+    *,
+    example_inputs: Sequence[Tensor],
+    calibration: Iterable[Batch] | None = None,
+    loss: criteria.Loss | None = None,
+    seed: int = 0,
+    structure: Structure | None = None,
+) -> Evidence:
+    """Return what a criterion says of the network: sensitivities or scores.
+
+    Args:
+        model: any traceable network.
+        criterion: a name in `criteria.names()`, or the path of a Python file with `score`.
+        example_inputs: the network's positional inputs.
+        calibration: batches of inputs, for criteria that look at data.
+        loss: for criteria that differentiate, see `criteria.Subject`.
+        seed: of positions, projections and random scores.
+        structure: of the network, if it has been traced already.
+    """
+    found = structure or trace(model, example_inputs)
+    batches = list(calibration) if isinstance(calibration, Iterator) else calibration
+    subject = criteria.Subject(model, found, batches, loss, seed)
+    return criteria.get(criterion)(subject)
+
+
+def make_plan(
+    model: nn.Module,
+    example_inputs: Sequence[Tensor],
+    *,
+    budget: Budget | None = None,
+    widths: Mapping[str, float] | None = None,
+    criterion: str = 'filter_l2',
+    allocation: str | None = None,
+    allocation_by: str | None = None,
+    selection: str = 'deterministic',
+    round_to: int = 16,
+    seed: int = 0,
+    keep: Collection[str] = (),
+    calibration: Iterable[Batch] | None = None,
+    loss: criteria.Loss | None = None,
+) -> Plan:
+    """Choose the channels to keep.
+
+    Args:
+        model: the dense network; untouched.
+        example_inputs: its positional inputs.
+        budget: see `plan.allocate`.
+        widths: instead of a budget, see `plan.allocate`.
+        criterion: what ranks the channels, see `score`.
+        allocation: how the budget is divided, see `allocation.RULES`.
+        allocation_by: the criterion that the allocation reads, where it is another one; by
+            default the absolute sensitivity where the rule divides by sensitivities and the
+            criterion has none.
+        selection: how channels are chosen, see `plan.allocate`.
+        round_to: kept channels are multiples of this.
+        seed: of everything random.
+        keep: layers whose outputs stay, beside those of the network.
+        calibration: batches of inputs without labels.
+        loss: for criteria that differentiate.
+
+    Raises:
+        BudgetError: the budget cannot be met.
+        PruningError: names or options that do not fit, or a network that cannot be traced.
+    """
+    structure = trace(model, example_inputs)
+    batches = list(calibration) if isinstance(calibration, Iterator) else calibration
+
+    def scored(name: str) -> Evidence:
+        return score(
+            model,
+            name,
+            example_inputs=example_inputs,
+            calibration=batches,
+            loss=loss,
+            seed=seed,
+            structure=structure,
+        )
+
+    ranking = scored(criterion)
+    rule = RULES.get(allocation or '')
+    if allocation_by is None and rule is not None and rule.needs == 'sensitivities':
+        allocation_by = None if criterion in ('quadrants', 'absolute', 'summed') else 'absolute'
+    evidence = ranking if allocation_by is None else scored(allocation_by)
+    return allocate(
+        evidence,
+        budget,
+        widths=widths,
+        rule=allocation,
+        scores=ranking,
+        selection=selection,
+        round_to=round_to,
+        seed=seed,
+        keep=keep,
+    )

@@ -1,0 +1,167 @@
+"""What a network will cost at which error: predicted from sensitivities, nothing pruned yet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from pruned_perception.pruning.allocation import tail_sums
+from pruned_perception.pruning.bounds import (
+    distinct_variance,
+    expected_distinct,
+    sample_complexity,
+)
+from pruned_perception.pruning.errors import PruningError
+from pruned_perception.pruning.plan import DELTA, claim_for
+from pruned_perception.pruning.scores import in_runs
+from pruned_perception.pruning.selection import Claim
+from pruned_perception.pruning.sensitivity import Sensitivity
+
+POINTS = 25
+
+
+@dataclass(frozen=True)
+class Point:
+    """At the error ε: expected channels of each group, parameters and MACs (of the network)."""
+
+    epsilon: float
+    channels: dict[str, float]
+    parameters: float
+    macs: float
+
+    @property
+    def vacuous(self) -> bool:
+        """Whether the error bound says nothing: it allows the whole output to be lost."""
+        return self.epsilon >= 1
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Error against size, in ascending order of ε; sizes are expectations of random selection."""
+
+    definition: str
+    selection: str
+    delta: float
+    K: float
+    dense_macs: int
+    dense_parameters: int
+    dense_channels: int
+    points: tuple[Point, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {**asdict(self), 'points': [asdict(point) for point in self.points]}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Curve:
+        """Read what `to_dict` wrote; raise PruningError where it is something else."""
+        try:
+            return cls(**{**data, 'points': tuple(Point(**point) for point in data['points'])})
+        except (KeyError, TypeError) as error:
+            raise PruningError(f'not a curve: {error}') from error
+
+    def to_text(self) -> str:
+        """Return a table: error, share of MACs, parameters and channels."""
+        drawn = self.selection == 'random'
+        lines = [
+            f'{self.definition} sensitivity, {self.selection} selection'
+            + (f', δ = {self.delta:g}, K = {self.K:g}; expected sizes' if drawn else ''),
+            '   error ε       MACs  parameters  channels',
+        ]
+        for point in self.points:
+            lines.append(
+                f'{point.epsilon:10.4g}  {point.macs / self.dense_macs:8.1%}  '
+                f'{point.parameters / self.dense_parameters:10.1%}  '
+                f'{sum(point.channels.values()) / max(self.dense_channels, 1):8.1%}'
+                + ('  vacuous' if point.vacuous else '')
+            )
+        return '\n'.join(lines)
+
+
+def predict(
+    sensitivity: Sensitivity,
+    *,
+    delta: float = DELTA,
+    K: float = 1.0,
+    selection: str = 'random',
+    epsilons: Sequence[float] | None = None,
+) -> Curve:
+    """Predict size as a function of the error ε that every consumer may have.
+
+    With random selection, m(ε) draws of each group give U(m) distinct channels in expectation;
+    groups are drawn independently, so that expected costs follow from the expectations (and, for
+    a layer between channels of one group, from the variances) of the widths. With deterministic
+    selection, the fewest channels are kept whose Σ_pruned s_j is at most ε. Groups that a consumer
+    reads side by side have equal parts of its ε.
+
+    Args:
+        sensitivity: as estimated.
+        delta: probability with which the bound may fail.
+        K: how far future inputs may exceed the sensitivities.
+        selection: 'random' or 'deterministic'.
+        epsilons: errors to predict for; by default 25 from where nothing is pruned to where one
+            channel per group is left.
+
+    Raises:
+        PruningError: unknown selection, bad errors, or too small a calibration set.
+    """
+    claim = claim_for(sensitivity, delta, K)
+    if selection not in ('random', 'deterministic'):
+        raise PruningError(
+            f'selection: random or deterministic can be predicted, not {selection!r}'
+        )
+    structure = sensitivity.structure
+    beside = structure.side_by_side()
+    units = {group.name: group.unit for group in structure.groups.prunable}
+    values = {name: in_runs(each, units[name]) for name, each in sensitivity.values.items()}
+    if epsilons is None:
+        totals = {name: float(each.sum()) for name, each in values.items()}
+        last = {n: claim.error(1, S) if selection == 'random' else S for n, S in totals.items()}
+        top = max((last[name] * beside[name] for name in last), default=0.0) or 1.0
+        epsilons = np.geomspace(1e-3 * top, top, POINTS).tolist()
+    if not epsilons or not all(0 < epsilon < math.inf for epsilon in epsilons):
+        raise PruningError(
+            f'epsilons: at least one, each finite and > 0, are needed, got {list(epsilons)}'
+        )
+    points = []
+    for epsilon in sorted(epsilons):
+        means, variances = {}, {}
+        for name, each in values.items():
+            own, unit = epsilon / beside[name], units[name]
+            runs, variance = (
+                _drawn(each, own, claim) if selection == 'random' else (_kept(each, own), 0.0)
+            )
+            means[name], variances[name] = unit * runs, unit**2 * variance
+        size = structure.size(means, variances)
+        points.append(Point(epsilon, means, size.parameters, size.macs))
+    return Curve(
+        sensitivity.definition,
+        selection,
+        delta,
+        K,
+        structure.macs,
+        structure.parameters,
+        sum(structure.channels.values()),
+        tuple(points),
+    )
+
+
+def _drawn(values: Tensor, epsilon: float, claim: Claim) -> tuple[float, float]:
+    """Return the expected number of distinct channels, and its variance."""
+    total = float(values.sum())
+    if total == 0:
+        return 1.0, 0.0
+    m = sample_complexity(
+        epsilon, total, claim.events, delta=claim.delta, K=claim.K, signed=claim.signed
+    )
+    return expected_distinct(values / total, m), distinct_variance(values / total, m)
+
+
+def _kept(values: Tensor, epsilon: float) -> float:
+    tails = tail_sums(values)
+    return float(next(kept for kept in range(1, len(tails)) if tails[kept] <= epsilon))

@@ -1,0 +1,274 @@
+"""Empirical sensitivity of channels: how much of a consumer's output can hang on one of them.
+
+For a calibration set S of images without labels, a consumer's input channel j and the
+contributions u, v of `contributions`, three definitions share one interface:
+
+* `quadrants`: g_j = max over images, outputs i, positions p and the four sign quadrants q of
+  u^q_{ij,p} / Σ_k u^q_{ik,p}, each quadrant the products of the positive or negative parts of
+  weights and activations. As published for PFP (Liebenwein et al., ICLR 2020), whose networks
+  have non-negative activations; where activations have both signs, a tiny quadrant forces g ≈ 1.
+* `absolute`: g_j = max over images, i, p of v_{ij,p} / Σ_k v_{ik,p}. Never larger than 1, any
+  activation, the same guarantee |ẑ − z| ≤ ε V.
+* `summed`: h_j = max over images and i of Σ_p v_{ij,p} / Σ_k Σ_p v_{ik,p}. What is lost of a
+  whole output map: Σ_p |z − ẑ| ≤ (Σ_pruned s_j) Σ_p V, exactly, on S.
+
+S_ℓ = Σ_j s_j says how compressible the layer is: between 1 (one channel's worth of information
+suffices) and the number of channels (every one is indispensable somewhere).
+
+An output that reads a single channel has g = 1 for it whatever the data: it passes the channel on,
+as a depthwise layer or an identity shortcut does, and nothing is claimed about it; what counts is
+who reads it next. The first two definitions are maxima over positions. Measured at a few random
+positions per image they are estimates from below; `positions=None` takes all. One pass over S, one
+batch in memory at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pruned_perception.pruning.bounds import expected_exceedances
+from pruned_perception.pruning.calibration import Batch, CalibrationRecord, CheckedBatches
+from pruned_perception.pruning.contributions import Fields, contributions, fields, kernel, sampled
+from pruned_perception.pruning.errors import PruningError
+from pruned_perception.pruning.graph.groups import ChannelGroup, Slice
+from pruned_perception.pruning.graph.observation import observed, run
+from pruned_perception.pruning.structure import Structure, trace
+
+POSITIONS = 8
+QUADRANTS = {'quadrants': 4, 'absolute': 1, 'summed': 1}
+DEFINITIONS = tuple(QUADRANTS)
+
+# A sum below this share of the largest output's at the same position counts as zero, and 0/0 = 0:
+# what is lost there is lost below the rounding of the outputs that matter.
+_NEGLIGIBLE = 1e-6
+
+
+@dataclass(frozen=True)
+class ConsumerSensitivity:
+    """Sensitivities (channels of the group,) of what one consumer reads of one group.
+
+    `events` is the number of outputs × positions (× quadrants) of the consumer on one example, at
+    all its calls. Of channels that go together in runs, each has an equal part of the run's.
+    """
+
+    layer: str
+    group: str
+    events: int
+    values: tuple[float, ...]
+
+    @property
+    def total(self) -> float:
+        """S_ℓ, the sum over the channels."""
+        return sum(self.values)
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """Sensitivities of all consumers of a network's prunable groups.
+
+    `positions` is the number of positions per image that was sampled, or None for all.
+    """
+
+    definition: str
+    structure: Structure
+    consumers: tuple[ConsumerSensitivity, ...]
+    calibration: CalibrationRecord
+    positions: int | None
+    seed: int
+
+    @cached_property
+    def values(self) -> dict[str, Tensor]:
+        """Per group (channels,): the largest sensitivity that any consumer has for a channel.
+
+        One throughout where every consumer passes the channels on.
+        """
+        found: dict[str, Tensor] = {}
+        for each in self.consumers:
+            own = torch.tensor(each.values, dtype=torch.float64)
+            found[each.group] = torch.maximum(found.get(each.group, own), own)
+        channels = self.structure.channels
+        return {name: found.get(name, torch.ones(c).double()) for name, c in channels.items()}
+
+    @property
+    def events(self) -> int:
+        """N: outputs × positions × quadrants of all consumers on one example.
+
+        A consumer counts for each group that it reads: these are drawn, and bounded, apart.
+        """
+        return sum(each.events for each in self.consumers)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {
+            'definition': self.definition,
+            'structure': self.structure.to_dict(),
+            'consumers': [{**vars(each), 'values': list(each.values)} for each in self.consumers],
+            'calibration': self.calibration.to_dict(),
+            'positions': self.positions,
+            'seed': self.seed,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Sensitivity:
+        """Read what `to_dict` wrote; raise PruningError where it is something else."""
+        try:
+            return cls(
+                data['definition'],
+                Structure.from_dict(data['structure']),
+                tuple(
+                    ConsumerSensitivity(**{**each, 'values': tuple(each['values'])})
+                    for each in data['consumers']
+                ),
+                CalibrationRecord.from_dict(data['calibration']),
+                data['positions'],
+                data['seed'],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise PruningError(f'not a sensitivity: {error}') from error
+
+    def to_text(self) -> str:
+        """Return a table: how compressible each consumer is, and how far S can be trusted."""
+        where = (
+            'all positions' if self.positions is None else f'{self.positions} positions an image'
+        )
+        width = max((len(each.layer) for each in self.consumers), default=8)
+        other = max((len(each.group) for each in self.consumers), default=5)
+        lines = [
+            f'{self.definition} sensitivity, {self.calibration.images} images, {where} '
+            f'({"exact" if self.positions is None else "estimated from below"})',
+            f'{"consumer":{width}}  {"reads":{other}}  channels     S_ℓ  S_ℓ/c  largest',
+        ]
+        for each in self.consumers:
+            count = len(each.values)
+            lines.append(
+                f'{each.layer:{width}}  {each.group:{other}}  {count:8d}  {each.total:6.2f}  '
+                f'{each.total / count:5.2f}  {max(each.values):7.3f}'
+            )
+        channels = sum(len(each.values) for each in self.consumers)
+        exceeded = expected_exceedances(channels, self.calibration.images)
+        lines.append(
+            f'One more image like these is expected to exceed the values of at most {exceeded:.3g} '
+            f'of {channels} channels; more images lower that.'
+        )
+        return '\n'.join(lines)
+
+
+def estimate_sensitivity(
+    model: nn.Module,
+    calibration: Iterable[Batch],
+    *,
+    example_inputs: Sequence[Tensor],
+    definition: str = 'absolute',
+    positions: int | None = POSITIONS,
+    seed: int = 0,
+    structure: Structure | None = None,
+) -> Sensitivity:
+    """Measure how sensitive every consumer is to each of its input channels, in one pass.
+
+    Args:
+        model: any traceable network; it is run in evaluation mode and left as it was.
+        calibration: batches of inputs, without labels.
+        example_inputs: the network's positional inputs, for tracing.
+        definition: 'quadrants', 'absolute' or 'summed', see the module.
+        positions: output positions sampled per image; None for all of them. 'summed' always sees
+            all.
+        seed: of the positions.
+        structure: of the network, if it has been traced already.
+
+    Raises:
+        PruningError: unknown definition; an empty or unusable calibration set; a network that
+            cannot be traced.
+    """
+    if definition not in DEFINITIONS:
+        raise PruningError(
+            f'unknown sensitivity {definition!r}; there are {", ".join(DEFINITIONS)}'
+        )
+    if positions is not None and positions < 1:
+        raise PruningError(f'positions: at least 1 per image, got {positions}')
+    structure = structure or trace(model, example_inputs)
+    readers = structure.readers()
+    modules = dict(model.named_modules())
+    generator = torch.Generator().manual_seed(seed)
+    kernels = {name: mixing_outputs(kernel(modules[name])) for name in readers}
+    readers = {name: who for name, who in readers.items() if kernels[name].shape[1]}
+    worst = {name: [torch.zeros(g.channels) for g, _ in who] for name, who in readers.items()}
+    events = dict.fromkeys(readers, 0)  # of all images
+
+    def observe(name: str, x: Tensor, output: Tensor) -> None:
+        who, weight, found = readers[name], kernels[name], fields(modules[name], x.detach())
+        events[name] += len(x) * weight.shape[1] * found.positions * QUADRANTS[definition]
+        for values in _contributed(definition, found, weight, positions, generator):
+            shares = _shares(values)
+            for index, (group, part) in enumerate(who):
+                largest = _largest(shares, group, part)
+                worst[name][index] = torch.maximum(worst[name][index], largest)
+
+    batches = CheckedBatches(calibration, example_inputs)
+    with observed(model, readers, observe):
+        run(model, batches)
+    images = batches.record.images
+    consumers = tuple(
+        ConsumerSensitivity(name, group.name, events[name] // images, tuple(values.tolist()))
+        for name, who in readers.items()
+        for (group, _), values in zip(who, worst[name], strict=True)
+    )
+    sampled_at = None if definition == 'summed' else positions
+    return Sensitivity(definition, structure, consumers, batches.record, sampled_at, seed)
+
+
+def mixing_outputs(weight: Tensor) -> Tensor:
+    """Return the outputs (1, ≤ f, c, κ) that read more than one input."""
+    read = (weight != 0).any(-1).sum(-1)
+    return weight[:, read[0] > 1]
+
+
+def _contributed(
+    definition: str,
+    found: Fields,
+    weight: Tensor,
+    positions: int | None,
+    generator: torch.Generator,
+) -> Iterator[Tensor]:
+    """Yield non-negative contributions (c, n, f); n counts positions, or images where summed."""
+    size = weight.abs()
+    if definition == 'summed':
+        yield from contributions(found.absolute_sums(), size)
+        return
+    for field in sampled(found, weight, positions, generator):
+        if definition == 'absolute':
+            yield from contributions(field.abs(), size)
+            continue
+        for part in (field.clamp(min=0), (-field).clamp(min=0)):
+            if part.any():  # after ReLU there are two quadrants only
+                yield from contributions(part, weight.clamp(min=0))
+                yield from contributions(part, (-weight).clamp(min=0))
+
+
+def _shares(values: Tensor) -> Tensor:
+    """Return each channel's share (c, n, f) of the sum over channels, 0/0 = 0; in place."""
+    sums = values.sum(0)
+    negligible = sums <= _NEGLIGIBLE * sums.amax(1, keepdim=True)
+    negligible |= sums < torch.finfo(sums.dtype).tiny  # whose reciprocal is infinite
+    return values.mul_(sums.reciprocal_().masked_fill_(negligible, 0.0))
+
+
+def _largest(shares: Tensor, group: ChannelGroup, part: Slice) -> Tensor:
+    """Return (channels of the group,): their largest shares.
+
+    What goes together adds up first: a channel's many inputs, and the channels of a run.
+    """
+    if part.indices != tuple(range(len(shares))):
+        shares = shares[list(part.indices)]
+    if part.roots != tuple(range(group.channels)):
+        empty = shares.new_zeros(group.channels, *shares.shape[1:])
+        shares = empty.index_add_(0, torch.tensor(part.roots), shares)
+    if group.unit > 1:
+        runs = shares.unflatten(0, (-1, group.unit)).sum(1)
+        return (runs.amax((1, 2)) / group.unit).repeat_interleave(group.unit)
+    return shares.amax((1, 2))

@@ -1,0 +1,258 @@
+"""A network as pruning sees it: groups of channels, and what the network costs at which widths.
+
+It is plain data, found once; sensitivities, curves and plans carry it, so that sizes can be
+predicted without the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pruned_perception.pruning.errors import PruningError
+from pruned_perception.pruning.graph.cost import LAYERS, count
+from pruned_perception.pruning.graph.groups import ChannelGroup, ChannelGroups, Slice
+from pruned_perception.pruning.surgery import find_groups
+
+Widths = dict[str, int]
+
+
+class Size(NamedTuple):
+    """Multiply-accumulates of one example, and parameters; expectations need not be integers."""
+
+    macs: float
+    parameters: float
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """Shape and type of one positional input of a network, with a batch of one."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+    @classmethod
+    def of(cls, example: Tensor) -> InputSpec:
+        """Describe a tensor."""
+        return cls((1, *example.shape[1:]), str(example.dtype).removeprefix('torch.'))
+
+    def example(self) -> Tensor:
+        """Return zeros of this shape and type."""
+        return torch.zeros(self.shape, dtype=getattr(torch, self.dtype))
+
+
+@dataclass(frozen=True)
+class LayerTerm:
+    """One layer's cost: proportional to the shares of its outputs and inputs that are kept.
+
+    `outputs` and `inputs` list (group, share of the layer's outputs or inputs that are its).
+    """
+
+    layer: str
+    macs: int
+    weights: int
+    bias: int
+    outputs: tuple[tuple[str, float], ...]
+    inputs: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Groups of coupled channels and the cost of a network as a function of their widths."""
+
+    groups: ChannelGroups
+    terms: tuple[LayerTerm, ...]
+    macs: int
+    parameters: int
+    inputs: tuple[InputSpec, ...]
+
+    @cached_property
+    def channels(self) -> Widths:
+        """The dense width of every prunable group."""
+        return {group.name: group.channels for group in self.groups.prunable}
+
+    def size(
+        self, widths: Mapping[str, float], variances: Mapping[str, float] | None = None
+    ) -> Size:
+        """Return the cost at these widths (groups that are left out: whole).
+
+        Args:
+            widths: channels kept of each group, or their expectation.
+            variances: with expectations of independent groups, the variances of the widths: a
+                layer between channels of one and the same group needs them.
+        """
+        kept = {name: widths.get(name, full) / full for name, full in self.channels.items()}
+        spread = {n: each / self.channels[n] ** 2 for n, each in (variances or {}).items()}
+        macs, parameters = 0.0, 0.0
+        for term in self.terms:
+            made = 1 - sum(share * (1 - kept[name]) for name, share in term.outputs)
+            read = 1 - sum(share * (1 - kept[name]) for name, share in term.inputs)
+            both = made * read
+            for name, share in term.inputs:
+                both += share * dict(term.outputs).get(name, 0.0) * spread.get(name, 0.0)
+            macs += term.macs * both
+            parameters += term.weights * both + term.bias * made
+        for group in self.groups.prunable:
+            parameters += group.channel_parameters * group.channels * kept[group.name]
+        return Size(macs, parameters + self._fixed)
+
+    @cached_property
+    def _fixed(self) -> float:
+        """Parameters that no width changes."""
+        layers = sum(term.weights + term.bias for term in self.terms)
+        others = sum(group.channel_parameters * group.channels for group in self.groups.prunable)
+        return self.parameters - layers - others
+
+    def exact_size(self, widths: Mapping[str, int]) -> tuple[int, int]:
+        """Return multiply-accumulates and parameters at integer widths, as integers."""
+        size = self.size(widths)
+        return round(size.macs), round(size.parameters)
+
+    def without(self, reasons: Mapping[str, str]) -> Structure:
+        """Return the structure in which these groups (name → reason) are kept whole."""
+        kept = dict(self.groups.kept)
+        for group in self.groups.prunable:
+            if group.name in reasons:
+                kept |= {each.layer: reasons[group.name] for each in group.producers}
+        rest = tuple(group for group in self.groups.prunable if group.name not in reasons)
+        terms = tuple(
+            replace(
+                term,
+                outputs=tuple(each for each in term.outputs if each[0] not in reasons),
+                inputs=tuple(each for each in term.inputs if each[0] not in reasons),
+            )
+            for term in self.terms
+        )
+        return replace(self, groups=ChannelGroups(rest, kept), terms=terms)
+
+    def readers(self) -> dict[str, list[tuple[ChannelGroup, Slice]]]:
+        """Return, for each layer that mixes channels of prunable groups, whom it reads where."""
+        mixing = {term.layer for term in self.terms if term.inputs}
+        found: dict[str, list[tuple[ChannelGroup, Slice]]] = {}
+        for group in self.groups.prunable:
+            for each in group.consumers:
+                if each.layer in mixing:
+                    found.setdefault(each.layer, []).append((group, each))
+        return found
+
+    def side_by_side(self) -> dict[str, int]:
+        """Return of how many groups a consumer reads a concatenation, at most, for each group.
+
+        Their errors add up in that consumer.
+        """
+        found = dict.fromkeys(self.channels, 1)
+        for who in self.readers().values():
+            for group, _ in who:
+                found[group.name] = max(found[group.name], len(who))
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {
+            'groups': [asdict(group) for group in self.groups.prunable],
+            'not_pruned': dict(self.groups.kept),
+            'terms': [asdict(term) for term in self.terms],
+            'macs': self.macs,
+            'parameters': self.parameters,
+            'inputs': [asdict(each) for each in self.inputs],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Structure:
+        """Read what `to_dict` wrote; raise PruningError where it is something else."""
+        try:
+            groups = tuple(
+                ChannelGroup(
+                    **{
+                        **group,
+                        'producers': tuple(_slice(each) for each in group['producers']),
+                        'consumers': tuple(_slice(each) for each in group['consumers']),
+                    }
+                )
+                for group in data['groups']
+            )
+            terms = tuple(
+                LayerTerm(
+                    **{**term, **{side: _shares(term[side]) for side in ('outputs', 'inputs')}}
+                )
+                for term in data['terms']
+            )
+            inputs = tuple(
+                InputSpec(tuple(each['shape']), each['dtype']) for each in data['inputs']
+            )
+            kept = dict(data['not_pruned'])
+            return cls(ChannelGroups(groups, kept), terms, data['macs'], data['parameters'], inputs)
+        except (KeyError, TypeError, ValueError) as error:
+            raise PruningError(f'not the structure of a network: {error}') from error
+
+
+def trace(
+    model: nn.Module, example_inputs: Sequence[Tensor], *, keep: Collection[str] = ()
+) -> Structure:
+    """Find the groups and the costs of `model`, which is left untouched.
+
+    Args:
+        model: any module whose forward computes the same each time.
+        example_inputs: its positional inputs.
+        keep: names of layers whose outputs must stay.
+
+    Raises:
+        PruningError: the model cannot be traced, or a name in `keep` is no layer of it.
+    """
+    groups = find_groups(model, example_inputs, keep=keep)
+    cost = count(model, example_inputs)
+    modules = {name: each for name, each in model.named_modules() if isinstance(each, LAYERS)}
+    macs = {layer.name: layer.macs for layer in cost.layers}
+    made: dict[str, list[tuple[str, float]]] = {}
+    read: dict[str, list[tuple[str, float]]] = {}
+    for group in groups.prunable:
+        for each in group.producers:
+            share = len(each.indices) / _outputs(modules[each.layer])
+            made.setdefault(each.layer, []).append((group.name, share))
+        for each in group.consumers:
+            if _mixes(modules[each.layer]):
+                share = len(each.indices) / _inputs(modules[each.layer])
+                read.setdefault(each.layer, []).append((group.name, share))
+    terms = tuple(
+        LayerTerm(
+            layer=name,
+            macs=macs.get(name, 0),
+            weights=_numel(module.weight),
+            bias=_numel(module.bias),
+            outputs=tuple(made.get(name, ())),
+            inputs=tuple(read.get(name, ())),
+        )
+        for name, module in modules.items()
+    )
+    inputs = tuple(InputSpec.of(each) for each in example_inputs)
+    return Structure(groups, terms, cost.macs, cost.parameters, inputs)
+
+
+def _mixes(layer: nn.Module) -> bool:
+    """Whether every output of the layer reads every input; a depthwise layer passes them on."""
+    return getattr(layer, 'groups', 1) == 1
+
+
+def _outputs(layer: Any) -> int:
+    return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+
+
+def _inputs(layer: Any) -> int:
+    return layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
+
+
+def _numel(tensor: Any) -> int:
+    return 0 if tensor is None else int(tensor.numel())
+
+
+def _shares(data: Sequence[Sequence[Any]]) -> tuple[tuple[str, float], ...]:
+    return tuple((str(group), float(share)) for group, share in data)
+
+
+def _slice(data: Mapping[str, Any]) -> Slice:
+    return Slice(data['layer'], tuple(data['indices']), tuple(data['roots']))

@@ -1,0 +1,295 @@
+"""Cutting channels out of a network, and the proof on example inputs that it was done right.
+
+What is cut, and how much, is decided elsewhere. A channel is cut in every layer that makes or reads
+it; the sliced network must compute what the dense one does when its layers read zeros in place of
+these channels. That is checked each time, since a network may have sizes and indices in its code
+that no tracing shows.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pruned_perception.pruning.errors import PruningError
+from pruned_perception.pruning.graph.agreement import (
+    TOLERANCE,
+    check_deterministic,
+    deviation,
+    telling,
+)
+from pruned_perception.pruning.graph.cost import LAYERS
+from pruned_perception.pruning.graph.groups import (
+    Atoms,
+    ChannelGroup,
+    ChannelGroups,
+    Coupling,
+    group_channels,
+    trace_channels,
+)
+
+__all__ = [
+    'check_deterministic',
+    'find_groups',
+    'mask_channels',
+    'slice_channels',
+]
+
+
+def find_groups(
+    model: nn.Module,
+    example_inputs: Sequence[Tensor],
+    *,
+    keep: Collection[str] = (),
+    verify: bool = True,
+) -> ChannelGroups:
+    """Return the groups of coupled channels of `model`, which is left untouched.
+
+    Args:
+        model: any module whose forward computes the same each time.
+        example_inputs: its positional inputs; it is run on them in evaluation mode.
+        keep: names of layers whose outputs must stay.
+        verify: slice a random half of every group and compare with the masked network; groups that
+            cannot be sliced rightly are kept.
+
+    Raises:
+        PruningError: the model cannot be run, computes something else each time, or a name in
+            `keep` is no layer of it.
+    """
+    layers = {name for name, module in model.named_modules() if isinstance(module, LAYERS)}
+    if unknown := set(keep) - layers:
+        raise PruningError(f'keep: {sorted(unknown)[0]!r} is no convolution or linear layer')
+    network = _Network(model, example_inputs, keep)
+    if verify and (failed := network.failures()):
+        staying = {each: why for name, why in failed.items() for each in network.atoms[name]}
+        coupling = replace(network.coupling, stays=network.coupling.stays | staying)
+        return group_channels(coupling)[0]
+    return network.groups
+
+
+def slice_channels(
+    model: nn.Module, example_inputs: Sequence[Tensor], kept: Mapping[str, Sequence[int]]
+) -> nn.Module:
+    """Return a copy of `model` in which each named group has its `kept` channels only.
+
+    Groups that are not named stay whole; the original is untouched. The copy has the training
+    modes and the frozen parameters of the original.
+
+    Raises:
+        PruningError: unknown group, no channel left, channels that cannot go apart, or a sliced
+            network that does not compute what the masked one does.
+    """
+    network = _Network(model, example_inputs)
+    network.check(kept)
+    small = network.slice(kept)
+    if (why := network.why_wrong(small, kept)) is not None:
+        check_deterministic(model, network.inputs)
+        raise PruningError(f'plan: some group {why}; leave it out')
+    return small
+
+
+def mask_channels(
+    model: nn.Module, groups: ChannelGroups, kept: Mapping[str, Sequence[int]]
+) -> nn.Module:
+    """Return a copy of `model` whose consumers read zeros in place of the channels not kept.
+
+    It computes what the sliced network must compute.
+    """
+    masked = copy.deepcopy(model)
+    modules = dict(masked.named_modules())
+    for name, indices in kept.items():
+        group = groups[name]
+        gone = set(range(group.channels)) - set(indices)
+        for consumer in group.consumers:
+            layer = modules[consumer.layer]
+            dead = torch.tensor(consumer.of(gone), dtype=torch.long)
+            axis = -1 if isinstance(layer, nn.Linear) else -3
+            layer.register_forward_pre_hook(_zeroing(dead, axis))
+    return masked
+
+
+class _Network:
+    """A network, its groups, and what slicing it gives."""
+
+    def __init__(
+        self, model: nn.Module, example_inputs: Sequence[Tensor], keep: Collection[str] = ()
+    ) -> None:
+        self.model = model
+        self.inputs = telling(example_inputs)
+        self.coupling: Coupling = trace_channels(model, self.inputs, keep=keep)
+        self.groups: ChannelGroups
+        self.atoms: Atoms
+        self.groups, self.atoms = group_channels(self.coupling)
+
+    def check(self, kept: Mapping[str, Sequence[int]]) -> None:
+        """Raise PruningError where these channels cannot be kept."""
+        names = {group.name for group in self.groups.prunable}
+        for name, indices in kept.items():
+            if name not in names:
+                why = self.groups.kept.get(name, f'the groups are {", ".join(sorted(names))}')
+                raise PruningError(f'plan: {name!r} is no group that can be pruned: {why}')
+            group = self.groups[name]
+            if not indices or not set(indices) <= set(range(group.channels)):
+                raise PruningError(
+                    f'plan: {name!r} has the channels 0 to {group.channels - 1}; kept: '
+                    f'{list(indices)}'
+                )
+            runs = {index // group.unit for index in indices}
+            if len(set(indices)) != len(runs) * group.unit:
+                raise PruningError(
+                    f'plan: channels of {name!r} go in whole runs of {group.unit}, the first from '
+                    f'0 to {group.unit - 1}; kept: {list(indices)}'
+                )
+
+    def slice(self, kept: Mapping[str, Sequence[int]]) -> nn.Module:
+        """Return the sliced network, not yet checked."""
+        gone: set[int] = set()
+        for name, indices in kept.items():
+            runs = {index // self.groups[name].unit for index in indices}
+            gone |= {number for run, number in enumerate(self.atoms[name]) if run not in runs}
+        return cut(self.model, self.coupling, gone)
+
+    def deviation(self, small: nn.Module, kept: Mapping[str, Sequence[int]]) -> tuple[float, str]:
+        """Return the largest deviation of the sliced network from the masked one, and where."""
+        gone: dict[str, list[int]] = {}
+        for name, indices in kept.items():
+            lost = set(range(self.groups[name].channels)) - set(indices)
+            for producer in self.groups[name].producers:
+                gone.setdefault(producer.layer, []).extend(producer.of(lost))
+        masked = mask_channels(self.model, self.groups, kept)
+        return deviation(masked, small, self.inputs, gone)
+
+    def why_wrong(self, small: nn.Module, kept: Mapping[str, Sequence[int]]) -> str | None:
+        """Say what is wrong with the sliced network, if anything is."""
+        found, where = self.deviation(small, kept)
+        if found <= TOLERANCE:
+            return None
+        if found == float('inf'):
+            return f'cannot be sliced, perhaps for a size or index in the code: {where}'
+        return (
+            f'cannot be sliced: {where} computes something else then, by {found:.2g} of its range'
+        )
+
+    def failures(self) -> dict[str, str]:
+        """Return groups that cannot be sliced rightly, and why.
+
+        If all cannot be sliced together, each is tried alone (several may fail for one and the
+        same reason), then those that can, together, by bisection.
+        """
+        failed: dict[str, str] = {}
+
+        def wrong(tried: list[ChannelGroup]) -> str | None:
+            kept = {group.name: _half(group) for group in tried}
+            return self.why_wrong(self.slice(kept), kept)
+
+        def sound(given: list[ChannelGroup], tried: list[ChannelGroup]) -> list[ChannelGroup]:
+            """Return those of `tried` that can be sliced beside all of `given`."""
+            if not tried or (why := wrong(given + tried)) is None:
+                return tried
+            if len(tried) == 1:
+                failed[tried[0].name] = why
+                return []
+            first = sound(given, tried[: len(tried) // 2])
+            return first + sound(given + first, tried[len(tried) // 2 :])
+
+        groups = list(self.groups.prunable)
+        if groups and wrong(groups) is not None:
+            check_deterministic(self.model, self.inputs)  # before any group is blamed
+            sound([], [group for group in groups if sound([], [group])])
+        return failed
+
+
+def _half(group: ChannelGroup) -> list[int]:
+    """Return about half of a group's channels, drawn at random, but the same each time.
+
+    An odd number of runs: widths written into the code are even, and should not divide it.
+    """
+    runs = group.channels // group.unit
+    generator = torch.Generator().manual_seed(runs)
+    chosen = torch.randperm(runs, generator=generator)[: runs // 2 | 1].sort().values
+    return [run * group.unit + index for run in chosen.tolist() for index in range(group.unit)]
+
+
+def _zeroing(dead: Tensor, axis: int) -> Any:
+    def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (inputs[0].index_fill(axis, dead.to(inputs[0].device), 0), *inputs[1:])
+
+    return hook
+
+
+def cut(model: nn.Module, coupling: Coupling, gone: Collection[int]) -> nn.Module:
+    """Return a copy of `model` without the channels of these integers of its coupling.
+
+    Parameters that were frozen are so in the copy; nothing has a gradient.
+    """
+
+    def rest(numbers: Sequence[int]) -> Tensor:
+        return torch.tensor([i for i, number in enumerate(numbers) if number not in gone])
+
+    small = copy.deepcopy(model)
+    modules = dict(small.named_modules())
+    for name, numbers in coupling.outputs.items():
+        _cut_layer(modules[name], rest(numbers), rest(coupling.inputs.get(name, ())))
+    selected: dict[int, Tensor] = {}  # one parameter may have several names
+    for name, numbers in coupling.others.items():
+        left = rest(numbers)
+        if len(left) == len(numbers):
+            continue
+        if name in modules:
+            _resize(modules[name], len(left))
+            continue
+        path, _, own = name.rpartition('.')
+        old = getattr(modules[path], own)
+        if id(old) not in selected:
+            axis = max(range(old.ndim), key=old.shape.__getitem__)
+            selected[id(old)] = _select(old, axis, left)
+        setattr(modules[path], own, selected[id(old)])
+    for parameter in small.parameters():
+        parameter.grad = None
+    return small
+
+
+def _cut_layer(layer: Any, outputs: Tensor, inputs: Tensor) -> None:
+    groups = 1
+    if isinstance(layer, nn.Linear):
+        made, read = layer.out_features, layer.in_features
+    else:
+        made, read, groups = layer.out_channels, layer.in_channels, layer.groups
+    sides = [('out', outputs, made), ('in', inputs, read)]
+    if isinstance(layer, nn.ConvTranspose2d):
+        sides.reverse()  # its weight is (in, out / groups, …)
+    for axis, (side, rest, size) in enumerate(sides):
+        if not 0 < len(rest) < size:  # without integers: never run
+            continue
+        if axis == 0 or groups == 1:  # whole groups go: axis 1, within one group, is as before
+            layer.weight = _select(layer.weight, axis, rest)
+        setattr(
+            layer,
+            f'{side}_{"features" if hasattr(layer, "in_features") else "channels"}',
+            len(rest),
+        )
+    if 0 < len(outputs) < made:
+        if layer.bias is not None:
+            layer.bias = _select(layer.bias, 0, outputs)
+        if groups > 1:
+            layer.groups = groups * len(outputs) // made
+
+
+def _select(old: Tensor, axis: int, rest: Tensor) -> Tensor:
+    new = old.detach().index_select(axis, rest.to(old.device))
+    return nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
+
+
+def _resize(norm: Any, channels: int) -> None:
+    if isinstance(norm, nn.GroupNorm):
+        norm.num_groups = norm.num_groups * channels // norm.num_channels
+        norm.num_channels = channels
+    elif isinstance(norm, nn.PReLU):
+        norm.num_parameters = min(norm.num_parameters, channels)
+    else:
+        norm.num_features = channels

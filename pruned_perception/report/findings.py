@@ -1,0 +1,156 @@
+"""All that is known of one pruned network, as plain data: what a report shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pruned_perception.pruning.certificate import Certificate
+from pruned_perception.pruning.errors import PruningError
+from pruned_perception.pruning.measurement import MeasuredErrors
+from pruned_perception.pruning.plan import Plan
+from pruned_perception.pruning.prediction import Curve
+from pruned_perception.pruning.sensitivity import ConsumerSensitivity, Sensitivity
+
+
+@dataclass(frozen=True)
+class Findings:
+    """A plan, and what was measured beside it; what was not is None or empty.
+
+    `earlier` are the plans of the cuts before this one, the first one first; `comparison` is what
+    a comparison's table writes with `to_dict`.
+    """
+
+    name: str
+    plan: Plan
+    measured: MeasuredErrors | None = None
+    sensitivity: Sensitivity | None = None
+    curves: tuple[Curve, ...] = ()
+    certificate: Certificate | None = None
+    comparison: Mapping[str, Any] | None = None
+    earlier: tuple[Plan, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.sensitivity is None:
+            return
+        for name, channels in self.plan.channels.items():
+            if self.sensitivity.structure.channels.get(name) != channels:
+                raise PruningError(
+                    f'{self.name}: the sensitivities are of another network than the plan, whose '
+                    f'group {name!r} has {channels} channels'
+                )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {
+            'name': self.name,
+            'plan': self.plan.to_dict(),
+            'measured_errors': self.measured and self.measured.to_dict(),
+            'sensitivity': self.sensitivity and self.sensitivity.to_dict(),
+            'curves': [each.to_dict() for each in self.curves],
+            'certificate': self.certificate and self.certificate.to_dict(),
+            'comparison': self.comparison,
+            'earlier_plans': [each.to_dict() for each in self.earlier],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Findings:
+        """Read what `to_dict` wrote; raise PruningError where it is something else."""
+        try:
+            measured, found = data.get('measured_errors'), data.get('sensitivity')
+            certificate = data.get('certificate')
+            return cls(
+                name=str(data['name']),
+                plan=Plan.from_dict(data['plan']),
+                measured=measured and MeasuredErrors.from_dict(measured),
+                sensitivity=found and Sensitivity.from_dict(found),
+                curves=tuple(Curve.from_dict(each) for each in data.get('curves', ())),
+                certificate=certificate and Certificate.from_dict(certificate),
+                comparison=data.get('comparison'),
+                earlier=tuple(Plan.from_dict(each) for each in data.get('earlier_plans', ())),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise PruningError(f'not the findings of a pruning: {error}') from error
+
+    def to_text(self) -> str:
+        """Return the plan's table, then the measured errors and the certificate."""
+        parts = [self.plan, self.measured, self.certificate]
+        return '\n\n'.join(each.to_text() for each in parts if each is not None)
+
+    def layers(self) -> tuple[LayerFinding, ...]:
+        """Return what is known layer by layer: consumers, or groups without sensitivities."""
+        if self.sensitivity is None:
+            return tuple(self._of_group(name) for name in self.plan.kept)
+        found: dict[str, list[ConsumerSensitivity]] = {}
+        for each in self.sensitivity.consumers:
+            found.setdefault(each.layer, []).append(each)
+        order = [term.layer for term in self.sensitivity.structure.terms if term.layer in found]
+        return tuple(self._of_consumer(layer, found[layer]) for layer in order)
+
+    def _of_group(self, name: str) -> LayerFinding:
+        plan = self.plan
+        return LayerFinding(
+            layer=name,
+            reads=(),
+            channels=plan.channels[name],
+            kept=len(plan.kept[name]),
+            total=plan.sums.get(name),
+            bound=plan.errors.get(name),
+            mean=None,
+            largest=None,
+            cells=(),
+        )
+
+    def _of_consumer(self, layer: str, parts: list[ConsumerSensitivity]) -> LayerFinding:
+        cells = []
+        for part in parts:
+            kept = set(self.plan.kept.get(part.group, range(len(part.values))))
+            cells += [(value, index in kept) for index, value in enumerate(part.values)]
+        measured = () if self.measured is None else self.measured.consumers
+        error = next((each for each in measured if each.layer == layer), None)
+        return LayerFinding(
+            layer=layer,
+            reads=tuple(part.group for part in parts),
+            channels=len(cells),
+            kept=sum(kept for _, kept in cells),
+            total=sum(part.total for part in parts),
+            bound=self._bound(parts, sum(value for value, kept in cells if not kept)),
+            mean=None if error is None else error.mean,
+            largest=None if error is None else error.largest,
+            cells=tuple(cells),
+        )
+
+    def _bound(self, parts: list[ConsumerSensitivity], pruned: float) -> float | None:
+        """Return the a-priori error: errors of groups that are read side by side add up.
+
+        The sum of what is pruned bounds the error of any choice whose kept channels are left as
+        they are, whatever it was made by.
+        """
+        if not self.plan.factors:
+            return pruned
+        errors = [self.plan.errors.get(part.group, 0.0) for part in parts]
+        return sum(errors) if self.plan.errors else None
+
+
+@dataclass(frozen=True)
+class LayerFinding:
+    """One layer: how compressible it is, what is kept of what it reads, and its errors.
+
+    `cells`: for each channel its sensitivity, and whether it is kept.
+    """
+
+    layer: str
+    reads: tuple[str, ...]
+    channels: int
+    kept: int
+    total: float | None
+    bound: float | None
+    mean: float | None
+    largest: float | None
+    cells: tuple[tuple[float, bool], ...]
+
+    @property
+    def vacuous(self) -> bool:
+        """Whether the a-priori bound says nothing."""
+        return self.bound is not None and self.bound >= 1

@@ -1,0 +1,1 @@
+"""Our own detector: network, data sets, losses, training, accuracy, export."""

@@ -1,0 +1,177 @@
+"""Random crops, scales, mirror images and colours, at a fraction of a training step's cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from pruned_perception.training.detector.data import FrameSet
+
+KEEP_FRACTION = 0.3  # a box of which a crop shows less is no longer a fair example
+KEEP_PIXELS = 3.0
+FILL = 114
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Training examples.
+
+    images: (B, 3, H, W) float32 in 0…1, channels last in memory.
+    boxes: (B, M, 4) left, top, right, bottom in pixels; class_ids: (B, M) int64;
+    valid: (B, M) bool: boxes to be found; ignored: (B, M) bool: boxes in which detections are
+    neither right nor wrong; rows that are neither are padding (M ≥ 1).
+    """
+
+    images: Tensor
+    boxes: Tensor
+    class_ids: Tensor
+    valid: Tensor
+    ignored: Tensor
+
+
+def draw_batch(
+    frames: FrameSet,
+    indices: Sequence[int],
+    size: tuple[int, int],
+    scale: tuple[float, float],
+    generator: np.random.Generator,
+) -> Batch:
+    """Return one random view of `size` (height, width) of each frame.
+
+    `scale` is the range of the magnification relative to the stored frames. Two views in three
+    are centred on some object, so that small crops still hold examples.
+    """
+    height, width = size
+    images = np.empty((len(indices), height, width, 3), np.uint8)
+    boxes, class_ids, ignored = [], [], []
+    for row, index in enumerate(indices):
+        image = np.asarray(frames.images[index])
+        matrix = random_view(image.shape[:2], frames.boxes[index], size, scale, generator)
+        cv2.warpAffine(
+            image,
+            matrix,
+            (width, height),
+            dst=images[row],
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=(FILL, FILL, FILL),
+        )
+        images[row] = random_colours(images[row], generator)
+        moved, seen, fair = view_boxes(frames.boxes[index], matrix, size)
+        boxes.append(moved[seen])
+        class_ids.append(frames.class_ids[index][seen])
+        ignored.append((frames.crowd[index] | ~fair)[seen])
+    return collate(images, boxes, class_ids, ignored)
+
+
+def collate(
+    images: np.ndarray,
+    boxes: Sequence[np.ndarray],
+    class_ids: Sequence[np.ndarray],
+    ignored: Sequence[np.ndarray],
+) -> Batch:
+    """Pad the boxes of images (B, H, W, 3) uint8 to one length."""
+    most = max(1, *(len(each) for each in boxes))
+    padded = np.zeros((len(boxes), most, 4), np.float32)
+    padded_ids = np.zeros((len(boxes), most), np.int64)
+    valid = np.zeros((len(boxes), most), bool)
+    skip = np.zeros((len(boxes), most), bool)
+    for row, (each, ids, skipped) in enumerate(zip(boxes, class_ids, ignored, strict=True)):
+        padded[row, : len(each)] = each
+        padded_ids[row, : len(each)] = ids
+        valid[row, : len(each)] = ~skipped
+        skip[row, : len(each)] = skipped
+    return Batch(
+        # A permuted NHWC array is what torch calls channels_last: no copy is needed.
+        images=torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(255),
+        boxes=torch.from_numpy(padded),
+        class_ids=torch.from_numpy(padded_ids),
+        valid=torch.from_numpy(valid),
+        ignored=torch.from_numpy(skip),
+    )
+
+
+def random_view(
+    source: tuple[int, int],
+    boxes: np.ndarray,
+    size: tuple[int, int],
+    scale: tuple[float, float],
+    generator: np.random.Generator,
+) -> np.ndarray:
+    """Return the affine map (2, 3) from pixels of the frame to pixels of a random view."""
+    height, width = size
+    factor = math.exp(generator.uniform(math.log(scale[0]), math.log(scale[1])))
+    stretch = math.exp(generator.uniform(-0.08, 0.08))
+    sx, sy = factor * stretch, factor / stretch
+    window = np.array([width / sx, height / sy])  # the view's size in pixels of the frame
+    slack = np.array([source[1], source[0]]) - window
+    if len(boxes) and generator.random() < 0.67:
+        left, top, right, bottom = boxes[generator.integers(len(boxes))]
+        centre = np.array([left + right, top + bottom]) / 2
+        corner = centre - window * generator.uniform(0.2, 0.8, 2)
+    else:
+        corner = slack * generator.random(2)
+    # Inside the frame where the view is smaller, around it (with a margin) where it is larger.
+    corner = np.clip(corner, np.minimum(slack, 0), np.maximum(slack, 0))
+    # Pixel centres lie at +0.5 in box coordinates, but at integers in warpAffine.
+    matrix = np.array([[sx, 0, -corner[0] * sx], [0, sy, -corner[1] * sy]])
+    if generator.random() < 0.5:
+        matrix[0] = [-sx, 0, width + corner[0] * sx]
+    return _to_pixel_centres(matrix)
+
+
+def view_boxes(
+    boxes: np.ndarray, matrix: np.ndarray, size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the boxes (K, 4) in a view, clipped; which (K,) are in it; which are fair to ask."""
+    height, width = size
+    edges = _from_pixel_centres(matrix)
+    x = boxes[:, [0, 2]] * edges[0, 0] + edges[0, 2]
+    y = boxes[:, [1, 3]] * edges[1, 1] + edges[1, 2]
+    x.sort(axis=1)
+    whole = (x[:, 1] - x[:, 0]) * (y[:, 1] - y[:, 0])
+    x, y = x.clip(0, width), y.clip(0, height)
+    w, h = x[:, 1] - x[:, 0], y[:, 1] - y[:, 0]
+    fair = (w >= KEEP_PIXELS) & (h >= KEEP_PIXELS) & (w * h >= KEEP_FRACTION * whole)
+    clipped = np.stack((x[:, 0], y[:, 0], x[:, 1], y[:, 1]), axis=1).astype(np.float32)
+    return clipped, (w > 0) & (h > 0), fair
+
+
+def random_colours(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Return the image (H, W, 3) uint8 under another light, now and then blurred or noisy."""
+    ramp = np.arange(256) / 255
+    gamma = math.exp(generator.uniform(-0.35, 0.35))
+    contrast = generator.uniform(0.75, 1.3)
+    gains = generator.uniform(0.9, 1.1, 3) * generator.uniform(0.8, 1.2)
+    tones = (ramp[:, None] ** gamma - 0.5) * contrast + 0.5
+    table = np.clip(tones * gains * 255, 0, 255).astype(np.uint8)
+    image = cv2.LUT(image, table[None])
+    chance = generator.random()
+    if chance < 0.1:
+        image = cv2.GaussianBlur(image, (3, 3), 0)
+    elif chance < 0.25:
+        noise = generator.integers(-12, 13, image.shape, np.int16)
+        image = np.clip(image + noise, 0, 255).astype(np.uint8)
+    elif chance < 0.3:
+        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        image = cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
+    return image
+
+
+def _to_pixel_centres(matrix: np.ndarray) -> np.ndarray:
+    """Turn a map between box coordinates into one between indices of pixels."""
+    moved = matrix.copy()
+    moved[:, 2] += matrix[:, :2] @ [0.5, 0.5] - 0.5
+    return moved
+
+
+def _from_pixel_centres(matrix: np.ndarray) -> np.ndarray:
+    moved = matrix.copy()
+    moved[:, 2] -= matrix[:, :2] @ [0.5, 0.5] - 0.5
+    return moved

@@ -1,0 +1,213 @@
+"""A family of bundles from one file: which experiments make its members, on which data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pruned_perception.bundle import MANIFEST, Bundle, Family, load_bundle
+from pruned_perception.training.detector.accuracy import (
+    CONTROL,
+    MEMBER,
+    evaluate,
+    evaluation_record,
+    record,
+)
+from pruned_perception.training.detector.checkpoint import (
+    detector_from,
+    read_checkpoint,
+    save_checkpoint,
+)
+from pruned_perception.training.detector.data import load_frames
+from pruned_perception.training.detector.experiment import ExperimentError
+from pruned_perception.training.detector.export import COMPARED_FRAMES, export_bundle
+from pruned_perception.training.detector.importing import import_bundle
+from pruned_perception.training.detector.runs import Folders
+
+Progress = Callable[[int, int], None]
+
+HOLDOUT = 'holdout'
+"""The data set of a family that certificates are made on, and that nothing else looks at."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """A data set of the simulator."""
+
+    split: str
+    frames: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Member:
+    """A bundle `name`, made by `experiment`; `control` is the experiment it is compared with."""
+
+    name: str
+    experiment: str
+    control: str | None = None
+
+
+@dataclass(frozen=True)
+class FamilySpec:
+    """What `config/experiments/<family>.yaml` says; the first member is the dense one."""
+
+    name: str
+    data: dict[str, Split]
+    members: tuple[Member, ...]
+    provenance: dict[str, str]
+
+
+def read_family_spec(path: str | os.PathLike[str]) -> FamilySpec:
+    """Read a family's YAML; raise ExperimentError that names file and field."""
+    path = Path(path)
+    try:
+        data = yaml.safe_load(path.read_text(encoding='utf-8'))
+        return FamilySpec(
+            name=str(data['name']),
+            data={name: Split(**split) for name, split in data['data'].items()},
+            members=tuple(Member(**member) for member in data['members']),
+            provenance=dict(data.get('provenance', {})),
+        )
+    except OSError as error:
+        raise ExperimentError(f'{path}: cannot be read: {error.strerror}') from error
+    except yaml.YAMLError as error:
+        raise ExperimentError(f'{path}: not YAML: {error}') from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ExperimentError(f'{path}: not a family: {error} is missing or bad') from error
+
+
+def import_member(member: Member, folders: Folders, out: Path) -> None:
+    """Put the bundle in `out` in place of the training that the member stands for.
+
+    An experiment that is finished is left alone.
+    """
+    final = folders.final(member.experiment)
+    if final.is_file():
+        return
+    experiment = folders.experiment(member.experiment)
+    bundle = load_bundle(out)
+    size = (bundle.input.height, bundle.input.width)
+    frames = load_frames(folders.data / experiment.data['train'], size)
+    save_checkpoint(final, import_bundle(bundle, frames))
+
+
+def export_member(
+    experiment: str,
+    name: str,
+    folders: Folders,
+    out: Path,
+    *,
+    test: Path,
+    parent: Bundle | None,
+    provenance: Mapping[str, Any],
+) -> Bundle:
+    """Export an experiment's result to the bundle `out`, compared on frames of `test`.
+
+    A result that was imported from the very bundle in `out` is not written back: it would be the
+    same net under another hash, which its children do not know.
+    """
+    content = read_checkpoint(folders.final(experiment))
+    imported = content['ancestry'].get('bundle')
+    if imported is not None and (out / MANIFEST).is_file():
+        bundle = load_bundle(out)
+        if bundle.sha256 == imported['sha256']:
+            return bundle
+    detector = detector_from(content, folders.final(experiment))
+    images = load_frames(test, detector.input_size).images[:COMPARED_FRAMES]
+    return export_bundle(
+        content,
+        detector,
+        images,
+        out,
+        name=name,
+        parent=parent,
+        provenance=provenance,
+    )
+
+
+def evaluate_member(
+    bundle: Bundle, test: Path, *, data_name: str, progress: Progress | None = None
+) -> str:
+    """Evaluate on the test set, write the result into the manifest, and return it as text."""
+    metrics, digest = evaluate(bundle, test, progress=progress)
+    entry = {'net': MEMBER, **evaluation_record(metrics, data_name, digest)}
+    record(bundle, 'evaluation', entry, keys=('net', 'data'))
+    return metrics.to_text()
+
+
+def evaluate_control(
+    control: Bundle,
+    member: Bundle,
+    test: Path,
+    *,
+    data_name: str,
+    progress: Progress | None = None,
+) -> str:
+    """Evaluate a control and write the result beside its member's; return it as text."""
+    metrics, digest = evaluate(control, test, progress=progress)
+    training = control.manifest['provenance']['training']
+    entry = {
+        'net': CONTROL,
+        'cpu_seconds': training['cpu_seconds'],
+        'steps': training['steps'],
+        **evaluation_record(metrics, data_name, digest),
+    }
+    record(load_bundle(member.path), 'evaluation', entry, keys=('net', 'data'))
+    return metrics.to_text()
+
+
+def summary(family: Family) -> str:
+    """Return a Markdown table of what the manifests of a family say; '–' where nothing is said."""
+    lines = [
+        '| member | MMAC | parameters | AP50 [95 %] | AP50:95 | AP50 below 48 px | worst class '
+        '| control AP50 | p50, one thread | × faster |',
+        '|---|---|---|---|---|---|---|---|---|---|',
+    ]
+    for bundle in family.members:
+        evaluations = {each.get('net'): each for each in bundle.manifest['evaluation']}
+        cells = [
+            bundle.name,
+            f'{bundle.cost.macs / 1e6:.0f}',
+            f'{bundle.cost.parameters / 1e6:.2f} M',
+            *_accuracy_cells(evaluations.get(MEMBER)),
+            _ap50(evaluations.get(CONTROL)),
+            *_latency_cells(bundle.manifest['latency']),
+        ]
+        lines.append(f'| {" | ".join(cells)} |')
+    return '\n'.join(lines)
+
+
+def _accuracy_cells(entry: Mapping[str, Any] | None) -> list[str]:
+    if entry is None:
+        return ['–'] * 4
+    worst = min(entry['per_class'], key=lambda name: entry['per_class'][name]['ap50'] or 0.0)
+    return [
+        _ap50(entry),
+        f'{entry["ap50_95"]:.3f}',
+        f'{entry["small"]["ap50"] or 0.0:.3f}',
+        f'{worst} {entry["per_class"][worst]["ap50"] or 0.0:.3f}',
+    ]
+
+
+def _ap50(entry: Mapping[str, Any] | None) -> str:
+    if entry is None:
+        return '–'
+    interval = entry['ap50_interval']
+    text = '' if interval is None else f' [{interval[0]:.3f}, {interval[1]:.3f}]'
+    return f'{entry["ap50"]:.3f}{text}'
+
+
+def _latency_cells(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not entries:
+        return ['–'] * 2
+    low, high = entries[-1]['speedup_interval']
+    return [
+        f'{entries[-1]["latency_ms"]["p50"]:.2f} ms',
+        f'{entries[-1]["speedup"]:.2f} [{low:.2f}, {high:.2f}]',
+    ]

@@ -1,0 +1,253 @@
+"""Bundle → checkpoint: a shipped detector that can be pruned, fine-tuned and exported again.
+
+Export folds everything constant into the convolutions; here it is taken apart again. A folded
+convolution with weights w and bias b does not say what its batch norm was, and need not: for any
+mean μ and variance σ² of its outputs without bias, and any scale c,
+
+    weights c·w, running statistics c·μ and c²σ², scale √(c²σ² + ε)/c, shift b + μ
+
+compute the same in eval mode. With μ and σ² measured on images, a training step starts from the
+same outputs as well, since those are the statistics that its batches have; scale and shift are
+then those of the lost batch norm, up to the choice of images. c is arbitrary (what follows a
+batch norm does not depend on it), but a learning rate acts relative to the size of the weights:
+each layer's get the size that they have in an untrained net (He et al. 2015).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pruned_perception.bundle import Bundle
+from pruned_perception.errors import UserError
+from pruned_perception.training.detector.architecture import Architecture
+from pruned_perception.training.detector.data import FrameSet
+from pruned_perception.training.detector.deployment import Deployed, undeployed
+from pruned_perception.training.detector.export import COMPARED_FRAMES, ExportError, compare
+from pruned_perception.training.detector.network import ConvBlock, Detector
+from pruned_perception.training.detector.runs import calibration_batches
+
+
+class BundleImportError(UserError):
+    """A bundle that is not one of our detector, or whose model is not what its manifest says."""
+
+
+def import_bundle(bundle: Bundle, frames: FrameSet) -> dict[str, Any]:
+    """Return the checkpoint of a bundle's detector, as a finished run would have written it.
+
+    The history in the manifest comes with it (experiment, steps, CPU time of its whole ancestry,
+    plans), so that what is made of it counts all that went into it.
+
+    Args:
+        bundle: of our detector, as `export_bundle` wrote it.
+        frames: like those it was trained on; the statistics of the batch norms are measured on
+            some of them, and the result is compared with the bundle's model on the first.
+
+    Raises:
+        BundleImportError: another decoder, no record of architecture or training, weights that do
+            not fit the architecture, other labels than the data's, or other outputs than the
+            bundle's.
+    """
+    provenance = bundle.manifest['provenance']
+    plain = undeployed(deployed_from(bundle))
+    if frames.labels != bundle.labels:
+        raise BundleImportError(
+            f'{bundle.path}: its labels ({", ".join(bundle.labels)}) are not those of the '
+            f'calibration data ({", ".join(frames.labels)})'
+        )
+    detector = with_batch_norms(plain, calibration_batches(frames))
+    try:
+        compare(detector, bundle.onnx_bytes, frames.images[:COMPARED_FRAMES])
+    except ExportError as error:
+        raise BundleImportError(
+            f'{bundle.onnx_path}: computes something else than the detector with its weights: '
+            f'{error}'
+        ) from error
+    ancestry = {
+        'bundle': {'name': bundle.name, 'sha256': bundle.sha256},
+        'earlier_plans': provenance.get('earlier_plans', []),
+    }
+    if bundle.manifest['pruning'] is not None:
+        ancestry['plan'] = bundle.manifest['pruning']
+    try:
+        training = provenance['training']
+        return {
+            'experiment': provenance['experiment'],
+            'architecture': detector.architecture.to_dict(),
+            'labels': list(bundle.labels),
+            'data': {'train': training['annotations_sha256'], 'frames': training['frames']},
+            'weights': detector.state_dict(),
+            'steps': training['steps'],
+            'cpu_seconds': training['cpu_seconds'],
+            'ancestry': {**ancestry, 'cpu_seconds': training['cpu_seconds_of_parents']},
+        }
+    except (KeyError, TypeError) as error:
+        raise BundleImportError(
+            f'{bundle.manifest_path}: field provenance: {error} is missing: without it, nobody '
+            'could say how long this net was trained'
+        ) from error
+
+
+@torch.no_grad()
+def deployed_from(bundle: Bundle) -> Deployed:
+    """Return the bundle's model as a module, built from its manifest and its ONNX weights.
+
+    Raises:
+        BundleImportError: another decoder, no architecture, or an input or layer that does not
+            fit it.
+    """
+    if bundle.output.decoder != 'anchor_free':
+        raise BundleImportError(
+            f'{bundle.manifest_path}: field output.decoder: {bundle.output.decoder!r} is not our '
+            "detector's 'anchor_free'; its network cannot be rebuilt from the bundle"
+        )
+    data = bundle.manifest['provenance'].get('architecture')
+    if not isinstance(data, dict):
+        raise BundleImportError(
+            f'{bundle.manifest_path}: field provenance.architecture is missing: not made by '
+            '`pruned-perception export`; its network cannot be rebuilt from the bundle'
+        )
+    architecture = Architecture.from_dict(data)
+    if (bundle.input.height, bundle.input.width) != architecture.input_size:
+        raise BundleImportError(
+            f'{bundle.manifest_path}: field input.shape: {list(bundle.input.shape)} is not the '
+            f'input size of its architecture, {list(architecture.input_size)}'
+        )
+    deployed = Deployed(Detector(architecture)).eval()
+    found = _convolutions(bundle)
+    for name, layer in deployed.detector.named_modules():
+        if not isinstance(layer, nn.Conv2d):
+            continue
+        if name not in found:
+            raise BundleImportError(
+                f'{bundle.onnx_path}: has no convolution {name!r}, which is in the architecture '
+                f'of {bundle.manifest_path}; was it quantised or renamed?'
+            )
+        assert layer.bias is not None
+        for what, ours, theirs in zip(
+            ('weights', 'biases'), (layer.weight, layer.bias), found.pop(name), strict=True
+        ):
+            if ours.shape != theirs.shape:
+                raise BundleImportError(
+                    f'{bundle.onnx_path}: {what} of {name!r}: {list(theirs.shape)}, but the '
+                    f'architecture of {bundle.manifest_path} has {list(ours.shape)}'
+                )
+            ours.copy_(theirs)
+    if found:
+        raise BundleImportError(
+            f'{bundle.onnx_path}: convolution {min(found)!r} is not in the architecture of '
+            f'{bundle.manifest_path}'
+        )
+    return deployed
+
+
+@torch.no_grad()
+def with_batch_norms(plain: Detector, calibration: Iterable[Tensor]) -> Detector:
+    """Return the detector (in eval mode) that `plain`, whose batch norms are folded, was made of.
+
+    Args:
+        plain: see `deployment.folded`; untouched.
+        calibration: batches (B, 3, H, W) of images in 0…1.
+    """
+    means, variances = _statistics(plain, calibration)
+    detector = Detector(plain.architecture).eval()
+    layers = dict(plain.named_modules())
+    for name, module in detector.named_modules():
+        source = layers[name]
+        if isinstance(module, ConvBlock):
+            assert isinstance(source, ConvBlock)
+            assert isinstance(module.norm, nn.BatchNorm2d)
+            mean, variance = means[name], variances[name]
+            size = source.conv.weight.square().mean().sqrt()
+            scale = _fresh_size(source.conv) / size.clamp(min=1e-12)
+            module.conv.weight.copy_(scale * source.conv.weight)
+            module.norm.running_mean = scale * mean
+            module.norm.running_var = scale.square() * variance
+            deviation = (module.norm.running_var + module.norm.eps).sqrt()
+            module.norm.weight.copy_(deviation / scale)
+            assert source.conv.bias is not None
+            module.norm.bias.copy_(source.conv.bias + mean)
+        elif isinstance(module, nn.Conv2d) and module.bias is not None:
+            module.load_state_dict(source.state_dict())
+    return detector
+
+
+def _fresh_size(conv: nn.Conv2d) -> float:
+    """Return the root mean square of the layer's weights as `Detector` initialises them."""
+    return math.sqrt(2 / (conv.out_channels * conv.weight[0, 0].numel()))
+
+
+def _statistics(
+    plain: Detector, calibration: Iterable[Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return mean and variance (channels,) of each block's convolution, without its bias."""
+    counts: dict[str, int] = {}
+    sums: dict[str, Tensor] = {}
+    squares: dict[str, Tensor] = {}
+
+    def observe(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            assert isinstance(module.bias, Tensor)
+            variance, mean = torch.var_mean(output, dim=(0, 2, 3), correction=0)
+            mean = mean.double() - module.bias.double()
+            count = output[:, 0].numel()
+            counts[name] = counts.get(name, 0) + count
+            sums[name] = sums.get(name, 0) + count * mean
+            squares[name] = squares.get(name, 0) + count * (variance + mean.square())
+
+        return hook
+
+    handles = [
+        module.conv.register_forward_hook(observe(name))
+        for name, module in plain.named_modules()
+        if isinstance(module, ConvBlock)
+    ]
+    try:
+        for batch in calibration:
+            plain(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not counts:
+        raise BundleImportError('calibration: there are no images')
+    means = {name: sums[name] / count for name, count in counts.items()}
+    variances = {
+        name: (squares[name] / count - means[name].square()).clamp(min=0)
+        for name, count in counts.items()
+    }
+    return _float(means), _float(variances)
+
+
+def _float(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.float() for name, tensor in tensors.items()}
+
+
+def _convolutions(bundle: Bundle) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return weights and biases of the ONNX model's convolutions by the names of our layers.
+
+    Weights are named after their parameters. Biases need the way through the nodes: equal ones
+    are stored once, under the name of the first, and zeros not at all.
+    """
+    try:
+        import onnx
+        from onnx import numpy_helper
+    except ImportError as error:
+        raise UserError("importing needs onnx: pip install 'pruned_perception[train]'") from error
+    graph = onnx.load_from_string(bundle.onnx_bytes).graph
+    stored = {each.name: each for each in graph.initializer}
+
+    def tensor(name: str) -> Tensor:
+        return torch.from_numpy(numpy_helper.to_array(stored[name]).copy())
+
+    found = {}
+    for node in graph.node:
+        names = node.input[1:]
+        if node.op_type == 'Conv' and set(names) <= set(stored):
+            name = names[0].removeprefix('detector.').removesuffix('.weight')
+            weight, *bias = map(tensor, names)
+            found[name] = (weight, bias[0] if bias else torch.zeros(len(weight)))
+    return found

@@ -1,0 +1,139 @@
+"""Which cells answer for which boxes, and the loss on their outputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pruned_perception.training.detector.augmentation import Batch
+from pruned_perception.training.detector.network import distances, grid
+
+CANDIDATES = 10  # cells per box
+SCORE_POWER, IOU_POWER = 0.5, 6.0
+BOX_WEIGHT = 2.0
+FOCUS = 1.0  # the paper has 2, with which short trainings learn more slowly
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """For every cell: is it positive (B, N), its box (B, N, 4), its targets (B, N, C) in 0…1."""
+
+    positive: Tensor
+    boxes: Tensor
+    scores: Tensor
+
+
+def boxes_from(raw: Tensor, centres: Tensor, strides: Tensor) -> Tensor:
+    """Return the boxes (B, N, 4), left, top, right, bottom in pixels, of raw outputs."""
+    sides = distances(raw, strides)
+    return torch.cat((centres - sides[..., :2], centres + sides[..., 2:]), dim=-1)
+
+
+@torch.no_grad()
+def assign(
+    scores: Tensor, boxes: Tensor, centres: Tensor, strides: Tensor, batch: Batch
+) -> Assignment:
+    """Choose cells by how well they do already: task-aligned assignment.
+
+    A box's candidates are the cells whose centre it holds (the nearest cell, for a box that holds
+    none); the ten with the largest score^½ · IoU⁶ become positive. Untrained outputs are boxes of
+    four strides, hence the power of the IoU starts with the level that fits a box's size. Targets
+    are the same quantity, scaled so that a box's best cell aims at its IoU.
+
+    Source: Feng et al., TOOD: Task-aligned One-stage Object Detection (ICCV 2021), section 3.2.
+
+    Args:
+        scores: (B, N, C) in 0…1.
+        boxes: (B, N, 4) predicted, in pixels.
+        centres: (N, 2) of the cells, in pixels.
+        strides: (N,) in pixels.
+        batch: the truth.
+    """
+    truth = batch.boxes
+    middle = (truth[..., :2] + truth[..., 2:]) / 2
+    half = (truth[..., 2:] - truth[..., :2]) / 2
+    offset = (centres - middle[:, :, None]).abs()  # (B, M, N, 2)
+    reach = torch.maximum(half[:, :, None], strides[:, None] / 2)
+    candidate = (offset <= reach).all(-1) & batch.valid[:, :, None]
+    overlap = pairwise_iou(truth, boxes) * candidate  # (B, M, N)
+    classes = batch.class_ids[:, :, None].expand(-1, -1, scores.shape[1])
+    score = scores.transpose(1, 2).gather(1, classes)
+    alignment = score.pow(SCORE_POWER) * overlap.pow(IOU_POWER) * candidate
+
+    best = alignment.topk(min(CANDIDATES, alignment.shape[-1]), dim=-1)
+    chosen = torch.zeros_like(candidate).scatter_(2, best.indices, best.values > 0)
+    # A cell that several boxes want goes to the one it overlaps most.
+    owner = (overlap * chosen).argmax(dim=1)  # (B, N)
+    positive = chosen.any(dim=1)
+    mine = functional.one_hot(owner, truth.shape[1]).transpose(1, 2).bool() & positive[:, None]
+    alignment, overlap = alignment * mine, overlap * mine
+    quality = alignment * (overlap.amax(-1) / alignment.amax(-1).clamp(min=1e-12))[..., None]
+    targets = torch.zeros_like(scores)
+    targets.scatter_(2, batch.class_ids.gather(1, owner)[..., None], quality.amax(1)[..., None])
+    return Assignment(
+        positive=positive,
+        boxes=truth.gather(1, owner[..., None].expand(-1, -1, 4)),
+        scores=targets,
+    )
+
+
+def detection_loss(raw: Tensor, batch: Batch) -> dict[str, Tensor]:
+    """Return the scalars `total`, `boxes` and `classes` for raw outputs (B, N, 4 + C).
+
+    Quality focal loss on the scores and generalised IoU (Rezatofighi et al. 2019) on the boxes,
+    both relative to the sum of the targets.
+    """
+    centres, strides = grid(*batch.images.shape[-2:])
+    boxes = boxes_from(raw, centres, strides)
+    logits = raw[..., 4:]
+    found = assign(logits.detach().sigmoid(), boxes.detach(), centres, strides, batch)
+    norm = found.scores.sum().clamp(min=1)
+    excused = ignored_cells(centres, batch) & ~found.positive
+    classes = (quality_focal_loss(logits, found.scores) * ~excused[..., None]).sum()
+    positive = found.positive
+    weight = found.scores.sum(-1)[positive]
+    gap = 1 - generalised_iou(boxes[positive], found.boxes[positive])
+    classes_loss = classes / norm
+    boxes_loss = BOX_WEIGHT * (gap * weight).sum() / norm
+    return {'total': classes_loss + boxes_loss, 'boxes': boxes_loss, 'classes': classes_loss}
+
+
+def quality_focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the quality focal loss of each logit for its target in 0…1: 0 where they agree.
+
+    Source: Li et al., Generalized Focal Loss (NeurIPS 2020), section 3.1.
+    """
+    focus = (targets - logits.detach().sigmoid()).abs().pow(FOCUS)
+    return functional.binary_cross_entropy_with_logits(
+        logits, targets, weight=focus, reduction='none'
+    )
+
+
+def ignored_cells(centres: Tensor, batch: Batch) -> Tensor:
+    """Return (B, N) bool: the cells whose centre lies in an ignored box."""
+    boxes = batch.boxes[:, :, None]
+    inside = ((centres >= boxes[..., :2]) & (centres <= boxes[..., 2:])).all(-1)
+    return (inside & batch.ignored[:, :, None]).any(1)
+
+
+def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
+    """Return the IoU (B, M, N) of boxes a (B, M, 4) and b (B, N, 4)."""
+    a, b = a[:, :, None], b[:, None]
+    shared = _area(torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:]))
+    union = _area(a[..., :2], a[..., 2:]) + _area(b[..., :2], b[..., 2:]) - shared
+    return shared / union.clamp(min=1e-6)
+
+
+def generalised_iou(a: Tensor, b: Tensor) -> Tensor:
+    """Return the generalised IoU (K,) in −1…1 of boxes a and b (K, 4), row by row."""
+    shared = _area(torch.maximum(a[:, :2], b[:, :2]), torch.minimum(a[:, 2:], b[:, 2:]))
+    union = _area(a[:, :2], a[:, 2:]) + _area(b[:, :2], b[:, 2:]) - shared
+    hull = _area(torch.minimum(a[:, :2], b[:, :2]), torch.maximum(a[:, 2:], b[:, 2:]))
+    return shared / union.clamp(min=1e-6) - (hull - union) / hull.clamp(min=1e-6)
+
+
+def _area(corner: Tensor, opposite: Tensor) -> Tensor:
+    return (opposite - corner).clamp(min=0).prod(-1)

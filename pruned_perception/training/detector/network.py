@@ -1,0 +1,164 @@
+"""The default detector: anchor-free, plain 3×3 convolutions, feature pyramid, decoupled head.
+
+Head and box coding follow FCOS (Tian et al. 2019) and YOLOX (Ge et al. 2021); the pyramid is that
+of Lin et al. 2017 with the smoothing convolutions left to the head. Nothing but convolution,
+batch norm, ReLU, addition and nearest upsampling: fast in every engine and prunable without
+special cases.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pruned_perception.training.detector.architecture import STRIDES, Architecture
+
+PRIOR = 0.01  # score of an untrained class output, so that the background does not swamp the start
+PRIOR_DISTANCE = 2.0  # distances (in strides) of an untrained box output
+LOG_PIXELS = (-5.0, 8.5)  # range of a distance's logarithm: 0.007 … 4900 pixels, never overflowing
+
+
+class ConvBlock(nn.Sequential):
+    """3×3 convolution without bias, batch norm, ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.norm: nn.Module = nn.BatchNorm2d(outputs, momentum=0.03)
+        self.relu = nn.ReLU(inplace=True)
+
+
+def _chain(inputs: int, widths: tuple[int, ...], stride: int = 1) -> nn.Sequential:
+    blocks: list[nn.Module] = []
+    for index, width in enumerate(widths):
+        blocks.append(ConvBlock(inputs, width, stride if index == 0 else 1))
+        inputs = width
+    return nn.Sequential(*blocks)
+
+
+class Head(nn.Module):
+    """One level's head: a branch of four log-distances and a branch of class logits."""
+
+    def __init__(
+        self, inputs: int, boxes: tuple[int, ...], classes: tuple[int, ...], num_classes: int
+    ) -> None:
+        super().__init__()
+        self.box_branch = _chain(inputs, boxes)
+        self.class_branch = _chain(inputs, classes)
+        self.box_output = nn.Conv2d(boxes[-1] if boxes else inputs, 4, 1)
+        self.class_output = nn.Conv2d(classes[-1] if classes else inputs, num_classes, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return (B, 4 + C, H, W): log-distances in strides, then class logits."""
+        return torch.cat(
+            (
+                self.box_output(self.box_branch(features)),
+                self.class_output(self.class_branch(features)),
+            ),
+            dim=1,
+        )
+
+
+class Detector(nn.Module):
+    """The detector that `architecture` describes; weights are initialised from torch's generator.
+
+    forward: images (B, 3, H, W) float, RGB in 0…1 (any H and W: the pyramid's sizes need not
+    divide) → raw outputs (B, N, 4 + C), N the cells of strides 8, 16 and 32, row-major, level by
+    level. `decode` turns them into distances in pixels and scores.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.input_size = architecture.input_size
+        widths = architecture.backbone
+        inputs = 3
+        stages = []
+        for stage in widths:
+            stages.append(_chain(inputs, stage, stride=2))
+            inputs = stage[-1]
+        self.backbone = nn.ModuleList(stages)
+        self.laterals = nn.ModuleList(
+            nn.Conv2d(stage[-1], architecture.neck, 1) for stage in widths[2:]
+        )
+        self.heads = nn.ModuleList(
+            Head(architecture.neck, boxes, classes, architecture.num_classes)
+            for boxes, classes in zip(architecture.boxes, architecture.classes, strict=True)
+        )
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        for head in self.heads:
+            assert isinstance(head, Head)
+            for output, bias in (
+                (head.box_output, math.log(PRIOR_DISTANCE)),
+                (head.class_output, -math.log((1 - PRIOR) / PRIOR)),
+            ):
+                nn.init.normal_(output.weight, std=0.01)
+                assert output.bias is not None
+                nn.init.constant_(output.bias, bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the raw outputs (B, N, 4 + C) of images (B, 3, H, W)."""
+        features = []
+        x = images
+        for index, stage in enumerate(self.backbone):
+            x = stage(x)
+            if index >= 2:
+                features.append(x)
+        levels = [lateral(x) for lateral, x in zip(self.laterals, features, strict=True)]
+        for index in (1, 0):
+            # `size`, not a factor of two: 400 / 32 is no integer.
+            size = levels[index].shape[-2:]
+            above = functional.interpolate(levels[index + 1], size=size, mode='nearest')
+            levels[index] = levels[index] + above
+        outputs = [head(level) for head, level in zip(self.heads, levels, strict=True)]
+        return torch.cat([output.flatten(2) for output in outputs], dim=2).transpose(1, 2)
+
+    @property
+    def architecture(self) -> Architecture:
+        """The architecture, read from the modules themselves: right after any surgery."""
+
+        def widths(chain: nn.Module) -> tuple[int, ...]:
+            blocks = [block for block in chain.children() if isinstance(block, ConvBlock)]
+            return tuple(block.conv.out_channels for block in blocks)
+
+        heads = [head for head in self.heads if isinstance(head, Head)]
+        lateral = self.laterals[0]
+        assert isinstance(lateral, nn.Conv2d)
+        return Architecture(
+            input_size=self.input_size,
+            num_classes=heads[0].class_output.out_channels,
+            backbone=tuple(widths(stage) for stage in self.backbone),
+            neck=lateral.out_channels,
+            boxes=tuple(widths(head.box_branch) for head in heads),
+            classes=tuple(widths(head.class_branch) for head in heads),
+        )
+
+
+def grid(height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Return the cells' centres (N, 2) as x, y in pixels, and their strides (N,)."""
+    centres, strides = [], []
+    for stride in STRIDES:
+        rows, columns = math.ceil(height / stride), math.ceil(width / stride)
+        y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing='ij')
+        centres.append((torch.stack((x, y), dim=-1).reshape(-1, 2) + 0.5) * stride)
+        strides.append(torch.full((rows * columns,), float(stride)))
+    return torch.cat(centres), torch.cat(strides)
+
+
+def distances(raw: Tensor, strides: Tensor) -> Tensor:
+    """Return left, top, right, bottom (…, N, 4) in pixels from raw outputs (…, N, ≥ 4)."""
+    return (raw[..., :4] + strides.log()[:, None]).clamp(*LOG_PIXELS).exp()
+
+
+def decode(raw: Tensor, strides: Tensor) -> Tensor:
+    """Return the bundle's `anchor_free` predictions: distances in pixels, then scores."""
+    return torch.cat((distances(raw, strides), raw[..., 4:].sigmoid()), dim=-1)

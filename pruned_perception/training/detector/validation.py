@@ -1,0 +1,41 @@
+"""Accuracy of a net still in PyTorch, through the robot's own decoding and suppression."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from pruned_perception.inference import decoders
+from pruned_perception.inference.coco_metrics import Boxes, Metrics, coco_metrics
+from pruned_perception.inference.detections import Detections
+from pruned_perception.inference.nms import class_wise_nms
+from pruned_perception.training.detector.architecture import STRIDES
+from pruned_perception.training.detector.data import FrameSet
+from pruned_perception.training.detector.network import Detector, decode, grid
+
+MIN_SCORE = 0.02
+IOU_THRESHOLD = 0.6
+MAX_DETECTIONS = 100
+
+
+@torch.no_grad()
+def validate(model: Detector, frames: FrameSet, *, limit: int | None = None) -> Metrics:
+    """Return the COCO accuracy of `model` (in eval mode) on frames spread over the set.
+
+    For progress during training; what is published comes from the exported model (`accuracy`).
+    """
+    count = len(frames) if limit is None else min(limit, len(frames))
+    indices = np.linspace(0, len(frames) - 1, count).round().astype(int)
+    size = frames.images.shape[1:3]
+    _, strides = grid(*size)
+    decoder = decoders.get('anchor_free')
+    truth, found = [], []
+    for index in indices:
+        image = torch.from_numpy(np.array(frames.images[index]))[None].permute(0, 3, 1, 2)
+        predictions = decode(model(image.float() / 255), strides).numpy()
+        candidates = decoder.decode([predictions], {'strides': STRIDES}, size, MIN_SCORE)
+        keep = class_wise_nms(*candidates, IOU_THRESHOLD, MAX_DETECTIONS)
+        boxes, scores, class_ids = candidates
+        found.append(Detections(boxes[keep], scores[keep], class_ids[keep]))
+        truth.append(Boxes(frames.boxes[index], frames.class_ids[index], frames.crowd[index]))
+    return coco_metrics(truth, found, frames.labels)

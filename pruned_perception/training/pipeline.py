@@ -1,0 +1,409 @@
+"""Prune and fine-tune, once or again and again.
+
+Schedules, with n iterations, a share s of the dense network as budget, and a training budget B:
+
+* `one_shot`: one cut to s, one fine-tuning of B.
+* `cascade`: n cuts, each by the same factor, so that s^(i/n) is left after cut i. What is scored
+  is the network as it is then, fine-tuned after the cut before. Each fine-tuning has B/n: the total
+  is that of `one_shot`.
+* `replicate`: the same n cuts, but the whole fine-tuning is repeated after each: n·B in all, which
+  is what its control must have, too. Renda et al. (Comparing rewinding and fine-tuning in neural
+  network pruning, ICLR 2020) prune iteratively like this, retraining each time for the full
+  original time.
+
+Where the method has a `then`, that makes the last cut, like ranks after channels.
+
+In all of them the learning rate starts again with each fine-tuning (learning-rate rewinding), and
+each fine-tuning sees other batches. An `accept` rule ends the iterations; the last network that
+fulfilled it is returned.
+
+A pruned network in a file is tensors and plain data, from which it is cut again. No pickle: the
+file holds the weights and the plans, not the module. `load_pruned` cuts the parent, whatever its
+weights are by then, after the same plans and puts the weights in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from pruned_perception.pruning import lowrank, sparsity
+from pruned_perception.pruning.budget import Budget, Error, Macs
+from pruned_perception.pruning.errors import PruningError
+from pruned_perception.pruning.graph.cost import count
+from pruned_perception.pruning.lowrank import Decomposition
+from pruned_perception.pruning.plan import Plan, prune
+from pruned_perception.pruning.sparsity import SparsityPlan
+from pruned_perception.training.budget import Schedule, TrainingBudget
+from pruned_perception.training.checkpoint import (
+    FolderError,
+    locked,
+    read_checkpoint,
+    save_checkpoint,
+    save_json,
+)
+from pruned_perception.training.loop import Progress, finetune, weights_digest
+from pruned_perception.training.method import (
+    PLANS,
+    Method,
+    PruningRecord,
+    budget_entry,
+    pruned,
+    rebuilt,
+)
+from pruned_perception.training.task import Task, figures_of, first_figure
+
+Accept = Callable[[nn.Module], bool]
+Report = Callable[[str, float, str], None]
+
+
+def prune_and_finetune(
+    task: Task,
+    method: Method,
+    budget: Budget,
+    *,
+    training: TrainingBudget | None = None,
+    schedule: Schedule | None = None,
+    seed: int = 0,
+    recalibrated: bool = True,
+    accept: Accept | None = None,
+    folder: Path | None = None,
+    report: Report | None = None,
+) -> tuple[nn.Module, PipelineRecord]:
+    """Return the network after the method's schedule of cuts and fine-tunings, and the record.
+
+    Args:
+        task: the parent with calibration and, to fine-tune, training data; with `evaluate`, the
+            record has figures.
+        method: what cuts, how often, who teaches.
+        budget: what may remain in the end.
+        training: B above; None to prune only.
+        schedule: of the learning rate.
+        seed: of everything random.
+        recalibrated: measure batch norms again after each cut.
+        accept: whether a network may be returned: `loses_at_most`, or, say,
+            `lambda small: certify(parent, small, holdout).changed.bound <= 0.01`. If the first
+            network is not accepted, the parent is returned.
+        folder: for what an interrupted call needs to go on, a sub-folder for each stage.
+        report: told what goes on, the share of it that is done, and a remark.
+
+    Raises:
+        PruningError, BudgetError, FolderError, Interrupted: see `pruned` and `finetune`.
+    """
+    cascade = method.schedule == 'cascade'
+    part = training.divided(method.iterations) if training and cascade else training
+    if method.distill is not None and training is None:
+        raise PruningError('distill: needs fine-tuning')
+    if method.iterations > 1 and isinstance(budget, Error):
+        raise PruningError(f'schedule {method.schedule!r}: cuts to a share, not to an error')
+    if accept is None and method.max_loss is not None:
+        accept = loses_at_most(method.max_loss, task)
+    current = returned = task.model
+    stages: list[Stage] = []
+    with locked(folder) if folder else contextlib.nullcontext():
+        for number in range(1, method.iterations + 1):
+
+            def note(share: float, remark: str, number: int = number) -> None:
+                if report is not None:
+                    report(f'cut {number} of {method.iterations}', share, remark)
+
+            current, stage = _stage(
+                dataclasses.replace(task, model=current),
+                method,
+                number,
+                _step_budget(task, current, method, budget, number),
+                part,
+                schedule,
+                teacher=task.model if method.distill else None,
+                seed=_step_seed(seed, number),
+                recalibrated=recalibrated,
+                accept=accept,
+                folder=folder and folder / str(number),
+                report=note,
+            )
+            stages.append(stage)
+            if not stage.accepted:
+                break
+            returned = current
+    return returned, PipelineRecord(tuple(stages))
+
+
+def architecture(
+    task: Task, method: Method, budget: Budget, seed: int, record: PipelineRecord
+) -> nn.Module:
+    """Return the network that a pipeline returned, with weights that mean nothing."""
+    current = task.model
+    for number, stage in enumerate(record.kept, start=1):
+        if stage.pruning.plan is None and number > 1:
+            raise PruningError(
+                f'method {method.function!r}: what it cuts later depends on fine-tuned weights'
+            )
+        current = rebuilt(
+            dataclasses.replace(task, model=current),
+            method.cut(number),
+            _step_budget(task, current, method, budget, number),
+            _step_seed(seed, number),
+            stage.pruning,
+        )
+    return current
+
+
+def loses_at_most(loss: float, task: Task) -> Accept:
+    """Return the rule that the first figure of `evaluate` is at most `loss` below the parent's."""
+    if task.evaluate is None:
+        raise PruningError('a rule on accuracy needs a task with `evaluate`')
+    evaluate = task.evaluate
+    limit: list[float] = []
+
+    def accept(small: nn.Module) -> bool:
+        if not limit:
+            limit.append(first_figure(figures_of(evaluate, task.model)) - loss)
+        return first_figure(figures_of(evaluate, small)) >= limit[0]
+
+    return accept
+
+
+def _step_budget(
+    task: Task, current: nn.Module, method: Method, budget: Budget, number: int
+) -> Budget:
+    """Return what may remain of the current network after cut `number`."""
+    if method.iterations == 1:
+        return budget
+    assert not isinstance(budget, Error)
+    share = budget.share ** (number / method.iterations)
+    if method.kind == 'sparsity':  # zeros are still counted: of the parent and of what is left
+        return type(budget)(share)
+    dense, now = (count(each, task.example_inputs) for each in (task.model, current))
+    if isinstance(budget, Macs):
+        return Macs(min(1.0, share * dense.macs / now.macs))
+    return type(budget)(min(1.0, share * dense.parameters / now.parameters))
+
+
+def _step_seed(seed: int, number: int) -> int:
+    """Return the seed of cut `number`; all methods with one seed see the same batches."""
+    return seed if number == 1 else int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+
+
+def _stage(
+    task: Task,
+    method: Method,
+    number: int,
+    budget: Budget,
+    training: TrainingBudget | None,
+    schedule: Schedule | None,
+    *,
+    teacher: nn.Module | None,
+    seed: int,
+    recalibrated: bool,
+    accept: Accept | None,
+    folder: Path | None,
+    report: Callable[[float, str], None],
+) -> tuple[nn.Module, Stage]:
+    """Cut and fine-tune the task's network; whatever is in the folder is not done again."""
+    cut = folder / 'pruned.pt' if folder else None
+    identity = json.dumps(
+        [method.to_dict(), budget_entry(budget), seed, recalibrated, weights_digest(task.model)]
+    )
+    if cut and cut.is_file():
+        content = read_checkpoint(cut)
+        if content['identity'] != identity:
+            raise FolderError(
+                f'{folder}: holds the cut of another network, method, budget or seed; choose '
+                'another folder, or delete this one'
+            )
+        record = PruningRecord.from_dict(json.loads(content['record']))
+        small = rebuilt(task, method.cut(number), budget, seed, record)
+        small.load_state_dict(content['model'])
+        before = content['before']
+    else:
+        report(0.0, 'choosing what goes')
+        small, record = pruned(task, method.cut(number), budget, seed, recalibrated=recalibrated)
+        before = _judged(task, small)
+        if cut:
+            content = {
+                'identity': identity,
+                'record': json.dumps(record.to_dict()),
+                'before': before,
+                'model': small.state_dict(),
+            }
+            save_checkpoint(cut, content)
+    after, last = before, Progress(1.0, 0, 0.0, 0.0)
+    if training is not None:
+
+        def note(progress: Progress) -> None:
+            nonlocal last
+            last = progress
+            report(progress.fraction, f'step {progress.steps}, loss {progress.loss:.4g}')
+
+        small = finetune(
+            small,
+            task,
+            training,
+            schedule=own_schedule(schedule or Schedule(), method),
+            teacher=teacher,
+            distillation=method.distill,
+            masks=record.masks,
+            seed=seed,
+            folder=folder,
+            report=note,
+        )
+    finished = folder / 'stage.json' if folder else None
+    if finished and finished.is_file():
+        return small, Stage.from_dict(json.loads(finished.read_text(encoding='utf-8')))
+    if training is not None:
+        after = _judged(task, small)
+    accepted = accept is None or accept(small)
+    stage = Stage(record, before, after, last.steps, last.cpu_seconds, accepted)
+    if finished:
+        save_json(finished, stage.to_dict())
+    return small, stage
+
+
+def _judged(task: Task, small: nn.Module) -> dict[str, float]:
+    return {} if task.evaluate is None else figures_of(task.evaluate, small)
+
+
+def own_schedule(schedule: Schedule, method: Method) -> Schedule:
+    """Return the schedule with the method's own learning rate, where it has one."""
+    if method.learning_rate is None:
+        return schedule
+    return Schedule(**{**asdict(schedule), 'learning_rate': method.learning_rate})
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One cut and its fine-tuning: what was left, and the figures before and after."""
+
+    pruning: PruningRecord
+    before: dict[str, float]
+    after: dict[str, float]
+    steps: int
+    cpu_seconds: float
+    accepted: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {**vars(self), 'pruning': self.pruning.to_dict()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Stage:
+        """Read what `to_dict` wrote; raise PruningError where it is something else."""
+        try:
+            return cls(**{**data, 'pruning': PruningRecord.from_dict(data['pruning'])})
+        except (KeyError, TypeError) as error:
+            raise PruningError(f'not a stage: {error}') from error
+
+
+@dataclass(frozen=True)
+class PipelineRecord:
+    """All stages that were run; those after the last accepted one were given up."""
+
+    stages: tuple[Stage, ...]
+
+    @property
+    def kept(self) -> tuple[Stage, ...]:
+        """The stages of the network that was returned."""
+        accepted = [number for number, each in enumerate(self.stages, 1) if each.accepted]
+        return self.stages[: max(accepted, default=0)]
+
+    @property
+    def steps(self) -> int:
+        """Steps of fine-tuning, those given up included."""
+        return sum(stage.steps for stage in self.stages)
+
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU time of choosing and fine-tuning, that given up included."""
+        return sum(stage.pruning.cpu_seconds + stage.cpu_seconds for stage in self.stages)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {'stages': [stage.to_dict() for stage in self.stages]}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> PipelineRecord:
+        """Read what `to_dict` wrote; raise PruningError where it is something else."""
+        try:
+            return cls(tuple(Stage.from_dict(each) for each in data['stages']))
+        except (KeyError, TypeError) as error:
+            raise PruningError(f'not a record of a pipeline: {error}') from error
+
+    def to_text(self) -> str:
+        """Return a table: what each stage left, and its figures before and after fine-tuning."""
+        lines = ['stage         MACs  parameters   steps  before → after']
+        for number, stage in enumerate(self.stages, 1):
+            figures = ', '.join(
+                f'{name} {value:.4g} → {stage.after.get(name, value):.4g}'
+                for name, value in stage.before.items()
+            )
+            lines.append(
+                f'{number:5d}  {stage.pruning.macs:11,d}  {stage.pruning.parameters:10,d}  '
+                f'{stage.steps:6,d}  {figures}{"" if stage.accepted else "  not accepted"}'
+            )
+        return '\n'.join(lines)
+
+
+AnyPlan = Plan | Decomposition | SparsityPlan
+
+
+def save_pruned(path: str | os.PathLike[str], model: nn.Module, plans: Sequence[AnyPlan]) -> None:
+    """Write the weights of `model`, and the plans by which it was made of its parent, in order."""
+    entries = [{'kind': _kind(plan), 'plan': plan.to_dict()} for plan in plans]
+    save_checkpoint(Path(path), {'state_dict': model.state_dict(), 'plans': entries})
+
+
+def load_pruned(task: Task, path: str | os.PathLike[str]) -> nn.Module:
+    """Return the network in `path`: the task's, cut after the file's plans, with its weights.
+
+    The task's own network is untouched; the result is in its mode.
+
+    Raises:
+        CheckpointError: no such file, or a damaged one.
+        PruningError: something else than `save_pruned` wrote, or of another network.
+    """
+    small = task.model
+    try:
+        for plan in read_plans(path):
+            small = cut_after(plan, small)
+        small.load_state_dict(_content(path)['state_dict'])
+    except (PruningError, RuntimeError) as error:
+        why = ' '.join(' '.join(str(error).splitlines()[:2]).split())
+        raise PruningError(f'{path}: does not fit {type(task.model).__name__}: {why}') from error
+    return small
+
+
+def read_plans(path: str | os.PathLike[str]) -> tuple[AnyPlan, ...]:
+    """Return the plans of a file, in order; raises as `load_pruned`."""
+    return tuple(PLANS[each['kind']].from_dict(each['plan']) for each in _content(path)['plans'])
+
+
+def cut_after(plan: AnyPlan, model: nn.Module) -> nn.Module:
+    """Return a copy of `model` that is pruned after any kind of plan."""
+    if isinstance(plan, Plan):
+        return prune(model, plan)
+    if isinstance(plan, Decomposition):
+        return lowrank.decompose(model, plan)
+    return sparsity.apply(model, plan)
+
+
+def _kind(plan: AnyPlan) -> str:
+    return next(kind for kind, each in PLANS.items() if isinstance(plan, each))
+
+
+def _content(path: str | os.PathLike[str]) -> dict[str, Any]:
+    content = read_checkpoint(path)
+    if not {'state_dict', 'plans'} <= set(content):
+        raise PruningError(
+            f'{path}: not a pruned network: it holds {", ".join(map(str, content))} instead of '
+            'state_dict and plans'
+        )
+    return content

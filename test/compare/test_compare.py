@@ -1,0 +1,392 @@
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import blobs
+import pytest
+import torch
+import yaml
+
+from pruned_perception.compare.cell import run_cell
+from pruned_perception.compare.plot import draw
+from pruned_perception.compare.result import Result, find_failure, find_result
+from pruned_perception.compare.study import Cell, Study, read_study
+from pruned_perception.compare.table import Table, make_table
+from pruned_perception.pruning import PruningError
+from pruned_perception.training.budget import Schedule, TrainingBudget
+from pruned_perception.training.checkpoint import FolderError, locked, save_json
+from pruned_perception.training.loop import finetune
+from pruned_perception.training.pipeline import PipelineRecord
+
+STUDY = {
+    'task': 'blobs:task',
+    'methods': {
+        'ours': {'criterion': 'absolute', 'round_to': 1},
+        'l2': {'criterion': 'filter_l2', 'round_to': 1},
+    },
+    'budgets': {'macs': [0.6, 0.4]},
+    'seeds': [0, 1],
+    'baseline': 'l2',
+}
+
+
+def _study(folder: Path, **changes: object) -> Study:
+    data = {key: value for key, value in (STUDY | changes).items() if value is not None}
+    path = folder / 'study.yaml'
+    path.write_text(yaml.safe_dump(data, sort_keys=False))
+    return read_study(path)
+
+
+@pytest.fixture(scope='module')
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Save a trained parent."""
+    task = blobs.task()
+    model = finetune(task.model, task, TrainingBudget(steps=120), schedule=Schedule(0.05))
+    path = tmp_path_factory.mktemp('weights') / 'parent.pt'
+    torch.save(model.state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path, weights: Path) -> Path:
+    """Return a folder with the parent's weights."""
+    shutil.copy(weights, tmp_path / 'parent.pt')
+    return tmp_path
+
+
+# The file
+
+
+def test_cells_are_the_parent_and_all_combinations_with_readable_names(tmp_path: Path) -> None:
+    tunings = [None, {'steps': 40}, {'cpu_minutes': 1.5, 'learning_rate': 0.1}]
+    study = _study(tmp_path, finetune=tunings)
+    names = [cell.name for cell in study.cells]
+    assert len(names) == 1 + 2 * 2 * 3 * 2
+    assert names[0] == 'parent'
+    assert {'ours-macs0.6-seed0', 'ours-macs0.6-40steps-seed1', 'l2-macs0.4-1.5min-seed0'} <= set(
+        names
+    )
+    assert study.cell('l2-macs0.4-1.5min-seed0').finetuning.schedule.learning_rate == 0.1
+    with pytest.raises(PruningError, match="no cell 'other'"):
+        study.cell('other')
+
+
+def test_controls_come_after_what_they_control(tmp_path: Path) -> None:
+    methods = {'control': {'kind': 'scratch', 'of': 'ours'}, **STUDY['methods']}
+    study = _study(tmp_path, methods=methods)
+    names = [cell.name for cell in study.cells]
+    cell = study.cell('control-macs0.4-seed1')
+    assert cell.source.name == 'ours-macs0.4-seed1'
+    assert names.index(cell.name) > names.index(cell.source.name)
+
+
+def test_digest_changes_with_all_that_the_result_depends_on(folder: Path) -> None:
+    def digest(**changes: object) -> str:
+        study = _study(folder, **changes)
+        return next(cell for cell in study.cells if cell.label == 'ours').digest
+
+    first = digest()
+    assert digest() == first
+    assert digest(baseline='ours', seeds=[0, 1, 2]) == first
+    methods = {**STUDY['methods'], 'ours': {'criterion': 'summed', 'round_to': 1}}
+    own = folder / 'own.py'
+    others = [
+        digest(methods=methods),
+        digest(weights='parent.pt'),
+        digest(recalibrate=False),
+        digest(finetune={'steps': 4}),
+        digest(finetune={'steps': 4, 'learning_rate': 0.5}),
+        digest(seeds=[7]),
+        digest(budgets={'macs': [0.5]}),
+    ]
+    twice = {'criterion': 'summed', 'schedule': 'cascade', 'iterations': 2}
+    for text in ('def score(subject): ...', 'def score(subject): return None'):
+        own.write_text(text)
+        for method in (
+            {'criterion': str(own)},
+            {'criterion': 'summed', 'allocation_by': str(own)},
+            {**twice, 'then': {'criterion': str(own)}},
+            {**twice, 'then': {'criterion': 'summed', 'allocation_by': str(own)}},
+        ):
+            others.append(digest(methods={'ours': method}, baseline='ours'))
+    torch.save(blobs.network().state_dict(), folder / 'parent.pt')
+    others.append(digest(weights='parent.pt'))
+    assert len({first, *others}) == 1 + len(others)
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'speed': 3}, 'unknown field speed'),
+        ({'task': None}, 'field task is missing'),
+        ({'seeds': [0.5]}, 'field seeds'),
+        ({'seeds': [0, 0]}, r'two cells are called ours-macs0\.6-seed0'),
+        ({'budgets': [0.5]}, 'field budgets: must be a mapping'),
+        ({'budgets': {'flops': 0.5}}, "unknown unit 'flops'"),
+        ({'budgets': {'macs': [1.5]}}, r'must be in \(0, 1\], got 1.5'),
+        ({'methods': ['ours']}, 'field methods: must be a mapping'),
+        ({'methods': {'l2': {'criterion': 'l2'}}}, r"methods\.l2: unknown criterion 'l2'"),
+        ({'methods': {'a/b': {}}}, r'methods\.a/b: names are'),
+        ({'methods': {'parent': {}}}, "not 'parent'"),
+        ({'methods': {'l2': {'kind': 'scratch', 'of': 'x'}}}, r"l2\.of: no method 'x'"),
+        (
+            {
+                'methods': {
+                    'l2': {'kind': 'sparsity', 'criterion': 'random'},
+                    'control': {'kind': 'scratch', 'of': 'l2'},
+                }
+            },
+            'no widths of its own',
+        ),
+        ({'baseline': 'x'}, "baseline: no method 'x'"),
+        ({'finetune': 40}, 'field finetune: must be a mapping'),
+        ({'finetune': {'steps': 0}}, 'finetune: training budget'),
+        ({'finetune': {'steps': 4, 'rate': 1}}, 'finetune: schedule'),
+        ({'weights': 'absent.pt'}, r'absent\.pt: cannot be read'),
+    ],
+)
+def test_bad_files_name_file_and_field(tmp_path: Path, change: dict, message: str) -> None:
+    with pytest.raises(PruningError, match=message) as caught:
+        _study(tmp_path, **change).cells[0].digest  # noqa: B018
+    assert str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize('text', ['[1, 2]', 'a: [', '3', ''])
+def test_files_that_are_no_mapping_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / 'x.yaml').write_text(text)
+    with pytest.raises(PruningError, match=r'x\.yaml'):
+        read_study(tmp_path / 'x.yaml')
+
+
+# Cells
+
+
+def test_result_holds_figures_sizes_configuration_and_versions(folder: Path) -> None:
+    study = _study(folder, weights='parent.pt', finetune={'steps': 6})
+    cell = study.cell('ours-macs0.4-6steps-seed1')
+    result = run_cell(cell, folder / 'results')
+    data = json.loads((folder / 'results' / f'{cell.name}.json').read_text())
+    assert Result.from_dict(data) == result
+    assert data['digest'] == cell.digest
+    assert data['configuration']['method'] == {'kind': 'channels', **STUDY['methods']['ours']}
+    assert data['configuration']['weights_sha256'] == study.weights_sha256
+    assert {'pruned_perception', 'torch', 'python'} <= set(data['versions'])
+    assert 0.25 < result.shares['macs'] <= 0.4
+    assert set(result.before) == set(result.after) == {'accuracy'}
+    assert result.test is None
+    assert result.pipeline.steps == 6
+    assert result.cpu_seconds > 0
+    assert cell.name in result.to_text()
+
+
+def test_results_are_kept_and_made_again_when_the_configuration_changed(folder: Path) -> None:
+    results = folder / 'results'
+    study = _study(folder, weights='parent.pt')
+    cell = study.cell('l2-macs0.6-seed0')
+    first = run_cell(cell, results)
+    written = (results / f'{cell.name}.json').stat().st_mtime_ns
+    assert run_cell(cell, results).finished_at == first.finished_at
+    broken = _study(folder, weights='parent.pt', task='blobs:absent')
+    with pytest.raises(PruningError, match='absent'):
+        run_cell(broken.cell(cell.name), results)
+    assert find_failure(results, cell).startswith("PruningError: task 'blobs:absent'")
+    assert find_result(results, cell) == first
+    changed = _study(folder, weights='parent.pt', recalibrate=False).cell(cell.name)
+    assert find_result(results, changed) is None
+    assert run_cell(changed, results).digest != first.digest
+    assert find_failure(results, cell) is None
+    assert (results / f'{cell.name}.json').stat().st_mtime_ns > written
+
+
+def test_control_has_the_widths_and_the_time_of_parent_and_cell(folder: Path) -> None:
+    methods = {
+        'ours': {**STUDY['methods']['ours'], 'schedule': 'cascade', 'iterations': 2},
+        'control': {'kind': 'scratch', 'of': 'ours', 'learning_rate': 0.05},
+    }
+    study = _study(
+        folder, weights='parent.pt', methods=methods, baseline=None, finetune={'steps': 10}
+    )
+    results = folder / 'results'
+    control = study.cell('control-macs0.4-10steps-seed0')
+    with pytest.raises(PruningError, match=r'needs the result of ours-macs0\.4-10steps-seed0'):
+        run_cell(control, results)
+    other = run_cell(control.source, results)
+    found = run_cell(control, results)
+    assert found.pipeline.steps == 60 + 10  # the parent had 60
+    assert found.shares == other.shares
+    network = torch.load(next((results / control.name).glob('*/training.pt')), weights_only=True)[
+        'model'
+    ]
+    pruned = torch.load(next((results / other.cell).glob('*/2/training.pt')), weights_only=True)[
+        'model'
+    ]
+    assert {k: v.shape for k, v in network.items()} == {k: v.shape for k, v in pruned.items()}
+    assert found.before == {}
+    assert found.after['accuracy'] > 0.6
+
+
+def test_test_data_are_looked_at_once_and_only_when_asked(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = []
+
+    def task() -> object:
+        def test(net: torch.nn.Module) -> dict[str, float]:
+            looks.append(net)
+            return blobs.accuracy(net, 3)
+
+        return blobs.task(test=test)
+
+    monkeypatch.setattr(blobs, 'counted', task, raising=False)
+    study = _study(folder, weights='parent.pt', task='blobs:counted', finetune={'steps': 6})
+    results = folder / 'results'
+    cell = study.cell('ours-macs0.6-6steps-seed0')
+    with pytest.raises(PruningError, match='no result yet'):
+        run_cell(cell, results, test=True)
+    plain = run_cell(cell, results)
+    assert not looks
+    tested = run_cell(cell, results, test=True)
+    assert len(looks) == 1
+    assert run_cell(cell, results, test=True) == tested
+    assert len(looks) == 1
+    assert tested.test_at is not None
+    # It is the network of the result that was looked at, and nothing else changed.
+    assert blobs.accuracy(looks[0], 2) == plain.after
+    assert dataclasses.replace(tested, test=None, test_at=None) == plain
+
+
+def test_parent_is_a_cell_of_its_own(folder: Path) -> None:
+    study = _study(folder, weights='parent.pt')
+    result = run_cell(study.cell('parent'), folder / 'results')
+    assert result.shares == {'macs': 1.0, 'params': 1.0}
+    assert result.after['accuracy'] > 0.8
+
+
+def test_cell_in_use_is_refused(folder: Path) -> None:
+    cell = _study(folder, weights='parent.pt').cell('parent')
+    with locked(folder / 'results' / 'parent'), pytest.raises(FolderError, match='in use'):
+        run_cell(cell, folder / 'results')
+
+
+# Table and plot
+
+
+def _written(results: Path, cell: Cell, after: float, test: float | None = None) -> None:
+    share = cell.budget.share if cell.budget else 1.0
+    result = Result(
+        cell=cell.name,
+        label=cell.label,
+        digest=cell.digest,
+        configuration=cell.configuration,
+        before={'accuracy': after - 0.2},
+        after={'accuracy': after, 'other': 9.0},
+        test=None if test is None else {'accuracy': test},
+        test_at=None if test is None else 'today',
+        shares={'macs': share, 'params': share / 2},
+        pipeline=PipelineRecord(()),
+        cpu_seconds=90.0,
+        finished_at='today',
+        versions={},
+    )
+    save_json(results / f'{cell.name}.json', result.to_dict())
+
+
+@pytest.fixture
+def filled(tmp_path: Path) -> tuple[Study, Path]:
+    """Write results whose differences are known by hand."""
+    study = _study(tmp_path, seeds=[0, 1, 2], finetune=[None, {'steps': 40}])
+    results = tmp_path / 'results'
+    for cell in study.cells:
+        base = 0.9 if cell.budget is None else cell.budget.share + 0.01 * cell.seed
+        gain = {'ours': (0.02, 0.03, 0.04)[cell.seed], 'l2': 0.0, 'parent': 0.0}[cell.label]
+        if cell.name != 'ours-macs0.4-seed2':
+            _written(results, cell, base + gain, test=base if cell.label == 'l2' else None)
+    return study, results
+
+
+def test_table_has_means_and_intervals_paired_by_seed(filled: tuple[Study, Path]) -> None:
+    table = make_table(*filled)
+    assert table.missing == ('ours-macs0.4-seed2',)
+    rows = {(row.method, row.budget, row.finetuning): row for row in table.rows}
+    assert len(rows) == 1 + 2 * 2 * 2
+    row = rows['ours', '0.6 of the MACs', '40 steps']
+    assert row.seeds == (0, 1, 2)
+    assert row.after.mean == pytest.approx(0.6 + 0.01 + 0.03)
+    assert row.after.deviation == pytest.approx(0.02)
+    assert row.before.mean == pytest.approx(row.after.mean - 0.2)
+    # Student's t with two degrees of freedom: 4.303; the differences' deviation is 0.01.
+    assert row.difference.mean == pytest.approx(0.03)
+    assert row.difference.high - row.difference.mean == pytest.approx(
+        4.3027 * 0.01 / 3**0.5, rel=1e-4
+    )
+    assert rows['ours', '0.4 of the MACs', '–'].difference.pairs == 2
+    assert rows['l2', '0.6 of the MACs', '–'].difference is None
+    assert rows['l2', '0.6 of the MACs', '–'].before is None
+    # What is to be compared stands together.
+    assert [key[0] for key in rows] == ['parent', *['ours', 'l2'] * 4]
+    assert rows['parent', '–', '–'].after.deviation is None
+    assert rows['l2', '0.6 of the MACs', '–'].test.mean == pytest.approx(0.61)
+    assert row.test is None
+
+
+def test_table_reads_as_markdown_and_as_plain_data(filled: tuple[Study, Path]) -> None:
+    table = make_table(*filled)
+    text = table.to_text()
+    lines = text.splitlines()
+    assert lines[0].startswith('| method ')
+    assert lines[1].startswith('|---')
+    assert len({line.count('|') for line in lines[:11]}) == 1
+    assert '+0.03 [+0.00516, +0.0548]' in text
+    assert '24 of 25 cells done' in text
+    assert 'missing: ours-macs0.4-seed2' in text
+    assert 'test accuracy' in lines[0]
+    assert Table.from_dict(json.loads(json.dumps(table.to_dict()))) == table
+
+
+@pytest.mark.parametrize('suffix', ['png', 'svg'])
+def test_plot_names_every_method_and_panel(
+    filled: tuple[Study, Path], tmp_path: Path, suffix: str
+) -> None:
+    pytest.importorskip('matplotlib')
+    path = tmp_path / 'pictures' / f'plot.{suffix}'
+    draw(make_table(*filled), path)
+    content = path.read_bytes()
+    if suffix == 'png':
+        assert content.startswith(b'\x89PNG')
+        return
+    for text in (
+        'ours',
+        'l2',
+        'parent',
+        'not fine-tuned',
+        'fine-tuned: 40 steps',
+        'fine-tuned: 40 steps; test data',
+        'MACs left',
+        'accuracy',
+    ):
+        assert text in content.decode()
+
+
+def test_plot_of_one_budget_has_a_row_per_method(
+    filled: tuple[Study, Path], tmp_path: Path
+) -> None:
+    pytest.importorskip('matplotlib')
+    table = make_table(*filled)
+    budget = table.rows[1].budget
+    rows = tuple(row for row in table.rows if row.budget in ('–', budget))
+    draw(dataclasses.replace(table, rows=rows), tmp_path / 'plot.svg')
+    content = (tmp_path / 'plot.svg').read_text(encoding='utf-8')
+    for text in ('>ours<', '>l2<', '>parent<', 'fine-tuned: 40 steps', f'accuracy, {budget}'):
+        assert text in content
+    assert 'MACs left' not in content
+
+
+def test_plot_of_nothing_or_of_another_kind_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip('matplotlib')
+    table = make_table(_study(tmp_path), tmp_path / 'results')
+    assert table.rows == ()
+    with pytest.raises(PruningError, match='no results to draw'):
+        draw(table, tmp_path / 'plot.png')
+    with pytest.raises(PruningError, match=r'plot\.jpg: a plot is one of'):
+        draw(table, tmp_path / 'plot.jpg')

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import shapes
+
+torch = pytest.importorskip('torch', reason="the off-line stage needs torch: extra 'train'")
+
+import tiny  # noqa: E402
+
+from pruned_perception.training.detector.network import Detector  # noqa: E402
+
+
+@pytest.fixture(scope='session')
+def shapes_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the data sets `train` and `validation` of coloured shapes."""
+    root = tmp_path_factory.mktemp('shapes')
+    shapes.write_shapes(root / 'train', 120, seed=1)
+    shapes.write_shapes(root / 'validation', 40, seed=2)
+    return root
+
+
+@pytest.fixture(scope='session')
+def images() -> np.ndarray:
+    """Return three images (3, H, W, 3) of noise at the tiny detector's input size."""
+    return np.random.default_rng(0).integers(0, 256, (3, *tiny.SIZE, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope='session')
+def detector() -> Detector:
+    """Return a net with statistics unlike an untrained one's, so that folding has work to do."""
+    torch.manual_seed(0)
+    model = Detector(tiny.ARCHITECTURE)
+    model.train()
+    with torch.no_grad():
+        for _ in range(30):
+            model(torch.rand(4, 3, *tiny.SIZE))
+        for name, tensor in model.named_parameters():
+            if name.endswith(('norm.bias', 'class_output.weight')):
+                tensor += 0.3 * torch.randn_like(tensor)
+    return model.eval()

@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+
+from pruned_perception.training.detector.augmentation import collate, draw_batch, view_boxes
+from pruned_perception.training.detector.data import FrameSet
+
+
+def _frames(boxes: list, crowd: list | None = None) -> FrameSet:
+    """One dark frame in which every box is filled with white."""
+    image = np.zeros((120, 160, 3), np.uint8)
+    for left, top, right, bottom in boxes:
+        image[top:bottom, left:right] = 255
+    return FrameSet(
+        images=image[None],
+        boxes=[np.array(boxes, np.float32).reshape(-1, 4)],
+        class_ids=[np.zeros(len(boxes), np.int64)],
+        crowd=[np.array(crowd or [False] * len(boxes), bool)],
+        groups=['0'],
+        labels=('white',),
+        digest='',
+    )
+
+
+@pytest.mark.parametrize('seed', range(12))
+def test_boxes_move_with_the_pixels(seed: int) -> None:
+    frames = _frames([[60, 40, 100, 80]])
+    batch = draw_batch(frames, [0], (96, 128), (0.9, 1.4), np.random.default_rng(seed))
+    bright = batch.images[0].mean(0).numpy() > 0.5
+    rows, columns = np.flatnonzero(bright.any(1)), np.flatnonzero(bright.any(0))
+    seen = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+    np.testing.assert_allclose(batch.boxes[0, 0].numpy(), seen, atol=1.6)
+
+
+def test_views_differ_and_are_reproducible() -> None:
+    frames = _frames([[60, 40, 100, 80]])
+
+    def draw(seed: int) -> np.ndarray:
+        return draw_batch(
+            frames, [0, 0], (96, 128), (0.7, 1.4), np.random.default_rng(seed)
+        ).images.numpy()
+
+    assert np.array_equal(draw(5), draw(5))
+    assert not np.array_equal(draw(5)[0], draw(5)[1])
+
+
+def test_boxes_cut_to_a_sliver_are_ignored_and_those_outside_vanish() -> None:
+    matrix = np.array([[1.0, 0, -50], [0, 1.0, 0]])
+    boxes = np.array([[0, 0, 60, 20], [60, 0, 90, 20], [0, 0, 40, 20]], np.float32)
+    moved, seen, fair = view_boxes(boxes, matrix, (64, 64))
+    assert seen.tolist() == [True, True, False]
+    assert fair.tolist()[:2] == [False, True]
+    assert moved[1].tolist() == [10, 0, 40, 20]
+
+
+def test_crowd_boxes_are_ignored_not_asked_for() -> None:
+    frames = _frames([[60, 40, 100, 80], [10, 10, 40, 40]], [True, False])
+    batch = draw_batch(frames, [0], (120, 160), (1, 1), np.random.default_rng(0))
+    assert batch.valid[0].tolist() == [False, True]
+    assert batch.ignored[0].tolist() == [True, False]
+
+
+def test_frames_without_boxes_make_a_batch() -> None:
+    batch = draw_batch(_frames([]), [0], (64, 64), (0.5, 2), np.random.default_rng(0))
+    assert batch.boxes.shape == (1, 1, 4)
+    assert not batch.valid.any()
+    assert not batch.ignored.any()
+
+
+def test_images_are_channels_last_in_0_to_1() -> None:
+    images = np.full((2, 32, 32, 3), 255, np.uint8)
+    none = [np.zeros((0, 4), np.float32)] * 2
+    batch = collate(images, none, [np.zeros(0, int)] * 2, [np.zeros(0, bool)] * 2)
+    assert batch.images.shape == (2, 3, 32, 32)
+    assert batch.images.max() == 1
+    assert batch.images.stride()[1] == 1

@@ -1,0 +1,74 @@
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from pruned_perception.training.detector.data import DataError, load_frames, read_annotations
+
+
+@pytest.fixture
+def data_set(tmp_path: Path) -> Path:
+    (tmp_path / 'images').mkdir()
+    image = np.zeros((48, 64, 3), np.uint8)
+    image[..., 2] = 200  # red, in OpenCV's order
+    cv2.imwrite(str(tmp_path / 'images' / '0.png'), image)
+    _write(tmp_path)
+    return tmp_path
+
+
+def _write(folder: Path, **changes: object) -> None:
+    content = {
+        'images': [{'id': 7, 'file_name': '0.png', 'height': 48, 'width': 64, 'layout': 3}],
+        'annotations': [
+            {'id': 1, 'image_id': 7, 'category_id': 1, 'bbox': [8, 12, 16, 24]},
+            {'id': 2, 'image_id': 7, 'category_id': 0, 'bbox': [0, 0, 4, 4], 'iscrowd': 1},
+        ],
+        'categories': [{'id': 1, 'name': 'b'}, {'id': 0, 'name': 'a'}],
+    }
+    (folder / 'annotations.json').write_text(json.dumps(content | changes))
+
+
+def test_frames_and_boxes_come_at_the_networks_size(data_set: Path) -> None:
+    frames = load_frames(data_set, (24, 16))
+    assert frames.images.shape == (1, 24, 16, 3)
+    assert frames.images[0, 5, 5].tolist() == [200, 0, 0]
+    assert frames.boxes[0].tolist() == [[2, 6, 6, 18], [0, 0, 1, 2]]
+    assert frames.class_ids[0].tolist() == [1, 0]
+    assert frames.crowd[0].tolist() == [False, True]
+    assert frames.groups == ('3',)
+    assert frames.labels == ('a', 'b')
+
+
+def test_the_second_load_reads_the_cache_and_changed_annotations_do_not(data_set: Path) -> None:
+    load_frames(data_set, (24, 16))
+    (data_set / 'images' / '0.png').unlink()
+    assert len(load_frames(data_set, (24, 16))) == 1
+    _write(data_set, annotations=[])
+    with pytest.raises(DataError, match=r'0\.png: missing'):
+        load_frames(data_set, (24, 16))
+    assert not list(data_set.glob('.frames*')), 'a half-built cache was left behind'
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'categories': [{'id': 1, 'name': 'b'}]}, 'categories: ids must be 0 to 0'),
+        (
+            {'annotations': [{'image_id': 7, 'category_id': 5, 'bbox': [0, 0, 1, 1]}]},
+            'category_id 5',
+        ),
+        ({'annotations': [{'image_id': 8, 'category_id': 0, 'bbox': [0, 0, 1, 1]}]}, 'field 8'),
+        ({'images': [{'id': 7}]}, "'file_name'"),
+    ],
+)
+def test_bad_annotations_name_the_field(data_set: Path, changes: dict, message: str) -> None:
+    _write(data_set, **changes)
+    with pytest.raises(DataError, match=message):
+        read_annotations(data_set)
+
+
+def test_a_missing_set_says_how_to_make_it(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match='pruned-perception simulate'):
+        load_frames(tmp_path, (24, 16))

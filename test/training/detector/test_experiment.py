@@ -1,0 +1,113 @@
+from pathlib import Path
+
+import pytest
+import tiny
+import yaml
+
+from pruned_perception.training.detector.experiment import (
+    Budget,
+    ExperimentError,
+    Optimiser,
+    Pruning,
+    experiment_from,
+    read_experiment,
+)
+from pruned_perception.training.detector.family import read_family_spec
+from pruned_perception.training.detector.runs import Folders
+
+CHILD = {'architecture': None, 'parent': 'other', 'prune': {'macs': 0.5, 'iterations': 2}}
+EXPERIMENTS = Path(__file__).resolve().parents[3] / 'config' / 'experiments'
+
+
+def test_the_shipped_family_and_its_experiments_are_valid() -> None:
+    spec = read_family_spec(EXPERIMENTS / 'warehouse.yaml')
+    folders = Folders(EXPERIMENTS, Path(), Path())
+    assert spec.data['test'].frames >= 1000
+    for index, member in enumerate(spec.members):
+        experiment = folders.experiment(member.experiment)
+        assert (experiment.architecture is not None) == (index == 0)
+        if index:
+            # Made in this order, so a parent has to come before its children.
+            assert experiment.parent in [each.experiment for each in spec.members[:index]]
+            assert member.control is not None
+            assert folders.experiment(member.control).control_of == member.experiment
+
+
+def test_cpu_time_or_steps_measure_a_budget() -> None:
+    assert Budget(cpu_minutes=2).fraction(30.0, 999) == 0.25
+    assert Budget(steps=10).fraction(1e9, 5) == 0.5
+    assert Budget(steps=10).fraction(0.0, 50) == 1
+
+
+def test_parts_of_a_budget_make_up_the_whole() -> None:
+    assert Budget(cpu_minutes=6).divided(4) == Budget(cpu_minutes=1.5)
+    assert Budget(steps=10).divided(3) == Budget(steps=4)
+    assert Budget(steps=10).divided(1) == Budget(steps=10)
+
+
+def test_iterations_cut_by_equal_factors() -> None:
+    assert Pruning(macs=0.125, iterations=3).target(1) == pytest.approx(0.5)
+    assert Pruning(macs=0.125, iterations=3).target(2) == pytest.approx(0.25)
+    assert Pruning(macs=0.125, iterations=3).target(3) == 0.125
+    assert Pruning(macs=0.3).target(1) == 0.3
+
+
+def test_learning_rate_rises_then_falls() -> None:
+    optimiser = Optimiser(learning_rate=1.0, warm_up=0.1, final=0.05)
+    rates = [optimiser.rate(step / 100) for step in range(101)]
+    assert rates[:11] == sorted(rates[:11])
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[0] > 0
+    assert rates[10] == 1
+    assert rates[-1] == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize('fields', [{}, CHILD | {'distill': {'weight': 2}}])
+def test_what_is_written_can_be_read_again(fields: dict) -> None:
+    experiment = tiny.experiment(**fields)
+    assert experiment_from(experiment.to_dict()) == experiment
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'speed': 3}, 'unknown field speed'),
+        ({'budget': {'hours': 3}}, r'unknown field budget\.hours'),
+        ({'budget': {'steps': 3, 'cpu_minutes': 1}}, 'exactly one of cpu_minutes and steps'),
+        ({'budget': {'steps': 0}}, 'field budget'),
+        ({'budget': None}, 'field budget: needed'),
+        ({'architecture': None}, 'exactly one of the fields architecture'),
+        ({'parent': 'other', 'prune': {'macs': 0.5}}, 'exactly one of the fields architecture'),
+        ({'architecture': None, 'parent': 'other'}, 'parent and prune belong together'),
+        (CHILD | {'prune': {'block': 8}}, r'prune\.macs'),
+        (CHILD | {'prune': {'macs': 1.5}}, r'prune\.macs'),
+        (CHILD | {'prune': {'macs': 'half'}}, r'prune\.macs'),
+        (CHILD | {'prune': {'macs': 0.5, 'iterations': 0}}, r'prune\.iterations'),
+        (CHILD | {'prune': {'macs': 0.5, 'iterations': 1.5}}, r'prune\.iterations'),
+        ({'distill': {'weight': 1}}, 'field distill: needs the field parent'),
+        (CHILD | {'distill': {'weight': 0}}, r'distill\.weight'),
+        (CHILD | {'distill': {}}, r'distill\.weight'),
+        (CHILD | {'distill': 2}, 'field distill: must be a mapping'),
+        (CHILD | {'distill': {'weight': 1, 'heat': 2}}, r'unknown field distill\.heat'),
+        ({'phases': []}, 'field phases'),
+        ({'phases': [{'until': 0.5, 'size': [64, 64], 'scale': [1, 1]}]}, 'until must rise to 1'),
+        ({'phases': [{'until': 1, 'size': [64, 64], 'scale': [2, 1]}]}, r'phases\[0\]'),
+        ({'data': {'train': 'x'}}, r'data\.validation'),
+        ({'batch': 0}, 'field batch'),
+        ({'optimiser': {'rate': 1}}, r'unknown field optimiser\.rate'),
+    ],
+)
+def test_bad_files_name_file_and_field(tmp_path: Path, change: dict, message: str) -> None:
+    path = tmp_path / 'tiny.yaml'
+    path.write_text(yaml.safe_dump(tiny.experiment_data(**change)))
+    with pytest.raises(ExperimentError, match=message) as caught:
+        read_experiment(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize('text', ['[1, 2]', 'a: [', '3'])
+def test_files_that_are_no_mapping_are_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / 'x.yaml'
+    path.write_text(text)
+    with pytest.raises(ExperimentError, match=r'x\.yaml'):
+        read_experiment(path)

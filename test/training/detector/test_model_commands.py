@@ -1,0 +1,257 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import shapes
+import tiny
+import torch
+import yaml
+
+from pruned_perception.bundle import load_bundle, load_family
+from pruned_perception.cli import main as command
+from pruned_perception.cli import models
+from pruned_perception.training.detector.checkpoint import read_checkpoint
+
+
+@pytest.fixture(scope='module')
+def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder where `models` has built a family of two, and a control."""
+    root = tmp_path_factory.mktemp('family')
+    for seed, (name, count) in enumerate({'train': 24, 'validation': 8, 'test': 12}.items()):
+        shapes.write_shapes(root / 'shapes' / name, count, seed=seed)
+    data = {'train': 'shapes/train', 'validation': 'shapes/validation'}
+    experiments = [
+        tiny.experiment_data('shapes-dense', data=data, budget={'steps': 6}),
+        tiny.experiment_data(
+            'shapes-half',
+            data=data,
+            architecture=None,
+            parent='shapes-dense',
+            prune={'macs': 0.5},
+            budget={'steps': 3},
+        ),
+        tiny.experiment_data(
+            'shapes-half-scratch',
+            data=data,
+            architecture=None,
+            budget=None,
+            control_of='shapes-half',
+        ),
+    ]
+    for each in experiments:
+        (root / f'{each["name"]}.yaml').write_text(yaml.safe_dump(each))
+    spec = {
+        'name': 'shapes',
+        'data': {
+            name: {'split': name, 'frames': 1, 'seed': 0}
+            for name in ('train', 'validation', 'test')
+        },
+        'members': [
+            {'name': 'dense', 'experiment': 'shapes-dense'},
+            {'name': 'half', 'experiment': 'shapes-half', 'control': 'shapes-half-scratch'},
+        ],
+        'provenance': {'data_licence': 'CC0-1.0'},
+    }
+    (root / 'shapes.yaml').write_text(yaml.safe_dump(spec))
+    threads = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, 'ROUNDS', 2)
+        patch.setattr(models, 'RUNS', 2)
+        patch.setattr('pruned_perception.training.detector.loop.VALIDATIONS', 1)
+        arguments = ['models', str(root / 'shapes.yaml'), '--data', str(root), '--quiet']
+        arguments += ['--runs', str(root / 'runs'), '--out', str(root / 'models'), '--controls']
+        arguments += ['--steps', 'train', 'export', 'evaluate', 'latency']
+        assert command.main(arguments) == 0
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(False)
+    return root
+
+
+def test_the_family_holds_its_evidence(family: Path) -> None:
+    dense, half = load_family(family / 'models').members
+    assert (dense.name, half.name) == ('dense', 'half')
+    assert half.manifest['pruning']['macs'] == half.cost.macs <= dense.cost.macs / 2
+    assert [each['net'].split(':')[0] for each in half.manifest['evaluation']] == [
+        'member',
+        'control',
+    ]
+    for bundle in (dense, half):
+        evaluation = bundle.manifest['evaluation'][0]
+        assert evaluation['images'] == 12
+        assert evaluation['groups'] == 3
+        (latency,) = bundle.manifest['latency']
+        assert latency['configuration']['threads'] == 1
+        assert latency['latency_ms']['n'] == 4
+        assert bundle.manifest['provenance']['data_licence'] == 'CC0-1.0'
+
+
+def test_the_summary_says_what_the_manifests_say(
+    family: Path, capsys: pytest.CaptureFixture
+) -> None:
+    arguments = ['models', str(family / 'shapes.yaml'), '--out', str(family / 'models')]
+    assert command.main([*arguments, '--steps', 'summary']) == 0
+    rows = [line.split(' | ') for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[0].strip('| ') for row in rows] == ['dense', 'half']
+    half = load_bundle(family / 'models' / 'half').manifest
+    assert rows[1][3].startswith(f'{half["evaluation"][0]["ap50"]:.3f}')
+    assert rows[1][7].startswith(f'{half["evaluation"][1]["ap50"]:.3f}')
+    assert rows[0][7] == '–'
+    assert rows[0][9].startswith('1.00')
+
+
+def test_evaluate_prints_json_lines(family: Path, capsys: pytest.CaptureFixture) -> None:
+    arguments = ['evaluate', str(family / 'shapes' / 'test'), '--json', '--resamples', '0']
+    assert command.main([*arguments, '--model', str(family / 'models')]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line['bundle'] for line in lines] == ['dense', 'half']
+    recorded = load_bundle(family / 'models' / 'dense').manifest['evaluation'][0]
+    assert lines[0]['ap50'] == recorded['ap50']
+    assert set(lines[0]['per_class']) == set(shapes.LABELS)
+
+
+def test_prune_and_export_by_hand(
+    family: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    dense = family / 'runs' / 'shapes-dense' / 'final.pt'
+    pruned, control = tmp_path / 'pruned.pt', tmp_path / 'random.pt'
+    data = str(family / 'shapes' / 'train')
+    arguments = ['prune', str(dense), '--calibration', data, '--out']
+    assert command.main([*arguments, str(pruned), '--macs', '0.6', '--json']) == 0
+    plan = json.loads(capsys.readouterr().out)['plan']
+    assert plan['macs'] <= 0.6 * plan['dense_macs']
+    same = ['--same-widths-as', str(pruned), '--criterion', 'random']
+    assert command.main([*arguments, str(control), *same]) == 0
+    plans = [read_checkpoint(path)['ancestry']['plan'] for path in (pruned, control)]
+    assert plans[0]['macs'] == plans[1]['macs']
+    assert plans[0]['kept'] != plans[1]['kept']
+
+    bundle = tmp_path / 'bundle'
+    options = ['--out', str(bundle), '--compare-on', data]
+    options += ['--parent', str(family / 'models' / 'dense')]
+    assert command.main(['export', str(pruned), *options]) == 0
+    assert load_bundle(bundle).cost.macs == plan['macs']
+
+
+def test_import_starts_from_a_bundle_and_never_overwrites(
+    family: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    data = str(family / 'shapes' / 'train')
+    out = tmp_path / 'dense.pt'
+    arguments = ['import', str(family / 'models'), '--out', str(out), '--calibration', data]
+    assert command.main(arguments) == 0
+    trained = read_checkpoint(family / 'runs' / 'shapes-dense' / 'final.pt')
+    assert f'{trained["cpu_seconds"] / 60:.1f} CPU minutes' in capsys.readouterr().out
+    content = read_checkpoint(out)
+    for name in ('architecture', 'experiment', 'labels', 'data', 'steps'):
+        assert content[name] == trained[name]
+    pruned = tmp_path / 'pruned.pt'
+    assert command.main(['prune', str(out), '--macs', '0.6', '--out', str(pruned)]) == 0
+    ancestry = read_checkpoint(pruned)['ancestry']
+    assert ancestry['cpu_seconds'] == content['cpu_seconds']
+
+    assert command.main(arguments) == 1
+    assert 'is there already' in capsys.readouterr().err
+
+
+def test_a_family_grows_from_its_imported_dense_member(family: Path, tmp_path: Path) -> None:
+    shutil.copytree(family / 'models' / 'dense', tmp_path / 'models' / 'dense')
+    dense = load_bundle(tmp_path / 'models' / 'dense')
+    arguments = ['models', str(family / 'shapes.yaml'), '--data', str(family), '--quiet']
+    arguments += ['--runs', str(tmp_path / 'runs'), '--out', str(tmp_path / 'models')]
+    assert command.main([*arguments, '--import-dense', '--steps', 'train', 'export']) == 0
+    kept, half = load_family(tmp_path / 'models').members
+    assert kept.sha256 == dense.sha256
+    assert half.manifest['parent']['sha256'] == dense.sha256
+    training = half.manifest['provenance']['training']
+    before = dense.manifest['provenance']['training']['cpu_seconds']
+    assert training['cpu_seconds_of_parents'] == pytest.approx(before, abs=0.1)
+
+
+def test_pruning_again_keeps_the_plans_before(family: Path, tmp_path: Path) -> None:
+    dense = family / 'runs' / 'shapes-dense' / 'final.pt'
+    once, twice = tmp_path / 'once.pt', tmp_path / 'twice.pt'
+    assert command.main(['prune', str(dense), '--macs', '0.8', '--out', str(once)]) == 0
+    assert command.main(['prune', str(once), '--macs', '0.7', '--out', str(twice)]) == 0
+    first, second = (read_checkpoint(path)['ancestry'] for path in (once, twice))
+    assert second['earlier_plans'] == [first['plan']]
+    assert second['plan']['dense_macs'] == first['plan']['macs']
+
+
+def test_the_report_of_a_checkpoint_names_its_run(family: Path, tmp_path: Path) -> None:
+    dense, data = family / 'runs' / 'shapes-dense' / 'final.pt', family / 'shapes' / 'train'
+    options = ['--calibration', str(data), '--macs', '0.6', '--criterion', 'summed']
+    options += ['--report', str(tmp_path / 'page.html'), '--out', str(tmp_path / 'small.pt')]
+    assert command.main(['prune', str(dense), *options]) == 0
+    page = (tmp_path / 'page.html').read_text(encoding='utf-8')
+    assert '<h1>shapes-dense at ' in page
+    assert 'sensitivities (summed, 24 images' in page
+
+
+def test_sensitivities_of_a_checkpoint(
+    family: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    dense = str(family / 'runs' / 'shapes-dense' / 'final.pt')
+    options = ['--calibration', str(family / 'shapes' / 'train'), '--images', '9']
+    options += ['--definition', 'quadrants', '--positions', '3']
+    assert command.main(['sensitivity', dense, *options]) == 0
+    assert 'quadrants sensitivity, 9 images, 3 positions an image' in capsys.readouterr().out
+    assert command.main(['sensitivity', dense]) == 1
+    assert 'give --calibration DATASET' in capsys.readouterr().err
+
+
+def test_a_pruned_checkpoint_is_fine_tuned_with_its_parent_as_teacher(
+    family: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    dense = family / 'runs' / 'shapes-dense' / 'final.pt'
+    small, tuned = tmp_path / 'small.pt', tmp_path / 'tuned.pt'
+    assert command.main(['prune', str(dense), '--macs', '0.6', '--out', str(small)]) == 0
+    capsys.readouterr()
+    data = ['--train', str(family / 'shapes' / 'train')]
+    data += ['--validation', str(family / 'shapes' / 'validation')]
+    arguments = ['finetune', str(small), *data, '--steps', '3', '--out', str(tuned), '--json']
+    assert command.main([*arguments, '--distill', '0.5', '--parent', str(dense)]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result['steps'] == 3
+    assert set(result['before']) == set(result['after']) == {'ap50', 'ap50_95'}
+    before, after = read_checkpoint(small), read_checkpoint(tuned)
+    assert after['architecture'] == before['architecture']
+    assert after['ancestry'] == before['ancestry']
+    assert after['experiment']['distill'] == {'weight': 0.5}
+    assert after['steps'] == 3
+    name = 'backbone.0.0.conv.weight'
+    assert not torch.equal(after['weights'][name], before['weights'][name])
+
+    bundle = ['--out', str(tmp_path / 'bundle'), '--compare-on', str(family / 'shapes' / 'test')]
+    assert command.main(['export', str(tuned), *bundle]) == 0
+    assert command.main([*arguments, '--distill']) == 1
+    assert '--distill WEIGHT and --parent CHECKPOINT' in capsys.readouterr().err
+    assert command.main(arguments[:2] + arguments[6:]) == 1
+    assert 'give --train DATASET and --validation DATASET' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (['--macs', '0.001'], 'the nearest is'),
+        (['--macs', '0.5', '--criterion', 'magic'], "unknown criterion 'magic'"),
+        ([], 'exactly one of --macs, --params, --error and --same-widths-as'),
+        (['--macs', '0.5', '--criterion', 'absolute'], 'needs a calibration set'),
+        (['--macs', '0.5', '--refit'], '--refit looks at images: give --calibration'),
+        (['--macs', '0.5', '--report', 'r.html'], '--report looks at images: give --calibration'),
+        (['--macs', '0.5', '--low-rank', 'alds'], 'exported by its widths; with --task only'),
+        (['--macs', '0.5', '--weights', 'w.pt'], '--weights belongs to --task'),
+        (['--macs', '0.5', '--calibration', 'nowhere'], 'nowhere/annotations.json: no such file'),
+    ],
+)
+def test_prune_refuses_what_cannot_be(
+    family: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    options: list[str],
+    message: str,
+) -> None:
+    dense = family / 'runs' / 'shapes-dense' / 'final.pt'
+    assert command.main(['prune', str(dense), '--out', str(tmp_path / 'x.pt'), *options]) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / 'x.pt').exists()

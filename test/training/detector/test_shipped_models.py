@@ -1,0 +1,70 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pruned_perception.bundle import Bundle, load_family
+from pruned_perception.inference.detector import Detector as RobotDetector
+from pruned_perception.pruning import Plan, count
+from pruned_perception.pruning.certificate import Certificate
+from pruned_perception.training.detector.architecture import Architecture
+from pruned_perception.training.detector.deployment import folded
+from pruned_perception.training.detector.network import Detector
+
+FAMILY = load_family(Path(__file__).resolve().parents[3] / 'models' / 'warehouse')
+PRUNED = pytest.mark.parametrize('bundle', FAMILY.members[1:], ids=lambda bundle: bundle.name)
+MEMBERS = pytest.mark.parametrize('bundle', FAMILY.members, ids=lambda bundle: bundle.name)
+
+
+def test_sizes_stay_within_what_a_repository_can_bear() -> None:
+    sizes = [len(bundle.onnx_bytes) / 2**20 for bundle in FAMILY.members]
+    assert max(sizes) <= 8
+    assert sum(sizes) <= 40
+
+
+@MEMBERS
+def test_manifest_holds_the_evidence(bundle: Bundle) -> None:
+    evaluation = next(e for e in bundle.manifest['evaluation'] if e['net'] == 'member')
+    assert evaluation['images'] >= 1000
+    assert evaluation['small']['boxes'] >= evaluation['boxes'] / 4
+    assert evaluation['ap50_interval'][0] <= evaluation['ap50'] <= evaluation['ap50_interval'][1]
+    (latency,) = bundle.manifest['latency']
+    assert latency['configuration']['threads'] == 1
+    assert latency['compared_with'] == FAMILY.members[0].name
+
+
+@MEMBERS
+def test_cost_and_architecture_in_the_manifest_agree(bundle: Bundle) -> None:
+    architecture = Architecture.from_dict(bundle.manifest['provenance']['architecture'])
+    cost = count(folded(Detector(architecture)), (torch.zeros(1, 3, *architecture.input_size),))
+    assert (cost.macs, cost.parameters) == (bundle.cost.macs, bundle.cost.parameters)
+    if bundle.manifest['pruning'] is not None:
+        assert bundle.manifest['pruning']['macs'] == cost.macs
+
+
+@MEMBERS
+def test_an_empty_picture_holds_nothing(bundle: Bundle) -> None:
+    found, _ = RobotDetector(bundle).detect(np.full((480, 640, 3), 114, np.uint8))
+    assert len(found) == 0
+
+
+def test_there_are_three_pruned_members() -> None:
+    assert [bundle.name for bundle in FAMILY.members[1:]] == ['half', 'quarter', 'tenth']
+
+
+@PRUNED
+def test_a_pruned_member_carries_its_plans_down_from_the_dense_one(bundle: Bundle) -> None:
+    earlier = [Plan.from_dict(each) for each in bundle.manifest['provenance']['earlier_plans']]
+    plans = [*earlier, Plan.from_dict(bundle.manifest['pruning'])]
+    assert plans[0].dense_macs == FAMILY.members[0].cost.macs
+    assert [plan.macs for plan in plans[:-1]] == [plan.dense_macs for plan in plans[1:]]
+
+
+@PRUNED
+def test_a_pruned_member_is_certified_against_the_dense_one(bundle: Bundle) -> None:
+    certificate = Certificate.from_dict(bundle.manifest['certificate'])
+    assert certificate.record['parent']['sha256'] == FAMILY.members[0].sha256
+    assert certificate.record['child']['sha256'] == bundle.sha256
+    assert certificate.for_new_venues
+    assert certificate.changed.rate < certificate.changed.bound < 0.5

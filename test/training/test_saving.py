@@ -1,0 +1,111 @@
+"""A pruned network's file gives the same network back, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import networks
+import pytest
+import torch
+from torch import nn
+
+from pruned_perception.pruning import (
+    Macs,
+    Params,
+    PruningError,
+    lowrank,
+    make_plan,
+    prune,
+    recalibrate,
+    sparsity,
+)
+from pruned_perception.training.checkpoint import CheckpointError, save_checkpoint
+from pruned_perception.training.pipeline import cut_after, load_pruned, read_plans, save_pruned
+from pruned_perception.training.task import Task
+
+
+def parent(kind: type[nn.Module] = networks.Residual, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return kind().eval()
+
+
+def task(model: nn.Module) -> Task:
+    return Task(model, networks.INPUT, [torch.rand(8, 3, 16, 16)])
+
+
+def test_the_network_comes_back_whatever_the_parents_weights_are(tmp_path: Path) -> None:
+    model = parent()
+    plan = make_plan(model, networks.INPUT, budget=Macs(0.5))
+    small = recalibrate(prune(model, plan), [torch.rand(8, 3, 16, 16)])
+    save_pruned(tmp_path / 'small.pt', small, [plan])
+    other = parent(seed=1)
+    back = load_pruned(task(other), tmp_path / 'small.pt')
+    assert torch.equal(back(*networks.INPUT), small(*networks.INPUT))
+    assert read_plans(tmp_path / 'small.pt') == (plan,)
+    assert other.inner[0].out_channels == 32  # type: ignore[attr-defined]
+
+
+def test_scaled_channels_of_a_random_selection_come_back(tmp_path: Path) -> None:
+    model = parent()
+    plan = make_plan(
+        model,
+        networks.INPUT,
+        budget=Macs(0.6),
+        criterion='absolute',
+        selection='random',
+        round_to=1,
+        calibration=[torch.rand(32, 3, 16, 16)],
+    )
+    assert plan.factors
+    small = prune(model, plan)
+    save_pruned(tmp_path / 'small.pt', small, [plan])
+    back = load_pruned(task(parent(seed=1)), tmp_path / 'small.pt')
+    assert torch.equal(back(*networks.INPUT), small(*networks.INPUT))
+
+
+def test_several_kinds_in_order_come_back(tmp_path: Path) -> None:
+    model = parent()
+    plans: list = [make_plan(model, networks.INPUT, budget=Macs(0.6))]
+    small = cut_after(plans[0], model)
+    plans.append(lowrank.get('alds')(small, networks.INPUT, Params(0.7)))
+    small = cut_after(plans[1], small)
+    plans.append(
+        sparsity.make_plan(small, method='magnitude', budget=Params(0.5), calibration=[], seed=0)
+    )
+    small = cut_after(plans[2], small)
+    save_pruned(tmp_path / 'small.pt', small, plans)
+    back = load_pruned(task(parent(seed=1)), tmp_path / 'small.pt')
+    assert torch.equal(back(*networks.INPUT), small(*networks.INPUT))
+    kinds = [type(each) for each in read_plans(tmp_path / 'small.pt')]
+    assert kinds == [type(each) for each in plans]
+
+
+def test_another_network_is_refused(tmp_path: Path) -> None:
+    model = parent()
+    plan = make_plan(model, networks.INPUT, budget=Macs(0.5))
+    save_pruned(tmp_path / 'small.pt', prune(model, plan), [plan])
+    with pytest.raises(PruningError, match=r'small\.pt: does not fit Concatenation'):
+        load_pruned(task(parent(networks.Concatenation)), tmp_path / 'small.pt')
+
+
+def test_weights_of_other_widths_are_refused(tmp_path: Path) -> None:
+    model = parent()
+    plan, other = (make_plan(model, networks.INPUT, budget=Macs(x)) for x in (0.3, 0.9))
+    assert plan.widths != other.widths
+    save_pruned(tmp_path / 'small.pt', prune(model, plan), [other])
+    with pytest.raises(PruningError, match=r'small\.pt: does not fit Residual.*size mismatch'):
+        load_pruned(task(model), tmp_path / 'small.pt')
+
+
+def test_nothing_is_unpickled(tmp_path: Path) -> None:
+    torch.save({'format': 1, 'state_dict': parent(), 'plans': []}, tmp_path / 'pickled.pt')
+    with pytest.raises(CheckpointError, match=r'pickled\.pt: not a checkpoint, or damaged'):
+        load_pruned(task(parent()), tmp_path / 'pickled.pt')
+
+
+def test_another_checkpoint_is_refused(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / 'other.pt', {'weights': {}})
+    with pytest.raises(PruningError, match='it holds format, weights instead of'):
+        read_plans(tmp_path / 'other.pt')
+    with pytest.raises(CheckpointError, match='no such checkpoint'):
+        read_plans(tmp_path / 'absent.pt')
