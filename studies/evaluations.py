@@ -1,6 +1,6 @@
 r"""What `pruned-perception evaluate --json` says of several bundles, as a table.
 
-    pruned-perception evaluate DATA --model BUNDLE --json | \\
+    pruned-perception evaluate DATA --model BUNDLE --json |
         python -m studies.evaluations RESULTS.csv
 
 puts its lines into RESULTS.csv, one row a bundle, and prints the table (`--table`: only prints it).

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pruned_perception._io import replacing
 from pruned_perception.bundle import signature
 from pruned_perception.bundle.files import (
     MOST_JSON_BYTES,
@@ -171,9 +172,9 @@ def write_bundle(
     plain['contract_sha256'] = contract_sha256(plain)
     text = json.dumps(plain, indent=2, ensure_ascii=False) + '\n'
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _replace(folder / 'model.onnx', onnx_bytes)
-        _replace(manifest_path, text.encode('utf-8'))
+        for path, data in ((folder / 'model.onnx', onnx_bytes), (manifest_path, text.encode())):
+            with replacing(path) as temporary:
+                temporary.write_bytes(data)
     except OSError as error:
         raise BundleError(f'{folder}: cannot be written: {error.strerror}') from error
     return load_bundle(folder)
@@ -305,13 +306,3 @@ def _no_manifest(onnx_path: Path) -> str:
         f'{onnx_path}: an ONNX model without {MANIFEST}, which says what its input and outputs '
         f'mean; make a bundle of it with `pruned-perception bundle create {onnx_path} …`'
     )
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write so that a reader, or a write that is cut short, never leaves half a file."""
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from pruned_perception._io import errors_of_writing, replacing
 from pruned_perception.bundle.files import exists, read_file
 from pruned_perception.bundle.manifest import BundleError
 from pruned_perception.errors import UserError
@@ -47,9 +48,8 @@ def sign(path: Path, key: Path) -> Path:
         if done.returncode:
             raise UserError(f'{path}: not signed: {_message(done)}')
         made = copy.with_name(copy.name + SUFFIX)
-        temporary = signature.with_name(f'.{signature.name}.{os.getpid()}')
-        temporary.write_bytes(made.read_bytes())
-        temporary.replace(signature)
+        with errors_of_writing(signature), replacing(signature) as temporary:
+            temporary.write_bytes(made.read_bytes())
     return signature
 
 
