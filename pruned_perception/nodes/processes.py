@@ -1,19 +1,18 @@
-"""The sets of processes that `pruned-perception up` and the launch files start, as plain data.
+"""The sets of processes that `pruned-perception up` starts, as plain data.
 
-The launch files take the arguments from here and compose the same command lines with launch's own
-actions; a test compares them.
+They are those of the launch files, for machines without ROS 2; a test compares the arguments and
+the command lines of both.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from pruned_perception.errors import UserError
 from pruned_perception.nodes import transport
@@ -57,7 +56,11 @@ class Process:
     remappings: tuple[tuple[str, str], ...] = ()  # name in the node, argument with the new one
     words: tuple[str, ...] = ()
     flags: tuple[tuple[str, str], ...] = ()  # flag of the command, argument that must be true
-    is_node: bool = True
+
+    @property
+    def is_node(self) -> bool:
+        """Whether it takes ROS arguments; a command has words of its own."""
+        return not self.words
 
 
 @dataclass(frozen=True)
@@ -158,7 +161,6 @@ SIMULATION = ProcessSet(
             'pruned-perception',
             words=('monitor', '--interval', '2'),
             flags=(('--use-sim-time', 'use_sim_time'),),
-            is_node=False,
         ),
     ),
 )
@@ -183,7 +185,7 @@ def arguments_of(process: Process, chosen: ProcessSet, values: Mapping[str, str]
     if not process.is_node:
         return words
     words += ['--ros-args', '-r', f'__node:={process.executable}']
-    words += ['-r', f'__ns:={absolute(values["namespace"])}']
+    words += ['-r', f'__ns:=/{values["namespace"].strip("/")}']
     for name, argument in process.remappings:
         if values[argument]:
             words += ['-r', f'{name}:={values[argument]}']
@@ -192,14 +194,9 @@ def arguments_of(process: Process, chosen: ProcessSet, values: Mapping[str, str]
     types = {argument.name: argument for argument in chosen.arguments}
     for name in process.parameters:
         if values[name]:
-            value = (
-                yaml.safe_dump(
-                    types[name].parse(values[name]), default_flow_style=True, width=10**6
-                )
-                .removesuffix('\n')
-                .removesuffix('\n...')
-            )
-            # Wins over the file, unless that has both a section /** and, after it, one of the node.
+            # As JSON, which is YAML: a text that looks like a number stays one. It wins over the
+            # file, unless that has both a section /** and, after it, one of the node.
+            value = json.dumps(types[name].parse(values[name]), ensure_ascii=False)
             words += ['-p', f'{name}:={value}']
     if values['log_level']:
         words += ['--log-level', values['log_level']]
@@ -219,8 +216,3 @@ def environment(values: Mapping[str, str]) -> dict[str, str]:
     if values['discovery_range']:
         added['ROS_AUTOMATIC_DISCOVERY_RANGE'] = values['discovery_range'].upper()
     return added
-
-
-def absolute(namespace: str) -> str:
-    """Return the namespace with its leading slash."""
-    return '/' + namespace.strip('/')
