@@ -24,17 +24,19 @@ from numpy.typing import NDArray
 from pruned_perception.benchmark.camera import VARIANTS, synthetic_frame
 from pruned_perception.benchmark.children import Child, Children
 from pruned_perception.benchmark.environment import environment
+from pruned_perception.benchmark.results import read_json_lines
 from pruned_perception.benchmark.session import Session, ros_session
 from pruned_perception.bundle import load_member, resolve_model
 from pruned_perception.errors import UserError
 from pruned_perception.inference.latency import (
+    FRAME_QUANTITIES,
     NS_PER_MS,
-    STAGES,
     Summary,
     bootstrap_percentiles,
     summarize,
 )
 from pruned_perception.nodes import transport
+from pruned_perception.nodes.stamps import stamp_ns
 
 PERCEPTION, ECHO = 'perception_node', 'echo_node'
 START_S = 30.0
@@ -122,7 +124,7 @@ def frame_overheads(
 def stage_medians(timings: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Return the median of each stage in the lines of a timings file, milliseconds."""
     medians = {}
-    for stage in ('age_at_receipt', *STAGES):
+    for stage in FRAME_QUANTITIES[:-1]:
         values = [line[stage] for line in timings if line[stage] is not None]
         if values:
             medians[stage] = float(np.median(values)) / NS_PER_MS
@@ -210,8 +212,7 @@ def _run(
 
     def on_detections(message: Any) -> None:
         now = clock.now().nanoseconds
-        stamp = message.header.stamp
-        received[stamp.sec * 1_000_000_000 + stamp.nanosec] = now
+        received[stamp_ns(message.header.stamp)] = now
         sizes.append(len(message.detections))
 
     def on_diagnostics(message: Any) -> None:
@@ -259,7 +260,7 @@ def _run(
         children.stop(tested)
     for subscription in subscriptions:
         session.node.destroy_subscription(subscription)
-    lines = [json.loads(line) for line in timings.read_text().splitlines()]
+    lines = read_json_lines(timings)
     e2e, inference = frame_overheads(received, lines, setup.warm_up)
     summaries = [summarize(each) for each in (e2e, inference, e2e - inference)]
     if summaries[0] is None or summaries[1] is None or summaries[2] is None:

@@ -140,5 +140,5 @@ def test_names_texts_defaults_and_choices_of_arguments_are_those_of_up(name: str
 
 
 def test_a_value_that_is_no_choice_is_refused(launch: Any) -> None:
-    with pytest.raises(RuntimeError, match='image_transport.*theora.*compressed'):
+    with pytest.raises(RuntimeError, match=r'image_transport.*theora.*compressed'):
         launch('perception', {'image_transport': 'theora'})
