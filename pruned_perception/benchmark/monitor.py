@@ -29,10 +29,10 @@ from pruned_perception.inference.latency import (
     Summary,
     summarize,
 )
+from pruned_perception.nodes.latest_frame import COUNTERS
 from pruned_perception.nodes.stamps import stamp_ns
 
 DETECTIONS_TYPE = 'vision_msgs/msg/Detection2DArray'
-COUNTERS = ('received', 'published', *DROP_REASONS)
 COUNT_BY = ('camera_info', 'image', 'none')
 
 _KEEP = 100_000  # newest frames that percentiles "since the start" go over

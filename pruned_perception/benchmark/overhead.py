@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,11 +20,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pruned_perception.benchmark.camera import VARIANTS, synthetic_frame
+from pruned_perception.benchmark.camera import VARIANTS, camera_command, synthetic_frame
 from pruned_perception.benchmark.children import Child, Children
 from pruned_perception.benchmark.environment import environment
 from pruned_perception.benchmark.results import read_json_lines
-from pruned_perception.benchmark.session import Session, ros_session
+from pruned_perception.benchmark.session import Session, private_domain, ros_session
 from pruned_perception.bundle import load_member, resolve_model
 from pruned_perception.errors import UserError
 from pruned_perception.inference.latency import (
@@ -36,11 +35,12 @@ from pruned_perception.inference.latency import (
     summarize,
 )
 from pruned_perception.nodes import transport
+from pruned_perception.nodes.latest_frame import COUNTERS
+from pruned_perception.nodes.processes import node_command
 from pruned_perception.nodes.stamps import stamp_ns
 
 PERCEPTION, ECHO = 'perception_node', 'echo_node'
 START_S = 30.0
-COUNTERS = ('received', 'published', 'superseded', 'stale', 'error')
 
 
 @dataclass(frozen=True)
@@ -177,23 +177,6 @@ def measure(setup: Setup, on_run: Callable[[Run], None] = lambda _: None) -> dic
     }
 
 
-def private_domain() -> dict[str, str]:
-    """Return the variables of a domain that nobody else uses, on this host alone."""
-    return {
-        'ROS_DOMAIN_ID': str(1 + os.getpid() % 100),
-        'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
-    }
-
-
-def node_command(node: str, namespace: str, parameters: Mapping[str, Any]) -> list[str]:
-    """Return the command line of one of our nodes as a process of its own."""
-    words = [sys.executable, '-m', f'pruned_perception.nodes.{node}', '--ros-args']
-    words += ['-r', f'__ns:={namespace}']
-    for name, value in parameters.items():
-        words += ['-p', f'{name}:={value}']
-    return words
-
-
 def _run(
     session: Session, node: str, setup: Setup, boxes: int, folder: Path, namespace: str
 ) -> Run:
@@ -231,7 +214,7 @@ def _run(
         session.node.create_subscription(String, f'{name}/active_model', active.append, latched),
     ]
     timings = folder / f'{namespace[1:]}.jsonl'
-    parameters: dict[str, Any] = {'timings_file': timings}
+    parameters: dict[str, Any] = {'timings_file': str(timings)}
     if node == PERCEPTION:
         parameters |= {'model': setup.model, 'threads': setup.threads}
         parameters |= {'member': setup.member} if setup.member else {}
@@ -241,16 +224,25 @@ def _run(
         tested = children.start(
             f'{namespace[1:]}_{node}', node_command(node, namespace, parameters)
         )
-        _wait(session, lambda: bool(active), START_S, tested, f'{node} did not become active')
-        camera = children.start(f'{namespace[1:]}_camera', _camera_command(setup, namespace))
+        wait_for(session, lambda: bool(active), START_S, tested, f'{node} did not become active')
+        command = camera_command(
+            f'{namespace}/image_raw',
+            rate=setup.rate,
+            frames=setup.frames,
+            width=setup.width,
+            height=setup.height,
+        )
+        camera = children.start(f'{namespace[1:]}_camera', command)
         length = setup.frames / setup.rate
-        _wait(session, lambda: not camera.alive, length + START_S, tested, 'the camera did not end')
+        wait_for(
+            session, lambda: not camera.alive, length + START_S, tested, 'the camera did not end'
+        )
         if camera.process.returncode:
             raise UserError(f'the camera failed:\n{camera.last_lines()}')
         sent = int(json.loads(camera.log.read_text().splitlines()[-1])['sent'])
         # Two reports that began after the last frame: these counts are final.
         final = reports + 2
-        _wait(
+        wait_for(
             session,
             lambda: reports >= final and not counts['waiting'],
             START_S,
@@ -281,20 +273,7 @@ def _run(
     )
 
 
-def _camera_command(setup: Setup, namespace: str) -> list[str]:
-    return [
-        sys.executable,
-        '-m',
-        'pruned_perception.benchmark.camera',
-        f'--rate={setup.rate}',
-        f'--frames={setup.frames}',
-        f'--width={setup.width}',
-        f'--height={setup.height}',
-        f'--topic={namespace}/image_raw',
-    ]
-
-
-def _wait(
+def wait_for(
     session: Session, condition: Callable[[], bool], timeout: float, child: Child, failure: str
 ) -> None:
     """Run callbacks until `condition()`; raises UserError where the child ends or time runs out."""

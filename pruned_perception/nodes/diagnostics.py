@@ -6,7 +6,7 @@ Every message names the thing and the way out. Nothing here knows ROS.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pruned_perception.inference.latency import QUANTITIES, Window
@@ -232,14 +232,7 @@ def frames(counts: FrameCounts, before: FrameCounts) -> Status:
         'frames',
         WARN if problems else OK,
         ', '.join([message, *problems]),
-        {
-            'received': counts.received,
-            'published': counts.published,
-            'superseded': counts.superseded,
-            'stale': counts.stale,
-            'error': counts.error,
-            'waiting': counts.waiting,
-        },
+        asdict(counts),
     )
 
 
