@@ -7,27 +7,19 @@
 Another driver: replace the first Node; what matters is where it publishes sensor_msgs/Image.
 """
 
+import os
+
 from launch import LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
     IncludeLaunchDescription,
-    OpaqueFunction,
-    SetEnvironmentVariable,
 )
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
 
-
-def image_transport_profile(_context) -> list[SetEnvironmentVariable]:
-    """Let the driver, too, send its images through shared memory; see docs/node.md, Transport."""
-    import os
-
-    from pruned_perception.nodes import transport
-
-    added = transport.environment(os.environ)
-    return [SetEnvironmentVariable(name, value) for name, value in added.items()]
+from pruned_perception.nodes import transport
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -48,7 +40,6 @@ def generate_launch_description() -> LaunchDescription:
                 default_value='',
                 description='Bundle or family (default: the shipped one).',
             ),
-            OpaqueFunction(function=image_transport_profile),
             Node(
                 package='v4l2_camera',
                 executable='v4l2_camera_node',
@@ -60,6 +51,8 @@ def generate_launch_description() -> LaunchDescription:
                         'camera_frame_id': 'camera_optical_frame',
                     }
                 ],
+                # The driver, too, sends its images through shared memory: docs/node.md, Transport.
+                additional_env=transport.environment(os.environ),
                 output='screen',
             ),
             # The driver publishes image_raw in the namespace, which is where perception looks.

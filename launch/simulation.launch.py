@@ -2,9 +2,10 @@
 
     ros2 launch pruned_perception simulation.launch.py
 
-`--show-args` lists the arguments; they are described in pruned_perception/nodes/processes.py,
-which `pruned-perception up simulation` shares.
+An argument that is '' is not passed on, so that params_file and the nodes' defaults hold.
 """
+
+import os
 
 from launch import LaunchContext, LaunchDescription
 from launch.actions import (
@@ -18,65 +19,144 @@ from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.substitutions import ExecutableInPackage, FindPackageShare
 
-from pruned_perception.nodes import processes
+from pruned_perception.nodes import transport
 
+ROBOT_PARAMETERS = ('scene_seed', 'rate_hz')
+"""Arguments that are parameters of the robot."""
 
-def start_robot_and_monitor(context: LaunchContext) -> list[ExecuteProcess]:
-    """Return the robot, with those arguments that are given, and the monitor."""
-    given = {
-        argument.name: LaunchConfiguration(argument.name).perform(context)
-        for argument in processes.SIMULATION.arguments
-    }
-    values = processes.SIMULATION.values(given)
-    parameters = [values['params_file']] if values['params_file'] else []
-    if values['scene_seed']:
-        parameters.append({'scene_seed': int(values['scene_seed'])})
-    if values['rate_hz']:
-        parameters.append({'rate_hz': float(values['rate_hz'])})
-    common = {
-        'additional_env': processes.environment(values),
-        'respawn': values['respawn'] == 'true',
-        'respawn_delay': processes.RESPAWN_DELAY_S,
-        'output': 'screen',
-    }
-    monitor = ExecutableInPackage('pruned-perception', 'pruned_perception')
-    sim_time = ['--use-sim-time'] if values['use_sim_time'] == 'true' else []
-    return [
-        Node(
-            package='pruned_perception',
-            executable='simulated_robot',
-            name='simulated_robot',
-            namespace=values['namespace'],
-            parameters=parameters,
-            ros_arguments=['--log-level', values['log_level']] if values['log_level'] else [],
-            **common,
-        ),
-        ExecuteProcess(
-            name='monitor', cmd=[monitor, 'monitor', '--interval', '2', *sim_time], **common
-        ),
-    ]
+PERCEPTION_ARGUMENTS = (
+    'model',
+    'member',
+    'namespace',
+    'params_file',
+    'autostart',
+    'respawn',
+    'use_sim_time',
+    'discovery_range',
+    'log_level',
+)
+"""Arguments that perception.launch.py takes, too."""
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Return the arguments, perception.launch.py with those that it shares, and the rest."""
-    shared = {each.name for each in processes.PERCEPTION.arguments}
+    """Return the arguments, perception, the robot and the monitor."""
     perception = PathJoinSubstitution(
         [FindPackageShare('pruned_perception'), 'launch', 'perception.launch.py']
     )
     return LaunchDescription(
         [
-            *(
-                DeclareLaunchArgument(each.name, default_value=each.default, description=each.text)
-                for each in processes.SIMULATION.arguments
+            DeclareLaunchArgument(
+                'model',
+                default_value='',
+                description='Bundle or family: a folder or package://PACKAGE/PATH '
+                '(default: the shipped family).',
             ),
-            OpaqueFunction(function=start_robot_and_monitor),
+            DeclareLaunchArgument(
+                'member',
+                default_value='',
+                description='Member of the family, by name (default: the dense one).',
+            ),
+            DeclareLaunchArgument(
+                'scene_seed',
+                default_value='',
+                description='Which warehouse the robot drives in (default: 0).',
+            ),
+            DeclareLaunchArgument(
+                'rate_hz', default_value='', description='Images per second (default: 15).'
+            ),
+            DeclareLaunchArgument(
+                'namespace',
+                default_value='',
+                description='Namespace of all names; one for each camera.',
+            ),
+            DeclareLaunchArgument(
+                'params_file',
+                default_value='',
+                description='YAML file of parameters; arguments given here win over it.',
+            ),
+            DeclareLaunchArgument(
+                'autostart',
+                default_value='',
+                choices=['', 'true', 'false'],
+                description='Configure and activate at start; false leaves it to a lifecycle '
+                'manager (default: true).',
+            ),
+            DeclareLaunchArgument(
+                'respawn',
+                default_value='false',
+                choices=['true', 'false'],
+                description='Start a process again 2 s after it ended.',
+            ),
+            DeclareLaunchArgument(
+                'use_sim_time',
+                default_value='',
+                choices=['', 'true', 'false'],
+                description='Take the time from /clock (default: false).',
+            ),
+            DeclareLaunchArgument(
+                'discovery_range',
+                default_value='',
+                choices=['', 'localhost', 'subnet', 'off', 'system_default'],
+                description='ROS_AUTOMATIC_DISCOVERY_RANGE: how far nodes look for others '
+                '(default: as it is set).',
+            ),
+            DeclareLaunchArgument(
+                'log_level',
+                default_value='',
+                choices=['', 'debug', 'info', 'warn', 'error', 'fatal'],
+                description='Least severity that is logged (default: info).',
+            ),
             IncludeLaunchDescription(
                 PythonLaunchDescriptionSource(perception),
-                launch_arguments={
-                    each.name: LaunchConfiguration(each.name)
-                    for each in processes.SIMULATION.arguments
-                    if each.name in shared
-                }.items(),
+                launch_arguments=[
+                    (name, LaunchConfiguration(name)) for name in PERCEPTION_ARGUMENTS
+                ],
             ),
+            OpaqueFunction(function=start_robot_and_monitor),
         ]
     )
+
+
+def start_robot_and_monitor(context: LaunchContext) -> list[ExecuteProcess]:
+    """Return the robot and the monitor, with what is given.
+
+    A function for the reason that start_node in perception.launch.py is one.
+    """
+
+    def given(name: str) -> str:
+        return LaunchConfiguration(name).perform(context)
+
+    ros_arguments = ['--params-file', given('params_file')] if given('params_file') else []
+    if given('log_level'):
+        ros_arguments += ['--log-level', given('log_level')]
+    environment = transport.environment(os.environ)
+    if given('discovery_range'):
+        environment['ROS_AUTOMATIC_DISCOVERY_RANGE'] = given('discovery_range').upper()
+    common = {
+        'additional_env': environment,
+        'respawn': LaunchConfiguration('respawn'),
+        'respawn_delay': 2.0,
+        'output': 'screen',
+    }
+    sim_time = ['--use-sim-time'] if given('use_sim_time') == 'true' else []
+    return [
+        Node(
+            package='pruned_perception',
+            executable='simulated_robot',
+            name='simulated_robot',
+            namespace=LaunchConfiguration('namespace'),
+            ros_arguments=ros_arguments,
+            parameters=[
+                {name: LaunchConfiguration(name)} for name in ROBOT_PARAMETERS if given(name)
+            ],
+            **common,
+        ),
+        ExecuteProcess(
+            name='monitor',
+            cmd=[
+                ExecutableInPackage('pruned-perception', 'pruned_perception'),
+                *('monitor', '--interval', '2', *sim_time),
+            ],
+            **common,
+        ),
+    ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pruned_perception.benchmark.bag import deserialise, read_bag, stamp_of
+from pruned_perception.benchmark.results import read_json_lines
 from pruned_perception.errors import UserError
 from pruned_perception.inference.coco_metrics import Boxes, Metrics, coco_metrics
 from pruned_perception.inference.detections import Detections
@@ -75,8 +75,7 @@ def boxes_in_bag(bag: Path, topic: str) -> dict[int, list[list[Any]]]:
 
 def boxes_in_records(file: Path) -> dict[int, list[list[Any]]]:
     """Return {header stamp in ns: rows} of the file that `monitor --records` wrote."""
-    with file.open() as lines:
-        return {each['stamp']: each['boxes'] for each in map(json.loads, lines)}
+    return {each['stamp']: each['boxes'] for each in read_json_lines(file)}
 
 
 def accuracy(

@@ -24,7 +24,6 @@ NEEDS_ROSBAGS = "bags need rosbags: pip install 'pruned_perception[bench]'"
 
 # The names that the generated Python classes use (those of IDL) → the names of .msg files.
 _MSG_NAMES = {'boolean': 'bool', 'octet': 'byte', 'double': 'float64', 'float': 'float32'}
-_HEADER_FIELDS = {'stamp': 'builtin_interfaces/Time', 'frame_id': 'string'}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ for a subscriber, and its last line is a JSON object with the number of frames s
 from __future__ import annotations
 
 import argparse
-import array
 import json
 import sys
 import time
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pruned_perception.benchmark.session import ros_session
+from pruned_perception.nodes.processes import module_command
 
 VARIANTS = 16
 """Different frames before they repeat."""
@@ -38,6 +38,12 @@ def synthetic_frame(index: int, height: int, width: int) -> NDArray[np.uint8]:
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
+def camera_command(topic: str, **options: float) -> list[str]:
+    """Return the command line of this camera; `options` are those of `main`."""
+    given = [f'--{name}={value}' for name, value in options.items()]
+    return [*module_command('benchmark.camera'), f'--topic={topic}', *given]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Publish; 0 when all frames were sent, 1 without a subscriber or after a signal."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -51,6 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from rclpy.qos import QoSProfile
     from sensor_msgs.msg import Image
+    from std_msgs.msg import Header
+
+    from pruned_perception.nodes.messages import image_message
 
     with ros_session('camera') as session:
         node = session.node
@@ -58,12 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         messages = []
         for index in range(VARIANTS):
             image = synthetic_frame(index, args.height, args.width)
-            message = Image(
-                height=args.height, width=args.width, encoding='rgb8', step=3 * args.width
-            )
-            message.header.frame_id = 'camera_optical_frame'
-            message.data = array.array('B', image.tobytes())
-            messages.append(message)
+            messages.append(image_message(Header(frame_id='camera_optical_frame'), image, 'rgb8'))
         if not session.spin_until(
             lambda: publisher.get_subscription_count() >= args.subscribers, _WAIT_S
         ):

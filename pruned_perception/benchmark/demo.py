@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,9 +31,11 @@ from pruned_perception.benchmark.results import (
     read_frames,
     run_section,
 )
+from pruned_perception.benchmark.session import private_domain
 from pruned_perception.bundle import Bundle, Family, load_family, resolve_model
 from pruned_perception.errors import UserError
 from pruned_perception.nodes import transport
+from pruned_perception.nodes.processes import module_command, node_command
 
 NAMESPACE = '/robot'
 IMAGE, CAMERA_INFO = f'{NAMESPACE}/image_raw', f'{NAMESPACE}/camera_info'
@@ -64,7 +64,7 @@ class Settings:
     model: str = 'package://pruned_perception/models/warehouse'
     member: str = ''  # compared with the dense one; '' = the smallest
     seconds: float = 30.0
-    robot: Sequence[str] = (sys.executable, '-m', 'pruned_perception.nodes.simulated_robot')
+    robot: Sequence[str] = tuple(module_command('nodes.simulated_robot'))
     start_timeout_s: float = 60.0
 
 
@@ -211,9 +211,7 @@ def _prepare(settings: Settings) -> Path:
 
 def _environment() -> dict[str, str]:
     """Return the environment of all processes: a ROS domain of their own on this machine only."""
-    ours = dict(os.environ)
-    ours['ROS_DOMAIN_ID'] = str(random.SystemRandom().randint(1, 100))
-    ours['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+    ours = {**os.environ, **private_domain()}
     ours.update(transport.environment(ours))
     ours['PYTHONUNBUFFERED'] = '1'
     root = str(Path(__file__).resolve().parents[2])
@@ -296,14 +294,8 @@ class _Stage:
             'member': bundle.name,
             'timings_file': str(self._timings(run)),
         }
-        return self._children.start(
-            f'node-{run}',
-            [
-                *(sys.executable, '-m', 'pruned_perception.nodes.perception_node'),
-                *('--ros-args', '-r', f'__ns:={NAMESPACE}'),
-                *(word for key, value in parameters.items() for word in ('-p', f'{key}:={value}')),
-            ],
-        )
+        command = node_command('perception_node', NAMESPACE, parameters)
+        return self._children.start(f'node-{run}', command)
 
     def _monitor(self, run: str) -> Child:
         return self._cli(
@@ -313,8 +305,7 @@ class _Stage:
         )
 
     def _cli(self, name: str, *arguments: str | Path, out: Path | None = None) -> Child:
-        command = [sys.executable, '-m', 'pruned_perception.cli.main', *arguments]
-        return self._children.start(name, command, out)
+        return self._children.start(name, [*module_command('cli.main'), *arguments], out)
 
     def _records(self, run: str) -> Path:
         return self._raw / f'{run}.detections.jsonl'

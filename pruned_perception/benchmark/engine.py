@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,7 +144,7 @@ def as_json(results: Sequence[NetworkLatency], configuration: dict[str, Any]) ->
                 'name': each.network.name,
                 'sha256': each.network.sha256,
                 'macs': each.network.macs,
-                'latency_ms': each.latency.as_dict(),
+                'latency_ms': asdict(each.latency),
                 'single_stream_style_p90_ms': each.latency.p90,
                 'speedup': each.speedup,
                 'speedup_interval': list(each.speedup_interval),

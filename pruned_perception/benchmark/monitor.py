@@ -13,7 +13,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import IO, Any
 
 import numpy as np
@@ -25,25 +25,14 @@ from pruned_perception.benchmark.session import Session, matching_qos
 from pruned_perception.inference.latency import (
     DROP_REASONS,
     NS_PER_MS,
+    QUANTITIES,
     Summary,
     summarize,
 )
+from pruned_perception.nodes.latest_frame import COUNTERS
+from pruned_perception.nodes.stamps import stamp_ns
 
 DETECTIONS_TYPE = 'vision_msgs/msg/Detection2DArray'
-QUANTITIES = (
-    'age_at_receipt',
-    'queue_age',
-    'preprocess',
-    'inference',
-    'postprocess',
-    'publish',
-    'e2e_publish',
-    'period',
-    'jitter',
-)
-"""The node's own quantities, in the order of a frame's way through it."""
-
-COUNTERS = ('received', 'published', *DROP_REASONS)
 COUNT_BY = ('camera_info', 'image', 'none')
 
 _KEEP = 100_000  # newest frames that percentiles "since the start" go over
@@ -100,8 +89,7 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        summary = self.e2e_receive.as_dict() if self.e2e_receive else None
-        return {**vars(self), 'e2e_receive': summary}
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -211,7 +199,7 @@ class Camera:
         arrived = time.monotonic()
         self.received.add(info)
         self._arrivals.append(arrived)
-        stamp = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
+        stamp = stamp_ns(message.header.stamp)
         if stamp == 0 or now < stamp:
             self.invalid_stamps += 1
         else:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,24 +20,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pruned_perception.benchmark.camera import VARIANTS, synthetic_frame
+from pruned_perception.benchmark.camera import VARIANTS, camera_command, synthetic_frame
 from pruned_perception.benchmark.children import Child, Children
 from pruned_perception.benchmark.environment import environment
-from pruned_perception.benchmark.session import Session, ros_session
+from pruned_perception.benchmark.results import read_json_lines
+from pruned_perception.benchmark.session import Session, private_domain, ros_session
 from pruned_perception.bundle import load_member, resolve_model
 from pruned_perception.errors import UserError
 from pruned_perception.inference.latency import (
+    FRAME_QUANTITIES,
     NS_PER_MS,
-    STAGES,
     Summary,
     bootstrap_percentiles,
     summarize,
 )
 from pruned_perception.nodes import transport
+from pruned_perception.nodes.latest_frame import COUNTERS
+from pruned_perception.nodes.processes import node_command
+from pruned_perception.nodes.stamps import stamp_ns
 
 PERCEPTION, ECHO = 'perception_node', 'echo_node'
 START_S = 30.0
-COUNTERS = ('received', 'published', 'superseded', 'stale', 'error')
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ def frame_overheads(
 def stage_medians(timings: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Return the median of each stage in the lines of a timings file, milliseconds."""
     medians = {}
-    for stage in ('age_at_receipt', *STAGES):
+    for stage in FRAME_QUANTITIES[:-1]:
         values = [line[stage] for line in timings if line[stage] is not None]
         if values:
             medians[stage] = float(np.median(values)) / NS_PER_MS
@@ -175,23 +177,6 @@ def measure(setup: Setup, on_run: Callable[[Run], None] = lambda _: None) -> dic
     }
 
 
-def private_domain() -> dict[str, str]:
-    """Return the variables of a domain that nobody else uses, on this host alone."""
-    return {
-        'ROS_DOMAIN_ID': str(1 + os.getpid() % 100),
-        'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
-    }
-
-
-def node_command(node: str, namespace: str, parameters: Mapping[str, Any]) -> list[str]:
-    """Return the command line of one of our nodes as a process of its own."""
-    words = [sys.executable, '-m', f'pruned_perception.nodes.{node}', '--ros-args']
-    words += ['-r', f'__ns:={namespace}']
-    for name, value in parameters.items():
-        words += ['-p', f'{name}:={value}']
-    return words
-
-
 def _run(
     session: Session, node: str, setup: Setup, boxes: int, folder: Path, namespace: str
 ) -> Run:
@@ -210,8 +195,7 @@ def _run(
 
     def on_detections(message: Any) -> None:
         now = clock.now().nanoseconds
-        stamp = message.header.stamp
-        received[stamp.sec * 1_000_000_000 + stamp.nanosec] = now
+        received[stamp_ns(message.header.stamp)] = now
         sizes.append(len(message.detections))
 
     def on_diagnostics(message: Any) -> None:
@@ -230,7 +214,7 @@ def _run(
         session.node.create_subscription(String, f'{name}/active_model', active.append, latched),
     ]
     timings = folder / f'{namespace[1:]}.jsonl'
-    parameters: dict[str, Any] = {'timings_file': timings}
+    parameters: dict[str, Any] = {'timings_file': str(timings)}
     if node == PERCEPTION:
         parameters |= {'model': setup.model, 'threads': setup.threads}
         parameters |= {'member': setup.member} if setup.member else {}
@@ -240,16 +224,25 @@ def _run(
         tested = children.start(
             f'{namespace[1:]}_{node}', node_command(node, namespace, parameters)
         )
-        _wait(session, lambda: bool(active), START_S, tested, f'{node} did not become active')
-        camera = children.start(f'{namespace[1:]}_camera', _camera_command(setup, namespace))
+        wait_for(session, lambda: bool(active), START_S, tested, f'{node} did not become active')
+        command = camera_command(
+            f'{namespace}/image_raw',
+            rate=setup.rate,
+            frames=setup.frames,
+            width=setup.width,
+            height=setup.height,
+        )
+        camera = children.start(f'{namespace[1:]}_camera', command)
         length = setup.frames / setup.rate
-        _wait(session, lambda: not camera.alive, length + START_S, tested, 'the camera did not end')
+        wait_for(
+            session, lambda: not camera.alive, length + START_S, tested, 'the camera did not end'
+        )
         if camera.process.returncode:
             raise UserError(f'the camera failed:\n{camera.last_lines()}')
         sent = int(json.loads(camera.log.read_text().splitlines()[-1])['sent'])
         # Two reports that began after the last frame: these counts are final.
         final = reports + 2
-        _wait(
+        wait_for(
             session,
             lambda: reports >= final and not counts['waiting'],
             START_S,
@@ -259,7 +252,7 @@ def _run(
         children.stop(tested)
     for subscription in subscriptions:
         session.node.destroy_subscription(subscription)
-    lines = [json.loads(line) for line in timings.read_text().splitlines()]
+    lines = read_json_lines(timings)
     e2e, inference = frame_overheads(received, lines, setup.warm_up)
     summaries = [summarize(each) for each in (e2e, inference, e2e - inference)]
     if summaries[0] is None or summaries[1] is None or summaries[2] is None:
@@ -280,20 +273,7 @@ def _run(
     )
 
 
-def _camera_command(setup: Setup, namespace: str) -> list[str]:
-    return [
-        sys.executable,
-        '-m',
-        'pruned_perception.benchmark.camera',
-        f'--rate={setup.rate}',
-        f'--frames={setup.frames}',
-        f'--width={setup.width}',
-        f'--height={setup.height}',
-        f'--topic={namespace}/image_raw',
-    ]
-
-
-def _wait(
+def wait_for(
     session: Session, condition: Callable[[], bool], timeout: float, child: Child, failure: str
 ) -> None:
     """Run callbacks until `condition()`; raises UserError where the child ends or time runs out."""

@@ -82,15 +82,12 @@ def annotate(demonstration: Demonstration, count: int) -> list[Path]:
 def _images(bag: Path, stamps: Iterable[int]) -> Iterable[tuple[int, NDArray[np.uint8]]]:
     """Yield stamp and image (bgr) of the images with these stamps."""
     from pruned_perception.benchmark.bag import deserialise
-    from pruned_perception.inference.encodings import image_from_buffer
+    from pruned_perception.inference.encodings import image_from_message
 
     wanted = set(stamps)
     for record in read_bag(bag, [IMAGE]):
         if (stamp := stamp_of(record.data)) in wanted:
-            m = deserialise(record)
-            image, order = image_from_buffer(
-                m.encoding, m.height, m.width, m.step, m.data, m.is_bigendian
-            )
+            image, order = image_from_message(deserialise(record))
             yield stamp, np.ascontiguousarray(image[..., ::-1] if order == 'rgb' else image)
 
 

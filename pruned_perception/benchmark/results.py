@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pruned_perception.errors import UserError
-from pruned_perception.inference.latency import DROP_REASONS, NS_PER_MS, STAGES, Summary, summarize
+from pruned_perception.inference.latency import (
+    DROP_REASONS,
+    FRAME_QUANTITIES,
+    NS_PER_MS,
+    STAGES,
+    Summary,
+    summarize,
+)
 
 WARM_UP = 10
 """Frames at the start of a run that are left out of the statistics."""
-
-NODE_QUANTITIES = ('age_at_receipt', *STAGES, 'e2e_publish')
-"""What the node itself measures, per frame."""
 
 PATH = ('age_at_receipt', *STAGES, 'delivery')
 """Disjoint parts of e2e_receive, in the order of a frame's way."""
@@ -74,13 +78,13 @@ def read_frames(records: Path, timings: Path) -> Frames:
     Raises:
         UserError: a file is missing or damaged.
     """
-    seen = {line['stamp']: line['received'] for line in _lines(records)}
-    own = {line['stamp_ns']: line for line in _lines(timings)}
+    seen = {line['stamp']: line['received'] for line in read_json_lines(records)}
+    own = {line['stamp_ns']: line for line in read_json_lines(timings)}
     stamps = np.array(sorted(seen, key=lambda stamp: seen[stamp]), np.int64)
     received = np.array([seen[stamp] for stamp in stamps.tolist()], np.int64)
     columns = {
         name: np.array([_ms(own.get(stamp, {}).get(name)) for stamp in stamps.tolist()], float)
-        for name in NODE_QUANTITIES
+        for name in FRAME_QUANTITIES
     }
     ages = (received - stamps) / NS_PER_MS
     columns['e2e_receive'] = np.where((stamps > 0) & (ages >= 0), ages, np.nan)
@@ -96,7 +100,7 @@ def published_stamps(timings: Path) -> set[int]:
     Raises:
         UserError: the file is missing or damaged.
     """
-    return {line['stamp_ns'] for line in _lines(timings)}
+    return {line['stamp_ns'] for line in read_json_lines(timings)}
 
 
 def run_section(
@@ -135,7 +139,7 @@ def run_section(
         'clock': clock,
         'warm_up_frames': min(WARM_UP, len(frames.stamps)),
         'latency_ms': {
-            quantity: summary.as_dict()
+            quantity: asdict(summary)
             for quantity, summary in quantities.items()
             if summary is not None
         },
@@ -196,15 +200,19 @@ def last_totals(monitor_output: Path, namespace: str) -> dict[str, Any]:
     Raises:
         UserError: the monitor did not come to its end.
     """
-    for line in reversed(_lines(monitor_output)):
+    for line in reversed(read_json_lines(monitor_output)):
         for camera in line.get('totals', ()):
             if camera['namespace'] == namespace:
                 return dict(camera)
     raise UserError(f'{monitor_output} has no totals of {namespace}: did the monitor end early?')
 
 
-def _lines(file: Path) -> list[dict[str, Any]]:
-    """Read JSON lines; a last line that was cut off is left out."""
+def read_json_lines(file: Path) -> list[dict[str, Any]]:
+    """Read a JSON object a line; a last line that was cut off is left out.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
     try:
         lines: Sequence[str] = file.read_text().splitlines()
     except OSError as error:

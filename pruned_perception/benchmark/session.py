@@ -50,6 +50,14 @@ class Session:
         self._stop.wait(max(0.0, seconds))
 
 
+def private_domain() -> dict[str, str]:
+    """Return the variables of a domain that nobody else uses, on this host alone."""
+    return {
+        'ROS_DOMAIN_ID': str(1 + os.getpid() % 100),
+        'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
+    }
+
+
 @contextmanager
 def ros_session(name: str, *, use_sim_time: bool = False) -> Iterator[Session]:
     """Create a node `name`; SIGINT and SIGTERM end the session instead of the process.

@@ -17,19 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from pruned_perception.benchmark import bare_start
+from pruned_perception.benchmark.camera import camera_command
 from pruned_perception.benchmark.children import Child, Children
 from pruned_perception.benchmark.environment import environment
-from pruned_perception.benchmark.overhead import (
-    PERCEPTION,
-    START_S,
-    node_command,
-    private_domain,
-    ratio,
-)
-from pruned_perception.benchmark.session import Session, ros_session
+from pruned_perception.benchmark.overhead import PERCEPTION, START_S, ratio, wait_for
+from pruned_perception.benchmark.session import Session, private_domain, ros_session
 from pruned_perception.bundle import load_member, resolve_model
 from pruned_perception.errors import UserError
 from pruned_perception.nodes import transport
+from pruned_perception.nodes.processes import node_command
 
 
 @dataclass(frozen=True)
@@ -68,18 +64,11 @@ def measure(setup: Setup, on_pair: Callable[[Pair], None] = lambda _: None) -> d
         for k in range(setup.pairs + 1):
             with Children(Path(folder), os.environ) as children:
                 namespace = f'/start_{k}'
+                topic = f'{namespace}/image_raw'
                 camera = children.start(
-                    f'camera_{k}',
-                    [
-                        sys.executable,
-                        '-m',
-                        'pruned_perception.benchmark.camera',
-                        '--subscribers=0',
-                        '--frames=1000000',
-                        f'--topic={namespace}/image_raw',
-                    ],
+                    f'camera_{k}', camera_command(topic, subscribers=0, frames=1000000)
                 )
-                _wait_for_camera(session, camera, f'{namespace}/image_raw')
+                _wait_for_camera(session, camera, topic)
                 first = k % 2 == 0
                 bare_s = bare(bundle.onnx_path) if first else 0.0
                 figures = _start_node(session, children, namespace, setup, k)
@@ -101,11 +90,13 @@ def measure(setup: Setup, on_pair: Callable[[Pair], None] = lambda _: None) -> d
 
 def _wait_for_camera(session: Session, camera: Child, topic: str) -> None:
     """Wait until the camera has been publishing for a moment: its own start is not to be timed."""
-    end = time.monotonic() + START_S
-    while not session.spin_until(lambda: session.node.count_publishers(topic) > 0, 0.5):
-        camera.require_alive()
-        if time.monotonic() > end or not session.running:
-            raise UserError(f'the camera did not start:\n{camera.last_lines()}')
+    wait_for(
+        session,
+        lambda: session.node.count_publishers(topic) > 0,
+        START_S,
+        camera,
+        'the camera did not start',
+    )
     session.spin_for(1.0)
 
 
@@ -143,12 +134,7 @@ def _start_node(
     parameters |= {'member': setup.member} if setup.member else {}
     start = time.monotonic()
     node = children.start(f'node_{index}', node_command(PERCEPTION, namespace, parameters))
-    while not session.spin_until(lambda: bool(arrived), 0.5):
-        if not session.running:
-            raise KeyboardInterrupt
-        node.require_alive()
-        if time.monotonic() > start + START_S:
-            raise UserError(f'no detection within {START_S:.0f} s:\n{node.last_lines()}')
+    wait_for(session, lambda: bool(arrived), START_S, node, 'no detection')
     session.spin_for(setup.seconds)
     figures = {'first_detection_s': arrived[0] - start, **_memory(node)}
     children.stop(node)

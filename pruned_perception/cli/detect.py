@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -16,9 +16,14 @@ from pruned_perception.bundle import load_member, resolve_model
 from pruned_perception.cli.arguments import at_least, fraction
 from pruned_perception.errors import UserError
 from pruned_perception.inference.detections import Detections
-from pruned_perception.inference.detector import Detector, StageTimes
+from pruned_perception.inference.detector import Detector
 from pruned_perception.inference.errors import ImageError, InferenceError
-from pruned_perception.inference.latency import NS_PER_MS, summarize
+from pruned_perception.inference.latency import (
+    DETECTOR_STAGES,
+    NS_PER_MS,
+    FrameTimes,
+    summarize,
+)
 from pruned_perception.inference.sources import Frame, UnreadableFrame, open_source
 
 
@@ -52,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     if args.score_threshold is not None:
         detector.settings = replace(detector.settings, score_threshold=args.score_threshold)
 
-    times: list[StageTimes] = []
+    times: list[FrameTimes] = []
     found: Counter[str] = Counter()
     unreadable = 0
     with _progress(f'detecting in {args.source}', source.count) as (advance, out):
@@ -60,16 +65,16 @@ def run(args: argparse.Namespace) -> int:
             try:
                 if isinstance(frame, UnreadableFrame):
                     raise ImageError(frame.reason)
-                detections, stages = detector.detect(frame.image, frame.order)
+                detections, frame_times = detector.detect(frame.image, frame.order)
             except (ImageError, InferenceError) as error:  # of this frame alone
                 unreadable += 1
                 print(f'not used: {error}', file=sys.stderr)
                 advance()
                 continue
-            times.append(stages)
+            times.append(frame_times)
             found.update(bundle.labels[class_id] for class_id in detections.class_ids)
             as_text = json_line if args.json else text_line
-            print(as_text(frame, detections, stages, bundle.labels), file=out(), flush=True)
+            print(as_text(frame, detections, frame_times, bundle.labels), file=out(), flush=True)
             if args.annotate is not None:
                 _annotate(args.annotate, args.source, frame, detections, bundle.labels)
             advance()
@@ -81,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def json_line(
-    frame: Frame, detections: Detections, stages: StageTimes, labels: Sequence[str]
+    frame: Frame, detections: Detections, times: FrameTimes, labels: Sequence[str]
 ) -> str:
     """Return one frame's detections as a JSON object; pixels of the source image, xywh boxes."""
     height, width = frame.image.shape[:2]
@@ -96,18 +101,18 @@ def json_line(
             for label, class_id, score, bbox in _rows(detections, labels)
         ],
         'timings_ms': {
-            stage: round(duration / NS_PER_MS, 4) for stage, duration in asdict(stages).items()
+            stage: round(getattr(times, stage) / NS_PER_MS, 4) for stage in DETECTOR_STAGES
         },
     }
     return json.dumps(content, ensure_ascii=False)
 
 
 def text_line(
-    frame: Frame, detections: Detections, stages: StageTimes, labels: Sequence[str]
+    frame: Frame, detections: Detections, times: FrameTimes, labels: Sequence[str]
 ) -> str:
     """Return one frame's detections as a line for people."""
     height, width = frame.image.shape[:2]
-    milliseconds = sum(asdict(stages).values()) / NS_PER_MS
+    milliseconds = (times.t_post - times.t_start) / NS_PER_MS
     boxes = ', '.join(
         f'{label} {score:.2f} at ({x:.0f}, {y:.0f}) {w:.0f}×{h:.0f}'
         for label, _, score, (x, y, w, h) in _rows(detections, labels)
@@ -130,10 +135,10 @@ def _rows(
         yield labels[class_id], class_id, score, bbox
 
 
-def _summary(times: Sequence[StageTimes], found: Counter[str]) -> str:
+def _summary(times: Sequence[FrameTimes], found: Counter[str]) -> str:
     counts = ', '.join(f'{count} {label}' for label, count in found.most_common())
     lines = [f'{len(times)} frames, {found.total()} detections' + (f': {counts}' if counts else '')]
-    for stage in ('preprocess', 'inference', 'postprocess'):
+    for stage in DETECTOR_STAGES:
         values = [getattr(each, stage) / NS_PER_MS for each in times]
         summary = summarize(values, resamples=0)
         if summary is not None:

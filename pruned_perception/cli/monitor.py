@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from pruned_perception.benchmark.monitor import COUNT_BY, QUANTITIES, Monitor, Names, Report
+from pruned_perception.benchmark.monitor import COUNT_BY, Monitor, Names, Report
 from pruned_perception.benchmark.session import ros_session
 from pruned_perception.errors import UserError
+from pruned_perception.inference.latency import QUANTITIES
 
 _PERCENTILES = ('p50', 'p90', 'p99')
 _UNKNOWN = '–'

@@ -16,12 +16,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('set', choices=sorted(SETS), help='the set of processes')
     parser.add_argument('assignments', nargs='*', metavar='name:=value', help='see below')
     parser.add_argument(
-        '-s',
-        '--show-args',
-        action='store_true',
-        help='list the arguments of the set, start nothing',
-    )
-    parser.add_argument(
         '-p', '--print', action='store_true', help='print the command lines, start nothing'
     )
 
@@ -33,9 +27,6 @@ def run(args: argparse.Namespace) -> int:
     from pruned_perception.nodes.supervisor import Supervisor
 
     chosen = SETS[args.set]
-    if args.show_args:
-        print(describe(chosen))
-        return 0
     values = chosen.values(processes.parse_assignments(args.assignments))
     commands = {
         f'{process.executable}-{number}': processes.command_line(process, chosen, values)

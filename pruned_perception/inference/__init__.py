@@ -11,22 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pruned_perception.inference.detections import Candidates, Detections
-    from pruned_perception.inference.detector import (
-        Detector,
-        Settings,
-        StageTimes,
-    )
+    from pruned_perception.inference.detector import Detector, Settings
     from pruned_perception.inference.engine import create_session
     from pruned_perception.inference.errors import ImageError, InferenceError
+    from pruned_perception.inference.latency import FrameTimes
 
 __all__ = [
     'Candidates',
     'Detections',
     'Detector',
+    'FrameTimes',
     'ImageError',
     'InferenceError',
     'Settings',
-    'StageTimes',
     'create_session',
 ]
 
@@ -34,10 +31,10 @@ _HOMES = {
     'Candidates': 'detections',
     'Detections': 'detections',
     'Detector': 'detector',
+    'FrameTimes': 'latency',
     'ImageError': 'errors',
     'InferenceError': 'errors',
     'Settings': 'detector',
-    'StageTimes': 'detector',
     'create_session': 'engine',
 }
 

@@ -17,6 +17,7 @@ from pruned_perception.inference import decoders
 from pruned_perception.inference.detections import Candidates, Detections
 from pruned_perception.inference.engine import create_session
 from pruned_perception.inference.errors import InferenceError
+from pruned_perception.inference.latency import FrameTimes
 from pruned_perception.inference.nms import class_wise_nms
 from pruned_perception.inference.preprocess import Placement, Preprocessor, boxes_to_source
 
@@ -32,15 +33,6 @@ class Settings:
     iou_threshold: float
     max_detections: int
     classes: frozenset[int] | None = None
-
-
-@dataclass(frozen=True)
-class StageTimes:
-    """Durations of the stages of one detection, nanoseconds of the monotonic clock."""
-
-    preprocess: int
-    inference: int
-    postprocess: int
 
 
 class Detector:
@@ -109,8 +101,12 @@ class Detector:
             self._check_candidates(candidates)
 
     def detect(
-        self, image: NDArray[np.uint8], order: str = 'bgr', settings: Settings | None = None
-    ) -> tuple[Detections, StageTimes]:
+        self,
+        image: NDArray[np.uint8],
+        order: str = 'bgr',
+        settings: Settings | None = None,
+        times: FrameTimes | None = None,
+    ) -> tuple[Detections, FrameTimes]:
         """Detect objects in one image.
 
         Parameters
@@ -121,6 +117,12 @@ class Detector:
             The order of the image's channels.
         settings
             Thresholds for this call; `self.settings` by default.
+        times
+            The moments of a frame on its way, to go on with; new ones that start now by default.
+
+        Returns
+        -------
+        The objects, and the times with t_pre, t_inf and t_post set.
 
         Raises
         ------
@@ -131,17 +133,17 @@ class Detector:
 
         """
         settings = self.settings if settings is None else settings
-        start = time.monotonic_ns()
+        times = FrameTimes(t_start=time.monotonic_ns()) if times is None else times
         tensor, placement = self._preprocess(image, order)
-        preprocessed = time.monotonic_ns()
+        times.t_pre = time.monotonic_ns()
         outputs = self._run(tensor)
-        inferred = time.monotonic_ns()
+        times.t_inf = time.monotonic_ns()
         self._check_finite(outputs)
         height, width = image.shape[:2]
         with np.errstate(over='ignore', invalid='ignore'):  # absurd but finite outputs
             detections = self._finish(outputs, placement, height, width, settings)
-        end = time.monotonic_ns()
-        return detections, StageTimes(preprocessed - start, inferred - preprocessed, end - inferred)
+        times.t_post = time.monotonic_ns()
+        return detections, times
 
     def _finish(
         self,

@@ -47,6 +47,23 @@ _SEMI_PLANAR = {'nv12': cv2.COLOR_YUV2BGR_NV12, 'nv21': cv2.COLOR_YUV2BGR_NV21}
 ENCODINGS = (*_PACKED, *_SEMI_PLANAR)
 
 
+def image_from_message(message: Any) -> tuple[Image, str]:
+    """Return the image of a `sensor_msgs/Image` or `CompressedImage`, and its channels' order.
+
+    Raises ImageError; see `image_from_buffer` and `image_from_compressed`.
+    """
+    if not hasattr(message, 'encoding'):
+        return image_from_compressed(message.data, message.format)
+    return image_from_buffer(
+        message.encoding,
+        message.height,
+        message.width,
+        message.step,
+        message.data,
+        message.is_bigendian,
+    )
+
+
 def image_from_buffer(
     encoding: str, height: int, width: int, step: int, data: Any, is_bigendian: int = 0
 ) -> tuple[Image, str]:

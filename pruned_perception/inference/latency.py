@@ -1,16 +1,7 @@
 """Latency: what is measured, and how it is summed up.
 
-Durations are of the monotonic clock; ages are node clock − header stamp; they are never mixed.
-With t_rx the callback's entry, t_start the worker taking the frame, t_pre, t_inf and t_post the
-ends of the stages, and t_pub after `publish()`:
-
-* `age_at_receipt` = node clock at t_rx − stamp,
-* `queue_age` = t_start − t_rx, `preprocess` = t_pre − t_start, `inference` = t_inf − t_pre,
-  `postprocess` = t_post − t_inf, `publish` = t_pub − t_post: disjoint stages,
-* `e2e_publish` = node clock at t_pub − stamp,
-* `period` between receipts, `jitter` = |period_i − period_{i−1}|.
-
-A negative age, or a stamp of 0, is counted as invalid and left out.
+`FrameTimes` holds the moments of one frame and says which duration lies between which two. Besides,
+`period` is the time between receipts and `jitter` = |period_i − period_{i−1}|.
 """
 
 from __future__ import annotations
@@ -20,15 +11,21 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-STAGES = ('queue_age', 'preprocess', 'inference', 'postprocess', 'publish')
+DETECTOR_STAGES = ('preprocess', 'inference', 'postprocess')
+STAGES = ('queue_age', *DETECTOR_STAGES, 'publish')
+"""Disjoint, in order: their sum is t_pub − t_rx."""
+
 AGES = ('age_at_receipt', 'e2e_publish')
+FRAME_QUANTITIES = (AGES[0], *STAGES, AGES[1])
+"""What is measured of every published frame, in the order of its way through the node."""
+
 INTERVALS = ('period', 'jitter')
+QUANTITIES = (*FRAME_QUANTITIES, *INTERVALS)
 DROP_REASONS = ('superseded', 'stale', 'error')
 
 NS_PER_MS = 1e6
@@ -55,10 +52,6 @@ class Summary:
     max: float
     p50_interval: tuple[float, float] | None = None
     p90_interval: tuple[float, float] | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON values."""
-        return asdict(self)
 
 
 def summarize(
@@ -110,23 +103,79 @@ def bootstrap_percentiles(
     return [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
 
 
-@dataclass(frozen=True)
+@dataclass
 class FrameTimes:
-    """The moments of one published frame.
+    """The moments of one frame, set as it passes them, and what lies between them; nanoseconds.
 
-    `rx` … `pub` are monotonic nanoseconds; `stamp`, `clock_rx` and `clock_pub` are nanoseconds of
-    the node's clock (header stamp, clock at receipt, clock after publishing).
+    `t_…` are of the monotonic clock: `nodes/image_node.py` sets t_rx, t_start and t_pub, and
+    `Detector.detect`, for every user of a detector, t_pre, t_inf and t_post. A duration means
+    something once both its ends are set. Ages compare the node's clock with the header stamp; the
+    two kinds are never mixed.
     """
 
-    rx: int
-    start: int
-    pre: int
-    inf: int
-    post: int
-    pub: int
-    stamp: int
-    clock_rx: int
-    clock_pub: int
+    t_rx: int = 0
+    """The callback is entered."""
+    t_start: int = 0
+    """The worker takes the frame."""
+    t_pre: int = 0
+    """The tensor is ready."""
+    t_inf: int = 0
+    """The engine's run is over."""
+    t_post: int = 0
+    """The detections are there."""
+    t_pub: int = 0
+    """`publish()` has returned."""
+    stamp: int = 0
+    """Of the header; 0 = none."""
+    clock_rx: int = 0
+    """The node's clock at t_rx."""
+    clock_pub: int = 0
+    """The node's clock at t_pub."""
+
+    @property
+    def queue_age(self) -> int:
+        """Wait for the worker."""
+        return self.t_start - self.t_rx
+
+    @property
+    def preprocess(self) -> int:
+        """From the message to the tensor: decoding, resizing."""
+        return self.t_pre - self.t_start
+
+    @property
+    def inference(self) -> int:
+        """The engine's run only."""
+        return self.t_inf - self.t_pre
+
+    @property
+    def postprocess(self) -> int:
+        """From the outputs to the detections: decoding, non-maximum suppression."""
+        return self.t_post - self.t_inf
+
+    @property
+    def publish(self) -> int:
+        """Making and publishing the message."""
+        return self.t_pub - self.t_post
+
+    @property
+    def processing(self) -> int:
+        """The worker's time for the frame."""
+        return self.t_pub - self.t_start
+
+    @property
+    def age_at_receipt(self) -> int | None:
+        """Age of the stamp at t_rx; None where it is invalid."""
+        return age_ns(self.stamp, self.clock_rx)
+
+    @property
+    def e2e_publish(self) -> int | None:
+        """Age of the stamp at t_pub; None where it is invalid."""
+        return age_ns(self.stamp, self.clock_pub)
+
+
+def age_ns(stamp: int, clock: int) -> int | None:
+    """Return clock − stamp; None where there is no stamp or clock, or the stamp is ahead."""
+    return clock - stamp if stamp > 0 and 0 < clock >= stamp else None
 
 
 @dataclass(frozen=True)
@@ -151,26 +200,9 @@ class Window:
         """Share of published frames over the budget; None without frames."""
         return self.deadline_misses / self.published if self.published else None
 
-    def summary(self, quantity: str, *, resamples: int = 0, seed: int = 0) -> Summary | None:
+    def summary(self, quantity: str) -> Summary | None:
         """Return the statistics of one quantity; None where nothing was recorded."""
-        return summarize(self.samples.get(quantity, ()), resamples=resamples, seed=seed)
-
-    def as_dict(self, *, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Any]:
-        """Return everything as JSON values, a Summary for each quantity."""
-        quantities = {}
-        for name in self.samples:
-            summary = self.summary(name, resamples=resamples, seed=seed)
-            if summary is not None:
-                quantities[name] = summary.as_dict()
-        return {
-            'seconds': self.seconds,
-            'received': self.received,
-            'published': self.published,
-            'drops': self.drops,
-            'invalid': self.invalid,
-            'deadline_miss_rate': self.deadline_miss_rate,
-            'quantities': quantities,
-        }
+        return summarize(self.samples.get(quantity, ()), resamples=0)
 
 
 class LatencyRecorder:
@@ -189,18 +221,17 @@ class LatencyRecorder:
         self._missing_ms = 0.0
         self._clear()
 
-    def receive(self, rx: int | None = None) -> None:
-        """Count a frame at its receipt, monotonic nanoseconds (now by default)."""
-        rx = time.monotonic_ns() if rx is None else rx
+    def receive(self, t_rx: int) -> None:
+        """Count a frame at its receipt, monotonic nanoseconds."""
         with self._lock:
             self._received += 1
             if self._last_rx is not None:
-                period = rx - self._last_rx
+                period = t_rx - self._last_rx
                 self._add('period', period)
                 if self._last_period is not None:
                     self._add('jitter', abs(period - self._last_period))
                 self._last_period = period
-            self._last_rx = rx
+            self._last_rx = t_rx
 
     def drop(self, reason: str) -> None:
         """Count a received frame that is not published; `reason` is one of DROP_REASONS."""
@@ -213,26 +244,15 @@ class LatencyRecorder:
         """Record a published frame."""
         with self._lock:
             self._published += 1
-            self._add('queue_age', frame.start - frame.rx)
-            self._add('preprocess', frame.pre - frame.start)
-            self._add('inference', frame.inf - frame.pre)
-            self._add('postprocess', frame.post - frame.inf)
-            self._add('publish', frame.pub - frame.post)
-            self._add_age('age_at_receipt', frame.stamp, frame.clock_rx)
-            valid = self._add_age('e2e_publish', frame.stamp, frame.clock_pub)
+            for quantity in (*FRAME_QUANTITIES, 'processing'):
+                nanoseconds = getattr(frame, quantity)
+                if nanoseconds is None:
+                    self._invalid[quantity] += 1
+                else:
+                    self._add(quantity, nanoseconds)
             if self.budget_ms is not None:
-                total = frame.clock_pub - frame.stamp if valid else frame.pub - frame.rx
-                self._judge(total, frame.pub)
-
-    def add(self, quantity: str, nanoseconds: int) -> None:
-        """Record one duration of any other quantity."""
-        with self._lock:
-            self._add(quantity, nanoseconds)
-
-    def add_age(self, quantity: str, stamp: int, clock: int) -> bool:
-        """Record `clock` − `stamp`; False where it is invalid, which is counted instead."""
-        with self._lock:
-            return self._add_age(quantity, stamp, clock)
+                total = frame.e2e_publish
+                self._judge(frame.t_pub - frame.t_rx if total is None else total, frame.t_pub)
 
     def restart_intervals(self) -> None:
         """Forget the last receipt: the next one starts `period` and `jitter` anew."""
@@ -269,23 +289,15 @@ class LatencyRecorder:
     def _add(self, quantity: str, nanoseconds: int) -> None:
         self._samples.setdefault(quantity, []).append(nanoseconds)
 
-    def _add_age(self, quantity: str, stamp: int, clock: int) -> bool:
-        valid = stamp != 0 and clock >= stamp
-        if valid:
-            self._add(quantity, clock - stamp)
-        else:
-            self._invalid[quantity] += 1
-        return valid
-
-    def _judge(self, total: int, pub: int) -> None:
+    def _judge(self, total: int, t_pub: int) -> None:
         assert self.budget_ms is not None
         if total / NS_PER_MS <= self.budget_ms:
             self._missing_since, self._missing_ms = None, 0.0
             return
         self._misses += 1
         if self._missing_since is None:
-            self._missing_since = pub
-        self._missing_ms = (pub - self._missing_since) / NS_PER_MS
+            self._missing_since = t_pub
+        self._missing_ms = (t_pub - self._missing_since) / NS_PER_MS
 
 
 def merge(windows: Sequence[Window]) -> Window:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pruned_perception.errors import UserError
-from pruned_perception.inference.encodings import image_from_buffer, image_from_compressed
+from pruned_perception.inference.encodings import image_from_compressed, image_from_message
 from pruned_perception.inference.errors import ImageError
 
 IMAGE_SUFFIXES = frozenset(
@@ -215,17 +215,7 @@ def _bag_frames(
             try:
                 message: Any = deserialize(data, connection.msgtype)
                 stamp = message.header.stamp.sec + message.header.stamp.nanosec / 1e9
-                if connection.msgtype == _RAW:
-                    image, order = image_from_buffer(
-                        message.encoding,
-                        message.height,
-                        message.width,
-                        message.step,
-                        message.data,
-                        message.is_bigendian,
-                    )
-                else:
-                    image, order = image_from_compressed(message.data, message.format)
+                image, order = image_from_message(message)
             except Exception as error:  # damaged bytes fail in many ways; the next may be whole
                 reason = f'{path}: message {index} of {connection.topic}: {error}'
                 yield UnreadableFrame(str(path), index, stamp, reason)

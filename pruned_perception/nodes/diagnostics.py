@@ -6,10 +6,10 @@ Every message names the thing and the way out. Nothing here knows ROS.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pruned_perception.inference.latency import AGES, INTERVALS, STAGES, Window
+from pruned_perception.inference.latency import QUANTITIES, Window
 from pruned_perception.nodes.latest_frame import FrameCounts
 from pruned_perception.nodes.stamps import OLD_S, StampCounts, in_words
 
@@ -232,14 +232,7 @@ def frames(counts: FrameCounts, before: FrameCounts) -> Status:
         'frames',
         WARN if problems else OK,
         ', '.join([message, *problems]),
-        {
-            'received': counts.received,
-            'published': counts.published,
-            'superseded': counts.superseded,
-            'stale': counts.stale,
-            'error': counts.error,
-            'waiting': counts.waiting,
-        },
+        asdict(counts),
     )
 
 
@@ -279,7 +272,7 @@ def latency(second: Window, recent: Window, budget_ms: float, process: Mapping[s
         'latency_budget_ms': budget_ms,
         'deadline_miss_rate': rate,
     }
-    for quantity in (*AGES[:1], *STAGES, *AGES[1:], *INTERVALS):
+    for quantity in QUANTITIES:
         summary = recent.summary(quantity)
         for name in ('p50', 'p90', 'p99'):
             value = '' if summary is None else float(getattr(summary, name))

@@ -11,7 +11,6 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -33,7 +32,7 @@ from pruned_perception.nodes.image_input import ImageInput
 from pruned_perception.nodes.latest_frame import PUBLISHED, LatestFrame
 from pruned_perception.nodes.parameters import Parameter
 from pruned_perception.nodes.reporter import Reporter
-from pruned_perception.nodes.stamps import age_ns
+from pruned_perception.nodes.stamps import stamp_ns
 from pruned_perception.nodes.timings_file import TimingsFile
 
 REPORT_S = 1.0
@@ -51,10 +50,6 @@ class Result(NamedTuple):
     """What a pipeline made of one message."""
 
     detections: Detections
-    pre: int
-    """End of preprocessing, monotonic nanoseconds."""
-    inf: int
-    """End of inference."""
     image: NDArray[np.uint8] | None = None
     """The decoded image, to draw on; None: the pipeline has none."""
     order: str = 'bgr'
@@ -84,18 +79,18 @@ class Pipeline(Protocol):
     def score_threshold(self) -> float:
         """The score threshold in use."""
 
-    def run(self, message: Any) -> Result:
-        """Detect in an Image or CompressedImage; UserError where that is impossible."""
+    def run(self, message: Any, times: lat.FrameTimes) -> Result:
+        """Detect in an Image or CompressedImage, and set t_pre, t_inf and t_post of its `times`.
+
+        UserError where that is impossible.
+        """
 
 
-@dataclass(frozen=True)
-class Frame:
-    """A received message and its moments; see `latency.FrameTimes`."""
+class Frame(NamedTuple):
+    """A received message and its moments."""
 
     message: Any
-    rx: int
-    clock_rx: int
-    stamp: int
+    times: lat.FrameTimes
 
 
 class ImageNode(LifecycleNode):
@@ -306,14 +301,16 @@ class ImageNode(LifecycleNode):
     # --- Frames ---------------------------------------------------------------------------------
 
     def _on_image(self, message: Any) -> None:
-        rx = time.monotonic_ns()
-        clock = self._clock_ns()
-        stamp = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
-        if self._slot.put(Frame(message, rx, clock, stamp)):
+        times = lat.FrameTimes(
+            t_rx=time.monotonic_ns(),
+            clock_rx=self._clock_ns(),
+            stamp=stamp_ns(message.header.stamp),
+        )
+        if self._slot.put(Frame(message, times)):
             self._reporter.recorder.drop('superseded')
-        self._reporter.recorder.receive(rx)
-        self._reporter.stamps.observe(stamp, clock)
-        self._reporter.last_rx = rx
+        self._reporter.recorder.receive(times.t_rx)
+        self._reporter.stamps.observe(times.stamp, times.clock_rx)
+        self._reporter.last_rx = times.t_rx
 
     def _work(self, slot: LatestFrame[Frame]) -> None:
         """Process frames until the slot is closed; the worker thread."""
@@ -325,21 +322,20 @@ class ImageNode(LifecycleNode):
 
     def _process(self, frame: Frame) -> str:
         """Publish the detections of one frame; return its outcome. Never raises."""
-        start = time.monotonic_ns()
+        message, times = frame
+        times.t_start = time.monotonic_ns()
         try:
             if self._max_age_ns:
-                age = age_ns(frame.stamp, self._clock_ns())
+                age = lat.age_ns(times.stamp, self._clock_ns())
                 if age is not None and age > self._max_age_ns:
                     return 'stale'
             assert self._pipeline is not None
-            result = self._pipeline.run(frame.message)
-            post = time.monotonic_ns()
-            header = frame.message.header
+            result = self._pipeline.run(message, times)
             self._detections.publish(
-                messages.detection_array(header, result.detections, self._class_names)
+                messages.detection_array(message.header, result.detections, self._class_names)
             )
-            pub = time.monotonic_ns()
-            clock_pub = self._clock_ns()
+            times.t_pub = time.monotonic_ns()
+            times.clock_pub = self._clock_ns()
         except ImageError as error:
             self._reporter.watch.unusable_image(str(error))
             self._log_dropped(str(error))
@@ -350,24 +346,12 @@ class ImageNode(LifecycleNode):
                 str(error) if isinstance(error, UserError) else traceback.format_exc()
             )
             return 'error'
-        times = lat.FrameTimes(
-            frame.rx,
-            start,
-            result.pre,
-            result.inf,
-            post,
-            pub,
-            frame.stamp,
-            frame.clock_rx,
-            clock_pub,
-        )
         self._reporter.recorder.publish(times)
-        self._reporter.recorder.add('processing', pub - start)
         try:
-            self._look_at(frame.message, result)
+            self._look_at(message, result)
             if self._timings is not None:
                 self._timings.note(times, len(result.detections))
-            self._annotate(frame.message, result)
+            self._annotate(message, result)
         except Exception:
             self.get_logger().error(
                 f'after publishing: {traceback.format_exc()}', throttle_duration_sec=5.0

@@ -11,6 +11,7 @@ from pruned_perception.inference.latency import DROP_REASONS
 
 PUBLISHED = 'published'
 OUTCOMES = (PUBLISHED, *DROP_REASONS)
+COUNTERS = ('received', *OUTCOMES)
 
 T = TypeVar('T')
 

@@ -26,11 +26,7 @@ from vision_msgs.msg import (
 )
 
 from pruned_perception.inference.detections import Detections
-from pruned_perception.inference.latency import AGES, INTERVALS, STAGES
 from pruned_perception.nodes.diagnostics import Status
-
-METRICS = (*AGES, *STAGES, *INTERVALS)
-"""The quantities of ~/metrics, in milliseconds; `cpu` in percent comes besides."""
 
 _STATISTICS = (
     (StatisticDataType.STATISTICS_DATA_TYPE_AVERAGE, np.mean),

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from sensor_msgs.msg import Image
-
 from pruned_perception.bundle import Bundle
-from pruned_perception.inference import Detector, Settings
-from pruned_perception.inference.encodings import image_from_buffer, image_from_compressed
+from pruned_perception.inference import Detector, FrameTimes, Settings
+from pruned_perception.inference.encodings import image_from_message
 from pruned_perception.nodes import malloc
 from pruned_perception.nodes.image_node import Result
 from pruned_perception.nodes.parameters import class_ids
@@ -60,20 +57,8 @@ class DetectorPipeline:
         """Use the thresholds and classes of `values` from the next frame on."""
         self._settings = settings(self._detector.bundle, values)
 
-    def run(self, message: Any) -> Result:
+    def run(self, message: Any, times: FrameTimes) -> Result:
         """Detect in one image; raises ImageError or InferenceError."""
-        if isinstance(message, Image):
-            image, order = image_from_buffer(
-                message.encoding,
-                message.height,
-                message.width,
-                message.step,
-                message.data,
-                message.is_bigendian,
-            )
-        else:
-            image, order = image_from_compressed(message.data, message.format)
-        start = time.monotonic_ns()
-        detections, times = self._detector.detect(image, order, self._settings)
-        pre = start + times.preprocess
-        return Result(detections, pre, pre + times.inference, image, order)
+        image, order = image_from_message(message)
+        detections, _ = self._detector.detect(image, order, self._settings, times)
+        return Result(detections, image, order)

@@ -1,19 +1,19 @@
-"""The sets of processes that `pruned-perception up` and the launch files start, as plain data.
+"""The sets of processes that `pruned-perception up` starts, as plain data.
 
-The launch files take the arguments from here and compose the same command lines with launch's own
-actions; a test compares them.
+They are those of the launch files, for machines without ROS 2; a test compares the arguments and
+the command lines of both.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
-
-import yaml
 
 from pruned_perception.errors import UserError
 from pruned_perception.nodes import transport
@@ -57,7 +57,11 @@ class Process:
     remappings: tuple[tuple[str, str], ...] = ()  # name in the node, argument with the new one
     words: tuple[str, ...] = ()
     flags: tuple[tuple[str, str], ...] = ()  # flag of the command, argument that must be true
-    is_node: bool = True
+
+    @property
+    def is_node(self) -> bool:
+        """Whether it takes ROS arguments; a command has words of its own."""
+        return not self.words
 
 
 @dataclass(frozen=True)
@@ -158,7 +162,6 @@ SIMULATION = ProcessSet(
             'pruned-perception',
             words=('monitor', '--interval', '2'),
             flags=(('--use-sim-time', 'use_sim_time'),),
-            is_node=False,
         ),
     ),
 )
@@ -179,38 +182,64 @@ def parse_assignments(words: Sequence[str]) -> dict[str, str]:
 
 def arguments_of(process: Process, chosen: ProcessSet, values: Mapping[str, str]) -> list[str]:
     """Return the words that follow the executable; '' in `values` is not passed on."""
-    words = [*process.words, *(flag for flag, name in process.flags if values[name] == 'true')]
     if not process.is_node:
-        return words
-    words += ['--ros-args', '-r', f'__node:={process.executable}']
-    words += ['-r', f'__ns:={absolute(values["namespace"])}']
-    for name, argument in process.remappings:
-        if values[argument]:
-            words += ['-r', f'{name}:={values[argument]}']
-    if values['params_file']:
-        words += ['--params-file', values['params_file']]
+        flags = (flag for flag, name in process.flags if values[name] == 'true')
+        return [*process.words, *flags]
     types = {argument.name: argument for argument in chosen.arguments}
-    for name in process.parameters:
-        if values[name]:
-            value = (
-                yaml.safe_dump(
-                    types[name].parse(values[name]), default_flow_style=True, width=10**6
-                )
-                .removesuffix('\n')
-                .removesuffix('\n...')
-            )
-            # Wins over the file, unless that has both a section /** and, after it, one of the node.
-            words += ['-p', f'{name}:={value}']
-    if values['log_level']:
-        words += ['--log-level', values['log_level']]
+    given = [name for name in process.parameters if values[name]]
+    return ros_arguments(
+        process.executable,
+        values['namespace'],
+        {name: types[name].parse(values[name]) for name in given},
+        remappings={name: values[topic] for name, topic in process.remappings if values[topic]},
+        params_file=values['params_file'],
+        log_level=values['log_level'],
+    )
+
+
+def ros_arguments(
+    node: str,
+    namespace: str,
+    parameters: Mapping[str, Any],
+    *,
+    remappings: Mapping[str, str] = MappingProxyType({}),
+    params_file: str = '',
+    log_level: str = '',
+) -> list[str]:
+    """Return a node's ROS arguments; `parameters` win over `params_file`.
+
+    (Unless that has both a section /** and, after it, one of the node.)
+    """
+    words = ['--ros-args', '-r', f'__node:={node}', '-r', f'__ns:=/{namespace.strip("/")}']
+    for name, topic in remappings.items():
+        words += ['-r', f'{name}:={topic}']
+    if params_file:
+        words += ['--params-file', params_file]
+    for name, value in parameters.items():
+        # As JSON, which is YAML: a text that looks like a number stays one.
+        words += ['-p', f'{name}:={json.dumps(value, ensure_ascii=False)}']
+    if log_level:
+        words += ['--log-level', log_level]
     return words
 
 
+def module_command(module: str) -> list[str]:
+    """Return the start of a command line that runs a module of this package by this Python.
+
+    So nothing needs to be on the PATH.
+    """
+    return [sys.executable, '-m', f'{__name__.partition(".")[0]}.{module}']
+
+
+def node_command(node: str, namespace: str, parameters: Mapping[str, Any]) -> list[str]:
+    """Return the command line of one of our nodes as a process of its own."""
+    return module_command(f'nodes.{node}') + ros_arguments(node, namespace, parameters)
+
+
 def command_line(process: Process, chosen: ProcessSet, values: Mapping[str, str]) -> list[str]:
-    """Return the whole command line, run by this Python: nothing needs to be on the PATH."""
+    """Return the whole command line of a process of a set."""
     module = f'nodes.{process.executable}' if process.is_node else 'cli.main'
-    package = __name__.partition('.')[0]
-    return [sys.executable, '-m', f'{package}.{module}', *arguments_of(process, chosen, values)]
+    return module_command(module) + arguments_of(process, chosen, values)
 
 
 def environment(values: Mapping[str, str]) -> dict[str, str]:
@@ -219,8 +248,3 @@ def environment(values: Mapping[str, str]) -> dict[str, str]:
     if values['discovery_range']:
         added['ROS_AUTOMATIC_DISCOVERY_RANGE'] = values['discovery_range'].upper()
     return added
-
-
-def absolute(namespace: str) -> str:
-    """Return the namespace with its leading slash."""
-    return '/' + namespace.strip('/')

@@ -131,7 +131,7 @@ class Reporter:
         """Publish at most ten messages, the depth of the topic, so that no window is cut."""
         start, stop = self._window_start, self._node.get_clock().now().to_msg()
         self._window_start = stop
-        samples = {name: window.samples.get(name) for name in messages.METRICS}
+        samples = {name: window.samples.get(name) for name in lat.QUANTITIES}
         for quantity, values in {**samples, 'cpu': np.array([cpu])}.items():
             if values is not None:
                 unit = 'percent' if quantity == 'cpu' else 'ms'

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 NS_PER_S = 1_000_000_000
 FUTURE_S = 0.1
 """Stamps ahead of the clock by less are normal: two machines' clocks, or /clock's step."""
 OLD_S = 10.0
 """Stamps older than this are reported."""
+
+
+def stamp_ns(stamp: Any) -> int:
+    """Return a builtin_interfaces/Time in nanoseconds."""
+    return int(stamp.sec) * NS_PER_S + int(stamp.nanosec)
 
 
 @dataclass(frozen=True)
@@ -63,11 +69,6 @@ class StampWatch:
                 old=counts.old + (age > OLD_S),
             )
         self.counts = counts
-
-
-def age_ns(stamp: int, clock: int) -> int | None:
-    """Return clock − stamp; None where there is no stamp or clock, or the stamp is ahead."""
-    return clock - stamp if stamp > 0 and 0 < clock >= stamp else None
 
 
 def in_words(seconds: float) -> str:

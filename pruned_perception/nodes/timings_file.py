@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pruned_perception.errors import UserError
-from pruned_perception.inference.latency import FrameTimes
-from pruned_perception.nodes.stamps import age_ns
+from pruned_perception.inference.latency import FRAME_QUANTITIES, FrameTimes
 
 
 class TimingsFile:
@@ -32,19 +31,8 @@ class TimingsFile:
 
     def note(self, times: FrameTimes, detections: int) -> None:
         """Keep the line of one published frame."""
-        self._lines.append(
-            {
-                'stamp_ns': times.stamp,
-                'age_at_receipt': age_ns(times.stamp, times.clock_rx),
-                'queue_age': times.start - times.rx,
-                'preprocess': times.pre - times.start,
-                'inference': times.inf - times.pre,
-                'postprocess': times.post - times.inf,
-                'publish': times.pub - times.post,
-                'e2e_publish': age_ns(times.stamp, times.clock_pub),
-                'detections': detections,
-            }
-        )
+        quantities = {name: getattr(times, name) for name in FRAME_QUANTITIES}
+        self._lines.append({'stamp_ns': times.stamp, **quantities, 'detections': detections})
 
     def write(self) -> None:
         """Write the lines kept so far; raises UserError, e.g. where the disk is full."""

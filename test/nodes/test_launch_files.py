@@ -15,7 +15,7 @@ pytest.importorskip('launch_ros', reason='needs launch_ros (not on PyPI; comes w
 pytest.importorskip('launch_testing', reason='needs launch_testing')
 
 from launch import LaunchContext
-from launch.actions import ExecuteLocal, IncludeLaunchDescription
+from launch.actions import DeclareLaunchArgument, ExecuteLocal, IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.utilities import perform_substitutions
 
@@ -123,12 +123,22 @@ def test_launch_starts_what_up_starts(launch: Any, name: str, common: dict[str, 
 
 
 @pytest.mark.parametrize('name', SETS)
-def test_arguments_and_descriptions_are_those_of_up(name: str) -> None:
+def test_names_texts_defaults_and_choices_of_arguments_are_those_of_up(name: str) -> None:
     source = PythonLaunchDescriptionSource(str(ROOT / 'launch' / f'{name}.launch.py'))
     description = source.get_launch_description(LaunchContext(argv=[]))
-    declared = {}
-    for argument in description.get_launch_arguments():
-        default = ''.join(part.perform(LaunchContext()) for part in argument.default_value or ())
-        declared.setdefault(argument.name, (argument.description, default))
-    expected = {each.name: (each.text, each.default) for each in SETS[name].arguments}
-    assert {key: declared[key] for key in expected} == expected
+    declared = {
+        argument.name: (
+            argument.description.partition(' Valid choices are: ')[0],  # launch adds these
+            perform_substitutions(LaunchContext(), argument.default_value),
+            tuple(argument.choices or ()),
+        )
+        for argument in description.entities
+        if isinstance(argument, DeclareLaunchArgument)
+    }
+    expected = {each.name: (each.text, each.default, each.choices) for each in SETS[name].arguments}
+    assert list(declared.items()) == list(expected.items())
+
+
+def test_a_value_that_is_no_choice_is_refused(launch: Any) -> None:
+    with pytest.raises(RuntimeError, match=r'image_transport.*theora.*compressed'):
+        launch('perception', {'image_transport': 'theora'})

@@ -20,6 +20,7 @@ from std_msgs.msg import String
 from tiny_detector import square_image, tiny_onnx, write_tiny_bundle
 
 from pruned_perception.inference.errors import ImageError
+from pruned_perception.inference.latency import FrameTimes
 from pruned_perception.nodes.perception_node import create_node
 
 pytestmark = pytest.mark.ros
@@ -73,7 +74,7 @@ def test_a_12000_by_9000_image_is_detected_in_or_refused(tiny_bundle: Any) -> No
     pipeline = DetectorPipeline(tiny_bundle, given)
     message = image_message(np.zeros((9000, 12000), np.uint8), 'mono8')
     try:
-        result = pipeline.run(message)
+        result = pipeline.run(message, FrameTimes())
     except ImageError as error:
         assert '12000' in str(error)
     else:

@@ -77,9 +77,9 @@ def test_every_argument_reaches_the_command_line(tmp_path: Path) -> None:
         'image_raw:=/camera/image_raw',
     ]
     assert pairs(arguments, '-p') == [
-        'model:=package://a/b',
-        'member:=small',
-        'image_transport:=compressed',
+        'model:="package://a/b"',
+        'member:="small"',
+        'image_transport:="compressed"',
         'autostart:=false',
         'use_sim_time:=true',
     ]
@@ -88,7 +88,7 @@ def test_every_argument_reaches_the_command_line(tmp_path: Path) -> None:
 
 
 def test_texts_that_look_like_numbers_stay_texts() -> None:
-    assert "member:='10'" in words(PERCEPTION, 'perception_node', member='10')
+    assert 'member:="10"' in words(PERCEPTION, 'perception_node', member='10')
     assert 'rate_hz:=30.0' in words(SIMULATION, 'simulated_robot', rate_hz='30')
 
 
@@ -134,5 +134,5 @@ def test_the_transports_that_the_user_has_chosen_stay(monkeypatch: pytest.Monkey
 
 
 def test_commands_that_are_no_nodes_get_no_ros_arguments() -> None:
-    command = Process('pruned-perception', words=('monitor',), is_node=False)
+    command = Process('pruned-perception', words=('monitor',))
     assert processes.arguments_of(command, SIMULATION, SIMULATION.values({})) == ['monitor']
