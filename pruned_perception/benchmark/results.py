@@ -74,8 +74,8 @@ def read_frames(records: Path, timings: Path) -> Frames:
     Raises:
         UserError: a file is missing or damaged.
     """
-    seen = {line['stamp']: line['received'] for line in _lines(records)}
-    own = {line['stamp_ns']: line for line in _lines(timings)}
+    seen = {line['stamp']: line['received'] for line in read_lines(records)}
+    own = {line['stamp_ns']: line for line in read_lines(timings)}
     stamps = np.array(sorted(seen, key=lambda stamp: seen[stamp]), np.int64)
     received = np.array([seen[stamp] for stamp in stamps.tolist()], np.int64)
     columns = {
@@ -96,7 +96,7 @@ def published_stamps(timings: Path) -> set[int]:
     Raises:
         UserError: the file is missing or damaged.
     """
-    return {line['stamp_ns'] for line in _lines(timings)}
+    return {line['stamp_ns'] for line in read_lines(timings)}
 
 
 def run_section(
@@ -196,14 +196,14 @@ def last_totals(monitor_output: Path, namespace: str) -> dict[str, Any]:
     Raises:
         UserError: the monitor did not come to its end.
     """
-    for line in reversed(_lines(monitor_output)):
+    for line in reversed(read_lines(monitor_output)):
         for camera in line.get('totals', ()):
             if camera['namespace'] == namespace:
                 return dict(camera)
     raise UserError(f'{monitor_output} has no totals of {namespace}: did the monitor end early?')
 
 
-def _lines(file: Path) -> list[dict[str, Any]]:
+def read_lines(file: Path) -> list[dict[str, Any]]:
     """Read JSON lines; a last line that was cut off is left out."""
     try:
         lines: Sequence[str] = file.read_text().splitlines()

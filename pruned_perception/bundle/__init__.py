@@ -12,6 +12,7 @@ from pruned_perception.bundle.bundle import (
     load_bundle,
     load_family,
     load_member,
+    record_evidence,
     write_bundle,
 )
 from pruned_perception.bundle.manifest import (
@@ -38,6 +39,7 @@ __all__ = [
     'load_bundle',
     'load_family',
     'load_member',
+    'record_evidence',
     'resolve_model',
     'write_bundle',
 ]

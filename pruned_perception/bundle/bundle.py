@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pruned_perception.bundle.manifest import (
     BundleError,
@@ -142,18 +144,64 @@ def write_bundle(
             'bytes': len(onnx_bytes),
         },
     }
-    try:
-        text = json.dumps(complete, indent=2, ensure_ascii=False, allow_nan=False) + '\n'
-    except ValueError as error:
-        raise BundleError(f'{manifest_path}: NaN or infinity is no JSON: {error}') from error
-    validate(json.loads(text), manifest_path)
-    try:
+    text = _manifest_text(complete, manifest_path)
+    with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         _replace(folder / 'model.onnx', onnx_bytes)
-        _replace(manifest_path, text.encode('utf-8'))
-    except OSError as error:
-        raise BundleError(f'{folder}: cannot be written: {error.strerror}') from error
+        _replace(manifest_path, text)
     return load_bundle(folder)
+
+
+def record_evidence(
+    bundle: Bundle,
+    section: Literal['evaluation', 'latency', 'certificate'],
+    entry: Mapping[str, Any],
+    *,
+    keys: Sequence[str] = (),
+) -> None:
+    """Put what was measured of `bundle` into its manifest on disk; the model stays as it is.
+
+    A certificate takes the place of the former one. In the lists, `entry` takes the place of the
+    one with equal values of `keys`, or comes last. Everything else keeps its place and order, and
+    an entry that says nothing new leaves the file as it is. Several processes may record at once.
+
+    Raises
+    ------
+    BundleError
+        The manifest would not be valid, cannot be written, or is of another model by now.
+
+    """
+    file = bundle.manifest_path
+    new = json.loads(_json_text(entry, file))  # as it will be read: tuples are lists
+    with _writing(bundle.path), _locked(bundle.path):
+        before = _read_manifest(bundle.path)
+        if before['onnx']['sha256'] != bundle.sha256:
+            raise BundleError(
+                f'{file}: field onnx.sha256: another model is there than the one that was '
+                'measured; measure that'
+            )
+        if section == 'certificate':
+            content: Any = _ordered_like(before[section] or {}, new)
+        else:
+            content = _replaced(before[section], new, keys)
+        if content != before[section]:
+            _replace(file, _manifest_text({**before, section: content}, file))
+
+
+def _replaced(
+    entries: Sequence[dict[str, Any]], new: dict[str, Any], keys: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Return the entries with `new` in place of those with its `keys`, or as the last."""
+    same = [bool(keys) and all(each.get(k) == new.get(k) for k in keys) for each in entries]
+    if True not in same:
+        return [*entries, new]
+    place = same.index(True)
+    rest = [each for each, replaced in zip(entries, same, strict=True) if not replaced]
+    return [*rest[:place], _ordered_like(entries[place], new), *rest[place:]]
+
+
+def _ordered_like(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    return {**{key: new[key] for key in old if key in new}, **new}
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
@@ -297,6 +345,39 @@ def _read_json(path: Path) -> object:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f'{name} is no JSON value')
+
+
+def _manifest_text(manifest: Mapping[str, Any], file: Path) -> bytes:
+    """Return the text of a manifest that keeps the schema; raises BundleError where it does not."""
+    text = _json_text(manifest, file)
+    validate(json.loads(text), file)
+    return text.encode('utf-8')
+
+
+def _json_text(value: Mapping[str, Any], file: Path) -> str:
+    try:
+        return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + '\n'
+    except ValueError as error:
+        raise BundleError(f'{file}: NaN or infinity is no JSON: {error}') from error
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BundleError(f'{folder}: cannot be written: {error.strerror}') from error
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock, which the system frees with the process."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _replace(path: Path, data: bytes) -> None:

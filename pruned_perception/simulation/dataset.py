@@ -23,6 +23,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pruned_perception.datasets.formats import coco
 from pruned_perception.errors import UserError
 from pruned_perception.simulation import warehouse
 from pruned_perception.simulation.ground_truth import BoxFinder, VisibleObject
@@ -137,9 +138,9 @@ def summarise(annotations: Annotations) -> dict[str, Any]:
 
 def content_hash(out: Path) -> str:
     """Return the SHA-256 over the annotations and all images that they name, in their order."""
-    text = (out / 'annotations.json').read_bytes()
+    text, annotations = coco.load(out / 'annotations.json')
     digest = hashlib.sha256(text)
-    for image in json.loads(text)['images']:
+    for image in annotations['images']:
         digest.update(hashlib.sha256((out / 'images' / image['file_name']).read_bytes()).digest())
     return digest.hexdigest()
 

@@ -10,13 +10,14 @@ import shapes
 import tiny
 import torch
 
+from pruned_perception.datasets import DataError
 from pruned_perception.pruning import Macs, make_plan, prune
 from pruned_perception.pruning.certificate.certificate import certify
 from pruned_perception.pruning.finetuning.loop import finetune
 from pruned_perception.pruning.task.task import Task
 from pruned_perception.pruning.task.training_budget import Schedule, TrainingBudget
 from pruned_perception.training.checkpoint import save_checkpoint
-from pruned_perception.training.data import DataError, load_frames
+from pruned_perception.training.data import load_frames
 from pruned_perception.training.detector import Detector
 from pruned_perception.training.task import FrameBatches, detector_task
 from pruned_perception.training.validation import validate
