@@ -80,9 +80,7 @@ def run(args: argparse.Namespace) -> int:
 def _of_bundles(args: argparse.Namespace) -> Certificate:
     from pruned_perception.bundle import load_bundle, load_member, record_evidence, resolve_model
     from pruned_perception.cli.progress import Progress
-    from pruned_perception.training.certification import (
-        certify_bundles,
-    )
+    from pruned_perception.training.certification import certify_bundles
 
     child = load_bundle(resolve_model(args.child))
     with Progress(f'certifying {child.name}') as bar:

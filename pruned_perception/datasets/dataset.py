@@ -145,12 +145,42 @@ class DatasetBuilder:
         self._class_ids: list[list[int]] = []
         self._crowd: list[list[bool]] = []
 
-    def picture(self, name: Any, roots: Sequence[Path], where: str) -> Path:
-        """Return the path of the picture `name` in one of `roots`; in the first if in none.
+    def add_frame(
+        self, name: Any, roots: Sequence[Path], *, size: Any, group: Any, where: str
+    ) -> int:
+        """Add the picture `name`, which lies in one of `roots`, and return its index.
 
-        Raises DataError where it leads out of the set's folder, also by a link, or where there is
-        one of that name in several roots.
+        Args:
+            name: its path relative to a root; in the first one where the file is in none.
+            roots: folders, all within the set's.
+            size: height and width.
+            group: name or number of what the frame shares with others, or None.
+            where: begins messages.
+
+        Raises:
+            DataError: the name leads out of the set's folder (also by a link), may be of several
+                files, or was there before; size or group are of the wrong kind.
         """
+        path, real = self._locate(name, roots, where)
+        if real in self._by_file:
+            raise DataError(f'{where}: {path} is the picture of {self._by_file[real]} already')
+        for side in size:
+            whole = isinstance(side, int | float) and not isinstance(side, bool)
+            if not (whole and 0 < side < 1e6 and side == int(side)):
+                raise DataError(f'{where}: height and width are {size}; whole numbers are needed')
+        if isinstance(group, bool) or not isinstance(group, str | int | None):
+            raise DataError(f'{where}: its group is {group!r}, not a name or number')
+        self._by_file[real] = where
+        height, width = size
+        group = None if group is None else str(group)
+        self._frames.append((path, (int(height), int(width)), group))
+        self._boxes.append([])
+        self._class_ids.append([])
+        self._crowd.append([])
+        return len(self._frames) - 1
+
+    def _locate(self, name: Any, roots: Sequence[Path], where: str) -> tuple[Path, Path]:
+        """Return the path of a picture, and the same without links."""
         if not isinstance(name, str) or not name.strip() or '\0' in name:
             raise DataError(f'{where}: {name!r} is no name of a file')
         relative = name.replace('\\', '/')
@@ -160,41 +190,18 @@ class DatasetBuilder:
                 'them relative to it'
             )
         places = [root / relative for root in roots]
-        found = [place for place in places if place.is_file()]
-        if len({place.resolve() for place in found}) > 1:
+        found = {place.resolve(): place for place in places if place.is_file()}
+        if len(found) > 1:
+            first, second, *_ = found.values()
             raise DataError(
-                f'{where}: {name!r} may be {found[0]} or {found[1]}; name it with its folder'
+                f'{where}: {name!r} may be {first} or {second}; name it with its folder'
             )
-        place = found[0] if found else places[0]
-        if not place.resolve().is_relative_to(self._root):
+        real, path = next(iter(found.items()), (places[0].resolve(), places[0]))
+        if not real.is_relative_to(self._root):
             raise DataError(
-                f'{where}: {place} is a link out of {self.folder}; put the pictures there'
+                f'{where}: {path} is a link out of {self.folder}; put the pictures there'
             )
-        return place
-
-    def add_frame(self, path: Path, size: Any, group: Any, where: str) -> int:
-        """Add a picture of `size` (height, width) and return its index.
-
-        `group` is None, or a name or number. Raises DataError.
-        """
-        for side in size:
-            whole = isinstance(side, int | float) and not isinstance(side, bool)
-            if not (whole and 0 < side < 1e6 and side == int(side)):
-                raise DataError(f'{where}: height and width are {size}; whole numbers are needed')
-        if isinstance(group, bool) or not isinstance(group, str | int | None):
-            raise DataError(f'{where}: its group is {group!r}, not a name or number')
-        real = path.resolve()
-        if real in self._by_file:
-            raise DataError(f'{where}: {path} is the picture of {self._by_file[real]} already')
-        self._by_file[real] = where
-        height, width = size
-        self._frames.append(
-            (path, (int(height), int(width)), None if group is None else str(group))
-        )
-        self._boxes.append([])
-        self._class_ids.append([])
-        self._crowd.append([])
-        return len(self._frames) - 1
+        return path, real
 
     def add_box(self, frame: int, box: Corners, class_id: int, crowd: bool, where: str) -> None:
         """Add a box to a frame; raises DataError where it is outside the picture."""

@@ -167,19 +167,18 @@ def _empty() -> Annotations:
 
 def _resume(spec: DatasetSpec, out: Path) -> Annotations:
     """Return the annotations that a former run has left, cut back to whole layouts."""
-    try:
-        found = json.loads((out / 'dataset.json').read_text())
-        done = json.loads((out / 'annotations.json').read_text())
-    except FileNotFoundError:
-        if not (out / 'dataset.json').exists() and (out / 'images').exists():
+    described, annotated = out / 'dataset.json', out / 'annotations.json'
+    if not (described.exists() and annotated.exists()):
+        if not described.exists() and (out / 'images').exists():
             raise UserError(
                 f'{out} has a folder `images` that no data set describes; choose an empty folder'
-            ) from None
+            )
         return _empty()
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f'{error.doc and out}: the data set in it cannot be read ({error}); remove it'
-        ) from error
+    try:
+        found = json.loads(described.read_text())
+        _, done = coco.load(annotated)
+    except ValueError as error:
+        raise UserError(f'{out}: the data set in it cannot be read ({error}); remove it') from error
     wanted = _identity(spec)
     for key in ('generator', 'generator_version', 'split', 'seed'):
         if found.get(key) != wanted[key]:

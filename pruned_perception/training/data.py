@@ -44,6 +44,8 @@ def load_frames(
     size: tuple[int, int],
     *,
     labelled: bool = True,
+    labels: Sequence[str] | None = None,
+    owner: str = 'the network',
     progress: Callable[[int, int], None] | None = None,
 ) -> FrameSet:
     """Return the data set in `folder` at `size` (height, width), through a cache in the folder.
@@ -56,12 +58,17 @@ def load_frames(
         folder: of a data set, or of a split of one; see `datasets.read_dataset`.
         size: height and width of the network's input.
         labelled: refuse a set without boxes; frames that are only shown need none.
+        labels: what class ids shall be indices of, by name; by default the set's own labels.
+        owner: whose labels they are, for messages.
         progress: called with (done, total) while the cache is built.
 
     Raises:
-        DataError: annotations or images missing or broken, or the cache cannot be written.
+        DataError: annotations or images missing or broken, other labels, or a cache that cannot
+            be written.
     """
     notes = read_dataset(folder)
+    if labels is not None:
+        notes = notes.with_labels(labels, owner)
     if labelled:
         notes.check_labelled()
     height, width = size

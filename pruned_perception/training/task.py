@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pruned_perception.datasets import DataError, read_dataset
+from pruned_perception.datasets import read_dataset
 from pruned_perception.inference import decoders
 from pruned_perception.inference.decisions import match_decisions
 from pruned_perception.inference.detections import Detections
@@ -90,13 +90,10 @@ def detector_task(
     model = detector_from(content, checkpoint)
 
     def frames(folder: Folder, *, labelled: bool = True) -> FrameSet:
-        found = load_frames(folder, model.input_size, labelled=labelled)
-        if labelled and list(found.labels) != list(content['labels']):
-            raise DataError(
-                f'{folder}: its labels ({", ".join(found.labels)}) are not those of {checkpoint} '
-                f'({", ".join(content["labels"])})'
-            )
-        return found
+        labels = content['labels'] if labelled else None
+        return load_frames(
+            folder, model.input_size, labelled=labelled, labels=labels, owner=str(checkpoint)
+        )
 
     fields: dict[str, Any] = {}
     if train is not None:

@@ -28,8 +28,8 @@ def lines_format(monkeypatch: pytest.MonkeyPatch) -> None:
         for number, line in enumerate(file.read_text().splitlines(), 1):
             where = f'{file}: line {number}'
             name, height, width, drive, *box = line.split()
-            picture = builder.picture(name, [path], where)
-            frame = builder.add_frame(picture, (int(height), int(width)), drive, where)
+            size = (int(height), int(width))
+            frame = builder.add_frame(name, [path], size=size, group=drive, where=where)
             builder.add_box(frame, corners([float(x) for x in box], where), 0, False, where)
         return builder.build(digest='0' * 64, split=split, unit='drive')
 

@@ -54,14 +54,15 @@ def read(path: Path, split: str) -> Dataset:
     for identifier, image in images.items():
         where = f'{file}: image {identifier}'
         name = _get(image, 'file_name', where)
-        if isinstance(name, str) and '/' in name.replace('\\', '/'):  # relative to the set
-            path = builder.picture(name, [folder, *(each for each in roots if each != folder)],
-                                   f'{where}: file_name')  # fmt: skip
-        else:
-            path = builder.picture(name, roots, f'{where}: file_name')
         size = tuple(_get(image, side, where) for side in ('height', 'width'))
-        group = image.get(unit) if unit is not None else None
-        frames[identifier] = builder.add_frame(path, size, group, where)
+        frames[identifier] = builder.add_frame(
+            name,
+            # With a folder in it, a name is one within the set; without, one of a picture.
+            roots[::-1] if '/' in str(name) else roots,
+            size=size,
+            group=None if unit is None else image.get(unit),
+            where=where,
+        )
 
     for identifier, annotation in _by_id(data, 'annotations', file, optional=True).items():
         where = f'{file}: annotation {identifier}'
