@@ -10,6 +10,7 @@ import numpy as np
 
 from pruned_perception.benchmark.bag import deserialise, read_bag, stamp_of
 from pruned_perception.benchmark.results import read_json_lines
+from pruned_perception.datasets.boxes import corners_from_size, finite_numbers
 from pruned_perception.errors import UserError
 from pruned_perception.inference.coco_metrics import Boxes, Metrics, coco_metrics
 from pruned_perception.inference.detections import Detections
@@ -37,12 +38,15 @@ def boxes_of(message: Any) -> list[list[Any]]:
     ]
 
 
-def detections(rows: Sequence[Row], labels: Sequence[str]) -> Detections:
-    """Return rows as detections sorted by score, highest first.
+def detections(rows: Sequence[Row], labels: Sequence[str], where: str = 'detections') -> Detections:
+    """Return rows as detections sorted by score, highest first; `where` begins messages.
 
     Raises:
-        UserError: a class id is neither an index into `labels` nor one of them.
+        UserError: a row is not five finite numbers and a class id, which is an index into `labels`
+            or one of them.
     """
+    for index, row in enumerate(rows):
+        finite_numbers(row[:5], 5, f'{where}: box {index}')
     numbers = np.array([row[:5] for row in rows], np.float32).reshape(-1, 5)
     centers, sizes, scores = numbers[:, :2], numbers[:, 2:4], numbers[:, 4]
     ids = np.array([_class_id(row[5], labels) for row in rows], np.int64)
@@ -99,7 +103,7 @@ def accuracy(
         resamples: of the block bootstrap; see BLOCK_S.
 
     Raises:
-        UserError: no frame is in both.
+        UserError: no frame is in both, or a box is broken; names the stamp.
     """
     common = set(ground_truth) & set(published)
     if stamps is not None:
@@ -112,11 +116,14 @@ def accuracy(
     frames = sorted(common)
     truth = []
     for stamp in frames:
-        each = detections(ground_truth[stamp], labels)
+        where = f'ground truth of stamp {stamp}'
+        for index, row in enumerate(ground_truth[stamp]):
+            corners_from_size(row[:4], f'{where}: box {index}')
+        each = detections(ground_truth[stamp], labels, where)
         truth.append(Boxes(each.boxes, each.class_ids))
     return coco_metrics(
         truth,
-        [detections(published[stamp], labels) for stamp in frames],
+        [detections(published[stamp], labels, f'detections of stamp {stamp}') for stamp in frames],
         labels,
         score_threshold=score_threshold,
         groups=[int((stamp - frames[0]) / 1e9 / BLOCK_S) for stamp in frames],

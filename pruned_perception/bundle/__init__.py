@@ -14,6 +14,7 @@ from pruned_perception.bundle.bundle import (
     load_bundle,
     load_family,
     load_member,
+    record_evidence,
     write_bundle,
 )
 from pruned_perception.bundle.manifest import (
@@ -41,6 +42,7 @@ __all__ = [
     'load_bundle',
     'load_family',
     'load_member',
+    'record_evidence',
     'resolve_model',
     'signature',
     'write_bundle',

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pruned_perception._io import replacing
+from pruned_perception._io import errors_of_writing, replacing
 from pruned_perception.bundle import signature
 from pruned_perception.bundle.files import (
     MOST_JSON_BYTES,
@@ -164,23 +166,71 @@ def write_bundle(
             'bytes': len(onnx_bytes),
         },
     }
-    try:
-        plain = json.loads(json.dumps(complete, allow_nan=False))
-    except ValueError as error:
-        raise BundleError(f'{manifest_path}: NaN or infinity is no JSON: {error}') from error
-    validate(plain, manifest_path)
+    plain = validate(json.loads(_json_text(complete, manifest_path)), manifest_path)
     plain['contract_sha256'] = contract_sha256(plain)
-    text = json.dumps(plain, indent=2, ensure_ascii=False) + '\n'
-    try:
+    text = _json_text(plain, manifest_path)
+    with errors_of_writing(folder, BundleError):
         for path, data in ((folder / 'model.onnx', onnx_bytes), (manifest_path, text.encode())):
             with replacing(path) as temporary:
                 temporary.write_bytes(data)
-    except OSError as error:
-        raise BundleError(f'{folder}: cannot be written: {error.strerror}') from error
     return load_bundle(folder)
 
 
-def _read_manifest(folder: Path, trusted_keys: Sequence[str]) -> dict[str, Any]:
+def record_evidence(
+    bundle: Bundle,
+    section: Literal['evaluation', 'latency', 'certificate'],
+    entry: Mapping[str, Any],
+    *,
+    keys: Sequence[str] = (),
+) -> None:
+    """Put what was measured of `bundle` into its manifest on disk; the model stays as it is.
+
+    A certificate takes the place of the former one. In the lists, `entry` takes the place of the
+    one with equal values of `keys`, or comes last. Everything else keeps its place and order, and
+    an entry that says nothing new leaves the file as it is. Several processes may record at once.
+
+    Raises
+    ------
+    BundleError
+        The manifest would not be valid, cannot be written, or is of another model by now.
+
+    """
+    file = bundle.manifest_path
+    new = json.loads(_json_text(entry, file))  # as it will be read: tuples are lists
+    with errors_of_writing(bundle.path, BundleError), _locked(bundle.path):
+        before = _read_manifest(bundle.path)
+        if before['onnx']['sha256'] != bundle.sha256:
+            raise BundleError(
+                f'{file}: field onnx.sha256: another model is there than the one that was '
+                'measured; measure that'
+            )
+        if section == 'certificate':
+            content: Any = _ordered_like(before[section] or {}, new)
+        else:
+            content = _replaced(before[section], new, keys)
+        if content != before[section]:
+            text = _json_text(validate({**before, section: content}, file), file)
+            with replacing(file) as temporary:
+                temporary.write_text(text, encoding='utf-8')
+
+
+def _replaced(
+    entries: Sequence[dict[str, Any]], new: dict[str, Any], keys: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Return the entries with `new` in place of those with its `keys`, or as the last."""
+    same = [bool(keys) and all(each.get(k) == new.get(k) for k in keys) for each in entries]
+    if True not in same:
+        return [*entries, new]
+    place = same.index(True)
+    rest = [each for each, replaced in zip(entries, same, strict=True) if not replaced]
+    return [*rest[:place], _ordered_like(entries[place], new), *rest[place:]]
+
+
+def _ordered_like(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    return {**{key: new[key] for key in old if key in new}, **new}
+
+
+def _read_manifest(folder: Path, trusted_keys: Sequence[str] = ()) -> dict[str, Any]:
     file = folder / MANIFEST
     data = read_file(file, MOST_JSON_BYTES)
     if trusted_keys:
@@ -306,3 +356,21 @@ def _no_manifest(onnx_path: Path) -> str:
         f'{onnx_path}: an ONNX model without {MANIFEST}, which says what its input and outputs '
         f'mean; make a bundle of it with `pruned-perception bundle create {onnx_path} …`'
     )
+
+
+def _json_text(value: Mapping[str, Any], file: Path) -> str:
+    try:
+        return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + '\n'
+    except ValueError as error:
+        raise BundleError(f'{file}: NaN or infinity is no JSON: {error}') from error
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock, which the system frees with the process."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

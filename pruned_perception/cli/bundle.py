@@ -25,6 +25,7 @@ from pruned_perception.bundle import (
 )
 from pruned_perception.bundle.files import read_file
 from pruned_perception.cli.arguments import at_least, fraction
+from pruned_perception.datasets import read_labels
 from pruned_perception.errors import UserError
 
 
@@ -66,7 +67,11 @@ def _add_create_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('path', type=Path, help='folder of the new bundle')
     parser.add_argument('--decoder', required=True, choices=decoders.names())
     parser.add_argument(
-        '--labels', required=True, type=Path, metavar='FILE', help='text file, one label a line'
+        '--labels',
+        required=True,
+        type=Path,
+        metavar='FILE',
+        help='text file, one label a line, in the order of their ids',
     )
     parser.add_argument(
         '--parameter',
@@ -276,7 +281,7 @@ def _manifest_of(args: argparse.Namespace, model: bytes) -> dict[str, Any]:
             'decoder': args.decoder,
             'parameters': dict(_parameter(text) for text in args.parameter),
         },
-        'labels': _labels(args.labels),
+        'labels': list(read_labels(args.labels)),
         'thresholds': {
             'score': args.score_threshold,
             'iou': args.iou_threshold,
@@ -320,16 +325,6 @@ def _graph_input(args: argparse.Namespace, session: Any) -> dict[str, Any]:
     shape[0] = 1
     shape[1 if layout == 'NCHW' else 3] = 3
     return {'name': node.name, 'shape': shape, 'dtype': types[node.type], 'layout': layout}
-
-
-def _labels(file: Path) -> list[str]:
-    try:
-        lines = file.read_text('utf-8').splitlines()
-    except OSError as error:
-        raise UserError(f'{file}: {error.strerror}') from error
-    except UnicodeDecodeError as error:
-        raise UserError(f'{file}: not a text file in UTF-8: {error}') from error
-    return [line.strip() for line in lines if line.strip()]
 
 
 def _parameter(text: str) -> tuple[str, Any]:

@@ -78,13 +78,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _of_bundles(args: argparse.Namespace) -> Certificate:
-    from pruned_perception.bundle import load_bundle, load_member, resolve_model
+    from pruned_perception.bundle import load_bundle, load_member, record_evidence, resolve_model
     from pruned_perception.cli.progress import Progress
-    from pruned_perception.training.detector.certification import (
-        UNIT,
-        certify_bundles,
-        record_certificate,
-    )
+    from pruned_perception.training.detector.certification import certify_bundles
 
     child = load_bundle(resolve_model(args.child))
     with Progress(f'certifying {child.name}') as bar:
@@ -95,13 +91,13 @@ def _of_bundles(args: argparse.Namespace) -> Certificate:
             score_threshold=args.score_threshold,
             dead_band=args.dead_band,
             confidence=args.confidence,
-            unit=args.unit or UNIT,
+            unit=args.unit,
             seed=args.seed,
             threads=args.threads,
             progress=lambda done, total: bar.share(done / total),
         )
     if args.record:
-        record_certificate(child, certificate)
+        record_evidence(child, 'certificate', certificate.to_dict())
     return certificate
 
 

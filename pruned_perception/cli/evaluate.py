@@ -9,7 +9,9 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `evaluate`."""
-    parser.add_argument('dataset', type=Path, help='COCO data set (annotations.json, images/)')
+    parser.add_argument(
+        'dataset', type=Path, help='data set or a split of one: FOLDER or FOLDER/SPLIT (COCO)'
+    )
     parser.add_argument('--model', required=True, metavar='BUNDLE', help='bundle or family')
     parser.add_argument('--member', help='one member of a family (default: all)')
     parser.add_argument('--threads', type=int, default=1, help='threads (default: %(default)s)')
@@ -25,14 +27,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate a bundle, or every member of a family."""
-    from pruned_perception.bundle import is_family, load_bundle, load_family, resolve_model
-    from pruned_perception.cli.progress import Progress
-    from pruned_perception.training.detector.accuracy import (
-        MEMBER,
-        evaluate,
-        evaluation_record,
-        record,
+    from pruned_perception.bundle import (
+        is_family,
+        load_bundle,
+        load_family,
+        record_evidence,
+        resolve_model,
     )
+    from pruned_perception.cli.progress import Progress
+    from pruned_perception.training.detector.accuracy import MEMBER, evaluate, evaluation_record
 
     path = resolve_model(args.model)
     if is_family(path):
@@ -54,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
             )
         entry = {'net': MEMBER, **evaluation_record(metrics, name, digest)}
         if args.record:
-            record(bundle, 'evaluation', entry, keys=('net', 'data'))
+            record_evidence(bundle, 'evaluation', entry, keys=('net', 'data'))
         if args.json:
             print(json.dumps({'bundle': bundle.name, 'sha256': bundle.sha256, **entry}))
         else:

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     bundle = export_bundle(
         content,
         detector,
-        load_frames(args.compare_on, detector.input_size).images[:COMPARED_FRAMES],
+        load_frames(args.compare_on, detector.input_size, labelled=False).images[:COMPARED_FRAMES],
         args.out,
         name=args.name or args.out.resolve().name,
         parent=None if args.parent is None else load_bundle(args.parent),

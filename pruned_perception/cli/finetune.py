@@ -176,7 +176,8 @@ def _detector(
         control_of=None,
     )
     frames, validation = (
-        load_frames(each, model.input_size) for each in (args.train, args.validation)
+        load_frames(each, model.input_size, labels=content['labels'], owner=str(args.checkpoint))
+        for each in (args.train, args.validation)
     )
     evaluate = network.task.evaluate
     teacher = None

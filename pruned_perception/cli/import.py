@@ -33,7 +33,9 @@ def run(args: argparse.Namespace) -> int:
         raise CheckpointError(f'{args.out}: is there already; delete it or choose another name')
     use_one_thread()
     bundle = load_member(resolve_model(args.bundle))
-    frames = load_frames(args.calibration, (bundle.input.height, bundle.input.width))
+    frames = load_frames(
+        args.calibration, (bundle.input.height, bundle.input.width), labelled=False
+    )
     content = import_bundle(bundle, frames)
     save_checkpoint(args.out, content)
     print(

@@ -150,12 +150,9 @@ def _generate(split: object, out: Path) -> None:
 
 def _certify(out: Path, holdout: Path) -> None:
     """Certify every pruned member against the dense one and record it in its manifest."""
-    from pruned_perception.bundle import load_family
+    from pruned_perception.bundle import load_family, record_evidence
     from pruned_perception.cli.progress import Progress
-    from pruned_perception.training.detector.certification import (
-        certify_bundles,
-        record_certificate,
-    )
+    from pruned_perception.training.detector.certification import certify_bundles
 
     dense, *others = load_family(out).members
     for member in others:
@@ -168,16 +165,15 @@ def _certify(out: Path, holdout: Path) -> None:
                     done / total
                 ),
             )
-        record_certificate(member, certificate)
+        record_evidence(member, 'certificate', certificate.to_dict())
         print(f'{member.name} against {dense.name}:\n{certificate.to_text()}')
 
 
 def _measure_latency(out: Path) -> None:
     """Measure all members by turns with one thread and write the result into their manifests."""
     from pruned_perception.benchmark import engine
-    from pruned_perception.bundle import load_family
+    from pruned_perception.bundle import load_family, record_evidence
     from pruned_perception.cli.progress import Progress
-    from pruned_perception.training.detector.accuracy import record
 
     networks = engine.load_networks([out])
     configuration = {'rounds': ROUNDS, 'runs_per_round': RUNS, 'threads': 1}
@@ -187,7 +183,7 @@ def _measure_latency(out: Path) -> None:
     print(engine.as_table(results))
     report = engine.as_json(results, configuration)
     for bundle, entry in zip(load_family(out).members, report['networks'], strict=True):
-        record(
+        record_evidence(
             bundle,
             'latency',
             {

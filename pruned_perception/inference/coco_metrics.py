@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from pruned_perception.datasets.boxes import check_corners
 from pruned_perception.errors import UserError
 from pruned_perception.inference.detections import Detections
 
@@ -160,13 +161,16 @@ def coco_metrics(
         seed: of the bootstrap.
 
     Raises:
-        UserError: pycocotools is not installed.
+        UserError: pycocotools is not installed, or a box of the ground truth is not finite or has
+            no area.
         ValueError: the sequences differ in length or a class id has no label.
     """
     if len(ground_truth) != len(detections):
         raise ValueError(f'{len(ground_truth)} images but {len(detections)} lists of detections')
     if groups is not None and len(groups) != len(ground_truth):
         raise ValueError(f'{len(ground_truth)} images but {len(groups)} group names')
+    for index, truth in enumerate(ground_truth):
+        check_corners(truth.boxes, f'ground truth of image {index}')
     sizes = _longer_sides([truth.boxes[~_crowd(truth)] for truth in ground_truth])
     matches = _match(ground_truth, detections, labels)
     ones = np.ones(len(ground_truth))

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pruned_perception._io import locked, replacing
+from pruned_perception.datasets.formats import coco
 from pruned_perception.errors import UserError
 from pruned_perception.simulation import warehouse
 from pruned_perception.simulation.ground_truth import BoxFinder, VisibleObject
@@ -136,9 +137,9 @@ def summarise(annotations: Annotations) -> dict[str, Any]:
 
 def content_hash(out: Path) -> str:
     """Return the SHA-256 over the annotations and all images that they name, in their order."""
-    text = (out / 'annotations.json').read_bytes()
+    text, annotations = coco.load(out / 'annotations.json')
     digest = hashlib.sha256(text)
-    for image in json.loads(text)['images']:
+    for image in annotations['images']:
         digest.update(hashlib.sha256((out / 'images' / image['file_name']).read_bytes()).digest())
     return digest.hexdigest()
 
@@ -165,19 +166,18 @@ def _empty() -> Annotations:
 
 def _resume(spec: DatasetSpec, out: Path) -> Annotations:
     """Return the annotations that a former run has left, cut back to whole layouts."""
-    try:
-        found = json.loads((out / 'dataset.json').read_text())
-        done = json.loads((out / 'annotations.json').read_text())
-    except FileNotFoundError:
-        if not (out / 'dataset.json').exists() and (out / 'images').exists():
+    described, annotated = out / 'dataset.json', out / 'annotations.json'
+    if not (described.exists() and annotated.exists()):
+        if not described.exists() and (out / 'images').exists():
             raise UserError(
                 f'{out} has a folder `images` that no data set describes; choose an empty folder'
-            ) from None
+            )
         return _empty()
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f'{error.doc and out}: the data set in it cannot be read ({error}); remove it'
-        ) from error
+    try:
+        found = json.loads(described.read_text())
+        _, done = coco.load(annotated)
+    except ValueError as error:
+        raise UserError(f'{out}: the data set in it cannot be read ({error}); remove it') from error
     wanted = _identity(spec)
     for key in ('generator', 'generator_version', 'split', 'seed'):
         if found.get(key) != wanted[key]:

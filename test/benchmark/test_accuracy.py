@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 pytest.importorskip('pycocotools')
 
-from pruned_perception.benchmark.accuracy import accuracy, detections
+from pruned_perception.benchmark.accuracy import accuracy, boxes_in_records, detections
 from pruned_perception.errors import UserError
 
 LABELS = ('person', 'box')
@@ -53,3 +55,35 @@ def test_same_frames_for_two_models() -> None:
 def test_no_common_stamp_says_so() -> None:
     with pytest.raises(UserError, match=r'none of the 1 frames .* same stamp'):
         accuracy({0: [row(50)]}, {1: [row(50)]}, LABELS, score_threshold=0.4)
+
+
+@pytest.mark.parametrize(
+    ('broken', 'message'),
+    [
+        (
+            [float('nan'), 100, 40, 60, 1, '0'],
+            r'ground truth of stamp 5: box 1 .*nan is not finite',
+        ),
+        (['50', 100, 40, 60, 1, '0'], r"ground truth of stamp 5: box 1 .*'50' is not a number"),
+        ([50, 100, 0, 60, 1, '0'], r'ground truth of stamp 5: box 1 .*width 0, height 60'),
+        ([50, 100, 40, -60, 1, '0'], r'ground truth of stamp 5: box 1 .*height -60'),
+        ([50, 100, 40], r'ground truth of stamp 5: box 1 .*not a list of 4 numbers'),
+    ],
+)
+def test_broken_ground_truth_gives_no_figure(broken: list[object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        accuracy({5: [row(50), broken]}, {5: [row(50)]}, LABELS, score_threshold=0.4)
+
+
+def test_broken_detections_give_no_figure() -> None:
+    with pytest.raises(UserError, match=r'detections of stamp 5: box 0 .*inf is not finite'):
+        accuracy({5: [row(50)]}, {5: [row(float('inf'))]}, LABELS, score_threshold=0.4)
+
+
+def test_records_that_are_no_json_are_named(tmp_path: Path) -> None:
+    file = tmp_path / 'records.jsonl'
+    file.write_text('{"stamp": 1, "boxes": []}\nbroken\n{"stamp": 2, "boxes": []}\n{"sta')
+    with pytest.raises(UserError, match=r'records\.jsonl, line 2'):
+        boxes_in_records(file)
+    file.write_text(file.read_text().replace('broken\n', ''))
+    assert boxes_in_records(file) == {1: [], 2: []}, 'only a line that was cut off is left out'

@@ -118,6 +118,16 @@ def test_a_failed_replacement_keeps_the_old_bundle(user_files, tiny_bundle, tmp_
     assert load_bundle(folder).name == 'tiny'
 
 
+def test_labels_keep_their_ids(user_files, tmp_path, capsys):
+    onnx, labels = user_files
+    labels.write_bytes('\ufeffred\r\n???\r\nblue'.encode())
+    assert create(onnx, tmp_path / 'new', labels, '--parameter', 'strides=[8]') == 0
+    assert load_bundle(tmp_path / 'new').labels == ('red', '??? 1', 'blue')
+    labels.write_text('red\n\nblue\n')
+    assert create(onnx, tmp_path / 'newer', labels, '--parameter', 'strides=[8]') == 1
+    assert 'labels.txt: line 2 is empty' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ('options', 'message'),
     [

@@ -10,6 +10,7 @@ import math
 import numpy as np
 import pytest
 
+from pruned_perception.errors import UserError
 from pruned_perception.inference.coco_metrics import Boxes, coco_metrics
 from pruned_perception.inference.detections import Detections
 
@@ -187,3 +188,15 @@ def test_empty_set_and_mismatch() -> None:
     bad = [Boxes(np.array([[0, 0, 5, 5.0]]), np.array([3]))]
     with pytest.raises(ValueError, match='class id 3'):
         coco_metrics(bad, [Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int))], LABELS)
+
+
+@pytest.mark.parametrize(
+    'box', [[0, 0, math.nan, 5], [0, 0, math.inf, 5], [5, 5, 5, 9], [9, 9, 3, 12]]
+)
+def test_broken_ground_truth_is_refused(box: list[float]) -> None:
+    """A box of NaN once gave AP50 1."""
+    truth = [Boxes(np.array([[0, 0, 5, 5.0]]), np.array([0]))] * 2
+    truth[1] = Boxes(np.array([[0, 0, 5, 5.0], box]), np.array([0, 1]))
+    found = [Detections(np.array([[0, 0, 5, 5.0]]), np.array([0.9]), np.array([0]))] * 2
+    with pytest.raises(UserError, match='ground truth of image 1: box 1 is'):
+        coco_metrics(truth, found, LABELS)

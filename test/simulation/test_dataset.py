@@ -123,9 +123,10 @@ def test_images_of_somebody_else_are_not_overwritten(tmp_path: Path) -> None:
         generate(DatasetSpec('train', 0, 1), tmp_path)
 
 
-def test_a_damaged_data_set_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize('text', ['{"images": [', '{"images": []}', '[]'])
+def test_a_damaged_data_set_is_named(tmp_path: Path, text: str) -> None:
     generate(DatasetSpec('train', 0, 1), tmp_path)
-    (tmp_path / 'annotations.json').write_text('{"images": [')
+    (tmp_path / 'annotations.json').write_text(text)
     with pytest.raises(UserError, match='cannot be read'):
         generate(DatasetSpec('train', 0, 1), tmp_path)
 

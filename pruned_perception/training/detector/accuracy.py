@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-
 from pruned_perception import __version__
-from pruned_perception.bundle import MANIFEST, Bundle
+from pruned_perception.bundle import Bundle
+from pruned_perception.datasets import read_dataset
 from pruned_perception.inference.coco_metrics import Boxes, Metrics, coco_metrics
 from pruned_perception.inference.detector import Detector
-from pruned_perception.training.detector.data import DataError, read_annotations
 
 MIN_SCORE = 0.01  # AP needs the tail below the operating threshold
 RESAMPLES = 1000
@@ -42,24 +37,17 @@ def evaluate(
     intervals come from a bootstrap over the groups (layouts) of the set.
 
     Raises:
-        DataError: the data set is incomplete, or its labels are not the bundle's.
+        DataError: the data set is broken or has no boxes, or its labels are not the bundle's.
     """
-    notes = read_annotations(folder)
-    if notes.labels != bundle.labels:
-        raise DataError(
-            f'{folder}: its labels ({", ".join(notes.labels)}) are not those of {bundle.name} '
-            f'({", ".join(bundle.labels)})'
-        )
+    notes = read_dataset(folder).with_labels(bundle.labels, bundle.name)
+    notes.check_labelled()
     detector = Detector(bundle, threads=threads)
     settings = replace(detector.settings, score_threshold=MIN_SCORE)
     found = []
-    for index, path in enumerate(notes.paths):
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if image is None:
-            raise DataError(f'{path}: missing or not an image; make the data set again')
-        found.append(detector.detect(image.astype(np.uint8, copy=False), 'bgr', settings)[0])
+    for index, image in enumerate(notes.images()):
+        found.append(detector.detect(image, 'bgr', settings)[0])
         if progress is not None:
-            progress(index + 1, len(notes.paths))
+            progress(index + 1, len(notes))
     truth = [
         Boxes(boxes, class_ids, crowd)
         for boxes, class_ids, crowd in zip(notes.boxes, notes.class_ids, notes.crowd, strict=True)
@@ -84,19 +72,3 @@ def evaluation_record(metrics: Metrics, data: str, digest: str) -> dict[str, Any
         'tool': f'pruned_perception {__version__}',
         **metrics.to_json(),
     }
-
-
-def record(bundle: Bundle, section: str, entry: dict[str, Any], *, keys: Sequence[str]) -> None:
-    """Put `entry` into a list of the bundle's manifest, in place of one with equal `keys`.
-
-    The model's own file and hash stay as they are.
-    """
-    path = Path(bundle.path) / MANIFEST
-    manifest = json.loads(path.read_text(encoding='utf-8'))
-    same = [entry.get(key) for key in keys]
-    others = [each for each in manifest[section] if [each.get(key) for key in keys] != same]
-    manifest[section] = [*others, entry]
-    text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + '\n'
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    temporary.write_text(text, encoding='utf-8')
-    temporary.replace(path)

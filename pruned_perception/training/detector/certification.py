@@ -6,9 +6,8 @@ suppression. So the certificate is of what runs there, fine-tuned, folded and qu
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pruned_perception.bundle import Bundle
+from pruned_perception.datasets import Dataset, read_dataset
 from pruned_perception.inference.coco_metrics import SMALL, Boxes
 from pruned_perception.inference.decisions import match_decisions
 from pruned_perception.inference.detector import Detector
 from pruned_perception.pruning import PruningError
 from pruned_perception.pruning.certificate import Certificate, certify_decisions
-from pruned_perception.training.detector.data import Annotations, DataError, read_annotations
 
 DEAD_BAND = 0.1
 """Half width of the band about the score threshold within which detections may come and go."""
@@ -41,7 +40,7 @@ def certify_bundles(
     dead_band: float = DEAD_BAND,
     iou_threshold: float = IOU_THRESHOLD,
     confidence: float = 0.95,
-    unit: str = UNIT,
+    unit: str | None = None,
     seed: int = 0,
     threads: int = 1,
     progress: Callable[[int, int], None] | None = None,
@@ -51,12 +50,12 @@ def certify_bundles(
     Args:
         parent: the dense bundle.
         child: the one that was pruned from it.
-        holdout: COCO data set that served neither training nor calibration.
+        holdout: data set that served neither training nor calibration.
         score_threshold: of both; by default the manifests', which must agree.
         dead_band: see `inference.decisions.match_decisions`.
         iou_threshold: likewise.
         confidence: of each figure; of the slices together.
-        unit: what frames of one `layout` have in common.
+        unit: what frames of one group have in common; the hold-out's own word by default.
         seed: of the bootstrap over clusters.
         threads: of ONNX Runtime.
         progress: called with (done, total).
@@ -64,16 +63,16 @@ def certify_bundles(
     Raises:
         PruningError: the child is another parent's, labels or thresholds differ, or the hold-out
             was used for training.
-        DataError: the data set is incomplete, or its labels are not the bundles'.
+        DataError: the data set is broken or has no boxes, or its labels are not the bundles'.
     """
     _check_pair(parent, child)
-    notes = read_annotations(holdout)
-    if not notes.labels == parent.labels == child.labels:
-        raise DataError(
-            f'{holdout}: labels {", ".join(notes.labels)}; {parent.name}: '
-            f'{", ".join(parent.labels)}; {child.name}: {", ".join(child.labels)}; all three '
-            'must be the same'
+    if child.labels != parent.labels:
+        raise PruningError(
+            f'{child.manifest_path}: its labels ({", ".join(child.labels)}) are not those of '
+            f'{parent.name} ({", ".join(parent.labels)})'
         )
+    notes = read_dataset(holdout).with_labels(parent.labels, parent.name)
+    notes.check_labelled()
     threshold = score_threshold
     if threshold is None:
         threshold = parent.thresholds.score
@@ -85,7 +84,7 @@ def certify_bundles(
     detectors = [Detector(each, threads=threads) for each in (parent, child)]
     lowest = max(0.0, threshold - dead_band)
     changed, flips, brightness = [], [], []
-    for index, image in enumerate(_images(notes)):
+    for index, image in enumerate(notes.images()):
         found = [
             each.detect(image, 'bgr', replace(each.settings, score_threshold=lowest))[0]
             for each in detectors
@@ -103,13 +102,13 @@ def certify_bundles(
         flips.append(bool(decision.negative_flip))
         brightness.append(float(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).mean()))
         if progress is not None:
-            progress(index + 1, len(notes.paths))
+            progress(index + 1, len(notes))
     declared = declared_slices(notes, np.array(brightness))
     return certify_decisions(
         np.array(changed, bool),
         negative_flips=np.array(flips, bool),
         clusters=clusters_of(notes),
-        unit=unit,
+        unit=unit or notes.unit or UNIT,
         slices={name: chosen for name, chosen in declared.items() if chosen.any()},
         confidence=confidence,
         holdout_sha256=notes.digest,
@@ -127,19 +126,8 @@ def certify_bundles(
     )
 
 
-def record_certificate(bundle: Bundle, certificate: Certificate) -> None:
-    """Put the certificate into the bundle's manifest; the model and its hash stay as they are."""
-    path = bundle.manifest_path
-    manifest = json.loads(path.read_text(encoding='utf-8'))
-    manifest['certificate'] = certificate.to_dict()
-    text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + '\n'
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    temporary.write_text(text, encoding='utf-8')
-    temporary.replace(path)
-
-
 def declared_slices(
-    notes: Annotations, brightness: NDArray[np.float64]
+    notes: Dataset, brightness: NDArray[np.float64]
 ) -> dict[str, NDArray[np.bool_]]:
     """Return the slices that are always declared: name → (n,) bool, the frames that belong to it.
 
@@ -164,18 +152,9 @@ def declared_slices(
     return slices
 
 
-def clusters_of(notes: Annotations) -> tuple[str, ...] | None:
+def clusters_of(notes: Dataset) -> tuple[str, ...] | None:
     """Return the scene of each frame, or None where the data set does not say any."""
     return notes.groups if len(set(notes.groups)) < len(notes.groups) else None
-
-
-def _images(notes: Annotations) -> Iterator[NDArray[np.uint8]]:
-    """Yield the frames, bgr."""
-    for path in notes.paths:
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if image is None:
-            raise DataError(f'{path}: missing or not an image; make the data set again')
-        yield image.astype(np.uint8, copy=False)
 
 
 def _check_pair(parent: Bundle, child: Bundle) -> None:

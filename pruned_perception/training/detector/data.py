@@ -1,24 +1,17 @@
-"""COCO data sets on disk, held as one memory-mapped array of frames at the network's size."""
+"""Data sets held as one memory-mapped array of frames at the network's size."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
-from pruned_perception.errors import UserError
-
-
-class DataError(UserError):
-    """A data set is missing, incomplete or contradicts itself."""
+from pruned_perception.datasets import DataError, Dataset, read_dataset
 
 
 @dataclass(frozen=True)
@@ -46,68 +39,13 @@ class FrameSet:
         return len(self.images)
 
 
-@dataclass(frozen=True)
-class Annotations:
-    """What a COCO file says: paths of the frames, boxes in pixels of the source images."""
-
-    paths: tuple[Path, ...]
-    sizes: tuple[tuple[int, int], ...]  # (height, width) of each source image
-    boxes: tuple[np.ndarray, ...]
-    class_ids: tuple[np.ndarray, ...]
-    crowd: tuple[np.ndarray, ...]
-    groups: tuple[str, ...]
-    labels: tuple[str, ...]
-    digest: str
-
-
-def read_annotations(folder: str | os.PathLike[str]) -> Annotations:
-    """Read `<folder>/annotations.json` (COCO: bbox = [left, top, width, height] in pixels).
-
-    Category ids must be 0 … C − 1. An image's `layout`, where given, is its group; else every
-    image is its own. Raises DataError naming file and field.
-    """
-    folder = Path(folder).expanduser()
-    file = folder / 'annotations.json'
-    try:
-        raw = file.read_bytes()
-        data = json.loads(raw)
-    except FileNotFoundError as error:
-        raise DataError(
-            f'{file}: no such file; make the data set with '
-            f'`pruned-perception simulate --split train|validation|test --out {folder}`'
-        ) from error
-    except (OSError, ValueError) as error:
-        raise DataError(f'{file}: cannot be read as JSON: {error}') from error
-    try:
-        labels = _labels(data['categories'], file)
-        index = {image['id']: position for position, image in enumerate(data['images'])}
-        rows: list[list[list[float]]] = [[] for _ in index]
-        classes: list[list[int]] = [[] for _ in index]
-        crowd: list[list[bool]] = [[] for _ in index]
-        for annotation in data['annotations']:
-            position = index[annotation['image_id']]
-            left, top, width, height = annotation['bbox']
-            rows[position].append([left, top, left + width, top + height])
-            classes[position].append(annotation['category_id'])
-            crowd[position].append(bool(annotation.get('iscrowd', 0)))
-        return Annotations(
-            paths=tuple(_image_path(folder, image['file_name']) for image in data['images']),
-            sizes=tuple((int(image['height']), int(image['width'])) for image in data['images']),
-            boxes=tuple(np.array(row, np.float32).reshape(-1, 4) for row in rows),
-            class_ids=tuple(_class_ids(row, len(labels), file) for row in classes),
-            crowd=tuple(np.array(row, bool) for row in crowd),
-            groups=tuple(str(image.get('layout', image['id'])) for image in data['images']),
-            labels=labels,
-            digest=hashlib.sha256(raw).hexdigest(),
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f'{file}: not a COCO data set: field {error} is missing or bad') from error
-
-
 def load_frames(
     folder: str | os.PathLike[str],
     size: tuple[int, int],
     *,
+    labelled: bool = True,
+    labels: Sequence[str] | None = None,
+    owner: str = 'the network',
     progress: Callable[[int, int], None] | None = None,
 ) -> FrameSet:
     """Return the data set in `folder` at `size` (height, width), through a cache in the folder.
@@ -117,18 +55,24 @@ def load_frames(
     was made again or has grown is not mistaken for the old one.
 
     Args:
-        folder: COCO data set as `pruned-perception simulate` writes it.
+        folder: of a data set, or of a split of one; see `datasets.read_dataset`.
         size: height and width of the network's input.
+        labelled: refuse a set without boxes; frames that are only shown need none.
+        labels: what class ids shall be indices of, by name; by default the set's own labels.
+        owner: whose labels they are, for messages.
         progress: called with (done, total) while the cache is built.
 
     Raises:
-        DataError: annotations or images missing or unreadable, or the cache cannot be written.
+        DataError: annotations or images missing or broken, other labels, or a cache that cannot
+            be written.
     """
-    notes = read_annotations(folder)
-    if not notes.paths:
-        raise DataError(f'{folder}: the data set has no images')
+    notes = read_dataset(folder)
+    if labels is not None:
+        notes = notes.with_labels(labels, owner)
+    if labelled:
+        notes.check_labelled()
     height, width = size
-    cache = Path(folder).expanduser() / f'frames-{height}x{width}-{notes.digest[:12]}.npy'
+    cache = notes.folder / f'frames-{height}x{width}-{notes.digest[:12]}.npy'
     shape = (len(notes.paths), height, width, 3)
     if not cache.is_file():
         _build_cache(cache, notes, shape, progress)
@@ -157,19 +101,14 @@ def stretch(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def _build_cache(
     cache: Path,
-    notes: Annotations,
+    notes: Dataset,
     shape: tuple[int, int, int, int],
     progress: Callable[[int, int], None] | None,
 ) -> None:
     temporary = cache.with_name(f'.{cache.name}.{os.getpid()}')
     try:
         frames = np.lib.format.open_memmap(temporary, 'w+', np.uint8, shape)
-        for index, (path, size) in enumerate(zip(notes.paths, notes.sizes, strict=True)):
-            image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-            if image is None:
-                raise DataError(f'{path}: missing or not an image; make the data set again')
-            if image.shape[:2] != size:
-                raise DataError(f'{path}: is {image.shape[:2]}, but annotations.json says {size}')
+        for index, image in enumerate(notes.images()):
             frames[index] = cv2.cvtColor(stretch(image, shape[1:3]), cv2.COLOR_BGR2RGB)
             if progress is not None:
                 progress(index + 1, len(notes.paths))
@@ -180,22 +119,3 @@ def _build_cache(
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-
-
-def _image_path(folder: Path, name: str) -> Path:
-    direct = folder / name
-    return direct if '/' in name or direct.is_file() else folder / 'images' / name
-
-
-def _labels(categories: list[dict[str, Any]], file: Path) -> tuple[str, ...]:
-    names = {category['id']: str(category['name']) for category in categories}
-    if sorted(names) != list(range(len(names))):
-        raise DataError(f'{file}: categories: ids must be 0 to {len(names) - 1}: {sorted(names)}')
-    return tuple(names[k] for k in range(len(names)))
-
-
-def _class_ids(values: list[int], count: int, file: Path) -> np.ndarray:
-    ids = np.array(values, np.int64).reshape(-1)
-    if ids.size and not 0 <= ids.min() <= ids.max() < count:
-        raise DataError(f'{file}: annotations: category_id {ids.max()} is none of the {count}')
-    return ids

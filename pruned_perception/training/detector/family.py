@@ -10,13 +10,12 @@ from typing import Any
 
 import yaml
 
-from pruned_perception.bundle import MANIFEST, Bundle, Family, load_bundle
+from pruned_perception.bundle import MANIFEST, Bundle, Family, load_bundle, record_evidence
 from pruned_perception.training.detector.accuracy import (
     CONTROL,
     MEMBER,
     evaluate,
     evaluation_record,
-    record,
 )
 from pruned_perception.training.detector.checkpoint import (
     detector_from,
@@ -93,7 +92,7 @@ def import_member(member: Member, folders: Folders, out: Path) -> None:
     experiment = folders.experiment(member.experiment)
     bundle = load_bundle(out)
     size = (bundle.input.height, bundle.input.width)
-    frames = load_frames(folders.data / experiment.data['train'], size)
+    frames = load_frames(folders.data / experiment.data['train'], size, labelled=False)
     save_checkpoint(final, import_bundle(bundle, frames))
 
 
@@ -119,7 +118,7 @@ def export_member(
         if bundle.sha256 == imported['sha256']:
             return bundle
     detector = detector_from(content, folders.final(experiment))
-    images = load_frames(test, detector.input_size).images[:COMPARED_FRAMES]
+    images = load_frames(test, detector.input_size, labelled=False).images[:COMPARED_FRAMES]
     return export_bundle(
         content,
         detector,
@@ -137,7 +136,7 @@ def evaluate_member(
     """Evaluate on the test set, write the result into the manifest, and return it as text."""
     metrics, digest = evaluate(bundle, test, progress=progress)
     entry = {'net': MEMBER, **evaluation_record(metrics, data_name, digest)}
-    record(bundle, 'evaluation', entry, keys=('net', 'data'))
+    record_evidence(bundle, 'evaluation', entry, keys=('net', 'data'))
     return metrics.to_text()
 
 
@@ -158,7 +157,7 @@ def evaluate_control(
         'steps': training['steps'],
         **evaluation_record(metrics, data_name, digest),
     }
-    record(load_bundle(member.path), 'evaluation', entry, keys=('net', 'data'))
+    record_evidence(member, 'evaluation', entry, keys=('net', 'data'))
     return metrics.to_text()
 
 

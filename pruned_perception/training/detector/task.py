@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -13,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pruned_perception.datasets import read_dataset
 from pruned_perception.inference import decoders
 from pruned_perception.inference.decisions import match_decisions
 from pruned_perception.inference.detections import Detections
@@ -27,10 +27,8 @@ from pruned_perception.training.detector.certification import (
 )
 from pruned_perception.training.detector.checkpoint import detector_from, read_checkpoint
 from pruned_perception.training.detector.data import (
-    DataError,
     FrameSet,
     load_frames,
-    read_annotations,
 )
 from pruned_perception.training.detector.distillation import distillation_loss
 from pruned_perception.training.detector.experiment import Phase, experiment_from
@@ -99,13 +97,10 @@ def detector_task(
     model = detector_from(content, checkpoint)
 
     def frames(folder: Folder, *, labelled: bool = True) -> FrameSet:
-        found = load_frames(Path(folder).expanduser(), model.input_size)
-        if labelled and list(found.labels) != list(content['labels']):
-            raise DataError(
-                f'{folder}: its labels ({", ".join(found.labels)}) are not those of {checkpoint} '
-                f'({", ".join(content["labels"])})'
-            )
-        return found
+        labels = content['labels'] if labelled else None
+        return load_frames(
+            folder, model.input_size, labelled=labelled, labels=labels, owner=str(checkpoint)
+        )
 
     fields: dict[str, Any] = {}
     if train is not None:
@@ -190,7 +185,7 @@ def _initialise(network: nn.Module) -> None:
 
 
 def _holdout(frames: FrameSet, folder: Folder, size: tuple[int, int]) -> dict[str, Any]:
-    notes = read_annotations(folder)
+    notes = read_dataset(folder)
     brightness = [float(cv2.cvtColor(each, cv2.COLOR_RGB2GRAY).mean()) for each in frames.images]
     slices = declared_slices(notes, np.array(brightness))
     _, strides = grid(*size)

@@ -15,6 +15,7 @@ import torch
 
 from pruned_perception.bundle import Bundle, load_bundle
 from pruned_perception.cli.main import main
+from pruned_perception.datasets import DataError, read_dataset
 from pruned_perception.pruning import Macs, PruningError, make_plan, prune, recalibrate
 from pruned_perception.pruning.certificate import Certificate
 from pruned_perception.training.detector import certification
@@ -23,7 +24,6 @@ from pruned_perception.training.detector.certification import (
     clusters_of,
     declared_slices,
 )
-from pruned_perception.training.detector.data import DataError, read_annotations
 from pruned_perception.training.detector.network import Detector
 
 
@@ -76,7 +76,7 @@ def test_the_command_records_what_it_certifies(
     assert certificate.unit == 'layout'
     assert certificate.negative_flips is not None
     assert certificate.changed.rate > 0
-    assert certificate.holdout_sha256 == read_annotations(holdout).digest
+    assert certificate.holdout_sha256 == read_dataset(holdout).digest
     assert certificate.record['child'] == {'name': 'small', 'sha256': pair[1].sha256}
     assert certificate.record['trained_on'] == ['abc']
     assert {'dark', 'a box below 48 px', 'with disc'} <= set(certificate.slices)
@@ -136,7 +136,7 @@ def test_thresholds_that_differ_must_be_settled(pair: tuple[Bundle, Bundle], hol
 
 def test_training_data_cannot_certify(pair: tuple[Bundle, Bundle], holdout: Path) -> None:
     parent, child = pair
-    training = {'annotations_sha256': read_annotations(holdout).digest}
+    training = {'annotations_sha256': read_dataset(holdout).digest}
     manifest = {**child.manifest, 'provenance': {'training': training}}
     with pytest.raises(PruningError, match=r"record\['trained_on'\].*never share frames"):
         certify_bundles(parent, dataclasses.replace(child, manifest=manifest), holdout)
@@ -146,8 +146,22 @@ def test_other_labels_are_refused(pair: tuple[Bundle, Bundle], tmp_path: Path) -
     shapes.write_shapes(tmp_path / 'set', 2, seed=0)
     file = tmp_path / 'set' / 'annotations.json'
     file.write_text(file.read_text().replace('"triangle"', '"hexagon"'))
-    with pytest.raises(DataError, match=r'hexagon.*all three must be the same'):
+    with pytest.raises(DataError, match=r'hexagon.*are not those of dense \(disc, square, tri'):
         certify_bundles(*pair, tmp_path / 'set')
+    parent, child = pair
+    other = dataclasses.replace(child, labels=('disc', 'square', 'hexagon'))
+    with pytest.raises(PruningError, match=r'its labels .*hexagon.*are not those of dense'):
+        certify_bundles(parent, other, tmp_path / 'set')
+
+
+def test_a_unit_is_named_as_the_hold_out_names_it(
+    pair: tuple[Bundle, Bundle], holdout: Path, tmp_path: Path
+) -> None:
+    venues = Path(shutil.copytree(holdout, tmp_path / 'venues'))
+    file = venues / 'annotations.json'
+    file.write_text(file.read_text().replace('"layout"', '"venue"'))
+    assert certify_bundles(*pair, venues).unit == 'venue'
+    assert certify_bundles(*pair, venues, unit='hall').unit == 'hall'
 
 
 def test_slices_are_the_frames_that_they_say(tmp_path: Path) -> None:
@@ -160,7 +174,7 @@ def test_slices_are_the_frames_that_they_say(tmp_path: Path) -> None:
     categories = [{'id': 0, 'name': 'cat'}, {'id': 1, 'name': 'dog'}]
     content = {'images': images, 'annotations': annotations, 'categories': categories}
     (tmp_path / 'annotations.json').write_text(json.dumps(content))
-    notes = read_annotations(tmp_path)
+    notes = read_dataset(tmp_path)
     found = declared_slices(notes, np.array([75.0, 74.9, 200.0, 0.0]))
     assert {name: chosen.tolist() for name, chosen in found.items()} == {
         'a box below 48 px': [True, False, False, False],

@@ -8,11 +8,12 @@ import shapes
 import tiny
 import torch
 
-from pruned_perception.bundle import load_family
+from pruned_perception.bundle import load_family, record_evidence
+from pruned_perception.datasets import DataError
 from pruned_perception.inference.detector import Detector as RobotDetector
 from pruned_perception.pruning import Macs, count, make_plan, prune
-from pruned_perception.training.detector.accuracy import evaluate, evaluation_record, record
-from pruned_perception.training.detector.data import DataError, load_frames
+from pruned_perception.training.detector.accuracy import evaluate, evaluation_record
+from pruned_perception.training.detector.data import load_frames
 from pruned_perception.training.detector.deployment import folded
 from pruned_perception.training.detector.export import ExportError, compare, to_onnx
 from pruned_perception.training.detector.network import Detector
@@ -94,11 +95,11 @@ def test_records_replace_those_of_the_same_data(
 ) -> None:
     bundle = tiny.bundle(detector, images, tmp_path / 'family' / 'dense')
     metrics, digest = evaluate(bundle, shapes_data / 'validation', resamples=20)
-    for data in ('one', 'two', 'one'):
+    for data in ('one', 'two', 'one'):  # the second 'one' takes the first one's place
         entry = {'net': 'member', **evaluation_record(metrics, data, digest)}
-        record(bundle, 'evaluation', entry, keys=('net', 'data'))
+        record_evidence(bundle, 'evaluation', entry, keys=('net', 'data'))
     (again,) = load_family(tmp_path / 'family').members
-    assert [each['data'] for each in again.manifest['evaluation']] == ['two', 'one']
+    assert [each['data'] for each in again.manifest['evaluation']] == ['one', 'two']
     assert again.sha256 == bundle.sha256
     assert len(again.manifest['evaluation'][0]['ap50_interval']) == 2
 

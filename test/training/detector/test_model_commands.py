@@ -224,6 +224,12 @@ def test_a_pruned_checkpoint_is_fine_tuned_with_its_parent_as_teacher(
 
     bundle = ['--out', str(tmp_path / 'bundle'), '--compare-on', str(family / 'shapes' / 'test')]
     assert command.main(['export', str(tuned), *bundle]) == 0
+    shapes.write_shapes(tmp_path / 'other', 2, seed=0)
+    other = tmp_path / 'other' / 'annotations.json'
+    other.write_text(other.read_text().replace('"triangle"', '"hexagon"'))
+    wrong = [str(other.parent) if each == data[1] else each for each in arguments]
+    assert command.main(wrong) == 1
+    assert 'hexagon) are not those of' in capsys.readouterr().err
     assert command.main([*arguments, '--distill']) == 1
     assert '--distill WEIGHT and --parent CHECKPOINT' in capsys.readouterr().err
     assert command.main(arguments[:2] + arguments[6:]) == 1

@@ -10,11 +10,12 @@ import shapes
 import tiny
 import torch
 
+from pruned_perception.datasets import DataError
 from pruned_perception.pruning import Macs, make_plan, prune
 from pruned_perception.pruning.certificate import certify
 from pruned_perception.training.budget import Schedule, TrainingBudget
 from pruned_perception.training.detector.checkpoint import save_checkpoint
-from pruned_perception.training.detector.data import DataError, load_frames
+from pruned_perception.training.detector.data import load_frames
 from pruned_perception.training.detector.network import Detector
 from pruned_perception.training.detector.task import FrameBatches, detector_task
 from pruned_perception.training.detector.validation import validate
