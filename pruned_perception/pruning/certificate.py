@@ -470,7 +470,7 @@ def certify(
 ) -> Certificate:
     """Run both networks over the hold-out and certify how often they decide differently.
 
-    `comparison.compare` and `certify_decisions` in one: see there for arguments and errors.
+    `compare` and `certify_decisions` in one: see there for arguments and errors.
     """
     check_confidence(confidence)
     found = compare(model, small, holdout, decide=decide, labels=labels, flip=flip)

@@ -240,11 +240,11 @@ def make_plan(
     seed: int = 0,
     keep: Collection[str] = (),
 ) -> SparsityPlan:
-    """Choose the weights to keep. Zeros do not make dense kernels faster; see `record`.
+    """Choose the weights to keep. Zeros do not make dense kernels faster.
 
     Args:
         model: the dense network; untouched.
-        method: what chooses the weights, see `methods.names()`.
+        method: what chooses the weights, see `names()`.
         budget: share of all the network's parameters that may remain; biases and norms stay.
         kept: instead of a budget: the weights that each layer keeps, for example another plan's
             `kept`, so that two methods are compared under one allocation.

@@ -1,6 +1,6 @@
 """SiPP: weights pruned by their sensitivity, with a guarantee for every neuron.
 
-With the sensitivities of `sensitivity` and the two ways of `sides`:
+With the sensitivities and the two ways of pruning a side that `sensitivity` describes:
 
 * `deterministic`: the largest sensitivities of the network are kept. The bound of a side is
   K Σ_{pruned} s; the choice makes the sum of these bounds as small as the budget allows.
