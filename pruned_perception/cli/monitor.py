@@ -8,6 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
@@ -106,7 +107,7 @@ class _Json:
         self._print('totals', reports, monitor)
 
     def _print(self, key: str, reports: Sequence[Report], monitor: Monitor) -> None:
-        line: dict[str, Any] = {'time': time.time(), key: [each.to_json() for each in reports]}
+        line: dict[str, Any] = {'time': time.time(), key: [asdict(each) for each in reports]}
         if not reports:
             line['trouble'] = monitor.nothing
         print(json.dumps(line), flush=True)

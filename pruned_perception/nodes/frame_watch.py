@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 from pruned_perception.nodes.diagnostics import Content, Failures
 
@@ -12,29 +13,27 @@ class FrameWatch:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._description = ''
-        self._frame_id = ''
-        self._changes = 0
-        self._change = ''
-        self._changed = False
-        self._image_error = ''
+        self._content = Content()
         self._failures = Failures()
 
     def image(self, encoding: str, width: int, height: int, frame_id: str) -> None:
         """Take what an image was."""
         description = f'{encoding}, {width} × {height}'
         with self._lock:
-            if self._description and description != self._description:
-                self._changes += 1
-                self._changed = True
-                self._change = f'from {self._description} to {description}'
-            self._description = description
-            self._frame_id = frame_id
+            before = self._content
+            self._content = replace(before, description=description, frame_id=frame_id)
+            if before.description and description != before.description:
+                self._content = replace(
+                    self._content,
+                    changes=before.changes + 1,
+                    change=f'from {before.description} to {description}',
+                    changed=True,
+                )
 
     def unusable_image(self, reason: str) -> None:
         """Take why an image could not be used."""
         with self._lock:
-            self._image_error = reason
+            self._content = replace(self._content, error=reason)
 
     def failure(self, reason: str) -> None:
         """Take why the pipeline failed on a frame."""
@@ -44,14 +43,7 @@ class FrameWatch:
     def take(self) -> tuple[Content, Failures]:
         """Return what was noticed since the last call."""
         with self._lock:
-            content = Content(
-                self._description,
-                self._frame_id,
-                self._changes,
-                self._change,
-                self._changed,
-                self._image_error,
-            )
-            failures = self._failures
-            self._changed, self._image_error, self._failures = False, '', Failures()
-            return content, failures
+            noticed = self._content, self._failures
+            self._content = replace(self._content, changed=False, error='')
+            self._failures = Failures()
+            return noticed

@@ -284,12 +284,10 @@ def as_yaml(
         '  ros__parameters:',
     ]
     for row in table:
-        value = yaml.safe_dump(row.default, default_flow_style=True, width=1000)
-        value = value.removesuffix('\n').removesuffix('\n...')
         range_text = f' [{row.constraint}]' if row.constraint else ''
         comment = f'{row.text}{range_text} May change {row.change}.'
         lines += [f'    # {line}' for line in textwrap.wrap(comment, 92)]
-        lines.append(f'    {row.name}: {value}')
+        lines.append(f'    {row.name}: {_yaml(row.default)}')
     return '\n'.join(lines) + '\n'
 
 
@@ -300,14 +298,16 @@ def as_markdown(table: Sequence[Parameter] = PERCEPTION_PARAMETERS) -> str:
         '|---|---|---|---|---|---|',
     ]
     for row in table:
-        default = yaml.safe_dump(row.default, default_flow_style=True, width=1000)
-        default = default.removesuffix('\n').removesuffix('\n...')
         constraint = row.constraint.replace('|', '\\|')
         lines.append(
-            f'| `{row.name}` | {row.type} | `{default}` | {constraint} | {row.change} '
+            f'| `{row.name}` | {row.type} | `{_yaml(row.default)}` | {constraint} | {row.change} '
             f'| {row.text} |'
         )
     return '\n'.join(lines) + '\n'
+
+
+def _yaml(value: Any) -> str:
+    return yaml.safe_dump(value, default_flow_style=True, width=1000).partition('\n')[0]
 
 
 BEGIN, END = '<!-- parameters: begin -->\n', '<!-- parameters: end -->\n'

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -136,7 +137,7 @@ def test_line_and_table_show_the_figures() -> None:
     text = console.export_text()
     for expected in ('/front', '/rear', '12.0 / 13.6 / 14.0', '8.00 / 9.00 / 10.00', 'no camera'):
         assert expected in text
-    json.dumps(report().to_json())
+    json.dumps(asdict(report()))
 
 
 def test_absent_figures_are_shown_as_unknown() -> None:
