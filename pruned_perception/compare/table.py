@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pruned_perception._tables import Table as Columns
 from pruned_perception.compare.result import Result, find_failure, find_result
 from pruned_perception.compare.study import PARENT, Cell, Study
 from pruned_perception.pruning.errors import PruningError
@@ -112,7 +113,7 @@ class Table:
             *([f'test {self.figure}', f'test, against {self.baseline}'] if tested else []),
             'CPU min',
         ]  # fmt: skip
-        lines = [header] + [
+        rows = [
             [
                 row.method,
                 row.budget,
@@ -129,13 +130,7 @@ class Table:
             ]
             for row in self.rows
         ]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        padded = [
-            ' | '.join(text.ljust(width) for text, width in zip(line, widths, strict=True))
-            for line in lines
-        ]
-        rule = '-|-'.join('-' * width for width in widths)
-        text = [f'| {padded[0]} |', f'|-{rule}-|', *(f'| {line} |' for line in padded[1:])]
+        text = [Columns(dict.fromkeys(header, ''), rows).to_markdown(padded=True)]
         done = self.cells - len(self.missing)
         text += ['', f'{done} of {self.cells} cells done; ± is the standard deviation over seeds']
         if self.missing:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pruned_perception._tables import Table
 from pruned_perception.pruning.calibration import Batch, CalibrationRecord, CheckedBatches
 from pruned_perception.pruning.contributions import contributions, fields, kernel, sampled
 from pruned_perception.pruning.errors import PruningError
@@ -60,14 +61,11 @@ class MeasuredErrors:
 
     def to_text(self) -> str:
         """Return a table."""
-        width = max((len(each.layer) for each in self.consumers), default=8)
-        lines = [
-            'share of absolute contributions lost on the calibration set, before recalibration',
-            f'{"consumer":{width}}   mean  largest',
-        ]
-        for each in self.consumers:
-            lines.append(f'{each.layer:{width}}  {each.mean:5.1%}  {each.largest:7.1%}')
-        return '\n'.join(lines)
+        rows = [(each.layer, each.mean, each.largest) for each in self.consumers]
+        return (
+            'share of absolute contributions lost on the calibration set, before recalibration\n'
+            + Table({'consumer': '', 'mean': '5.1%', 'largest': '7.1%'}, rows).to_text()
+        )
 
 
 def measure_errors(

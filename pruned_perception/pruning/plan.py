@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pruned_perception._tables import Table
 from pruned_perception.pruning import criteria
 from pruned_perception.pruning import selection as select
 from pruned_perception.pruning.allocation import RULES, Evidence, widths_for
@@ -88,24 +89,23 @@ class Plan:
 
     def to_text(self) -> str:
         """Return a table: kept channels of each group, how compressible it is, its bound."""
-        width = max(map(len, self.kept), default=5)
         lines = [
             f'{self.criterion} scores, {self.allocation} allocation, {self.selection} selection, '
             f'multiples of {self.round_to}',
             f'{self.macs:,} of {self.dense_macs:,} MACs ({self.macs / self.dense_macs:.1%}), '
             f'{self.parameters:,} of {self.dense_parameters:,} parameters '
             f'({self.parameters / self.dense_parameters:.1%})',
-            f'{"group":{width}}  channels  kept  share     S_ℓ  bound',
         ]
-        for name, indices in self.kept.items():
-            channels, kept = self.channels[name], len(indices)
-            total = f'{self.sums[name]:7.2f}' if name in self.sums else f'{"–":>7}'
-            lines.append(
-                f'{name:{width}}  {channels:8d}  {kept:4d}  {kept / channels:5.0%}  {total}  '
-                f'{bound_text(self.errors.get(name))}'
-            )
-        lines += [f'{name:{width}}  kept whole: {why}' for name, why in self.not_pruned.items()]
-        return '\n'.join(lines)
+        columns = {
+            'group': '', 'channels': 'd', 'kept': 'd', 'share': '5.0%', 'S_ℓ': '7.2f', 'bound': '',
+        }  # fmt: skip
+        rows: list[tuple[object, ...]] = [
+            (name, all_, kept, kept / all_, self.sums.get(name), bound_text(self.errors.get(name)))
+            for name, kept in self.widths.items()
+            for all_ in [self.channels[name]]
+        ]
+        rows += [(name, f'kept whole: {why}') for name, why in self.not_pruned.items()]
+        return '\n'.join([*lines, Table(columns, rows).to_text()])
 
 
 def bound_text(error: float | None) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from pruned_perception._tables import Table
 from pruned_perception.pruning.allocation import tail_sums
 from pruned_perception.pruning.bounds import (
     distinct_variance,
@@ -68,19 +69,27 @@ class Curve:
     def to_text(self) -> str:
         """Return a table: error, share of MACs, parameters and channels."""
         drawn = self.selection == 'random'
-        lines = [
-            f'{self.definition} sensitivity, {self.selection} selection'
-            + (f', δ = {self.delta:g}, K = {self.K:g}; expected sizes' if drawn else ''),
-            '   error ε       MACs  parameters  channels',
-        ]
-        for point in self.points:
-            lines.append(
-                f'{point.epsilon:10.4g}  {point.macs / self.dense_macs:8.1%}  '
-                f'{point.parameters / self.dense_parameters:10.1%}  '
-                f'{sum(point.channels.values()) / max(self.dense_channels, 1):8.1%}'
-                + ('  vacuous' if point.vacuous else '')
+        title = f'{self.definition} sensitivity, {self.selection} selection'
+        if drawn:
+            title += f', δ = {self.delta:g}, K = {self.K:g}; expected sizes'
+        rows = [
+            (
+                point.epsilon,
+                point.macs / self.dense_macs,
+                point.parameters / self.dense_parameters,
+                sum(point.channels.values()) / max(self.dense_channels, 1),
+                'vacuous' if point.vacuous else '',
             )
-        return '\n'.join(lines)
+            for point in self.points
+        ]
+        columns = {
+            'error ε': '10.4g',
+            'MACs': '8.1%',
+            'parameters': '.1%',
+            'channels': '.1%',
+            '': '',
+        }
+        return f'{title}\n{Table(columns, rows).to_text()}'
 
 
 def predict(

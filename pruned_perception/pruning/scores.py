@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pruned_perception._tables import Table
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.structure import Structure
 
@@ -63,12 +64,12 @@ class Scores:
 
     def to_text(self) -> str:
         """Return a table: the range of the scores of each group."""
-        width = max(map(len, self.values), default=5)
-        lines = [f'{self.criterion} scores', f'{"group":{width}}  channels       least    greatest']
-        for name, values in self.values.items():
-            low, high = float(values.min()), float(values.max())
-            lines.append(f'{name:{width}}  {len(values):8d}  {low:10.4g}  {high:10.4g}')
-        return '\n'.join(lines)
+        rows = [
+            (name, len(values), float(values.min()), float(values.max()))
+            for name, values in self.values.items()
+        ]
+        columns = {'group': '', 'channels': 'd', 'least': '10.4g', 'greatest': '10.4g'}
+        return f'{self.criterion} scores\n{Table(columns, rows).to_text()}'
 
 
 def in_runs(values: Tensor, unit: int) -> Tensor:

@@ -32,6 +32,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pruned_perception._tables import Table
 from pruned_perception.pruning.bounds import expected_exceedances
 from pruned_perception.pruning.calibration import Batch, CalibrationRecord, CheckedBatches
 from pruned_perception.pruning.contributions import Fields, contributions, fields, kernel, sampled
@@ -137,26 +138,24 @@ class Sensitivity:
         where = (
             'all positions' if self.positions is None else f'{self.positions} positions an image'
         )
-        width = max((len(each.layer) for each in self.consumers), default=8)
-        other = max((len(each.group) for each in self.consumers), default=5)
-        lines = [
-            f'{self.definition} sensitivity, {self.calibration.images} images, {where} '
-            f'({"exact" if self.positions is None else "estimated from below"})',
-            f'{"consumer":{width}}  {"reads":{other}}  channels     S_ℓ  S_ℓ/c  largest',
+        columns = {
+            'consumer': '', 'reads': '', 'channels': 'd', 'S_ℓ': '6.2f', 'S_ℓ/c': '5.2f',
+            'largest': '7.3f',
+        }  # fmt: skip
+        rows = [
+            (each.layer, each.group, count, each.total, each.total / count, max(each.values))
+            for each in self.consumers
+            for count in [len(each.values)]
         ]
-        for each in self.consumers:
-            count = len(each.values)
-            lines.append(
-                f'{each.layer:{width}}  {each.group:{other}}  {count:8d}  {each.total:6.2f}  '
-                f'{each.total / count:5.2f}  {max(each.values):7.3f}'
-            )
         channels = sum(len(each.values) for each in self.consumers)
         exceeded = expected_exceedances(channels, self.calibration.images)
-        lines.append(
+        return (
+            f'{self.definition} sensitivity, {self.calibration.images} images, {where} '
+            f'({"exact" if self.positions is None else "estimated from below"})\n'
+            f'{Table(columns, rows).to_text()}\n'
             f'One more image like these is expected to exceed the values of at most {exceeded:.3g} '
             f'of {channels} channels; more images lower that.'
         )
-        return '\n'.join(lines)
 
 
 def estimate_sensitivity(

@@ -37,6 +37,7 @@ import numpy as np
 from torch import nn
 
 from pruned_perception._io import FolderError, locked, read_json, write_json
+from pruned_perception._tables import Table
 from pruned_perception.pruning import lowrank, sparsity
 from pruned_perception.pruning.budget import Budget, Error, Macs
 from pruned_perception.pruning.errors import PruningError
@@ -334,17 +335,19 @@ class PipelineRecord:
 
     def to_text(self) -> str:
         """Return a table: what each stage left, and its figures before and after fine-tuning."""
-        lines = ['stage         MACs  parameters   steps  before → after']
+        columns = {
+            'stage': 'd', 'MACs': '11,d', 'parameters': ',d', 'steps': '6,d', 'before → after': '',
+        }  # fmt: skip
+        rows = []
         for number, stage in enumerate(self.stages, 1):
             figures = ', '.join(
                 f'{name} {value:.4g} → {stage.after.get(name, value):.4g}'
                 for name, value in stage.before.items()
             )
-            lines.append(
-                f'{number:5d}  {stage.pruning.macs:11,d}  {stage.pruning.parameters:10,d}  '
-                f'{stage.steps:6,d}  {figures}{"" if stage.accepted else "  not accepted"}'
-            )
-        return '\n'.join(lines)
+            remark = '' if stage.accepted else '  not accepted'
+            pruning = stage.pruning
+            rows.append((number, pruning.macs, pruning.parameters, stage.steps, figures + remark))
+        return Table(columns, rows).to_text()
 
 
 AnyPlan = Plan | Decomposition | SparsityPlan

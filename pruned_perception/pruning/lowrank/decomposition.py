@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pruned_perception._tables import Table
 from pruned_perception.pruning.calibration import CalibrationRecord
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.cost import count
@@ -132,22 +133,24 @@ class Decomposition:
 
     def to_text(self) -> str:
         """Return a table: groups, rank, size and relative error of each layer."""
-        width = max(map(len, self.layers), default=5)
-        lines = [
+        title = (
             f'{self.method}: {self.parameters:,} of {self.dense_parameters:,} parameters '
             f'({self.parameters / self.dense_parameters:.1%}), {self.macs:,} of '
-            f'{self.dense_macs:,} MACs ({self.macs / self.dense_macs:.1%})',
-            f'{"layer":{width}}  groups  rank  parameters        MACs   error   bound',
+            f'{self.dense_macs:,} MACs ({self.macs / self.dense_macs:.1%})'
+        )
+        columns = {
+            'layer': '', 'groups': 'd', 'rank': 'd', 'parameters': ',d', 'MACs': '10,d',
+            'error': '6.4f', 'bound': '6.4f',
+        }  # fmt: skip
+        rows: list[tuple[object, ...]] = [
+            (name, each.groups, each.rank, each.parameters, each.macs, each.error, each.bound)
+            for name, each in self.layers.items()
         ]
-        for name, each in self.layers.items():
-            bound = '–' if each.bound is None else f'{each.bound:.4f}'
-            lines.append(
-                f'{name:{width}}  {each.groups:6d}  {each.rank:4d}  {each.parameters:10,d}  '
-                f'{each.macs:10,d}  {each.error:.4f}  {bound:>6}'
-            )
-        lines += [f'{name:{width}}  left alone: {why}' for name, why in self.left_alone.items()]
-        lines.append('errors are relative to σ₁(W)·‖a‖: not comparable with channel pruning’s ε')
-        return '\n'.join(lines)
+        rows += [(name, f'left alone: {why}') for name, why in self.left_alone.items()]
+        return (
+            f'{title}\n{Table(columns, rows).to_text()}\n'
+            'errors are relative to σ₁(W)·‖a‖: not comparable with channel pruning’s ε'
+        )
 
 
 def assemble(

@@ -46,6 +46,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.nn.utils import fuse_conv_bn_eval, fuse_linear_bn_eval
 
+from pruned_perception._tables import Table
 from pruned_perception.pruning.bounds import expected_distinct, sample_complexity
 from pruned_perception.pruning.calibration import Batch, CalibrationRecord
 from pruned_perception.pruning.contributions import Layer, kernel
@@ -255,27 +256,26 @@ class CoresetBound:
 
     def to_text(self) -> str:
         """Return a table: cancellation, error and draws of each layer, and what is vacuous."""
-        width = max(5, *(len(layer.name) for layer in self.layers))
-        lines = [
-            f'end-to-end relative error {self.epsilon:g} with probability {1 - self.delta:g}, '
-            f'{self.calibration.images} images',
-            f'{"layer":{width}}  weights   active        Δ      ε_ℓ     draws     kept',
-        ]
-        for layer in self.layers:
-            line = (
-                f'{layer.name:{width}}  {layer.weights:7d}  {layer.active:7d}  '
-                f'{layer.cancellation:7.2g}  {layer.epsilon:7.2g}  {layer.draws:8.3g}  '
-                f'{layer.kept:7.0f}'
+        columns = {
+            'layer': '', 'weights': '7d', 'active': '7d', 'Δ': '7.2g', 'ε_ℓ': '7.2g',
+            'draws': '8.3g', 'kept': '7.0f', '': '',
+        }  # fmt: skip
+        rows = [
+            (
+                *(each.name, each.weights, each.active, each.cancellation, each.epsilon),
+                *(each.draws, each.kept, self._remark(each)),
             )
-            lines.append(line + self._remark(layer))
-        return '\n'.join(lines)
+            for each in self.layers
+        ]
+        return (
+            f'end-to-end relative error {self.epsilon:g} with probability {1 - self.delta:g}, '
+            f'{self.calibration.images} images\n{Table(columns, rows).to_text()}'
+        )
 
     def _remark(self, layer: LayerBound) -> str:
         if math.isinf(layer.cancellation):
-            return '  vacuous: an output cancels to zero'
-        if layer.vacuous:
-            return '  vacuous: no fewer draws than active weights'
-        return ''
+            return 'vacuous: an output cancels to zero'
+        return 'vacuous: no fewer draws than active weights' if layer.vacuous else ''
 
 
 def layer_errors(epsilon: float, cancellations: Sequence[float]) -> tuple[float, ...]:

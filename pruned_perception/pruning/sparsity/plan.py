@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pruned_perception._tables import Table
 from pruned_perception.pruning.budget import Params
 from pruned_perception.pruning.calibration import CalibrationRecord
 from pruned_perception.pruning.contributions import Layer
@@ -188,7 +189,6 @@ class SparsityPlan:
 
     def to_text(self) -> str:
         """Return a table: kept weights and bound of each layer, and the size."""
-        width = max((len(layer.name) for layer in self.layers), default=5)
         left = self.parameters - self.pruned
         lines = [
             f'{self.method}, one budget per {self.scope}: {left:,} of {self.parameters:,} '
@@ -196,15 +196,14 @@ class SparsityPlan:
             f'size {self.compressed_bytes:,} of {self.dense_bytes:,} bytes '
             f'({self.compressed_bytes / self.dense_bytes:.1%}) with the zeros left out; '
             'dense kernels run no faster',
-            f'{"layer":{width}}  {"weights":>9}  {"kept":>9}  share  bound',
         ]
-        lines += [
-            f'{each.name:{width}}  {each.weights:9d}  {each.kept:9d}  '
-            f'{each.kept / each.weights:5.0%}  {bound_text(each.bound)}'
+        columns = {'layer': '', 'weights': '9d', 'kept': '9d', 'share': '5.0%', 'bound': ''}
+        rows: list[tuple[object, ...]] = [
+            (each.name, each.weights, each.kept, each.kept / each.weights, bound_text(each.bound))
             for each in self.layers
         ]
-        lines += [f'{name:{width}}  kept whole: {why}' for name, why in self.not_pruned.items()]
-        return '\n'.join(lines)
+        rows += [(name, f'kept whole: {why}') for name, why in self.not_pruned.items()]
+        return '\n'.join([*lines, Table(columns, rows).to_text()])
 
 
 def _read_layer(data: Mapping[str, Any]) -> LayerSparsity:
