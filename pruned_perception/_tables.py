@@ -21,6 +21,13 @@ def printable(text: str) -> str:
     return ''.join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
+def shown(value: object, spec: str) -> str:
+    """Return a value by its format; text as it is, None as UNKNOWN."""
+    if value is None:
+        return UNKNOWN
+    return value if isinstance(value, str) else format(value, spec)
+
+
 @dataclass(frozen=True)
 class Table:
     """Rows of cells below headers.
@@ -45,7 +52,7 @@ class Table:
     def cells(self) -> list[list[str]]:
         """Return the rows as text."""
         formats = list(self.columns.values())
-        return [[_shown(*pair) for pair in zip(row, formats, strict=False)] for row in self.rows]
+        return [[shown(*pair) for pair in zip(row, formats, strict=False)] for row in self.rows]
 
     def to_text(self) -> str:
         """Return lines of columns that are two spaces apart."""
@@ -97,12 +104,6 @@ class Table:
             for index, cell in enumerate(fitted):
                 widths[index] = max(widths[index], len(cell))
         return widths
-
-
-def _shown(cell: object, spec: str) -> str:
-    if cell is None:
-        return UNKNOWN
-    return cell if isinstance(cell, str) else format(cell, spec)
 
 
 def _line(line: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:

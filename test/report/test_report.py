@@ -144,7 +144,7 @@ def test_only_bounds_of_one_and_more_are_called_vacuous(known: Findings) -> None
     layers = known.layers()
     vacuous = sum(each.vacuous for each in layers)
     assert 0 < vacuous < len(layers)
-    rows = re.findall(r'<tr>.*?</tr>', render(known))
+    rows = re.findall(r'<tr>.*?</tr>', render(known), re.S)
     for each in layers:
         (row,) = [row for row in rows if f'row">{each.layer}<' in row and 'class="kept"' in row]
         assert ('vacuous' in row) == each.vacuous
@@ -174,7 +174,7 @@ def test_the_curves_carry_the_plans_real_size(known: Findings) -> None:
     assert f'this plan: {share:.1%}' in page
     assert f'this plan: {known.plan.parameters / known.plan.dense_parameters:.1%}' in page
     y = 14 + (1 - share) * 242
-    assert f'y1="{y:.1f}" y2="{y:.1f}" stroke="#1d2733"' in page
+    assert f'y1="{y:.1f}" y2="{y:.1f}" stroke="var(--ink)"' in page
     assert page.count('<polyline') == 4
 
 
