@@ -43,6 +43,11 @@ def themed(svg: str) -> str:
     return svg
 
 
+def macs(count: int) -> str:
+    """Return a number of multiply–accumulates with its unit."""
+    return f'{count / 1e9:.2f} G' if count >= 1e9 else f'{count / 1e6:.3g} M'
+
+
 def data_uri(data: bytes, kind: str) -> str:
     """Return an image, a `png` or `jpeg`, as an address that holds it."""
     return f'data:image/{kind};base64,{base64.b64encode(data).decode()}'
@@ -72,10 +77,6 @@ def _environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(shown=shown, macs=_macs)
+    environment.filters.update(shown=shown, macs=macs)
     environment.globals.update(COLORS=COLORS, bar=bar)
     return environment
-
-
-def _macs(count: int) -> str:
-    return f'{count / 1e9:.2f} G' if count >= 1e9 else f'{count / 1e6:.3g} M'
