@@ -6,6 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
+from pruned_perception.cli.output import say
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `evaluate`."""
@@ -61,6 +63,6 @@ def run(args: argparse.Namespace) -> int:
         if args.json:
             print(json.dumps({'bundle': bundle.name, 'sha256': bundle.sha256, **entry}))
         else:
-            print(f'{bundle.name} ({bundle.cost.macs / 1e6:.0f} MMAC) on {name}:')
-            print(metrics.to_text())
+            say(f'{bundle.name} ({bundle.cost.macs / 1e6:.0f} MMAC) on {name}:')
+            say(metrics.to_text())
     return 0

@@ -189,28 +189,15 @@ def table(reports: Sequence[Report], nothing: str | None = None) -> Any:
         ['dropped', *(None if r.drops is None else _drops(r.drops) for r in reports)],
         ['lost before the node', *(r.loss_in for r in reports)],
         ['lost after the node', *(r.loss_out for r in reports)],
-        *(
-            [['invalid stamps', *(r.invalid_stamps for r in reports)]]
-            if any(report.invalid_stamps for report in reports)
-            else []
-        ),
-        [],
-        ['node', *(f'{level} {text}' for level, text in states)],
-        *(
-            [['nothing arrives', *(r.trouble or '' for r in reports)]]
-            if any(report.trouble for report in reports)
-            else []
-        ),
     ]
+    if any(report.invalid_stamps for report in reports):
+        rows.append(['invalid stamps', *(r.invalid_stamps for r in reports)])
+    rows += [[], ['node', *(f'{level} {text}' for level, text in states)]]
+    if any(report.trouble for report in reports):
+        rows.append(['nothing arrives', *(r.trouble or '' for r in reports)])
     content = Table({'': '', **{report.namespace: 'd' for report in reports}}, rows)
     return content.to_rich(
-        {
-            'model': 'bold',
-            'end to end, received here': 'bold',
-            'invalid stamps': 'yellow',
-            'node': 'green' if good else 'yellow',
-            'nothing arrives': 'red',
-        },
+        {**_STYLES, 'node': 'green' if good else 'yellow'},
         title='perception',
         title_justify='left',
         caption=_CAPTION,
@@ -218,6 +205,12 @@ def table(reports: Sequence[Report], nothing: str | None = None) -> Any:
     )
 
 
+_STYLES = {
+    'model': 'bold',
+    'end to end, received here': 'bold',
+    'invalid stamps': 'yellow',
+    'nothing arrives': 'red',
+}
 _CAPTION = 'stages: the node’s own; end to end: header stamp → here; Ctrl-C ends'
 
 

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pruned_perception.cli.output import say
+
 if TYPE_CHECKING:
     from pruned_perception.benchmark.demo import Demonstration
 
@@ -49,4 +51,4 @@ def print_summary(demonstration: Demonstration, page: Path) -> None:
         ('annotated frames', folder / FRAMES),
         (f'bag, {size} MiB', folder / BAG),
     ):
-        console.print(f'{what}: {path}', soft_wrap=True, highlight=False)
+        say(f'{what}: {path}')

@@ -265,9 +265,13 @@ def test_something_else_than_a_comparison_is_refused(known: Findings) -> None:
 
 def test_names_cannot_break_the_page(known: Findings) -> None:
     name = '<script>alert("x")</script> & co'
-    page = Page(render(dataclasses.replace(known, name=name)))
+    hostile = comparison(figure='<b>', missing=['\x1b[2J$x'])
+    page = Page(render(dataclasses.replace(known, name=name, comparison=hostile)))
     assert not page.of('script')
     assert name in page.text
+    assert '<b>' in page.text
+    assert r'Not finished: \x1b[2J$x.' in page.text
+    assert '\x1b' not in page.text
 
 
 def test_findings_are_plain_data(known: Findings) -> None:
