@@ -40,7 +40,7 @@ class Table:
     for; if it has nothing else, it is a heading. A row without cells is a rule.
 
     >>> rows = [('stem', 8, 0.5), ('head', 'kept whole: it is the output')]
-    >>> print(Table({'group': '', 'kept': '6d', 'share': '.0%'}, rows).to_text())
+    >>> print(Table.under('group | kept:6d | share:.0%', rows).to_text())
     group    kept  share
     stem        8    50%
     head   kept whole: it is the output
@@ -48,6 +48,15 @@ class Table:
 
     columns: Mapping[str, str]
     rows: Sequence[Sequence[object]]
+
+    @classmethod
+    def under(cls, header: str, rows: Sequence[Sequence[object]]) -> Table:
+        """Return a table under its header line: names between bars, formats behind colons."""
+        columns = {}
+        for each in header.split(' | '):
+            name, _, spec = each.rpartition(':') if ':' in each else (each, '', '')
+            columns[name] = spec
+        return cls(columns, rows)
 
     def cells(self) -> list[list[str]]:
         """Return the rows as text."""

@@ -218,9 +218,9 @@ def to_text(cells: list[Cell], grid: Mapping[str, Any]) -> str:
         lines.append(Table(dict.fromkeys(['score', *columns], ''), rows).to_markdown())
         others = [cell for cell in own if not cell.allocation and cell.accuracy is not None]
         others.sort(key=lambda cell: -(cell.accuracy or 0))
-        figures = {'other method': '', 'accuracy': '.1f', 'MACs': '.1%', 'parameters': '.1%'}
+        header = 'other method | accuracy:.1f | MACs:.1% | parameters:.1%'
         methods = [(cell.score, cell.accuracy, cell.macs, cell.parameters) for cell in others]
-        lines += ['', Table(figures, methods).to_markdown()]
+        lines += ['', Table.under(header, methods).to_markdown()]
         lines += [f'{c.score}: {c.failed}' for c in own if c.failed and not c.allocation]
     return '\n'.join(lines)
 

@@ -54,7 +54,7 @@ def to_text(rows: Iterable[Mapping[str, str]]) -> str:
     for each in rows:
         ap, low, high = (float(each[name]) for name in ('ap50', 'ap50_low', 'ap50_high'))
         cells.append((each['bundle'], f'{ap:.3f} [{low:.3f}, {high:.3f}]'))
-    return Table({'bundle': '', 'AP50': ''}, cells).to_markdown()
+    return Table.under('bundle | AP50', cells).to_markdown()
 
 
 def main() -> None:

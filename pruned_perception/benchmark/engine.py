@@ -157,10 +157,10 @@ def as_json(results: Sequence[NetworkLatency], configuration: dict[str, Any]) ->
 
 def as_table(results: Sequence[NetworkLatency]) -> str:
     """Return a table for a terminal, a network a line."""
-    columns = {
-        '': '', 'MMAC': '6.1f', 'p50 ms': '10.3f', '95 % of p50': '', 'p90 ms': '10.3f',
-        '95 % of p90': '', 'p99 ms': '10.3f', '× faster than the first': '',
-    }  # fmt: skip
+    header = (
+        ' | MMAC:6.1f | p50 ms:10.3f | 95 % of p50 | p90 ms:10.3f | 95 % of p90 | p99 ms:10.3f'
+        ' | × faster than the first'
+    )
     rows = [
         (
             each.network.name,
@@ -174,7 +174,7 @@ def as_table(results: Sequence[NetworkLatency]) -> str:
         )
         for each in results
     ]
-    return Table(columns, rows).to_text()
+    return Table.under(header, rows).to_text()
 
 
 def _interval(interval: tuple[float, float] | None) -> str:

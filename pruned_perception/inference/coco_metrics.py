@@ -110,12 +110,9 @@ class Metrics:
         rows = [('all', self.overall), (f'< {SMALL} px', self.small), (f'≥ {SMALL} px', self.large)]
         rows += list(self.per_class.items())
         note = f'(recall, precision at score ≥ {self.score_threshold:g}, IoU 0.5)'
-        columns = {
-            '': '', 'boxes': '6d', 'AP50': '6.3f', 'AP50:95': '.3f', 'recall': '.3f',
-            'precision': '.3f', note: '',
-        }  # fmt: skip
+        header = f' | boxes:6d | AP50:6.3f | AP50:95:.3f | recall:.3f | precision:.3f | {note}'
         cells = [(name, a.boxes, a.ap50, a.ap50_95, a.recall, a.precision, '') for name, a in rows]
-        lines = [Table(columns, cells).to_text()]
+        lines = [Table.under(header, cells).to_text()]
         if self.ap50_interval is not None and self.ap50_95_interval is not None:
             lines.append(
                 f'95 % intervals over {self.groups} groups of images: '

@@ -294,12 +294,12 @@ def as_yaml(
 
 def as_markdown(table: Sequence[Parameter] = PERCEPTION_PARAMETERS) -> str:
     """Return the table for the documentation."""
-    headers = ('parameter', 'type', 'default', 'range', 'may change', 'meaning')
+    header = 'parameter | type | default | range | may change | meaning'
     rows = [
         (f'`{row.name}`', row.type, f'`{_yaml(row.default)}`', row.constraint, row.change, row.text)
         for row in table
     ]
-    return Table(dict.fromkeys(headers, ''), rows).to_markdown() + '\n'
+    return Table.under(header, rows).to_markdown() + '\n'
 
 
 def _yaml(value: Any) -> str:

@@ -64,7 +64,7 @@ class MeasuredErrors:
         rows = [(each.layer, each.mean, each.largest) for each in self.consumers]
         return (
             'share of absolute contributions lost on the calibration set, before recalibration\n'
-            + Table({'consumer': '', 'mean': '5.1%', 'largest': '7.1%'}, rows).to_text()
+            + Table.under('consumer | mean:5.1% | largest:7.1%', rows).to_text()
         )
 
 

@@ -96,16 +96,14 @@ class Plan:
             f'{self.parameters:,} of {self.dense_parameters:,} parameters '
             f'({self.parameters / self.dense_parameters:.1%})',
         ]
-        columns = {
-            'group': '', 'channels': 'd', 'kept': 'd', 'share': '5.0%', 'S_ℓ': '7.2f', 'bound': '',
-        }  # fmt: skip
+        header = 'group | channels:d | kept:d | share:5.0% | S_ℓ:7.2f | bound'
         rows: list[tuple[object, ...]] = [
             (name, all_, kept, kept / all_, self.sums.get(name), bound_text(self.errors.get(name)))
             for name, kept in self.widths.items()
             for all_ in [self.channels[name]]
         ]
         rows += [(name, f'kept whole: {why}') for name, why in self.not_pruned.items()]
-        return '\n'.join([*lines, Table(columns, rows).to_text()])
+        return '\n'.join([*lines, Table.under(header, rows).to_text()])
 
 
 def bound_text(error: float | None) -> str:

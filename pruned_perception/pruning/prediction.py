@@ -82,14 +82,8 @@ class Curve:
             )
             for point in self.points
         ]
-        columns = {
-            'error ε': '10.4g',
-            'MACs': '8.1%',
-            'parameters': '.1%',
-            'channels': '.1%',
-            '': '',
-        }
-        return f'{title}\n{Table(columns, rows).to_text()}'
+        header = 'error ε:10.4g | MACs:8.1% | parameters:.1% | channels:.1% | '
+        return f'{title}\n{Table.under(header, rows).to_text()}'
 
 
 def predict(

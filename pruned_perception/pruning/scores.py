@@ -68,8 +68,8 @@ class Scores:
             (name, len(values), float(values.min()), float(values.max()))
             for name, values in self.values.items()
         ]
-        columns = {'group': '', 'channels': 'd', 'least': '10.4g', 'greatest': '10.4g'}
-        return f'{self.criterion} scores\n{Table(columns, rows).to_text()}'
+        header = 'group | channels:d | least:10.4g | greatest:10.4g'
+        return f'{self.criterion} scores\n{Table.under(header, rows).to_text()}'
 
 
 def in_runs(values: Tensor, unit: int) -> Tensor:

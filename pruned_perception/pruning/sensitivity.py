@@ -138,10 +138,7 @@ class Sensitivity:
         where = (
             'all positions' if self.positions is None else f'{self.positions} positions an image'
         )
-        columns = {
-            'consumer': '', 'reads': '', 'channels': 'd', 'S_ℓ': '6.2f', 'S_ℓ/c': '5.2f',
-            'largest': '7.3f',
-        }  # fmt: skip
+        header = 'consumer | reads | channels:d | S_ℓ:6.2f | S_ℓ/c:5.2f | largest:7.3f'
         rows = [
             (each.layer, each.group, count, each.total, each.total / count, max(each.values))
             for each in self.consumers
@@ -152,7 +149,7 @@ class Sensitivity:
         return (
             f'{self.definition} sensitivity, {self.calibration.images} images, {where} '
             f'({"exact" if self.positions is None else "estimated from below"})\n'
-            f'{Table(columns, rows).to_text()}\n'
+            f'{Table.under(header, rows).to_text()}\n'
             f'One more image like these is expected to exceed the values of at most {exceeded:.3g} '
             f'of {channels} channels; more images lower that.'
         )

@@ -335,9 +335,7 @@ class PipelineRecord:
 
     def to_text(self) -> str:
         """Return a table: what each stage left, and its figures before and after fine-tuning."""
-        columns = {
-            'stage': 'd', 'MACs': '11,d', 'parameters': ',d', 'steps': '6,d', 'before → after': '',
-        }  # fmt: skip
+        header = 'stage:d | MACs:11,d | parameters:,d | steps:6,d | before → after'
         rows = []
         for number, stage in enumerate(self.stages, 1):
             figures = ', '.join(
@@ -347,7 +345,7 @@ class PipelineRecord:
             remark = '' if stage.accepted else '  not accepted'
             pruning = stage.pruning
             rows.append((number, pruning.macs, pruning.parameters, stage.steps, figures + remark))
-        return Table(columns, rows).to_text()
+        return Table.under(header, rows).to_text()
 
 
 AnyPlan = Plan | Decomposition | SparsityPlan

@@ -138,17 +138,14 @@ class Decomposition:
             f'({self.parameters / self.dense_parameters:.1%}), {self.macs:,} of '
             f'{self.dense_macs:,} MACs ({self.macs / self.dense_macs:.1%})'
         )
-        columns = {
-            'layer': '', 'groups': 'd', 'rank': 'd', 'parameters': ',d', 'MACs': '10,d',
-            'error': '6.4f', 'bound': '6.4f',
-        }  # fmt: skip
+        header = 'layer | groups:d | rank:d | parameters:,d | MACs:10,d | error:6.4f | bound:6.4f'
         rows: list[tuple[object, ...]] = [
             (name, each.groups, each.rank, each.parameters, each.macs, each.error, each.bound)
             for name, each in self.layers.items()
         ]
         rows += [(name, f'left alone: {why}') for name, why in self.left_alone.items()]
         return (
-            f'{title}\n{Table(columns, rows).to_text()}\n'
+            f'{title}\n{Table.under(header, rows).to_text()}\n'
             'errors are relative to σ₁(W)·‖a‖: not comparable with channel pruning’s ε'
         )
 

@@ -256,10 +256,7 @@ class CoresetBound:
 
     def to_text(self) -> str:
         """Return a table: cancellation, error and draws of each layer, and what is vacuous."""
-        columns = {
-            'layer': '', 'weights': '7d', 'active': '7d', 'Δ': '7.2g', 'ε_ℓ': '7.2g',
-            'draws': '8.3g', 'kept': '7.0f', '': '',
-        }  # fmt: skip
+        header = 'layer | weights:7d | active:7d | Δ:7.2g | ε_ℓ:7.2g | draws:8.3g | kept:7.0f | '
         rows = [
             (
                 *(each.name, each.weights, each.active, each.cancellation, each.epsilon),
@@ -269,7 +266,7 @@ class CoresetBound:
         ]
         return (
             f'end-to-end relative error {self.epsilon:g} with probability {1 - self.delta:g}, '
-            f'{self.calibration.images} images\n{Table(columns, rows).to_text()}'
+            f'{self.calibration.images} images\n{Table.under(header, rows).to_text()}'
         )
 
     def _remark(self, layer: LayerBound) -> str:

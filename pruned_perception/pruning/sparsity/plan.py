@@ -197,13 +197,13 @@ class SparsityPlan:
             f'({self.compressed_bytes / self.dense_bytes:.1%}) with the zeros left out; '
             'dense kernels run no faster',
         ]
-        columns = {'layer': '', 'weights': '9d', 'kept': '9d', 'share': '5.0%', 'bound': ''}
+        header = 'layer | weights:9d | kept:9d | share:5.0% | bound'
         rows: list[tuple[object, ...]] = [
             (each.name, each.weights, each.kept, each.kept / each.weights, bound_text(each.bound))
             for each in self.layers
         ]
         rows += [(name, f'kept whole: {why}') for name, why in self.not_pruned.items()]
-        return '\n'.join([*lines, Table(columns, rows).to_text()])
+        return '\n'.join([*lines, Table.under(header, rows).to_text()])
 
 
 def _read_layer(data: Mapping[str, Any]) -> LayerSparsity:

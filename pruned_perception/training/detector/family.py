@@ -164,10 +164,10 @@ def evaluate_control(
 
 def summary(family: Family) -> str:
     """Return a Markdown table of what the manifests of a family say; '–' where nothing is said."""
-    headers = (
-        'member', 'MMAC', 'parameters', 'AP50 [95 %]', 'AP50:95', 'AP50 below 48 px', 'worst class',
-        'control AP50', 'p50, one thread', '× faster',
-    )  # fmt: skip
+    header = (
+        'member | MMAC | parameters | AP50 [95 %] | AP50:95: | AP50 below 48 px | worst class'
+        ' | control AP50 | p50, one thread | × faster'
+    )
     rows = []
     for bundle in family.members:
         evaluations = {each.get('net'): each for each in bundle.manifest['evaluation']}
@@ -181,7 +181,7 @@ def summary(family: Family) -> str:
                 *_latency_cells(bundle.manifest['latency']),
             )
         )
-    return Table(dict.fromkeys(headers, ''), rows).to_markdown()
+    return Table.under(header, rows).to_markdown()
 
 
 def _accuracy_cells(entry: Mapping[str, Any] | None) -> list[str]:
