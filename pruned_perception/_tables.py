@@ -32,7 +32,7 @@ def shown(value: object, spec: str) -> str:
 class Table:
     """Rows of cells below headers.
 
-    `columns` maps each header to its cells' format, as `format` takes it. Cells with one are set
+    `columns` are headers, each with its cells' format, as `format` takes it. Cells with one are set
     to the right, and its width is the column's least; without one they are to the left. Text is
     shown as it is (on terminals: if `printable`), None as UNKNOWN.
 
@@ -46,28 +46,28 @@ class Table:
     head   kept whole: it is the output
     """
 
-    columns: Mapping[str, str]
+    columns: Sequence[tuple[str, str]]
     rows: Sequence[Sequence[object]]
 
     @classmethod
     def under(cls, header: str, rows: Sequence[Sequence[object]]) -> Table:
-        """Return a table under its header line: names between bars, formats behind colons."""
-        columns = {}
+        """Return a table under its header line: names between bars, formats behind last colons."""
+        columns = []
         for each in header.split(' | '):
-            name, _, spec = each.rpartition(':') if ':' in each else (each, '', '')
-            columns[name] = spec
+            name, colon, spec = each.rpartition(':')
+            columns.append((name, spec) if colon else (each, ''))
         return cls(columns, rows)
 
     def cells(self) -> list[list[str]]:
         """Return the rows as text."""
-        formats = list(self.columns.values())
+        formats = [spec for _, spec in self.columns]
         return [[shown(*pair) for pair in zip(row, formats, strict=False)] for row in self.rows]
 
     def to_text(self) -> str:
         """Return lines of columns that are two spaces apart."""
         lines = self._lines()
         widths = self._widths(lines)
-        right = [bool(each) for each in self.columns.values()]
+        right = [bool(spec) for _, spec in self.columns]
         return '\n'.join(_line(line, widths, right) for line in lines)
 
     def to_markdown(self, *, padded: bool = False) -> str:
@@ -91,7 +91,7 @@ class Table:
         from rich.text import Text
 
         view = RichTable(**options)
-        for name, spec in self.columns.items():
+        for name, spec in self.columns:
             view.add_column(Text(printable(name)), justify='right' if spec else 'left')
         for line in self._lines()[1:]:
             if len(line) < 2:
@@ -103,7 +103,8 @@ class Table:
 
     def _lines(self) -> list[list[str]]:
         """Return headers and rows, fit for terminals."""
-        return [[printable(cell) for cell in line] for line in [self.columns, *self.cells()]]
+        headers = [name for name, _ in self.columns]
+        return [[printable(cell) for cell in line] for line in [headers, *self.cells()]]
 
     def _widths(self, lines: Iterable[Sequence[str]]) -> list[int]:
         """Return the columns' widths: a last cell that is a remark, or alone, has no say."""

@@ -215,7 +215,7 @@ def to_text(cells: list[Cell], grid: Mapping[str, Any]) -> str:
         rows = [
             [each, *(_mean(own, each, column) for column in columns)] for each in grid['scores']
         ]
-        lines.append(Table(dict.fromkeys(['score', *columns], ''), rows).to_markdown())
+        lines.append(Table([(each, '') for each in ('score', *columns)], rows).to_markdown())
         others = [cell for cell in own if not cell.allocation and cell.accuracy is not None]
         others.sort(key=lambda cell: -(cell.accuracy or 0))
         header = 'other method | accuracy:.1f | MACs:.1% | parameters:.1%'

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from pruned_perception._tables import Table, printable
 
-COLUMNS = {'layer': '', 'kept': '5d', 'share': '.0%', '': ''}
+HEADER = 'layer | kept:5d | share:.0% | '
 ROWS = [
     ('stem', 8, 0.5, ''),
     ('a longer name', 123456, None, 'vacuous'),
@@ -18,7 +18,7 @@ ROWS = [
 
 
 def test_columns_stand_below_each_other_whatever_their_cells() -> None:
-    assert Table(COLUMNS, ROWS).to_text().splitlines() == [
+    assert Table.under(HEADER, ROWS).to_text().splitlines() == [
         'layer            kept  share',
         'stem                8    50%',
         'a longer name  123456      –  vacuous',
@@ -27,11 +27,11 @@ def test_columns_stand_below_each_other_whatever_their_cells() -> None:
 
 
 def test_a_table_without_rows_is_its_header() -> None:
-    assert Table(COLUMNS, []).to_text() == 'layer  kept  share'
+    assert Table.under(HEADER, []).to_text() == 'layer  kept  share'
 
 
 def test_markdown_has_as_many_cells_in_each_row() -> None:
-    table = Table({'name': '', 'n': 'd'}, [('a|b', 1), ('c', None)])
+    table = Table.under('name | n:d', [('a|b', 1), ('c', None)])
     assert table.to_markdown() == '| name | n |\n|---|---|\n| a\\|b | 1 |\n| c | – |'
     assert table.to_markdown(padded=True).splitlines() == [
         '| name | n |',
@@ -44,7 +44,7 @@ def test_markdown_has_as_many_cells_in_each_row() -> None:
 def test_rich_shows_headings_and_takes_no_markup_from_outside() -> None:
     out = io.StringIO()
     table = Table(
-        {'': '', '/front[/red]': 'd'}, [['frames'], ['[bold]sent', 3], [], ['lost', None]]
+        [('', ''), ('/front[/red]', 'd')], [['frames'], ['[bold]sent', 3], [], ['lost', None]]
     )
     Console(file=out, width=60).print(table.to_rich({'lost': 'red'}))
     for text in ('/front[/red]', 'frames', '[bold]sent', '3', '–'):
@@ -55,7 +55,7 @@ def test_rich_shows_headings_and_takes_no_markup_from_outside() -> None:
 @pytest.mark.parametrize('hostile', ['\x1b[2J', '\x07', '\u202e', '\u2066', '\n', '\r', '\x9b'])
 def test_what_steers_a_terminal_is_shown_instead(hostile: str) -> None:
     assert printable(f'cone{hostile}').isprintable()
-    table = Table({'label': '', f'n{hostile}': 'd'}, [(f'cone{hostile}', 1), (f'x{hostile}',)])
+    table = Table([('label', ''), (f'n{hostile}', 'd')], [(f'cone{hostile}', 1), (f'x{hostile}',)])
     assert len(table.to_text().split('\n')) == 3
     out = io.StringIO()
     Console(file=out, width=60).print(table.to_rich())

@@ -360,7 +360,7 @@ def summary(demonstration: Demonstration, *, notes: bool = False) -> Table:
         ['CPU of the node, % of a core', *(each['cpu_percent'] for each in sections)],
         ['memory of the node, MiB', *(each['rss_mib'] for each in sections)],
     ]
-    return Table({'': '', **{heading(each): '.0f' for each in sections}}, rows)
+    return Table([('', ''), *((heading(each), '.0f') for each in sections)], rows)
 
 
 def _facts(demonstration: Demonstration) -> list[tuple[str, Any]]:

@@ -195,7 +195,7 @@ def table(reports: Sequence[Report], nothing: str | None = None) -> Any:
     rows += [[], ['node', *(f'{level} {text}' for level, text in states)]]
     if any(report.trouble for report in reports):
         rows.append(['nothing arrives', *(r.trouble or '' for r in reports)])
-    content = Table({'': '', **{report.namespace: 'd' for report in reports}}, rows)
+    content = Table([('', ''), *((report.namespace, 'd') for report in reports)], rows)
     return content.to_rich(
         {**_STYLES, 'node': 'green' if good else 'yellow'},
         title='perception',

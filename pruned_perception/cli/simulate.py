@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     boxes = summary['boxes']
     print(f'{summary["frames"]} frames, {boxes["count"]} boxes, {boxes["crowd"]} crowd boxes')
     for title, counted in (('label', 'per_label'), ('longer side (px)', 'per_size')):
-        print(Table({title: '', 'boxes': 'd'}, list(boxes[counted].items())).to_text())
+        print(Table.under(f'{title} | boxes:d', list(boxes[counted].items())).to_text())
     print(f'below 48 px: {boxes["below_48_px"]:.1%}')
     print(f'sha256 {summary["sha256"]}')
     return 0

@@ -130,7 +130,7 @@ class Table:
             ]
             for row in self.rows
         ]
-        text = [Columns(dict.fromkeys(header, ''), rows).to_markdown(padded=True)]
+        text = [Columns([(each, '') for each in header], rows).to_markdown(padded=True)]
         done = self.cells - len(self.missing)
         text += ['', f'{done} of {self.cells} cells done; ± is the standard deviation over seeds']
         if self.missing:

@@ -316,7 +316,8 @@ class Certificate:
 
     def _table(self) -> list[str]:
         counted = _plural(self.unit)
-        columns = {'slice': '', 'frames': '6,', counted: 'd', 'changed': '7.1%', 'at most': '>7'}
+        columns = [('slice', ''), ('frames', '6,'), (counted, 'd')]
+        columns += [('changed', '7.1%'), ('at most', '>7')]
         rows = [
             (name, each.frames, each.clusters, each.rate, _at_most(each.bound))
             for name, each in self.slices.items()

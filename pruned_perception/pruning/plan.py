@@ -98,9 +98,9 @@ class Plan:
         ]
         header = 'group | channels:d | kept:d | share:5.0% | S_ℓ:7.2f | bound'
         rows: list[tuple[object, ...]] = [
-            (name, all_, kept, kept / all_, self.sums.get(name), bound_text(self.errors.get(name)))
+            (name, of, kept, kept / of, self.sums.get(name), bound_text(self.errors.get(name)))
             for name, kept in self.widths.items()
-            for all_ in [self.channels[name]]
+            for of in [self.channels[name]]
         ]
         rows += [(name, f'kept whole: {why}') for name, why in self.not_pruned.items()]
         return '\n'.join([*lines, Table.under(header, rows).to_text()])

@@ -197,7 +197,7 @@ def _methods(
         ]
         for row in rows
     ]
-    return Table(dict.fromkeys(headers, ''), cells)
+    return Table([(each, '') for each in headers], cells)
 
 
 def _mean(entry: Mapping[str, Any] | None) -> str:

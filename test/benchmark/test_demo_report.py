@@ -98,7 +98,7 @@ def test_the_page_has_the_figures_of_every_run(tmp_path: Path) -> None:
 
 def test_the_summary_has_headings_and_what_is_not_known(tmp_path: Path) -> None:
     table = summary(demonstration(tmp_path, ('dense', 'small'), ('cone',)))
-    assert list(table.columns) == ['', 'dense, live', 'dense', 'small']
+    assert [name for name, _ in table.columns] == ['', 'dense, live', 'dense', 'small']
     cells = {row[0]: row[1:] for row in table.cells()}
     assert cells['frames'] == []
     assert cells['recall, boxes under 48 px'] == ['0.250 of 7'] * 3
