@@ -255,13 +255,20 @@ def test_checkpoints_run_no_code(tmp_path: Path) -> None:
     assert not (tmp_path / 'owned').exists()
 
 
-def test_the_command_survives_sigterm_and_resumes(shapes_data: Path, tmp_path: Path) -> None:
+def test_the_command_survives_sigterm_and_resumes(
+    shapes_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pruned_perception.cli.main import main
+
     _folders(tmp_path, shapes_data, tiny.experiment_data(budget={'cpu_minutes': 60}))
-    command = [sys.executable, '-m', 'pruned_perception.cli.main', 'train', '--quiet']
-    command += [str(tmp_path / 'tiny.yaml'), '--data', str(shapes_data)]
+    command = ['train', '--quiet', str(tmp_path / 'tiny.yaml'), '--data', str(shapes_data)]
     command += ['--runs', str(tmp_path / 'runs')]
     log = tmp_path / 'runs' / 'tiny' / 'log.jsonl'
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, '-m', 'pruned_perception.cli.main', *command],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
         while not log.exists() and process.poll() is None:
             time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
@@ -271,7 +278,5 @@ def test_the_command_survives_sigterm_and_resumes(shapes_data: Path, tmp_path: P
     steps = read_checkpoint(tmp_path / 'runs' / 'tiny' / 'last.pt')['steps']
     assert steps >= 20
     # So little CPU time is less than what was used: the resumed run is finished at once.
-    finished = subprocess.run(
-        [*command, '--cpu-minutes', '0.001'], capture_output=True, text=True, check=True
-    )
-    assert f'tiny: {steps} steps' in finished.stdout
+    assert main([*command, '--cpu-minutes', '0.001']) == 0
+    assert f'tiny: {steps} steps' in capsys.readouterr().out
