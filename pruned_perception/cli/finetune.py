@@ -87,7 +87,6 @@ def _own(
 ) -> dict[str, Any] | None:
     """Fine-tune a user's network; return the result, None where it was interrupted."""
     from pruned_perception.cli.progress import Progress
-    from pruned_perception.pruning.sparsity import SparsityPlan
     from pruned_perception.training.budget import Schedule
     from pruned_perception.training.checkpoint import Interrupted
     from pruned_perception.training.distillation import Distillation
@@ -97,12 +96,7 @@ def _own(
 
     task, last = network.task, State(0.0, 0, 0.0, 0.0)
     rate = {} if args.learning_rate is None else {'learning_rate': args.learning_rate}
-    masks = {
-        f'{each.name}.weight': each.mask
-        for plan in network.plans
-        if isinstance(plan, SparsityPlan)
-        for each in plan.layers
-    }
+    masks = {name: mask for plan in network.plans for name, mask in plan.masks.items()}
     before = _figures(task.evaluate, task.model)
     with Progress('fine-tuning') as bar:
 
@@ -149,7 +143,11 @@ def _detector(
         save_checkpoint,
     )
     from pruned_perception.training.detector.data import load_frames
-    from pruned_perception.training.detector.experiment import Budget, Distillation, experiment_from
+    from pruned_perception.training.detector.experiment import (
+        Budget,
+        Distillation,
+        recorded_experiment,
+    )
     from pruned_perception.training.detector.loop import train
 
     if args.train is None or args.validation is None:
@@ -160,7 +158,7 @@ def _detector(
     content = network.checkpoint
     assert content is not None
     model = detector_from(content, args.checkpoint)
-    experiment = experiment_from(content['experiment'])
+    experiment = recorded_experiment(content['experiment'])
     rate = args.learning_rate or experiment.optimiser.learning_rate
     experiment = replace(
         experiment,

@@ -9,14 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pruned_perception.cli.arguments import at_least
+from pruned_perception.cli.arguments import Renamed, at_least
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from pruned_perception.cli.progress import Progress
     from pruned_perception.pruning.calibration import Batch
-    from pruned_perception.training.pipeline import AnyPlan
+    from pruned_perception.pruning.plan import AnyPlan
+    from pruned_perception.training.method import Cut
     from pruned_perception.training.task import Task
 
 
@@ -41,6 +42,101 @@ def add_network(parser: argparse.ArgumentParser) -> None:
         metavar='FILE',
         help='what `prune` or `finetune` wrote: go on from there',
     )
+
+
+def add_method(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say how a network is cut: the fields of methods in files."""
+    named = _names()
+    how = parser.add_argument_group(
+        'method, as in the files of `compare` and `train`; see docs/pruning.md'
+    )
+    how.add_argument(
+        '--method',
+        metavar='NAME',
+        help='a published one, which sets what is not given: ' + '; '.join(named.get('method', ())),
+    )
+    how.add_argument(
+        '--kind',
+        choices=('channels', 'low_rank', 'sparsity'),
+        help='channels (default): cut whole; low_rank: two layers in place of one; sparsity: zeros '
+        'in the weights, for size only; the latter two with --task',
+    )
+    how.add_argument(
+        '--criterion',
+        metavar='NAME|FILE.py',
+        help='of channels, what ranks them: '
+        + '; of low_rank: '.join(', '.join(named[kind]) for kind in ('channels', 'low_rank'))
+        if named
+        else 'what ranks channels, or chooses ranks or weights',
+    )
+    how.add_argument(
+        '--allocation',
+        metavar='RULE',
+        help=f'how the budget is divided: {", ".join(named.get("allocation", ()))} (as fits)',
+    )
+    how.add_argument(
+        '--allocation-by',
+        metavar='NAME|FILE.py',
+        help='criterion that the allocation reads, where it is another one',
+    )
+    how.add_argument(
+        '--selection',
+        metavar='NAME',
+        help=f'{", ".join(named.get("selection", ()))} (deterministic)',
+    )
+    how.add_argument(
+        '--round-to',
+        type=at_least(1),
+        metavar='N',
+        help='kept channels are multiples of this, the block of the engine (default: 16)',
+    )
+    how.add_argument(
+        '--ignored-layers',
+        nargs='+',
+        action='extend',
+        metavar='NAME',
+        help='layers, or prefixes of their names, that stay whole',
+    )
+    how.add_argument(
+        '--refit',
+        action='store_true',
+        default=None,
+        help='fit what is left to the dense network by least squares: where no fine-tuning follows',
+    )
+    parser.add_argument('--keep', action=Renamed, metavar='--ignored-layers')
+
+
+def method_of(args: argparse.Namespace) -> Cut:
+    """Return what the arguments of `add_method` name; raise PruningError naming the field."""
+    from pruned_perception.training.method import Method, read_method
+
+    names = (
+        'method', 'kind', 'criterion', 'allocation', 'allocation_by', 'selection', 'round_to',
+        'ignored_layers', 'refit',
+    )  # fmt: skip
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    method = read_method(given)
+    assert isinstance(method, Method)
+    return method.how
+
+
+def _names() -> dict[str, list[str]]:
+    """Return what there is, for --help; nothing where PyTorch is missing."""
+    try:
+        from pruned_perception.pruning import criteria, lowrank, sparsity
+        from pruned_perception.pruning.allocation import RULES
+        from pruned_perception.pruning.presets import PRESETS
+        from pruned_perception.pruning.selection import SELECTIONS
+    except ModuleNotFoundError:
+        return {}
+    return {
+        'method': [f'{name} ({preset})' for name, preset in PRESETS.items()],
+        'channels': [*criteria.names(), 'or a file of your own, with score(subject)'],
+        'low_rank': list(lowrank.names()),
+        'sparsity': list(sparsity.names()),
+        'allocation': list(RULES),
+        'selection': list(SELECTIONS),
+    }
 
 
 def add_calibration(parser: argparse.ArgumentParser) -> None:

@@ -29,7 +29,7 @@ from pruned_perception.pruning.graph.cost import count
 from pruned_perception.training.budget import Schedule
 from pruned_perception.training.checkpoint import locked, save_json
 from pruned_perception.training.loop import Progress, finetune
-from pruned_perception.training.method import PruningRecord
+from pruned_perception.training.method import Method, PruningRecord, Scratch
 from pruned_perception.training.pipeline import (
     PipelineRecord,
     Report,
@@ -135,6 +135,7 @@ def _network(
     folder = results / cell.name / cell.digest[:16]  # an older configuration's is not touched
     if cell.source is not None:
         return _from_scratch(cell, cell.source, task, results, folder, report)
+    assert isinstance(cell.method, Method)
     tuned = cell.finetuning
     return prune_and_finetune(
         task,
@@ -153,8 +154,8 @@ def _from_scratch(
     cell: Cell, source: Cell, task: Task, results: Path, folder: Path, report: Report | None
 ) -> tuple[nn.Module, PipelineRecord]:
     """Train the widths of another cell's network for the time of its parent and its own."""
-    assert cell.method is not None
-    assert source.method is not None
+    assert isinstance(cell.method, Scratch)
+    assert isinstance(source.method, Method)
     assert source.budget is not None
     other = find_result(results, source)
     if other is None:

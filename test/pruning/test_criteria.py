@@ -23,7 +23,6 @@ from pruned_perception.pruning import (
     allocate,
     criteria,
     make_plan,
-    prune,
     score,
     trace,
 )
@@ -384,7 +383,7 @@ def test_joint_error_finds_channels_that_cancel_and_sensitivities_do_not() -> No
     errors = joint.errors['source']
     assert 0 < float(errors[9]) == pytest.approx(float(errors[8]))
     with torch.no_grad():
-        assert torch.allclose(prune(model, plan)(x), model(x), atol=1e-5)
+        assert torch.allclose(plan.apply(model)(x), model(x), atol=1e-5)
     for name in ('absolute', 'quadrants', 'summed'):
         found = score(model, name, example_inputs=(x,), calibration=[x])
         assert {0, 1} < set(allocate(found, widths={'source': 8}, delta=0.1).kept['source'])
@@ -539,7 +538,7 @@ def test_a_criterion_of_the_users_own_is_a_file(tmp_path: Path) -> None:
     assert plan.criterion == 'mine'
     for name, kept in plan.kept.items():
         assert kept == tuple(range(32 - len(kept), 32)), name
-    prune(model, plan)
+    plan.apply(model)
 
 
 @pytest.mark.parametrize(

@@ -343,13 +343,13 @@ def test_dead_layers_and_channels_that_cannot_part_are_kept_with_their_reasons()
 
 def test_layers_to_keep_are_kept() -> None:
     model = networks.build(networks.Residual)
-    groups = find_groups(model, networks.INPUT, keep=['inner.0'])
+    groups = find_groups(model, networks.INPUT, ignored_layers=['inner.0'])
     assert groups.kept['inner.0'] == 'asked to keep inner.0'
     assert [group.name for group in groups.prunable] == ['stem.0']
-    groups = find_groups(model, networks.INPUT, keep=['outer.0'])
+    groups = find_groups(model, networks.INPUT, ignored_layers=['outer.0'])
     assert groups.kept['stem.0'] == groups.kept['outer.0'] == 'asked to keep outer.0'
     with pytest.raises(PruningError, match="'inner' is no convolution"):
-        find_groups(model, networks.INPUT, keep=['inner'])
+        find_groups(model, networks.INPUT, ignored_layers=['inner'])
 
 
 @pytest.mark.parametrize('kept', [[], [0, 99]])

@@ -112,7 +112,7 @@ class Coupling:
 
 @torch.no_grad()
 def trace_channels(
-    model: nn.Module, example_inputs: Sequence[Any], *, keep: Collection[str] = ()
+    model: nn.Module, example_inputs: Sequence[Any], *, ignored_layers: Collection[str] = ()
 ) -> Coupling:
     """Run a copy of `model` once in evaluation mode and return the coupling of its channels.
 
@@ -120,7 +120,7 @@ def trace_channels(
         PruningError: the forward pass fails; says in which module.
     """
     traced = _Trace(copy.deepcopy(model).eval())
-    for name in keep:
+    for name in ignored_layers:
         traced.ties.fix(traced.outputs[name], f'asked to keep {name}')
     return traced.run(example_inputs)
 

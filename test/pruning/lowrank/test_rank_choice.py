@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from pruned_perception.pruning import BudgetError, Error, Macs, Params, PruningError
+from pruned_perception.pruning import BudgetError, ErrorBound, Macs, Params, PruningError
 from pruned_perception.pruning.lowrank import decompose, get, make_decomposition, names
 
 CALIBRATION = [torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(i)) for i in (5, 6)]
@@ -174,7 +174,7 @@ def test_budget_that_cannot_be_met_says_the_nearest(method: str, unit: type[Para
 
 def test_budget_of_an_error_is_refused() -> None:
     with pytest.raises(BudgetError, match='Macs or Params'):
-        get('svd').plan(networks.build(networks.Residual), networks.INPUT, Error(0.1))
+        get('svd').plan(networks.build(networks.Residual), networks.INPUT, ErrorBound(0.1))
 
 
 def test_layers_to_keep_are_left_alone_by_every_method() -> None:
