@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pruned_perception.cli.arguments import at_least
+from pruned_perception.cli.arguments import Renamed, at_least
 from pruned_perception.cli.pruning_inputs import (
     Network,
     add_network,
@@ -52,8 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ours.add_argument('--train', type=Path, metavar='DATASET', help='data set to train on')
     ours.add_argument('--validation', type=Path, metavar='DATASET', help='data set to judge by')
     ours.add_argument(
-        '--parent', type=Path, metavar='CHECKPOINT', help='the dense network, for --distill'
+        '--teacher', type=Path, metavar='CHECKPOINT', help='the dense network, for --distill'
     )
+    parser.add_argument('--parent', action=Renamed, metavar='--teacher')
     parser.add_argument('--json', action='store_true', help='print the result as JSON')
 
 
@@ -72,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     if args.checkpoint is not None:
         result = _detector(args, budget.to_dict(), folder)
     else:
-        network = load_network(args, parent=args.parent, train=args.train,
+        network = load_network(args, teacher=args.teacher, train=args.train,
                                validation=args.validation)  # fmt: skip
         result = _own(args, network, budget, folder)
     if result is None:
@@ -152,8 +153,8 @@ def _detector(
 
     if args.train is None or args.validation is None:
         raise PruningError('give --train DATASET and --validation DATASET, to train and to judge')
-    if (args.distill is None) != (args.parent is None):
-        raise PruningError('--distill WEIGHT and --parent CHECKPOINT, the teacher, go together')
+    if (args.distill is None) != (args.teacher is None):
+        raise PruningError('--distill WEIGHT and --teacher CHECKPOINT go together')
     network = load_network(args, validation=args.validation)
     content = network.checkpoint
     assert content is not None
@@ -178,8 +179,8 @@ def _detector(
     )
     evaluate = network.task.evaluate
     teacher = None
-    if args.parent is not None:
-        teacher = detector_from(read_checkpoint(args.parent), args.parent)
+    if args.teacher is not None:
+        teacher = detector_from(read_checkpoint(args.teacher), args.teacher)
     with Progress('fine-tuning') as bar:
         bar.phase('judging the pruned network', None, '')
         before = _figures(evaluate, model)

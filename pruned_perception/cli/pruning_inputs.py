@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,14 +47,14 @@ def add_network(parser: argparse.ArgumentParser) -> None:
 
 def add_method(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that say how a network is cut: the fields of methods in files."""
-    named = _names()
+    there = _what_there_is()
     how = parser.add_argument_group(
         'method, as in the files of `compare` and `train`; see docs/pruning.md'
     )
     how.add_argument(
         '--method',
         metavar='NAME',
-        help='a published one, which sets what is not given: ' + '; '.join(named.get('method', ())),
+        help=f'a published one, which sets what is not given: {there["method"]}',
     )
     how.add_argument(
         '--kind',
@@ -64,15 +65,14 @@ def add_method(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         '--criterion',
         metavar='NAME|FILE.py',
-        help='of channels, what ranks them: '
-        + '; of low_rank: '.join(', '.join(named[kind]) for kind in ('channels', 'low_rank'))
-        if named
-        else 'what ranks channels, or chooses ranks or weights',
+        help=f'what ranks channels: {there["channels"]} (default: filter_l2), or a file of your '
+        f'own, with score(subject); what chooses ranks: {there["low_rank"]}; or weights: '
+        f'{there["sparsity"]}',
     )
     how.add_argument(
         '--allocation',
         metavar='RULE',
-        help=f'how the budget is divided: {", ".join(named.get("allocation", ()))} (as fits)',
+        help=f'how the budget is divided: {there["allocation"]} (default: as fits)',
     )
     how.add_argument(
         '--allocation-by',
@@ -80,9 +80,7 @@ def add_method(parser: argparse.ArgumentParser) -> None:
         help='criterion that the allocation reads, where it is another one',
     )
     how.add_argument(
-        '--selection',
-        metavar='NAME',
-        help=f'{", ".join(named.get("selection", ()))} (deterministic)',
+        '--selection', metavar='NAME', help=f'{there["selection"]} (default: deterministic)'
     )
     how.add_argument(
         '--round-to',
@@ -120,22 +118,22 @@ def method_of(args: argparse.Namespace) -> Cut:
     return method.how
 
 
-def _names() -> dict[str, list[str]]:
-    """Return what there is, for --help; nothing where PyTorch is missing."""
+def _what_there_is() -> dict[str, str]:
+    """Return the names for --help, none where PyTorch is missing."""
     try:
         from pruned_perception.pruning import criteria, lowrank, sparsity
         from pruned_perception.pruning.allocation import RULES
         from pruned_perception.pruning.presets import PRESETS
         from pruned_perception.pruning.selection import SELECTIONS
     except ModuleNotFoundError:
-        return {}
+        return defaultdict(lambda: '…')
     return {
-        'method': [f'{name} ({preset})' for name, preset in PRESETS.items()],
-        'channels': [*criteria.names(), 'or a file of your own, with score(subject)'],
-        'low_rank': list(lowrank.names()),
-        'sparsity': list(sparsity.names()),
-        'allocation': list(RULES),
-        'selection': list(SELECTIONS),
+        'method': '; '.join(f'{name} ({preset})' for name, preset in PRESETS.items()),
+        'channels': ', '.join(criteria.names()),
+        'low_rank': ', '.join(lowrank.names()),
+        'sparsity': ', '.join(sparsity.names()),
+        'allocation': ', '.join(RULES),
+        'selection': ', '.join(SELECTIONS),
     }
 
 

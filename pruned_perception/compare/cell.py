@@ -78,8 +78,8 @@ def _made(cell: Cell, results: Path, report: Report | None) -> Result:
     _, record = _network(cell, task, results, report)
     before = after = {}
     shares = {'macs': 1.0, 'params': 1.0}
-    if record.kept:
-        last = record.kept[-1]
+    if record.accepted:
+        last = record.accepted[-1]
         before, after = last.before, last.after
         parent = count(task.model, task.example_inputs)
         shares = {
@@ -165,7 +165,7 @@ def _from_scratch(
             f'task {cell.study.task!r}: a control from scratch needs `trained_for`, the training '
             'budget of the parent'
         )
-    if not other.pipeline.kept:
+    if not other.pipeline.accepted:
         raise PruningError(f'{source.name}: no network was accepted, so there are no widths')
     network = architecture(task, source.method, source.budget, source.seed, other.pipeline)
     budget = task.trained_for.extended(other.pipeline.cpu_seconds, other.pipeline.steps)
@@ -189,7 +189,7 @@ def _from_scratch(
         folder=folder,
         report=note,
     )
-    sizes = other.pipeline.kept[-1].pruning
+    sizes = other.pipeline.accepted[-1].pruning
     record = PruningRecord('scratch', None, *_costs(sizes), cpu_seconds=0.0)
     figures = _judged(task, trained)
     stage = Stage(record, {}, figures, last.steps, last.cpu_seconds, accepted=True)

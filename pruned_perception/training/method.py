@@ -199,7 +199,9 @@ KINDS: dict[str, Any] = {
     each.kind: each for each in (Channels, LowRank, Sparsity, Function, Scratch)
 }
 PLANS: dict[str, Any] = {
-    each.kind: each for each in (Plan, lowrank.Decomposition, sparsity.SparsityPlan)
+    Channels.kind: Plan,
+    LowRank.kind: lowrank.Decomposition,
+    Sparsity.kind: sparsity.SparsityPlan,
 }
 
 

@@ -140,7 +140,7 @@ def architecture(
 ) -> nn.Module:
     """Return the network that a pipeline returned, with weights that mean nothing."""
     current = task.model
-    for number, stage in enumerate(record.kept, start=1):
+    for number, stage in enumerate(record.accepted, start=1):
         if stage.pruning.plan is None and number > 1:
             raise PruningError(
                 f'method {method.to_dict()}: what it cuts later depends on fine-tuned weights'
@@ -313,7 +313,7 @@ class PipelineRecord:
     stages: tuple[Stage, ...]
 
     @property
-    def kept(self) -> tuple[Stage, ...]:
+    def accepted(self) -> tuple[Stage, ...]:
         """The stages of the network that was returned."""
         accepted = [number for number, each in enumerate(self.stages, 1) if each.accepted]
         return self.stages[: max(accepted, default=0)]

@@ -121,7 +121,8 @@ def test_refit_and_recalibration_are_done_when_asked(trained: Task) -> None:
 def test_methods_are_plain_data() -> None:
     for method, _ in KINDS.values():
         assert read_method(json.loads(json.dumps(method.to_dict()))) == method
-    data = {'schedule': 'cascade', 'iterations': 3, 'distill': {'weight': 2.0}, 'keep': ['head']}
+    data = {'schedule': 'cascade', 'iterations': 3, 'distill': {'weight': 2.0}}
+    data['ignored_layers'] = ['head']
     method = read_method(data)
     assert method.distill == Distillation(2.0)
     assert read_method(method.to_dict()) == method
@@ -347,7 +348,7 @@ def test_it_ends_with_the_last_network_that_a_rule_accepted(trained: Task) -> No
     small, record = prune_and_finetune(trained, method, Macs(0.2), training=STEPS, accept=accept)
     assert small is seen[1]
     assert [stage.accepted for stage in record.stages] == [True, True, False]
-    assert record.kept == record.stages[:2]
+    assert record.accepted == record.stages[:2]
     assert record.steps == 6  # the third was trained, too
     assert 'not accepted' in record.to_text()
 
@@ -355,7 +356,7 @@ def test_it_ends_with_the_last_network_that_a_rule_accepted(trained: Task) -> No
 def test_the_parent_is_returned_where_nothing_is_accepted(trained: Task) -> None:
     small, record = prune_and_finetune(trained, CHANNELS, Macs(0.5), accept=lambda small: False)
     assert small is trained.model
-    assert record.kept == ()
+    assert record.accepted == ()
 
 
 def test_rule_on_accuracy_compares_with_the_parent() -> None:
@@ -373,7 +374,7 @@ def test_a_methods_own_rule_ends_its_iterations(trained: Task) -> None:
     small, record = prune_and_finetune(trained, method, Macs(0.1))
     parent = blobs.accuracy(trained.model, 2)['accuracy']
     assert blobs.accuracy(small.eval(), 2)['accuracy'] >= parent - 0.02
-    assert len(record.kept) < 6
+    assert len(record.accepted) < 6
     assert record.stages[-1].after['accuracy'] < parent - 0.02
 
 

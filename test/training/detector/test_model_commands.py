@@ -210,7 +210,7 @@ def test_a_pruned_checkpoint_is_fine_tuned_with_its_parent_as_teacher(
     data = ['--train', str(family / 'shapes' / 'train')]
     data += ['--validation', str(family / 'shapes' / 'validation')]
     arguments = ['finetune', str(small), *data, '--steps', '3', '--out', str(tuned), '--json']
-    assert command.main([*arguments, '--distill', '0.5', '--parent', str(dense)]) == 0
+    assert command.main([*arguments, '--distill', '0.5', '--teacher', str(dense)]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result['steps'] == 3
     assert set(result['before']) == set(result['after']) == {'ap50', 'ap50_95'}
@@ -225,7 +225,7 @@ def test_a_pruned_checkpoint_is_fine_tuned_with_its_parent_as_teacher(
     bundle = ['--out', str(tmp_path / 'bundle'), '--compare-on', str(family / 'shapes' / 'test')]
     assert command.main(['export', str(tuned), *bundle]) == 0
     assert command.main([*arguments, '--distill']) == 1
-    assert '--distill WEIGHT and --parent CHECKPOINT' in capsys.readouterr().err
+    assert '--distill WEIGHT and --teacher CHECKPOINT' in capsys.readouterr().err
     assert command.main(arguments[:2] + arguments[6:]) == 1
     assert 'give --train DATASET and --validation DATASET' in capsys.readouterr().err
 
