@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from pruned_perception.pruning.budget import Budget, ErrorBound, Macs
 from pruned_perception.pruning.errors import PruningError
@@ -118,7 +118,7 @@ def prune_and_finetune(
                 dataclasses.replace(task, model=current),
                 method,
                 number,
-                step_budget(task.model, current, task.example_inputs, method, budget, number),
+                _step_budget(task, current, method, budget, number),
                 part,
                 schedule,
                 teacher=task.model if method.distill else None,
@@ -148,7 +148,7 @@ def architecture(
         current = rebuilt(
             dataclasses.replace(task, model=current),
             method.cut(number),
-            step_budget(task.model, current, task.example_inputs, method, budget, number),
+            _step_budget(task, current, method, budget, number),
             _step_seed(seed, number),
             stage.pruning,
         )
@@ -170,22 +170,17 @@ def loses_at_most(loss: float, task: Task) -> Accept:
     return accept
 
 
-def step_budget(
-    parent: nn.Module,
-    current: nn.Module,
-    example_inputs: Sequence[Tensor],
-    method: Method,
-    budget: Budget,
-    number: int,
+def _step_budget(
+    task: Task, current: nn.Module, method: Method, budget: Budget, number: int
 ) -> Budget:
-    """Return what may remain of the current network after cut `number` of the method's."""
+    """Return what may remain of the current network after cut `number`."""
     if method.iterations == 1:
         return budget
     assert not isinstance(budget, ErrorBound)
     share = budget.share ** (number / method.iterations)
     if method.how.kind == 'sparsity':  # zeros are still counted: of the parent and of what is left
         return type(budget)(share)
-    dense, now = (count(each, example_inputs) for each in (parent, current))
+    dense, now = (count(each, task.example_inputs) for each in (task.model, current))
     if isinstance(budget, Macs):
         return Macs(min(1.0, share * dense.macs / now.macs))
     return type(budget)(min(1.0, share * dense.parameters / now.parameters))

@@ -23,7 +23,7 @@ from pruned_perception.training.detector.experiment import (
 from pruned_perception.training.detector.loop import Outcome, Report, train
 from pruned_perception.training.detector.network import Detector
 from pruned_perception.training.method import pruned
-from pruned_perception.training.pipeline import step_budget
+from pruned_perception.training.pipeline import _step_budget
 from pruned_perception.training.task import Task
 
 CALIBRATION_FRAMES = 256
@@ -200,7 +200,7 @@ def _initial(
     method, budget = experiment.prune.method, experiment.prune.budget
     current, calibration = detector_from(origin), list(calibration_batches(frames))
     example = (torch.zeros(1, 3, *current.input_size),)
-    target = step_budget(ancestor, current, example, method, budget, iteration)
+    target = _step_budget(Task(ancestor, example, ()), current, method, budget, iteration)
     task = Task(current, example, calibration)
     small, record = pruned(task, method.cut(iteration), target, experiment.seed)
     assert isinstance(small, Detector)
