@@ -31,7 +31,7 @@ def add_network(parser: argparse.ArgumentParser) -> None:
     own.add_argument(
         '--task',
         metavar='PACKAGE.MODULE:FUNCTION',
-        help='function without arguments that returns a pruned_perception.pruning.task.Task; '
+        help='function without arguments that returns a pruned_perception.training.Task; '
         'modules of the working directory are found',
     )
     own.add_argument(

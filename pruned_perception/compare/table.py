@@ -40,8 +40,8 @@ class Mean:
 class Row:
     """One method at one budget and fine-tuning.
 
-    `macs_share` and `params_share` are what is left of the parent, means over seeds; `before` is the
-    figure before the (last) fine-tuning, None where there is none, `after` the final one.
+    `macs_share` and `params_share` are left of the parent, means over seeds; `before` is the figure
+    before the (last) fine-tuning, None where there is none, `after` the final one.
     `difference` is that of the final one to the baseline's, paired by seed, with its 95 % interval;
     it needs two seeds.
     """

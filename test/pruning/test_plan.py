@@ -25,6 +25,7 @@ from pruned_perception.pruning import (
     make_plan,
 )
 from pruned_perception.pruning.plan import bound_text, scale_inputs
+from pruned_perception.pruning.presets import PRESETS
 from pruned_perception.pruning.selection import SELECTIONS
 
 IMAGES = [torch.rand(24, 3, 16, 16, generator=torch.Generator().manual_seed(1))]
@@ -203,6 +204,22 @@ def test_training_mode_changes_no_plan() -> None:
     model.train()
     assert make_plan(model, networks.INPUT, **options) == wanted
     assert all(module.training for module in model.modules())
+
+
+def test_a_published_method_is_what_its_preset_says() -> None:
+    model = networks.build(networks.Residual)
+    images = [torch.rand(100, 3, 16, 16, generator=torch.Generator().manual_seed(2))]
+    options = {'budget': Macs(0.5), 'calibration': images}
+    published = make_plan(model, networks.INPUT, method='pfp', **options)
+    assert published == make_plan(model, networks.INPUT, **PRESETS['pfp'].fields, **options)
+    assert (published.criterion, published.selection) == ('quadrants', 'mixed')
+    own = make_plan(
+        model, networks.INPUT, method='pfp', selection='deterministic', round_to=8, **options
+    )
+    assert (own.criterion, own.selection, own.round_to) == ('quadrants', 'deterministic', 8)
+    for method, message in (('alds', "'alds' is of kind 'low_rank'"), ('x', "unknown 'x'")):
+        with pytest.raises(PruningError, match=message):
+            make_plan(model, networks.INPUT, method=method, **options)
 
 
 @pytest.mark.parametrize(
