@@ -45,10 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, bound, write, print."""
+    from pruned_perception._io import write_json
     from pruned_perception.cli.progress import Progress
     from pruned_perception.pruning import PruningError
     from pruned_perception.pruning.sparsity.coreset import coreset_bound, measure_chain
-    from pruned_perception.training.checkpoint import save_json
 
     check_output(args.out)
     network = load_network(args)
@@ -58,6 +58,6 @@ def run(args: argparse.Namespace) -> int:
         measured = measure_chain(network.task.model, Watched(network.calibration, bar))
     bound = coreset_bound(measured, epsilon=args.epsilon, delta=args.delta, K=args.K)
     if args.out is not None:
-        save_json(args.out, bound.to_dict())
+        write_json(args.out, bound.to_dict())
     emit(args.json, bound.to_dict(), bound.to_text())
     return 0

@@ -87,9 +87,9 @@ def _own(
     args: argparse.Namespace, network: Network, budget: Any, folder: Path
 ) -> dict[str, Any] | None:
     """Fine-tune a user's network; return the result, None where it was interrupted."""
+    from pruned_perception._processes import Interrupted
     from pruned_perception.cli.progress import Progress
     from pruned_perception.training.budget import Schedule
-    from pruned_perception.training.checkpoint import Interrupted
     from pruned_perception.training.distillation import Distillation
     from pruned_perception.training.loop import Progress as State
     from pruned_perception.training.loop import finetune

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 import pruned_perception
+from pruned_perception._io import locked, write_json
 from pruned_perception.compare.result import (
     Result,
     failure_path,
@@ -27,7 +28,6 @@ from pruned_perception.compare.study import Cell
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.cost import count
 from pruned_perception.training.budget import Schedule
-from pruned_perception.training.checkpoint import locked, save_json
 from pruned_perception.training.loop import Progress, finetune
 from pruned_perception.training.method import Method, PruningRecord, Scratch
 from pruned_perception.training.pipeline import (
@@ -67,7 +67,7 @@ def run_cell(
         except Exception as error:
             record_failure(results, cell, f'{type(error).__name__}: {error}')
             raise
-        save_json(result_path(results, cell), result.to_dict())
+        write_json(result_path(results, cell), result.to_dict())
         return result
 
 

@@ -270,7 +270,7 @@ def allocate(
         factors={name: each.factors for name, each in chosen.items() if each.factors},
         sums={} if measured is None else {n: float(measured.values[n].sum()) for n in kept},
         errors=errors,
-        not_pruned=dict(structure.groups.kept),
+        not_pruned=dict(structure.groups.not_pruned),
     )
 
 
@@ -406,8 +406,7 @@ def score(
     found = structure or trace(model, example_inputs)
     batches = list(calibration) if isinstance(calibration, Iterator) else calibration
     subject = criteria.Subject(model, found, batches, loss, seed)
-    call = criterion if callable(criterion) else criteria.get(criterion)
-    return getattr(call, 'score', call)(subject)
+    return criteria.evidence(criterion, subject)
 
 
 def make_plan(
@@ -432,8 +431,8 @@ def make_plan(
     Args:
         model: the dense network; untouched.
         example_inputs: its positional inputs.
-        budget: see `plan.allocate`.
-        widths: instead of a budget, see `plan.allocate`.
+        budget: see `allocate`.
+        widths: instead of a budget, see `allocate`.
         method: a published method, see `presets.PRESETS`: it sets what of the following is not
             given.
         criterion: what ranks the channels, see `score`; by default 'filter_l2'.
@@ -441,7 +440,7 @@ def make_plan(
         allocation_by: the criterion that the allocation reads, where it is another one; by
             default the absolute sensitivity where the rule divides by sensitivities and the
             criterion has none.
-        selection: how channels are chosen, see `plan.allocate`; by default 'deterministic'.
+        selection: how channels are chosen, see `allocate`; by default 'deterministic'.
         round_to: kept channels are multiples of this; by default 16.
         seed: of everything random.
         ignored_layers: layers whose outputs stay, beside those of the network.

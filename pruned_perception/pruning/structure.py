@@ -115,7 +115,7 @@ class Structure:
 
     def without(self, reasons: Mapping[str, str]) -> Structure:
         """Return the structure in which these groups (name → reason) are kept whole."""
-        kept = dict(self.groups.kept)
+        kept = dict(self.groups.not_pruned)
         for group in self.groups.prunable:
             if group.name in reasons:
                 kept |= {each.layer: reasons[group.name] for each in group.producers}
@@ -155,7 +155,7 @@ class Structure:
         """Return plain data."""
         return {
             'groups': [asdict(group) for group in self.groups.prunable],
-            'not_pruned': dict(self.groups.kept),
+            'not_pruned': dict(self.groups.not_pruned),
             'terms': [asdict(term) for term in self.terms],
             'macs': self.macs,
             'parameters': self.parameters,

@@ -38,7 +38,6 @@ __all__ = [
     'find_groups',
     'mask_channels',
     'slice_channels',
-    'verify_surgery',
 ]
 
 
@@ -116,24 +115,6 @@ def mask_channels(
     return masked
 
 
-def verify_surgery(
-    model: nn.Module,
-    groups: ChannelGroups,
-    example_inputs: Sequence[Tensor],
-    kept: Mapping[str, Sequence[int]],
-) -> float:
-    """Return by how much the sliced network deviates from the masked one, in evaluation mode.
-
-    It is the largest absolute difference in any layer's kept outputs, or in the network's,
-    relative to the largest absolute value there; infinite where the sliced network cannot be run.
-    Example inputs that are constant (zeros, say) would hide errors: random ones stand in for them.
-    """
-    network = _Network(model, example_inputs)
-    network.check(kept)
-    network.groups = groups
-    return network.deviation(network.slice(kept), kept)[0]
-
-
 class _Network:
     """A network, its groups, and what slicing it gives."""
 
@@ -155,7 +136,7 @@ class _Network:
         names = {group.name for group in self.groups.prunable}
         for name, indices in kept.items():
             if name not in names:
-                why = self.groups.kept.get(name, f'the groups are {", ".join(sorted(names))}')
+                why = self.groups.not_pruned.get(name, f'the groups are {", ".join(sorted(names))}')
                 raise PruningError(f'plan: {name!r} is no group that can be pruned: {why}')
             group = self.groups[name]
             if not indices or not set(indices) <= set(range(group.channels)):

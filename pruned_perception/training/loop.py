@@ -20,17 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pruned_perception._io import FolderError, locked
+from pruned_perception._processes import Interrupted, termination
 from pruned_perception.pruning.calibration import update_fingerprint
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.training.budget import Schedule, TrainingBudget
-from pruned_perception.training.checkpoint import (
-    FolderError,
-    Interrupted,
-    locked,
-    read_checkpoint,
-    save_checkpoint,
-    termination,
-)
+from pruned_perception.training.checkpoint import read_checkpoint, save_checkpoint
 from pruned_perception.training.distillation import Distillation, calls_of, teach
 from pruned_perception.training.random_state import random_numbers, random_state, set_random_state
 from pruned_perception.training.task import Task

@@ -115,7 +115,7 @@ class LowRank(ByPlan):
         """Return the ranks within a budget of MACs or parameters."""
         if isinstance(budget, ErrorBound):
             raise BudgetError(f'low rank: the budget must be of MACs or parameters, got {budget}')
-        return lowrank.get(self.criterion).plan(
+        return lowrank.get(self.criterion)(
             task.model,
             task.example_inputs,
             budget,

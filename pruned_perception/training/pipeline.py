@@ -36,18 +36,13 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from pruned_perception._io import FolderError, locked, read_json, write_json
 from pruned_perception.pruning.budget import Budget, ErrorBound, Macs
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.cost import count
 from pruned_perception.pruning.plan import AnyPlan
 from pruned_perception.training.budget import Schedule, TrainingBudget
-from pruned_perception.training.checkpoint import (
-    FolderError,
-    locked,
-    read_checkpoint,
-    save_checkpoint,
-    save_json,
-)
+from pruned_perception.training.checkpoint import read_checkpoint, save_checkpoint
 from pruned_perception.training.loop import Progress, finetune, weights_digest
 from pruned_perception.training.method import (
     PLANS,
@@ -256,13 +251,13 @@ def _stage(
         )
     finished = folder / 'stage.json' if folder else None
     if finished and finished.is_file():
-        return small, Stage.from_dict(json.loads(finished.read_text(encoding='utf-8')))
+        return small, Stage.from_dict(read_json(finished))
     if training is not None:
         after = _judged(task, small)
     accepted = accept is None or accept(small)
     stage = Stage(record, before, after, last.steps, last.cpu_seconds, accepted)
     if finished:
-        save_json(finished, stage.to_dict())
+        write_json(finished, stage.to_dict())
     return small, stage
 
 

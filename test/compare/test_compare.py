@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 
+from pruned_perception._io import FolderError, locked, write_json
 from pruned_perception.compare.cell import run_cell
 from pruned_perception.compare.plot import draw
 from pruned_perception.compare.result import Result, find_failure, find_result
@@ -15,7 +16,6 @@ from pruned_perception.compare.study import Cell, Study, read_study
 from pruned_perception.compare.table import Table, make_table
 from pruned_perception.pruning import PruningError
 from pruned_perception.training.budget import Schedule, TrainingBudget
-from pruned_perception.training.checkpoint import FolderError, locked, save_json
 from pruned_perception.training.loop import finetune
 from pruned_perception.training.pipeline import PipelineRecord
 
@@ -292,7 +292,7 @@ def _written(results: Path, cell: Cell, after: float, test: float | None = None)
         finished_at='today',
         versions={},
     )
-    save_json(results / f'{cell.name}.json', result.to_dict())
+    write_json(results / f'{cell.name}.json', result.to_dict())
 
 
 @pytest.fixture

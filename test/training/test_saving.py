@@ -66,10 +66,10 @@ def test_several_kinds_in_order_come_back(tmp_path: Path) -> None:
     model = parent()
     plans: list = [make_plan(model, networks.INPUT, budget=Macs(0.6))]
     small = plans[0].apply(model)
-    plans.append(lowrank.get('alds').plan(small, networks.INPUT, Params(0.7)))
+    plans.append(lowrank.get('alds')(small, networks.INPUT, Params(0.7)))
     small = plans[1].apply(small)
     plans.append(
-        sparsity.make_plan(small, method='magnitude', budget=Params(0.5), calibration=[], seed=0)
+        sparsity.make_plan(small, criterion='magnitude', budget=Params(0.5), calibration=[], seed=0)
     )
     small = plans[2].apply(small)
     save_pruned(tmp_path / 'small.pt', small, plans)

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pruned_perception.training.checkpoint import FolderError, locked, termination
+from pruned_perception._io import FolderError, locked
+from pruned_perception._processes import termination
 from pruned_perception.training.detector.augmentation import draw_batch
 from pruned_perception.training.detector.checkpoint import read_checkpoint, save_checkpoint
 from pruned_perception.training.detector.data import FrameSet

@@ -3,6 +3,7 @@ import json
 import networks
 import pytest
 import torch
+from given_ranks import make_decomposition
 from torch import Tensor, nn
 
 from pruned_perception.pruning import (
@@ -16,9 +17,7 @@ from pruned_perception.pruning import (
 )
 from pruned_perception.pruning.lowrank import (
     Decomposition,
-    decompose,
     get,
-    make_decomposition,
     names,
 )
 
@@ -40,7 +39,7 @@ def test_every_method_meets_the_budget_by_the_real_cost(
     kind: type[nn.Module], budget: Macs | Params, method: str
 ) -> None:
     model = networks.build(kind)
-    plan = get(method).plan(model, INPUT, budget, calibration=CALIBRATION)
+    plan = get(method)(model, INPUT, budget, calibration=CALIBRATION)
     small = plan.apply(model)
     before, after = count(model, INPUT), count(small, INPUT)
     assert (after.parameters, after.macs) == (plan.parameters, plan.macs)
@@ -111,7 +110,7 @@ class Odd(nn.Module):
 
 def test_layers_left_alone_are_named_with_the_reason() -> None:
     model, x = Odd().eval(), (torch.rand(2, 3, 16),)
-    plan = get('svd').plan(model, x, Params(0.95))
+    plan = get('svd')(model, x, Params(0.95))
     assert plan.left_alone == {
         'first': 'shares its weight with tied',
         'tied': 'shares its weight with first',
@@ -139,7 +138,7 @@ def test_layers_left_alone_are_named_with_the_reason() -> None:
 )
 def test_reasons_of_convolutions(kind: type[nn.Module], layer: str, reason: str) -> None:
     keep = ['inner.0'] if kind is networks.Residual else []
-    plan = make_decomposition(networks.build(kind), INPUT, {'stem.0': (1, 2)}, keep=keep)
+    plan = make_decomposition(networks.build(kind), INPUT, {'stem.0': (1, 2)}, ignored_layers=keep)
     assert plan.left_alone[layer] == reason
 
 
@@ -150,7 +149,7 @@ def test_layer_that_no_rank_makes_smaller_is_left_alone() -> None:
 
 @pytest.mark.parametrize('method', ['alds', 'pca'])
 def test_plan_survives_json(residual: nn.Module, method: str) -> None:
-    plan = get(method).plan(residual, INPUT, Params(0.5), calibration=CALIBRATION)
+    plan = get(method)(residual, INPUT, Params(0.5), calibration=CALIBRATION)
     again = Decomposition.from_dict(json.loads(json.dumps(plan.to_dict())))
     assert again == plan
     first, second = plan.apply(residual), again.apply(residual)
@@ -159,7 +158,7 @@ def test_plan_survives_json(residual: nn.Module, method: str) -> None:
 
 
 def test_table_names_layers_ranks_and_what_the_error_is_relative_to(residual: nn.Module) -> None:
-    plan = make_decomposition(residual, INPUT, CHOICE, keep=['head'])
+    plan = make_decomposition(residual, INPUT, CHOICE, ignored_layers=['head'])
     text = plan.to_text()
     assert 'not comparable with channel pruning' in text
     for name, (groups, rank) in CHOICE.items():
@@ -178,23 +177,9 @@ def test_data_that_is_no_plan_is_refused(data: dict) -> None:
         Decomposition.from_dict(data)
 
 
-@pytest.mark.parametrize(
-    ('choice', 'message'),
-    [
-        ({'nowhere': (1, 1)}, "'nowhere' is no layer"),
-        ({'inner.0': (3, 1)}, '1, 2, 4, 8, 16, 32 groups or one of them, not 3'),
-        ({'inner.0': (1, 0)}, 'rank 0 in 1 groups; ranks 1 to 28 do'),
-        ({'inner.0': (1, 29)}, 'rank 29 in 1 groups; ranks 1 to 28 do'),
-    ],
-)
-def test_impossible_choices_are_named(residual: nn.Module, choice: dict, message: str) -> None:
-    with pytest.raises(PruningError, match=message):
-        make_decomposition(residual, INPUT, choice)
-
-
 def test_unknown_layer_to_keep_and_infinite_weights_are_named(residual: nn.Module) -> None:
     with pytest.raises(PruningError, match="'inner' is no convolution"):
-        make_decomposition(residual, INPUT, {}, keep=['inner'])
+        make_decomposition(residual, INPUT, {}, ignored_layers=['inner'])
     residual.get_submodule('inner.0').weight.data[0, 0, 0, 0] = float('inf')
     with pytest.raises(PruningError, match=r'inner\.0: the weight has values that are NaN'):
         make_decomposition(residual, INPUT, {})
@@ -205,7 +190,7 @@ def test_plan_for_another_network_is_refused(residual: nn.Module) -> None:
     with pytest.raises(PruningError, match=r"'inner\.0' is no layer"):
         plan.apply(networks.build(networks.Flatten))
     with pytest.raises(PruningError, match=r"'inner\.0' is a grouped convolution|is no layer"):
-        decompose(plan.apply(residual), plan)
+        plan.apply(plan.apply(residual))
     residual.inner[0] = nn.Conv2d(32, 32, 5, padding=2)
     with pytest.raises(PruningError, match=r"'inner\.0' has another shape"):
         plan.apply(residual)
@@ -223,7 +208,7 @@ class ReadsWeight(nn.Module):
 def test_network_whose_forward_reads_the_layer_is_refused() -> None:
     model, x = ReadsWeight(), (torch.rand(1, 16),)
     plan = make_decomposition(model, x, {'layer': (1, 2)})
-    with pytest.raises(PruningError, match='`keep`'):
+    with pytest.raises(PruningError, match='`ignored_layers`'):
         plan.apply(model)
 
 
@@ -231,7 +216,7 @@ def test_channels_then_ranks_compose(residual: nn.Module) -> None:
     dense = count(residual, INPUT)
     small = make_plan(residual, INPUT, budget=Macs(0.5), round_to=8).apply(residual)
     pruned = count(small, INPUT)
-    plan = get('alds').plan(small, INPUT, Macs(0.5))
+    plan = get('alds')(small, INPUT, Macs(0.5))
     both = count(plan.apply(small), INPUT)
     assert plan.dense_macs == pruned.macs <= 0.5 * dense.macs
     assert both.macs == plan.macs <= 0.25 * dense.macs
@@ -239,7 +224,7 @@ def test_channels_then_ranks_compose(residual: nn.Module) -> None:
 
 
 def test_ranks_of_one_group_are_channels_for_later_pruning(residual: nn.Module) -> None:
-    small = decompose(residual, make_decomposition(residual, INPUT, {'inner.0': (1, 8)}))
+    small = make_decomposition(residual, INPUT, {'inner.0': (1, 8)}).apply(residual)
     groups = find_groups(small, INPUT)
     ranks = groups['inner.0.0']
     assert ranks.channels == 8

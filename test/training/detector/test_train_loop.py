@@ -11,7 +11,7 @@ import tiny
 import torch
 import yaml
 
-from pruned_perception.training.checkpoint import FolderError, locked
+from pruned_perception._io import FolderError, locked
 from pruned_perception.training.detector.checkpoint import (
     CheckpointError,
     detector_from,
