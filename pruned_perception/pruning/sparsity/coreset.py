@@ -296,10 +296,8 @@ class CoresetBound:
             lines.append(line + self._remark(layer))
         weights, kept = (sum(getattr(each, n) for each in self.layers) for n in ('weights', 'kept'))
         vacuous = sum(each.vacuous for each in self.layers)
-        lines.append(
-            f'vacuous in {vacuous} of {len(self.layers)} layers: drawn like this, {kept:,.0f} of '
-            f'{weights:,} weights would stay'
-        )
+        where = f'; vacuous in {vacuous} of {len(self.layers)} layers' if vacuous else ''
+        lines.append(f'drawn like this, {kept:,.0f} of {weights:,} weights would stay{where}')
         return '\n'.join(lines)
 
     def _remark(self, layer: LayerBound) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pruned_perception.pruning import BudgetError, PruningError
 from pruned_perception.pruning.budget import Params
-from pruned_perception.pruning.sparsity import SparsityPlan, apply, make_plan, names
+from pruned_perception.pruning.sparsity import SparsityPlan, make_plan, names
 from pruned_perception.pruning.sparsity import plan as plan_module
 from pruned_perception.pruning.sparsity.plan import bitmask_bytes, csr_bytes
 
@@ -74,13 +74,13 @@ def test_applied_weights_are_those_that_the_plan_counts(
 
 @pytest.mark.parametrize('method', ['magnitude', 'random', 'snip', 'sipp_deterministic'])
 def test_rankings_use_the_whole_budget(method: str) -> None:
-    assert sum(_plan(method, 0.3).kept.values()) == int(0.3 * TOTAL) - (TOTAL - WEIGHTS)
+    assert sum(_plan(method, 0.3).counts.values()) == int(0.3 * TOTAL) - (TOTAL - WEIGHTS)
 
 
 @METHODS
 def test_whole_budget_changes_no_output(method: str) -> None:
     model = _network()
-    sparse = apply(model, _plan(method, 1.0))
+    sparse = _plan(method, 1.0).apply(model)
     assert torch.equal(sparse(IMAGES), model(IMAGES))
 
 
@@ -136,7 +136,7 @@ def test_one_threshold_for_the_network_or_one_share_for_each_layer() -> None:
     model[1].weight.data = torch.tensor([[1.0, -2.0, 3.0, -4.0]])
     network = make_plan(model, criterion='magnitude', budget=Params(0.5))
     layer = make_plan(model, criterion='magnitude', budget=Params(0.5), scope='layer')
-    assert network.kept == {'0': 4, '1': 0}
+    assert network.counts == {'0': 4, '1': 0}
     assert layer.layers[0].mask.tolist() == [[False, False, True, True]]
     assert layer.layers[1].mask.tolist() == [[False, False, True, True]]
 
@@ -215,15 +215,15 @@ def test_budget_that_cannot_be_met_says_the_nearest(method: str) -> None:
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        ({'method': 'magic'}, "unknown method 'magic'"),
+        ({'criterion': 'magic'}, "unknown method 'magic'"),
         ({'scope': 'neuron'}, "unknown scope 'neuron'"),
         ({'ignored_layers': ['nowhere']}, "'nowhere' is no convolution"),
         ({'ignored_layers': ['0', '3', '5', '9']}, 'no convolution or linear layer to prune'),
-        ({'method': 'snip'}, 'give `loss`'),
-        ({'method': 'snip', 'loss': _loss}, 'give `calibration`'),
-        ({'method': 'sipp_hybrid'}, 'give `calibration`'),
-        ({'method': 'sipp_hybrid', 'calibration': []}, 'empty'),
-        ({'method': 'sipp_random', 'calibration': [IMAGES / 0]}, 'NaN or infinite'),
+        ({'criterion': 'snip'}, 'give `loss`'),
+        ({'criterion': 'snip', 'loss': _loss}, 'give `calibration`'),
+        ({'criterion': 'sipp_hybrid'}, 'give `calibration`'),
+        ({'criterion': 'sipp_hybrid', 'calibration': []}, 'empty'),
+        ({'criterion': 'sipp_random', 'calibration': [IMAGES / 0]}, 'NaN or infinite'),
         ({'positions': 0}, 'at least 1 per image'),
         ({'delta': 1.5}, r'delta must be in \(0, 1\)'),
         ({'counts': {'0': 3}}, 'either a budget'),
@@ -233,7 +233,7 @@ def test_budget_that_cannot_be_met_says_the_nearest(method: str) -> None:
 )
 def test_bad_wishes_are_named(options: dict, message: str) -> None:
     with pytest.raises(PruningError, match=message):
-        make_plan(_network(), **{'method': 'magnitude', 'budget': Params(0.5), **options})
+        make_plan(_network(), **{'criterion': 'magnitude', 'budget': Params(0.5), **options})
 
 
 def test_loss_without_finite_gradient_is_named() -> None:
@@ -267,6 +267,6 @@ def test_layer_that_is_never_called_is_named() -> None:
 def test_plan_of_another_network_is_refused() -> None:
     plan = _plan('magnitude')
     with pytest.raises(PruningError, match="'0' is \\(4, 3\\), planned for"):
-        apply(nn.Sequential(nn.Linear(3, 4)), plan)
+        plan.apply(nn.Sequential(nn.Linear(3, 4)))
     with pytest.raises(PruningError, match="'0' is no layer"):
-        apply(nn.Sequential(nn.ReLU()), plan)
+        plan.apply(nn.Sequential(nn.ReLU()))

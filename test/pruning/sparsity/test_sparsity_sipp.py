@@ -346,7 +346,7 @@ def test_level_division_has_the_smallest_largest_error(sides, share) -> None:
 
 def test_allowance_for_future_inputs_scales_the_bound_of_what_is_kept_for_certain() -> None:
     options = {
-        'method': 'sipp_deterministic',
+        'criterion': 'sipp_deterministic',
         'budget': Params(0.5),
         'calibration': [torch.ones(2, 1500)],
     }
