@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pruned_perception.cli.arguments import at_least
+from pruned_perception.cli.arguments import Renamed, at_least
 from pruned_perception.cli.pruning_inputs import (
     Network,
     add_network,
@@ -52,8 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ours.add_argument('--train', type=Path, metavar='DATASET', help='data set to train on')
     ours.add_argument('--validation', type=Path, metavar='DATASET', help='data set to judge by')
     ours.add_argument(
-        '--parent', type=Path, metavar='CHECKPOINT', help='the dense network, for --distill'
+        '--teacher', type=Path, metavar='CHECKPOINT', help='the dense network, for --distill'
     )
+    parser.add_argument('--parent', action=Renamed, metavar='--teacher')
     parser.add_argument('--json', action='store_true', help='print the result as JSON')
 
 
@@ -72,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     if args.checkpoint is not None:
         result = _detector(args, budget.to_dict(), folder)
     else:
-        network = load_network(args, parent=args.parent, train=args.train,
+        network = load_network(args, teacher=args.teacher, train=args.train,
                                validation=args.validation)  # fmt: skip
         result = _own(args, network, budget, folder)
     if result is None:
@@ -88,7 +89,6 @@ def _own(
     """Fine-tune a user's network; return the result, None where it was interrupted."""
     from pruned_perception._processes import Interrupted
     from pruned_perception.cli.progress import Progress
-    from pruned_perception.pruning.sparsity import SparsityPlan
     from pruned_perception.training.budget import Schedule
     from pruned_perception.training.distillation import Distillation
     from pruned_perception.training.loop import Progress as State
@@ -97,12 +97,7 @@ def _own(
 
     task, last = network.task, State(0.0, 0, 0.0, 0.0)
     rate = {} if args.learning_rate is None else {'learning_rate': args.learning_rate}
-    masks = {
-        f'{each.name}.weight': each.mask
-        for plan in network.plans
-        if isinstance(plan, SparsityPlan)
-        for each in plan.layers
-    }
+    masks = {name: mask for plan in network.plans for name, mask in plan.masks.items()}
     before = _figures(task.evaluate, task.model)
     with Progress('fine-tuning') as bar:
 
@@ -149,18 +144,22 @@ def _detector(
         save_checkpoint,
     )
     from pruned_perception.training.detector.data import load_frames
-    from pruned_perception.training.detector.experiment import Budget, Distillation, experiment_from
+    from pruned_perception.training.detector.experiment import (
+        Budget,
+        Distillation,
+        recorded_experiment,
+    )
     from pruned_perception.training.detector.loop import train
 
     if args.train is None or args.validation is None:
         raise PruningError('give --train DATASET and --validation DATASET, to train and to judge')
-    if (args.distill is None) != (args.parent is None):
-        raise PruningError('--distill WEIGHT and --parent CHECKPOINT, the teacher, go together')
+    if (args.distill is None) != (args.teacher is None):
+        raise PruningError('--distill WEIGHT and --teacher CHECKPOINT go together')
     network = load_network(args, validation=args.validation)
     content = network.checkpoint
     assert content is not None
     model = detector_from(content, args.checkpoint)
-    experiment = experiment_from(content['experiment'])
+    experiment = recorded_experiment(content['experiment'])
     rate = args.learning_rate or experiment.optimiser.learning_rate
     experiment = replace(
         experiment,
@@ -181,8 +180,8 @@ def _detector(
     )
     evaluate = network.task.evaluate
     teacher = None
-    if args.parent is not None:
-        teacher = detector_from(read_checkpoint(args.parent), args.parent)
+    if args.teacher is not None:
+        teacher = detector_from(read_checkpoint(args.teacher), args.teacher)
     with Progress('fine-tuning') as bar:
         bar.phase('judging the pruned network', None, '')
         before = _figures(evaluate, model)

@@ -29,7 +29,7 @@ from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.cost import count
 from pruned_perception.training.budget import Schedule
 from pruned_perception.training.loop import Progress, finetune
-from pruned_perception.training.method import PruningRecord
+from pruned_perception.training.method import Method, PruningRecord, Scratch
 from pruned_perception.training.pipeline import (
     PipelineRecord,
     Report,
@@ -78,8 +78,8 @@ def _made(cell: Cell, results: Path, report: Report | None) -> Result:
     _, record = _network(cell, task, results, report)
     before = after = {}
     shares = {'macs': 1.0, 'params': 1.0}
-    if record.kept:
-        last = record.kept[-1]
+    if record.accepted:
+        last = record.accepted[-1]
         before, after = last.before, last.after
         parent = count(task.model, task.example_inputs)
         shares = {
@@ -135,6 +135,7 @@ def _network(
     folder = results / cell.name / cell.digest[:16]  # an older configuration's is not touched
     if cell.source is not None:
         return _from_scratch(cell, cell.source, task, results, folder, report)
+    assert isinstance(cell.method, Method)
     tuned = cell.finetuning
     return prune_and_finetune(
         task,
@@ -153,8 +154,8 @@ def _from_scratch(
     cell: Cell, source: Cell, task: Task, results: Path, folder: Path, report: Report | None
 ) -> tuple[nn.Module, PipelineRecord]:
     """Train the widths of another cell's network for the time of its parent and its own."""
-    assert cell.method is not None
-    assert source.method is not None
+    assert isinstance(cell.method, Scratch)
+    assert isinstance(source.method, Method)
     assert source.budget is not None
     other = find_result(results, source)
     if other is None:
@@ -164,7 +165,7 @@ def _from_scratch(
             f'task {cell.study.task!r}: a control from scratch needs `trained_for`, the training '
             'budget of the parent'
         )
-    if not other.pipeline.kept:
+    if not other.pipeline.accepted:
         raise PruningError(f'{source.name}: no network was accepted, so there are no widths')
     network = architecture(task, source.method, source.budget, source.seed, other.pipeline)
     budget = task.trained_for.extended(other.pipeline.cpu_seconds, other.pipeline.steps)
@@ -188,7 +189,7 @@ def _from_scratch(
         folder=folder,
         report=note,
     )
-    sizes = other.pipeline.kept[-1].pruning
+    sizes = other.pipeline.accepted[-1].pruning
     record = PruningRecord('scratch', None, *_costs(sizes), cpu_seconds=0.0)
     figures = _judged(task, trained)
     stage = Stage(record, {}, figures, last.steps, last.cpu_seconds, accepted=True)

@@ -21,7 +21,6 @@ POLL_SECONDS = 0.2
 THREADS = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS')
 
 # Told of the share of the cells that is done, and which are being made.
-Progress = Callable[[float, str], None]
 
 
 @dataclass
@@ -48,7 +47,7 @@ def run_cells(
     *,
     jobs: int = 1,
     test: bool = False,
-    progress: Progress | None = None,
+    progress: Callable[[float, str], None] | None = None,
 ) -> dict[str, str]:
     """Make what is missing of a comparison; return which cells failed, and why.
 

@@ -6,14 +6,26 @@ A `Task` is what a user gives; a `Method` says how the network is made smaller.
 from pruned_perception.training.budget import Schedule, TrainingBudget
 from pruned_perception.training.distillation import Distillation
 from pruned_perception.training.loop import finetune
-from pruned_perception.training.method import Method, pruned
+from pruned_perception.training.method import (
+    Channels,
+    Function,
+    LowRank,
+    Method,
+    Sparsity,
+    pruned,
+    read_method,
+)
 from pruned_perception.training.pipeline import load_pruned, prune_and_finetune, save_pruned
 from pruned_perception.training.task import Task, load_task
 
 __all__ = [
+    'Channels',
     'Distillation',
+    'Function',
+    'LowRank',
     'Method',
     'Schedule',
+    'Sparsity',
     'Task',
     'TrainingBudget',
     'finetune',
@@ -21,5 +33,6 @@ __all__ = [
     'load_task',
     'prune_and_finetune',
     'pruned',
+    'read_method',
     'save_pruned',
 ]

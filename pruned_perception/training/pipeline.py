@@ -37,13 +37,10 @@ import numpy as np
 from torch import nn
 
 from pruned_perception._io import FolderError, locked, read_json, write_json
-from pruned_perception.pruning import lowrank, sparsity
-from pruned_perception.pruning.budget import Budget, Error, Macs
+from pruned_perception.pruning.budget import Budget, ErrorBound, Macs
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.cost import count
-from pruned_perception.pruning.lowrank import Decomposition
-from pruned_perception.pruning.plan import Plan, prune
-from pruned_perception.pruning.sparsity import SparsityPlan
+from pruned_perception.pruning.plan import AnyPlan
 from pruned_perception.training.budget import Schedule, TrainingBudget
 from pruned_perception.training.checkpoint import read_checkpoint, save_checkpoint
 from pruned_perception.training.loop import Progress, finetune, weights_digest
@@ -51,6 +48,7 @@ from pruned_perception.training.method import (
     PLANS,
     Method,
     PruningRecord,
+    Scratch,
     budget_entry,
     pruned,
     rebuilt,
@@ -98,7 +96,7 @@ def prune_and_finetune(
     part = training.divided(method.iterations) if training and cascade else training
     if method.distill is not None and training is None:
         raise PruningError('distill: needs fine-tuning')
-    if method.iterations > 1 and isinstance(budget, Error):
+    if method.iterations > 1 and isinstance(budget, ErrorBound):
         raise PruningError(f'schedule {method.schedule!r}: cuts to a share, not to an error')
     if accept is None and method.max_loss is not None:
         accept = loses_at_most(method.max_loss, task)
@@ -137,10 +135,10 @@ def architecture(
 ) -> nn.Module:
     """Return the network that a pipeline returned, with weights that mean nothing."""
     current = task.model
-    for number, stage in enumerate(record.kept, start=1):
+    for number, stage in enumerate(record.accepted, start=1):
         if stage.pruning.plan is None and number > 1:
             raise PruningError(
-                f'method {method.function!r}: what it cuts later depends on fine-tuned weights'
+                f'method {method.to_dict()}: what it cuts later depends on fine-tuned weights'
             )
         current = rebuilt(
             dataclasses.replace(task, model=current),
@@ -173,9 +171,9 @@ def _step_budget(
     """Return what may remain of the current network after cut `number`."""
     if method.iterations == 1:
         return budget
-    assert not isinstance(budget, Error)
+    assert not isinstance(budget, ErrorBound)
     share = budget.share ** (number / method.iterations)
-    if method.kind == 'sparsity':  # zeros are still counted: of the parent and of what is left
+    if method.how.kind == 'sparsity':  # zeros are still counted: of the parent and of what is left
         return type(budget)(share)
     dense, now = (count(each, task.example_inputs) for each in (task.model, current))
     if isinstance(budget, Macs):
@@ -267,7 +265,7 @@ def _judged(task: Task, small: nn.Module) -> dict[str, float]:
     return {} if task.evaluate is None else figures_of(task.evaluate, small)
 
 
-def own_schedule(schedule: Schedule, method: Method) -> Schedule:
+def own_schedule(schedule: Schedule, method: Method | Scratch) -> Schedule:
     """Return the schedule with the method's own learning rate, where it has one."""
     if method.learning_rate is None:
         return schedule
@@ -305,7 +303,7 @@ class PipelineRecord:
     stages: tuple[Stage, ...]
 
     @property
-    def kept(self) -> tuple[Stage, ...]:
+    def accepted(self) -> tuple[Stage, ...]:
         """The stages of the network that was returned."""
         accepted = [number for number, each in enumerate(self.stages, 1) if each.accepted]
         return self.stages[: max(accepted, default=0)]
@@ -347,12 +345,9 @@ class PipelineRecord:
         return '\n'.join(lines)
 
 
-AnyPlan = Plan | Decomposition | SparsityPlan
-
-
 def save_pruned(path: str | os.PathLike[str], model: nn.Module, plans: Sequence[AnyPlan]) -> None:
     """Write the weights of `model`, and the plans by which it was made of its parent, in order."""
-    entries = [{'kind': _kind(plan), 'plan': plan.to_dict()} for plan in plans]
+    entries = [{'kind': plan.kind, 'plan': plan.to_dict()} for plan in plans]
     save_checkpoint(Path(path), {'state_dict': model.state_dict(), 'plans': entries})
 
 
@@ -368,7 +363,7 @@ def load_pruned(task: Task, path: str | os.PathLike[str]) -> nn.Module:
     small = task.model
     try:
         for plan in read_plans(path):
-            small = cut_after(plan, small)
+            small = plan.apply(small)
         small.load_state_dict(_content(path)['state_dict'])
     except (PruningError, RuntimeError) as error:
         why = ' '.join(' '.join(str(error).splitlines()[:2]).split())
@@ -379,19 +374,6 @@ def load_pruned(task: Task, path: str | os.PathLike[str]) -> nn.Module:
 def read_plans(path: str | os.PathLike[str]) -> tuple[AnyPlan, ...]:
     """Return the plans of a file, in order; raises as `load_pruned`."""
     return tuple(PLANS[each['kind']].from_dict(each['plan']) for each in _content(path)['plans'])
-
-
-def cut_after(plan: AnyPlan, model: nn.Module) -> nn.Module:
-    """Return a copy of `model` that is pruned after any kind of plan."""
-    if isinstance(plan, Plan):
-        return prune(model, plan)
-    if isinstance(plan, Decomposition):
-        return lowrank.decompose(model, plan)
-    return sparsity.apply(model, plan)
-
-
-def _kind(plan: AnyPlan) -> str:
-    return next(kind for kind, each in PLANS.items() if isinstance(plan, each))
 
 
 def _content(path: str | os.PathLike[str]) -> dict[str, Any]:

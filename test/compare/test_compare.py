@@ -126,7 +126,10 @@ def test_digest_changes_with_all_that_the_result_depends_on(folder: Path) -> Non
         ({'budgets': {'flops': 0.5}}, "unknown unit 'flops'"),
         ({'budgets': {'macs': [1.5]}}, r'must be in \(0, 1\], got 1.5'),
         ({'methods': ['ours']}, 'field methods: must be a mapping'),
-        ({'methods': {'l2': {'criterion': 'l2'}}}, r"methods\.l2: unknown criterion 'l2'"),
+        (
+            {'methods': {'l2': {'criterion': 'l2'}}},
+            r"l2\.criterion: unknown criterion 'l2'",
+        ),
         ({'methods': {'a/b': {}}}, r'methods\.a/b: names are'),
         ({'methods': {'parent': {}}}, "not 'parent'"),
         ({'methods': {'l2': {'kind': 'scratch', 'of': 'x'}}}, r"l2\.of: no method 'x'"),

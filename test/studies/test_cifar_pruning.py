@@ -21,8 +21,8 @@ GRID: dict[str, Any] = {
         'taylor': {'criterion': 'taylor', 'labels': True},
     },
     'allocations': {
-        'uniform': {'rule': 'uniform'},
-        'least_joint': {'rule': 'least_error', 'by': 'joint_error'},
+        'uniform': {'allocation': 'uniform'},
+        'least_joint': {'allocation': 'least_error', 'allocation_by': 'joint_error'},
     },
     'methods': {'svd': {'kind': 'low_rank', 'criterion': 'svd'}},
     'torch_pruning': {'importances': ['l1'], 'scopes': ['global'], 'cuts': [1, 2]},

@@ -15,12 +15,11 @@ from pruned_perception.pruning import (
     PruningError,
     lowrank,
     make_plan,
-    prune,
     recalibrate,
     sparsity,
 )
 from pruned_perception.training.checkpoint import CheckpointError, save_checkpoint
-from pruned_perception.training.pipeline import cut_after, load_pruned, read_plans, save_pruned
+from pruned_perception.training.pipeline import load_pruned, read_plans, save_pruned
 from pruned_perception.training.task import Task
 
 
@@ -36,7 +35,7 @@ def task(model: nn.Module) -> Task:
 def test_the_network_comes_back_whatever_the_parents_weights_are(tmp_path: Path) -> None:
     model = parent()
     plan = make_plan(model, networks.INPUT, budget=Macs(0.5))
-    small = recalibrate(prune(model, plan), [torch.rand(8, 3, 16, 16)])
+    small = recalibrate(plan.apply(model), [torch.rand(8, 3, 16, 16)])
     save_pruned(tmp_path / 'small.pt', small, [plan])
     other = parent(seed=1)
     back = load_pruned(task(other), tmp_path / 'small.pt')
@@ -57,7 +56,7 @@ def test_scaled_channels_of_a_random_selection_come_back(tmp_path: Path) -> None
         calibration=[torch.rand(32, 3, 16, 16)],
     )
     assert plan.factors
-    small = prune(model, plan)
+    small = plan.apply(model)
     save_pruned(tmp_path / 'small.pt', small, [plan])
     back = load_pruned(task(parent(seed=1)), tmp_path / 'small.pt')
     assert torch.equal(back(*networks.INPUT), small(*networks.INPUT))
@@ -66,13 +65,13 @@ def test_scaled_channels_of_a_random_selection_come_back(tmp_path: Path) -> None
 def test_several_kinds_in_order_come_back(tmp_path: Path) -> None:
     model = parent()
     plans: list = [make_plan(model, networks.INPUT, budget=Macs(0.6))]
-    small = cut_after(plans[0], model)
+    small = plans[0].apply(model)
     plans.append(lowrank.get('alds')(small, networks.INPUT, Params(0.7)))
-    small = cut_after(plans[1], small)
+    small = plans[1].apply(small)
     plans.append(
-        sparsity.make_plan(small, method='magnitude', budget=Params(0.5), calibration=[], seed=0)
+        sparsity.make_plan(small, criterion='magnitude', budget=Params(0.5), calibration=[], seed=0)
     )
-    small = cut_after(plans[2], small)
+    small = plans[2].apply(small)
     save_pruned(tmp_path / 'small.pt', small, plans)
     back = load_pruned(task(parent(seed=1)), tmp_path / 'small.pt')
     assert torch.equal(back(*networks.INPUT), small(*networks.INPUT))
@@ -83,7 +82,7 @@ def test_several_kinds_in_order_come_back(tmp_path: Path) -> None:
 def test_another_network_is_refused(tmp_path: Path) -> None:
     model = parent()
     plan = make_plan(model, networks.INPUT, budget=Macs(0.5))
-    save_pruned(tmp_path / 'small.pt', prune(model, plan), [plan])
+    save_pruned(tmp_path / 'small.pt', plan.apply(model), [plan])
     with pytest.raises(PruningError, match=r'small\.pt: does not fit Concatenation'):
         load_pruned(task(parent(networks.Concatenation)), tmp_path / 'small.pt')
 
@@ -92,7 +91,7 @@ def test_weights_of_other_widths_are_refused(tmp_path: Path) -> None:
     model = parent()
     plan, other = (make_plan(model, networks.INPUT, budget=Macs(x)) for x in (0.3, 0.9))
     assert plan.widths != other.widths
-    save_pruned(tmp_path / 'small.pt', prune(model, plan), [other])
+    save_pruned(tmp_path / 'small.pt', plan.apply(model), [other])
     with pytest.raises(PruningError, match=r'small\.pt: does not fit Residual.*size mismatch'):
         load_pruned(task(model), tmp_path / 'small.pt')
 

@@ -12,9 +12,26 @@ from typing import Any
 import yaml
 
 from pruned_perception.errors import UserError
+from pruned_perception.pruning.budget import Macs, Params
+from pruned_perception.pruning.errors import BudgetError
 from pruned_perception.training.budget import Schedule
 from pruned_perception.training.budget import TrainingBudget as Budget
 from pruned_perception.training.detector.architecture import Architecture
+from pruned_perception.training.method import (
+    Channels,
+    Method,
+    budget_entry,
+    budget_from,
+    read_method,
+)
+
+# Fields of methods that are given otherwise in an experiment.
+ELSEWHERE = {
+    'distill': 'stands beside prune',
+    'learning_rate': 'is optimiser.learning_rate',
+    'max_loss': 'all iterations are run',
+    'then': 'our detector is exported by its widths: all cuts are of channels',
+}
 
 
 class ExperimentError(UserError):
@@ -42,22 +59,17 @@ class Optimiser(Schedule):
 class Pruning:
     """How the parent is pruned before this experiment fine-tunes it.
 
-    `macs` is the share of the parent's multiply-accumulates that is left, at most; what is None is
-    left to `pruning.make_plan`. With several `iterations` it is cut in as many steps, each by the
-    same factor, scored anew and fine-tuned for an equal part of the budget, with a learning rate
-    that starts again (Renda et al., Comparing Rewinding and Fine-tuning, ICLR 2020).
+    With several iterations it is cut in as many steps, each by the same factor, scored anew and
+    fine-tuned, with a learning rate that starts again: for an equal part of the budget (cascade),
+    or for all of it (replicate), see `training.pipeline`.
     """
 
-    macs: float
-    criterion: str | None = None
-    allocation: str | None = None
-    allocation_by: str | None = None
-    block: int | None = None
-    iterations: int = 1
+    budget: Macs | Params
+    method: Method
 
-    def target(self, iteration: int) -> float:
-        """Return the share of the parent's MACs that is left after iteration 1 … `iterations`."""
-        return self.macs ** (iteration / self.iterations)
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, as an experiment's file has it."""
+        return dict([budget_entry(self.budget)]) | self.method.to_dict()
 
 
 @dataclass(frozen=True)
@@ -96,8 +108,9 @@ class Experiment:
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for logs, checkpoints and manifests."""
         data = {key: value for key, value in asdict(self).items() if value is not None}
-        if self.architecture is not None:
-            data['architecture'] = self.architecture.to_dict()
+        for name in ('architecture', 'prune'):
+            if (value := getattr(self, name)) is not None:
+                data[name] = value.to_dict()
         return _plain(data)
 
 
@@ -114,6 +127,17 @@ def read_experiment(path: str | os.PathLike[str]) -> Experiment:
         return experiment_from(data)
     except UserError as error:
         raise ExperimentError(f'{path}: {error}') from error
+
+
+def recorded_experiment(data: Mapping[str, Any]) -> Experiment:
+    """Return the experiment in a checkpoint, whatever version wrote it."""
+    found = dict(data)
+    if (former := data.get('prune')) is not None:
+        now = {'round_to' if name == 'block' else name: each for name, each in former.items()}
+        if now.get('iterations', 1) > 1:  # which were a cascade's, before schedules had a name
+            now.setdefault('schedule', 'cascade')
+        found['prune'] = now
+    return experiment_from(found)
 
 
 def experiment_from(data: Any) -> Experiment:
@@ -160,13 +184,19 @@ def experiment_from(data: Any) -> Experiment:
 
 
 def _pruning(data: Any) -> Pruning:
-    values = _fields(Pruning, data, 'prune.')
-    if not _number(values.get('macs')) <= 1:
-        raise ExperimentError(f'field prune.macs: must be > 0 and ≤ 1: {data!r}')
-    iterations = values.get('iterations', 1)
-    if not isinstance(iterations, int) or iterations < 1:
-        raise ExperimentError(f'field prune.iterations: must be an integer ≥ 1, got {iterations!r}')
-    return Pruning(**values)
+    if not isinstance(data, dict):
+        raise ExperimentError('field prune: must be a mapping')
+    units = [unit for unit in ('macs', 'params') if unit in data]
+    if len(units) != 1:
+        raise ExperimentError(f'field prune: needs exactly one of macs and params: {data!r}')
+    own = {name: value for name, value in data.items() if name not in units}
+    method = read_method(own, 'prune.', elsewhere=ELSEWHERE)
+    if not isinstance(method, Method) or method.how.kind != Channels.kind:
+        raise ExperimentError('field prune.kind: our detector is exported by its widths: channels')
+    try:
+        return Pruning(budget_from(units[0], data[units[0]]), method)  # type: ignore[arg-type]
+    except BudgetError as error:
+        raise ExperimentError(f'field prune.{units[0]}: {error}') from error
 
 
 def _distillation(data: Any) -> Distillation:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +12,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pruned_perception.pruning import Macs, Plan, count, make_plan, prune, recalibrate
 from pruned_perception.training.detector.checkpoint import detector_from, read_checkpoint
 from pruned_perception.training.detector.data import FrameSet, load_frames
 from pruned_perception.training.detector.experiment import (
     Budget,
     Experiment,
     ExperimentError,
-    Pruning,
     read_experiment,
 )
 from pruned_perception.training.detector.loop import Outcome, Report, train
 from pruned_perception.training.detector.network import Detector
+from pruned_perception.training.method import pruned
+from pruned_perception.training.pipeline import _step_budget
+from pruned_perception.training.task import Task
 
 CALIBRATION_FRAMES = 256
 CALIBRATION_BATCH = 16
@@ -91,8 +92,10 @@ def run_experiment(
     frames, validation = _data(experiment, ancestor, folders, report)
     # A control has all the time that the other had.
     budget = budget or experiment.budget or Budget(cpu_minutes=total_cpu_seconds(origin) / 60)
-    earlier = 0 if experiment.prune is None else experiment.prune.iterations - 1
+    method = None if experiment.prune is None else experiment.prune.method
+    earlier = 0 if method is None else method.iterations - 1
     stages = [*(folder / str(number + 1) for number in range(earlier)), folder]
+    parts = len(stages) if method is not None and method.schedule == 'cascade' else 1
     for iteration, stage in enumerate(stages, start=1):
         outcome = _finished(stage)
         if outcome is None:
@@ -103,7 +106,7 @@ def run_experiment(
                 frames,
                 validation,
                 stage,
-                budget=budget.divided(len(stages)),
+                budget=budget.divided(parts),
                 ancestry=ancestry,
                 teacher=ancestor if experiment.distill else None,
                 report=report,
@@ -113,35 +116,6 @@ def run_experiment(
         origin = read_checkpoint(outcome.checkpoint)
     assert outcome is not None
     return outcome
-
-
-def pruned_detector(
-    detector: Detector,
-    pruning: Pruning,
-    *,
-    seed: int,
-    calibration: Iterable[Tensor] | None = None,
-    widths: dict[str, int] | None = None,
-) -> tuple[Detector, Plan]:
-    """Return the detector pruned at once as asked (or to given widths), and the plan."""
-    wishes: dict[str, Any] = {
-        'criterion': pruning.criterion,
-        'allocation': pruning.allocation,
-        'allocation_by': pruning.allocation_by,
-        'round_to': pruning.block,
-    }
-    plan = make_plan(
-        detector,
-        (torch.zeros(1, 3, *detector.input_size),),
-        budget=Macs(pruning.macs) if widths is None else None,
-        widths=widths,
-        calibration=calibration,
-        seed=seed,
-        **{name: value for name, value in wishes.items() if value is not None},
-    )
-    small = prune(detector, plan)
-    assert isinstance(small, Detector)
-    return small, plan
 
 
 def calibration_batches(frames: FrameSet) -> Iterator[Tensor]:
@@ -223,20 +197,19 @@ def _initial(
         control = {} if ancestor is None else {'control_of': experiment.control_of}
         return Detector(architecture), control
     assert ancestor is not None
-    current = detector_from(origin)
-    share = experiment.prune.target(iteration) * _macs(ancestor) / _macs(current)
-    pruning = replace(experiment.prune, macs=min(1.0, share))
-    calibration = list(calibration_batches(frames))
-    small, plan = pruned_detector(current, pruning, seed=experiment.seed, calibration=calibration)
+    method, budget = experiment.prune.method, experiment.prune.budget
+    current, calibration = detector_from(origin), list(calibration_batches(frames))
+    example = (torch.zeros(1, 3, *current.input_size),)
+    target = _step_budget(Task(ancestor, example, ()), current, method, budget, iteration)
+    task = Task(current, example, calibration)
+    small, record = pruned(task, method.cut(iteration), target, experiment.seed)
+    assert isinstance(small, Detector)
+    assert record.plan is not None
     former = origin['ancestry']
     former_plans = [*former.get('earlier_plans', ()), former.get('plan')]
     ancestry = {
-        'plan': plan.to_dict(),
+        'plan': record.plan.to_dict(),
         'earlier_plans': [each for each in former_plans if each is not None],
         'cpu_seconds': total_cpu_seconds(origin),
     }
-    return recalibrate(small, calibration), ancestry
-
-
-def _macs(detector: Detector) -> int:
-    return count(detector, (torch.zeros(1, 3, *detector.input_size),)).macs
+    return small, ancestry

@@ -31,7 +31,7 @@ from pruned_perception.training.detector.data import (
     load_frames,
 )
 from pruned_perception.training.detector.distillation import distillation_loss
-from pruned_perception.training.detector.experiment import Phase, experiment_from
+from pruned_perception.training.detector.experiment import Phase, recorded_experiment
 from pruned_perception.training.detector.export import (
     IOU_THRESHOLD,
     MAX_DETECTIONS,
@@ -104,7 +104,7 @@ def detector_task(
 
     fields: dict[str, Any] = {}
     if train is not None:
-        phases = experiment_from(content['experiment']).phases
+        phases = recorded_experiment(content['experiment']).phases
         size = content['experiment'].get('batch', CALIBRATION_BATCH)
         fields |= {
             'training': _batches(frames(train), phases, size),

@@ -8,14 +8,16 @@ from pruned_perception.training.detector.experiment import (
     Budget,
     ExperimentError,
     Optimiser,
-    Pruning,
     experiment_from,
     read_experiment,
+    recorded_experiment,
 )
 from pruned_perception.training.detector.family import read_family_spec
 from pruned_perception.training.detector.runs import Folders
+from pruned_perception.training.method import Channels, Method
 
-CHILD = {'architecture': None, 'parent': 'other', 'prune': {'macs': 0.5, 'iterations': 2}}
+CUTS = {'macs': 0.5, 'schedule': 'cascade', 'iterations': 2}
+CHILD = {'architecture': None, 'parent': 'other', 'prune': CUTS}
 EXPERIMENTS = Path(__file__).resolve().parents[3] / 'config' / 'experiments'
 
 
@@ -45,11 +47,11 @@ def test_parts_of_a_budget_make_up_the_whole() -> None:
     assert Budget(steps=10).divided(1) == Budget(steps=10)
 
 
-def test_iterations_cut_by_equal_factors() -> None:
-    assert Pruning(macs=0.125, iterations=3).target(1) == pytest.approx(0.5)
-    assert Pruning(macs=0.125, iterations=3).target(2) == pytest.approx(0.25)
-    assert Pruning(macs=0.125, iterations=3).target(3) == 0.125
-    assert Pruning(macs=0.3).target(1) == 0.3
+def test_records_of_former_versions_are_read() -> None:
+    pruning = {'macs': 0.5, 'criterion': 'fisher', 'block': 8, 'iterations': 2}
+    data = tiny.experiment_data(**CHILD | {'prune': pruning})
+    method = recorded_experiment(data).prune.method
+    assert method == Method(Channels('fisher', round_to=8), schedule='cascade', iterations=2)
 
 
 def test_learning_rate_rises_then_falls() -> None:
@@ -79,11 +81,14 @@ def test_what_is_written_can_be_read_again(fields: dict) -> None:
         ({'architecture': None}, 'exactly one of the fields architecture'),
         ({'parent': 'other', 'prune': {'macs': 0.5}}, 'exactly one of the fields architecture'),
         ({'architecture': None, 'parent': 'other'}, 'parent and prune belong together'),
-        (CHILD | {'prune': {'block': 8}}, r'prune\.macs'),
+        (CHILD | {'prune': {'round_to': 8}}, 'prune: needs exactly one of macs and params'),
+        (CHILD | {'prune': {'macs': 0.5, 'block': 8}}, r'prune\.block: is called round_to now'),
+        (CHILD | {'prune': CUTS | {'distill': True}}, r'prune\.distill: stands beside prune'),
+        (CHILD | {'prune': {'macs': 0.5, 'method': 'alds'}}, r'prune\.kind: our detector is'),
         (CHILD | {'prune': {'macs': 1.5}}, r'prune\.macs'),
         (CHILD | {'prune': {'macs': 'half'}}, r'prune\.macs'),
-        (CHILD | {'prune': {'macs': 0.5, 'iterations': 0}}, r'prune\.iterations'),
-        (CHILD | {'prune': {'macs': 0.5, 'iterations': 1.5}}, r'prune\.iterations'),
+        (CHILD | {'prune': CUTS | {'iterations': 0}}, r'prune\.iterations'),
+        (CHILD | {'prune': CUTS | {'iterations': 1.5}}, r'prune\.iterations'),
         ({'distill': {'weight': 1}}, 'field distill: needs the field parent'),
         (CHILD | {'distill': {'weight': 0}}, r'distill\.weight'),
         (CHILD | {'distill': {}}, r'distill\.weight'),

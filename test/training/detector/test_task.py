@@ -11,7 +11,7 @@ import tiny
 import torch
 
 from pruned_perception.datasets import DataError
-from pruned_perception.pruning import Macs, make_plan, prune
+from pruned_perception.pruning import Macs, make_plan
 from pruned_perception.pruning.certificate import certify
 from pruned_perception.training.budget import Schedule, TrainingBudget
 from pruned_perception.training.detector.checkpoint import save_checkpoint
@@ -80,7 +80,7 @@ def test_a_task_without_data_sets_can_still_be_pruned(checkpoint: Path) -> None:
     assert bare.evaluate is None
     assert bare.holdout is None
     plan = make_plan(bare.model, bare.example_inputs, budget=Macs(0.6))
-    small = prune(bare.model, plan)
+    small = plan.apply(bare.model)
     assert isinstance(small, Detector)
     assert small(*bare.example_inputs).shape == bare.model(*bare.example_inputs).shape
 

@@ -30,7 +30,7 @@ from pruned_perception.training.detector.runs import (
 from pruned_perception.training.detector.validation import validate
 
 STAGES = ('1/final.pt', '2/final.pt', 'final.pt')
-CHILD = {'architecture': None, 'parent': 'dense', 'prune': {'macs': 0.5, 'block': 16}}
+CHILD = {'architecture': None, 'parent': 'dense', 'prune': {'macs': 0.5, 'round_to': 16}}
 
 
 @pytest.fixture(autouse=True)
@@ -194,7 +194,7 @@ def test_prune_fine_tune_and_control(shapes_data: Path, tmp_path: Path) -> None:
 def test_iterations_are_a_chain_of_runs_whose_time_counts(
     shapes_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prune = {'macs': 0.25, 'block': 8, 'iterations': 3}
+    prune = {'macs': 0.25, 'round_to': 8, 'schedule': 'cascade', 'iterations': 3}
     whole = tiny.experiment_data('whole', **CHILD | {'prune': prune}, distill={'weight': 1})
     broken = whole | {'name': 'broken'}
     dense = tiny.experiment_data('dense', budget={'steps': 4})
