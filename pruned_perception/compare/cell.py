@@ -26,18 +26,17 @@ from pruned_perception.compare.result import (
 from pruned_perception.compare.study import Cell
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.cost import count
-from pruned_perception.training.budget import Schedule
 from pruned_perception.training.checkpoint import locked, save_json
-from pruned_perception.training.loop import Progress, finetune
+from pruned_perception.training.loop import Report, train
 from pruned_perception.training.method import PruningRecord
 from pruned_perception.training.pipeline import (
     PipelineRecord,
-    Report,
     Stage,
     architecture,
-    own_schedule,
+    own_recipe,
     prune_and_finetune,
 )
+from pruned_perception.training.recipe import Recipe
 from pruned_perception.training.scratch import reinitialised
 from pruned_perception.training.task import Task, figures_of, load_task
 
@@ -141,7 +140,7 @@ def _network(
         cell.method,
         cell.budget,
         training=tuned.budget if tuned else None,
-        schedule=tuned.schedule if tuned else None,
+        recipe=_recipe(cell, task),
         seed=cell.seed,
         recalibrated=cell.study.recalibrate,
         folder=folder,
@@ -168,31 +167,25 @@ def _from_scratch(
         raise PruningError(f'{source.name}: no network was accepted, so there are no widths')
     network = architecture(task, source.method, source.budget, source.seed, other.pipeline)
     budget = task.trained_for.extended(other.pipeline.cpu_seconds, other.pipeline.steps)
-    last = Progress(0.0, 0, 0.0, 0.0)
-
-    def note(progress: Progress) -> None:
-        nonlocal last
-        last = progress
-        if report is not None:
-            remark = f'step {progress.steps}, loss {progress.loss:.4g}'
-            report('training from scratch', progress.fraction, remark)
-
-    trained = finetune(
+    trained = train(
         reinitialised(network, seed=cell.seed, initialise=task.initialise),
         task,
         budget,
-        schedule=own_schedule(
-            cell.finetuning.schedule if cell.finetuning else Schedule(), cell.method
-        ),
+        recipe=own_recipe(_recipe(cell, task), cell.method),
         seed=cell.seed,
         folder=folder,
-        report=note,
+        report=report,
+        title='training from scratch',
     )
     sizes = other.pipeline.kept[-1].pruning
     record = PruningRecord('scratch', None, *_costs(sizes), cpu_seconds=0.0)
-    figures = _judged(task, trained)
-    stage = Stage(record, {}, figures, last.steps, last.cpu_seconds, accepted=True)
-    return trained, PipelineRecord((stage,))
+    figures = _judged(task, trained.network)
+    stage = Stage(record, {}, figures, trained.steps, trained.cpu_seconds, accepted=True)
+    return trained.network, PipelineRecord((stage,))
+
+
+def _recipe(cell: Cell, task: Task) -> Recipe:
+    return task.recipe.changed(cell.finetuning.changes) if cell.finetuning else task.recipe
 
 
 def _costs(record: PruningRecord) -> tuple[int, int, int, int]:

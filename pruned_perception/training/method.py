@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from pruned_perception.pruning.plan import Plan, make_plan, prune
 from pruned_perception.pruning.recalibration import recalibrate
 from pruned_perception.pruning.refit import refit
 from pruned_perception.training.distillation import Distillation
+from pruned_perception.training.losses import total
 from pruned_perception.training.task import Task, load_function
 
 KINDS = ('channels', 'low_rank', 'sparsity', 'function', 'scratch')
@@ -280,11 +281,17 @@ def _other_plan(task: Task, method: Method, budget: Budget, seed: int) -> Any:
             method=method.criterion or '',
             budget=budget,
             calibration=data,
-            loss=task.step,
+            loss=_loss_of(task),
             seed=seed,
             keep=method.keep,
         )
     return None
+
+
+def _loss_of(task: Task) -> Callable[[nn.Module, Any], Tensor] | None:
+    """Return the step's loss as one scalar."""
+    step = task.step
+    return None if step is None else lambda network, batch: total(step(network, batch))
 
 
 def _applied(task: Task, method: Method, plan: Any, budget: Budget, seed: int) -> nn.Module:
