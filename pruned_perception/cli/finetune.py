@@ -137,9 +137,7 @@ def _inputs(args: argparse.Namespace) -> tuple[Network, Task]:
     network = load_network(args, validation=args.validation)
     content = network.checkpoint
     assert content is not None
-    frames = labelled_frames(
-        args.train, tuple(content['architecture']['input_size']), content['labels']
-    )
+    frames = labelled_frames(args.train, content, args.checkpoint)
     earlier = len(content['ancestry'].get('earlier_plans', ()))
     fields = learning(frames, recipe_of(content['experiment']), earlier)
     if args.parent is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import cv2
@@ -139,7 +139,7 @@ def detector_task(
     model = detector_from(content, checkpoint)
 
     def frames(folder: Folder) -> FrameSet:
-        return labelled_frames(folder, model.input_size, content['labels'])
+        return labelled_frames(folder, content, checkpoint)
 
     fields: dict[str, Any] = {}
     if train is not None:
@@ -164,13 +164,17 @@ def detector_task(
     )
 
 
-def labelled_frames(folder: Folder, size: tuple[int, int], labels: Sequence[str]) -> FrameSet:
-    """Return a data set at `size` (height, width); raise DataError unless it has these labels."""
-    found = load_frames(folder, size)
-    if list(found.labels) != list(labels):
+def labelled_frames(folder: Folder, content: Mapping[str, Any], checkpoint: Folder) -> FrameSet:
+    """Return a data set as the detector of a checkpoint needs it.
+
+    Raises DataError unless its labels are those of the checkpoint, whose path is for the message.
+    """
+    height, width = content['architecture']['input_size']
+    found = load_frames(folder, (height, width))
+    if list(found.labels) != list(content['labels']):
         raise DataError(
-            f'{folder}: its labels ({", ".join(found.labels)}) are not those of the network '
-            f'({", ".join(labels)})'
+            f'{folder}: its labels ({", ".join(found.labels)}) are not those of {checkpoint} '
+            f'({", ".join(content["labels"])})'
         )
     return found
 

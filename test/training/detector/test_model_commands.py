@@ -58,7 +58,7 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(models, 'ROUNDS', 2)
         patch.setattr(models, 'RUNS', 2)
-        patch.setattr('pruned_perception.training.detector.loop.VALIDATIONS', 1)
+        patch.setattr('pruned_perception.training.detector.runs.VALIDATIONS', 1)
         arguments = ['models', str(root / 'shapes.yaml'), '--data', str(root), '--quiet']
         arguments += ['--runs', str(root / 'runs'), '--out', str(root / 'models'), '--controls']
         arguments += ['--steps', 'train', 'export', 'evaluate', 'latency']
