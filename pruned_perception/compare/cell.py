@@ -27,7 +27,7 @@ from pruned_perception.compare.study import Cell
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.cost import count
 from pruned_perception.training.checkpoint import locked, save_json
-from pruned_perception.training.loop import Report, train
+from pruned_perception.training.loop import OnProgress, train
 from pruned_perception.training.method import PruningRecord
 from pruned_perception.training.pipeline import (
     PipelineRecord,
@@ -42,7 +42,7 @@ from pruned_perception.training.task import Task, figures_of, load_task
 
 
 def run_cell(
-    cell: Cell, results: Path, *, test: bool = False, report: Report | None = None
+    cell: Cell, results: Path, *, test: bool = False, report: OnProgress | None = None
 ) -> Result:
     """Return the cell's result: at once if it is there, else made now and written.
 
@@ -70,7 +70,7 @@ def run_cell(
         return result
 
 
-def _made(cell: Cell, results: Path, report: Report | None) -> Result:
+def _made(cell: Cell, results: Path, report: OnProgress | None) -> Result:
     if (found := find_result(results, cell)) is not None:
         return found
     task = _task(cell)
@@ -104,7 +104,7 @@ def _made(cell: Cell, results: Path, report: Report | None) -> Result:
     )
 
 
-def _tested(cell: Cell, results: Path, report: Report | None) -> Result:
+def _tested(cell: Cell, results: Path, report: OnProgress | None) -> Result:
     result = find_result(results, cell)
     if result is None:
         raise PruningError(f'{cell.name}: no result yet; run the comparison first')
@@ -126,7 +126,7 @@ def _task(cell: Cell) -> Task:
 
 
 def _network(
-    cell: Cell, task: Task, results: Path, report: Report | None
+    cell: Cell, task: Task, results: Path, report: OnProgress | None
 ) -> tuple[nn.Module, PipelineRecord]:
     """Return the cell's network, made now or as far as it was left."""
     if cell.method is None or cell.budget is None:
@@ -149,7 +149,7 @@ def _network(
 
 
 def _from_scratch(
-    cell: Cell, source: Cell, task: Task, results: Path, folder: Path, report: Report | None
+    cell: Cell, source: Cell, task: Task, results: Path, folder: Path, report: OnProgress | None
 ) -> tuple[nn.Module, PipelineRecord]:
     """Train the widths of another cell's network for the time of its parent and its own."""
     assert cell.method is not None

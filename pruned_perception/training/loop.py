@@ -45,7 +45,7 @@ LOG = 'log.jsonl'
 CHECKPOINT_SECONDS = 60.0  # of CPU time
 LOG_STEPS = 20
 
-Report = Callable[[str, float, str], None]
+OnProgress = Callable[[str, float, str], None]
 """Told what goes on, the share of it that is done (0…1), and a remark."""
 
 
@@ -76,7 +76,7 @@ def train(
     validations: int = 0,
     seed: int = 0,
     folder: Path | None = None,
-    report: Report | None = None,
+    report: OnProgress | None = None,
     title: str = 'training',
     compute: Compute | None = None,
 ) -> Trained:

@@ -51,7 +51,7 @@ from pruned_perception.training.checkpoint import (
     save_checkpoint,
     save_json,
 )
-from pruned_perception.training.loop import Report, Trained, train, weights_digest
+from pruned_perception.training.loop import OnProgress, Trained, train, weights_digest
 from pruned_perception.training.method import (
     PLANS,
     Method,
@@ -78,7 +78,7 @@ def prune_and_finetune(
     validations: int = 0,
     accept: Accept | None = None,
     folder: Path | None = None,
-    report: Report | None = None,
+    report: OnProgress | None = None,
 ) -> tuple[nn.Module, PipelineRecord]:
     """Return the network after the method's schedule of cuts and fine-tunings, and the record.
 
@@ -207,7 +207,7 @@ def _stage(
     accept: Accept | None,
     validations: int,
     folder: Path | None,
-    report: Report,
+    report: OnProgress,
 ) -> tuple[nn.Module, Stage]:
     """Cut and fine-tune the task's network; whatever is in the folder is not done again."""
     title = f'cut {number} of {method.iterations}'

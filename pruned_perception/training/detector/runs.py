@@ -33,7 +33,7 @@ from pruned_perception.training.detector.task import (
     accuracy_on,
     learning,
 )
-from pruned_perception.training.loop import Report, train
+from pruned_perception.training.loop import OnProgress, train
 from pruned_perception.training.method import Method
 from pruned_perception.training.pipeline import prune_and_finetune
 from pruned_perception.training.random_state import random_numbers
@@ -77,7 +77,7 @@ def run_experiment(
     folders: Folders,
     *,
     budget: TrainingBudget | None = None,
-    report: Report | None = None,
+    report: OnProgress | None = None,
 ) -> Outcome:
     """Train what `experiment` describes, or resume it; return at once if it is finished.
 
@@ -191,7 +191,7 @@ def _method(experiment: Experiment, pruning: Pruning) -> Method:
 
 
 def _data(
-    experiment: Experiment, ancestor: Detector | None, folders: Folders, report: Report | None
+    experiment: Experiment, ancestor: Detector | None, folders: Folders, report: OnProgress | None
 ) -> tuple[FrameSet, FrameSet]:
     """Return the frames for training and validation, at the size and with the classes of the net.
 
