@@ -27,7 +27,7 @@ setup(
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
         (str(SHARE), ['package.xml']),
-        *installed_tree('launch', 'config', 'models', 'worlds'),
+        *installed_tree('launch', 'config', 'models'),
         # pip knows no install_scripts (setup.cfg), so launch and `ros2 run` would find nothing;
         # colcon knows them, so the command would not be on the PATH.
         (f'lib/{NAME}', [f'scripts/{name}' for name in (*NODES, 'pruned-perception')]),
@@ -38,7 +38,6 @@ setup(
         'numpy>=1.24',
         'onnxruntime>=1.17',
         'opencv-python-headless>=4.6',
-        'psutil>=5.9',
         'PyYAML>=6',
         'rich>=11.2',
     ],
@@ -69,6 +68,7 @@ setup(
             'import-linter',
             'jsonschema>=4',
             'mypy',
+            'psutil>=5.9',
             'pytest<8.4',
             'ruff',
             'types-PyYAML',

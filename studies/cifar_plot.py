@@ -1,12 +1,15 @@
-"""The one-shot results as a picture: python -m studies.cifar_plot RESULTS.json PICTURE.png."""
+"""The one-shot results as a picture.
+
+python -m studies.cifar_plot GRID.yaml RESULTS.csv PICTURE.png
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
+import yaml
 from matplotlib.figure import Figure
 
 from studies.cifar_pruning import Cell, read
@@ -43,12 +46,13 @@ def draw(cells: list[Cell], grid: dict[str, dict[str, object]], budget: float, p
 
 def main() -> None:
     """Draw a file of results."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('results', type=Path)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('grid', type=Path, help='YAML file')
+    parser.add_argument('results', type=Path, help='CSV file')
     parser.add_argument('picture', type=Path)
     parser.add_argument('--budget', type=float, default=0.5)
     args = parser.parse_args()
-    grid = json.loads(args.results.read_text(encoding='utf-8'))['grid']
+    grid = yaml.safe_load(args.grid.read_text(encoding='utf-8'))
     draw(read(args.results), grid, args.budget, args.picture)
 
 

@@ -1,8 +1,8 @@
 """One-shot pruning of the CIFAR-10 ResNets: every score under every allocation, and their peers.
 
-    python -m studies.cifar_pruning resnet20 studies/cifar_pruning.yaml RESULTS.json
+    python -m studies.cifar_pruning resnet20 studies/cifar_pruning.yaml RESULTS.csv
 
-makes what is missing in RESULTS.json, judged on held-out training images after measuring batch
+makes what is missing in RESULTS.csv, judged on held-out training images after measuring batch
 norms again, and prints the tables (`--table`: only prints them). Evidence is measured once for all
 cells that use it. Fine-tuned rows are `pruned-perception compare studies/cifar_resnet56.yaml`.
 """
@@ -10,12 +10,12 @@ cells that use it. Fine-tuned rows are `pruned-perception compare studies/cifar_
 from __future__ import annotations
 
 import argparse
+import csv
 import functools
 import itertools
-import json
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,6 @@ from pruned_perception.pruning import (
     trace,
 )
 from pruned_perception.pruning.allocation import Evidence
-from pruned_perception.training.checkpoint import save_json
 from pruned_perception.training.method import Method, pruned
 from studies import cifar
 from studies.cifar_data import load_training
@@ -164,7 +163,30 @@ def read(path: Path) -> list[Cell]:
     """Return the cells of a file of results; none where there is no such file."""
     if not path.is_file():
         return []
-    return [Cell(**each) for each in json.loads(path.read_text(encoding='utf-8'))['cells']]
+    with path.open(encoding='utf-8', newline='') as file:
+        return [
+            Cell(
+                row['score'],
+                row['allocation'],
+                float(row['budget']),
+                int(row['seed']),
+                float(row['accuracy']) if row['accuracy'] else None,
+                *(float(row[name]) for name in ('macs', 'parameters', 'cpu_seconds')),
+                row['failed'] or None,
+            )
+            for row in csv.DictReader(file)
+        ]
+
+
+def write(path: Path, cells: Iterable[Cell]) -> None:
+    """Write the cells, whole or not at all."""
+    unfinished = path.with_name(f'.{path.name}')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with unfinished.open('w', encoding='utf-8', newline='') as file:
+        table = csv.DictWriter(file, [each.name for each in fields(Cell)], lineterminator='\n')
+        table.writeheader()
+        table.writerows(asdict(cell) for cell in cells)
+    unfinished.replace(path)
 
 
 def make_missing(name: str, grid: Mapping[str, Any], path: Path) -> None:
@@ -179,8 +201,7 @@ def make_missing(name: str, grid: Mapping[str, Any], path: Path) -> None:
             cell = cells[key] = study.make(key, network)
             found = cell.failed or f'{cell.accuracy:.2f} % at {cell.macs:.2%} of the MACs'
             print(f'{number} of {len(wanted)}: {" ".join(map(str, key))}: {found}', flush=True)
-            content = {'network': name, 'grid': grid, 'cells': [asdict(c) for c in cells.values()]}
-            save_json(path, content)
+            write(path, cells.values())
 
 
 def to_text(cells: list[Cell], grid: Mapping[str, Any]) -> str:
@@ -219,7 +240,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('network', choices=TASKS)
     parser.add_argument('grid', type=Path, help='YAML file')
-    parser.add_argument('results', type=Path, help='JSON file')
+    parser.add_argument('results', type=Path, help='CSV file')
     parser.add_argument('--table', action='store_true', help='only print what is there')
     args = parser.parse_args()
     grid = yaml.safe_load(args.grid.read_text(encoding='utf-8'))

@@ -5,15 +5,12 @@ from __future__ import annotations
 import contextlib
 import signal
 import subprocess
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
+from pruned_perception._processes import ignored, start, stop
 from pruned_perception.errors import UserError
-from pruned_perception.nodes.supervisor import die_with_parent
 
 _LAST_LINES = 8
 
@@ -62,15 +59,11 @@ class Children:
         with contextlib.ExitStack() as stack:
             errors = stack.enter_context(log.open('wb'))
             output = errors if out is None else stack.enter_context(out.open('wb'))
-            process = subprocess.Popen(
+            process = start(
                 [str(word) for word in command],
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
+                environment=self._environment,
                 stdout=output,
                 stderr=errors,
-                # A session of its own: Ctrl-C reaches us alone, and we end them in order.
-                start_new_session=True,
-                preexec_fn=die_with_parent(),
             )
         child = Child(name, process, log)
         self._children.append(child)
@@ -79,13 +72,7 @@ class Children:
     def stop(self, *children: Child, patience: float = 8.0) -> None:
         """End `children` (all by default): SIGINT, then SIGTERM, then SIGKILL."""
         chosen = list(children) or self._children
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
-            for child in chosen:
-                if child.alive:
-                    child.process.send_signal(number)
-            end = time.monotonic() + patience
-            while any(child.alive for child in chosen) and time.monotonic() < end:
-                time.sleep(0.02)
+        stop([child.process for child in chosen], patience=patience)
         self._children = [child for child in self._children if child.alive]
 
     def __enter__(self) -> Children:
@@ -95,28 +82,3 @@ class Children:
         # A second Ctrl-C, from somebody impatient, must not leave processes behind.
         with ignored(signal.SIGINT, signal.SIGTERM):
             self.stop(patience=4.0)
-
-
-@contextmanager
-def ignored(*signals: signal.Signals) -> Iterator[None]:
-    """Ignore signals for the length of a `with` block."""
-    before = {each: signal.signal(each, signal.SIG_IGN) for each in signals}
-    try:
-        yield
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
-
-
-@contextmanager
-def sigterm_as_ctrl_c() -> Iterator[None]:
-    """Raise KeyboardInterrupt on SIGTERM too, so that both take the same way out."""
-
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pruned_perception._io import replacing
 from pruned_perception.bundle.manifest import (
     BundleError,
     Cost,
@@ -148,9 +149,9 @@ def write_bundle(
         raise BundleError(f'{manifest_path}: NaN or infinity is no JSON: {error}') from error
     validate(json.loads(text), manifest_path)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _replace(folder / 'model.onnx', onnx_bytes)
-        _replace(manifest_path, text.encode('utf-8'))
+        for path, data in ((folder / 'model.onnx', onnx_bytes), (manifest_path, text.encode())):
+            with replacing(path) as temporary:
+                temporary.write_bytes(data)
     except OSError as error:
         raise BundleError(f'{folder}: cannot be written: {error.strerror}') from error
     return load_bundle(folder)
@@ -297,13 +298,3 @@ def _read_json(path: Path) -> object:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f'{name} is no JSON value')
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write so that a reader, or a write that is cut short, never leaves half a file."""
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

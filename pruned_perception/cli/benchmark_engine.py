@@ -9,10 +9,10 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from pruned_perception._io import write_text
 from pruned_perception.benchmark import engine
 from pruned_perception.bundle import resolve_model
 from pruned_perception.cli.arguments import at_least
-from pruned_perception.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,10 +64,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     print(engine.as_table(results))
     if args.json is not None:
-        try:
-            args.json.write_text(content + '\n', 'utf-8')
-        except OSError as error:
-            raise UserError(f'{args.json}: cannot be written: {error.strerror}') from error
+        write_text(args.json, content + '\n')
     return 0
 
 

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pruned_perception.errors import UserError
+from pruned_perception._io import write_text
 from pruned_perception.nodes.parameters import PERCEPTION_PARAMETERS
 
 _DEFAULT_MODEL = next(row.default for row in PERCEPTION_PARAMETERS if row.name == 'model')
@@ -26,9 +26,5 @@ def write_result(result: dict[str, Any], path: Path | None) -> None:
     """Write the result as JSON, if a path is given; raises UserError where that fails."""
     if path is None:
         return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result, indent=2, default=str) + '\n', encoding='utf-8')
-    except OSError as error:
-        raise UserError(f'{path}: cannot be written: {error.strerror}') from error
+    write_text(path, json.dumps(result, indent=2, default=str) + '\n')
     print(f'written: {path}')

@@ -55,8 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare, certify, write."""
+    from pruned_perception._io import write_json
     from pruned_perception.pruning import PruningError
-    from pruned_perception.training.checkpoint import save_json
 
     check_output(args.out)
     of_bundles = [args.parent, args.child, args.holdout]
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
             'network of your own'
         )
     if args.out is not None:
-        save_json(args.out, certificate.to_dict())
+        write_json(args.out, certificate.to_dict())
     emit(args.json, certificate.to_dict(), certificate.to_text())
     return 0
 

@@ -88,9 +88,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _run_cell(study: Study, results: Path, args: argparse.Namespace) -> int:
     """Make one cell, with one thread; the exit status alone says how it ended."""
+    from pruned_perception._processes import Interrupted
     from pruned_perception.cli.progress import Progress
     from pruned_perception.compare.cell import run_cell
-    from pruned_perception.training.checkpoint import Interrupted
     from pruned_perception.training.compute import use_one_thread
 
     use_one_thread()

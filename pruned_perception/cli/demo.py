@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demonstration; an error, so 1, where detections did not arrive."""
-    from pruned_perception.benchmark.children import sigterm_as_ctrl_c
+    from pruned_perception._processes import sigterm_as_ctrl_c
     from pruned_perception.benchmark.demo import Settings, demonstrate
     from pruned_perception.benchmark.report import write_report
     from pruned_perception.cli.report import print_summary

@@ -66,10 +66,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, write, print; the same command goes on after an interruption."""
+    from pruned_perception._processes import Interrupted
     from pruned_perception.cli.progress import Progress
     from pruned_perception.pruning import PruningError
     from pruned_perception.training.budget import TrainingBudget
-    from pruned_perception.training.checkpoint import Interrupted
     from pruned_perception.training.distillation import Distillation
     from pruned_perception.training.loop import train
     from pruned_perception.training.pipeline import masks_of

@@ -51,9 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the steps in order."""
+    from pruned_perception._processes import Interrupted
     from pruned_perception.bundle import load_bundle, load_family
     from pruned_perception.cli.progress import Progress
-    from pruned_perception.training.checkpoint import Interrupted
     from pruned_perception.training.compute import use_one_thread
     from pruned_perception.training.detector import family
     from pruned_perception.training.detector.runs import Folders, run_experiment

@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
+from pruned_perception._io import write_text
 from pruned_perception.benchmark.player import Played, play
 from pruned_perception.benchmark.session import ros_session
 from pruned_perception.cli.progress import Progress
@@ -77,10 +78,7 @@ def write_played(file: Path, played: Played) -> None:
         'behind_ms': played.behind_ms,
         'stamps': [[new, old] for new, old in played.stamps.items()],
     }
-    try:
-        file.write_text(json.dumps(content))
-    except OSError as error:
-        raise UserError(f'cannot write {file}: {error.strerror}') from error
+    write_text(file, json.dumps(content))
 
 
 def _pair(text: str, sign: str, option: str) -> tuple[str, str]:

@@ -41,8 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Predict, write, print."""
+    from pruned_perception._io import write_json
     from pruned_perception.pruning import Sensitivity, predict
-    from pruned_perception.training.checkpoint import save_json
 
     check_output(args.out)
     sensitivity = read_json(args.sensitivities, Sensitivity.from_dict)
@@ -54,6 +54,6 @@ def run(args: argparse.Namespace) -> int:
         epsilons=args.epsilons,
     )
     if args.out is not None:
-        save_json(args.out, curve.to_dict())
+        write_json(args.out, curve.to_dict())
     emit(args.json, curve.to_dict(), curve.to_text())
     return 0

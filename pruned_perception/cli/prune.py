@@ -277,6 +277,6 @@ def _save(path: Path, network: Network, small: nn.Module, plan: AnyPlan) -> None
 
 
 def _write_findings(path: Path, data: dict[str, Any]) -> None:
-    from pruned_perception.training.checkpoint import save_json
+    from pruned_perception._io import write_json
 
-    save_json(path.with_suffix('.json'), data)
+    write_json(path.with_suffix('.json'), data)

@@ -183,15 +183,10 @@ def positions(text: str) -> int | None:
 
 def read_json(path: Path, parse: Callable[[Any], Any]) -> Any:
     """Return what `parse` makes of a JSON file; errors name the file."""
-    from pruned_perception.errors import UserError
+    from pruned_perception import _io
     from pruned_perception.pruning import PruningError
 
-    try:
-        data = json.loads(path.read_text(encoding='utf-8'))
-    except OSError as error:
-        raise UserError(f'{path}: cannot be read: {error.strerror}') from error
-    except ValueError as error:
-        raise UserError(f'{path}: not JSON: {error}') from error
+    data = _io.read_json(path)
     try:
         return parse(data)
     except PruningError as error:

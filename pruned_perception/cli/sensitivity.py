@@ -43,9 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, write, print."""
+    from pruned_perception._io import write_json
     from pruned_perception.cli.progress import Progress
     from pruned_perception.pruning import PruningError, estimate_sensitivity
-    from pruned_perception.training.checkpoint import save_json
 
     check_output(args.out)
     network = load_network(args)
@@ -61,6 +61,6 @@ def run(args: argparse.Namespace) -> int:
             seed=args.seed,
         )
     if args.out is not None:
-        save_json(args.out, found.to_dict())
+        write_json(args.out, found.to_dict())
     emit(args.json, found.to_dict(), found.to_text())
     return 0

@@ -52,9 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train; an interrupted run resumes with the same command."""
+    from pruned_perception._processes import Interrupted
     from pruned_perception.cli.progress import Progress
     from pruned_perception.training.budget import TrainingBudget
-    from pruned_perception.training.checkpoint import Interrupted
     from pruned_perception.training.compute import use_one_thread
     from pruned_perception.training.detector.experiment import ExperimentError, read_experiment
     from pruned_perception.training.detector.runs import Folders, run_experiment

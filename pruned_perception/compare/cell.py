@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 import pruned_perception
+from pruned_perception._io import locked, write_json
 from pruned_perception.compare.result import (
     Result,
     failure_path,
@@ -26,7 +27,6 @@ from pruned_perception.compare.result import (
 from pruned_perception.compare.study import Cell
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.cost import count
-from pruned_perception.training.checkpoint import locked, save_json
 from pruned_perception.training.loop import OnProgress, train
 from pruned_perception.training.method import PruningRecord
 from pruned_perception.training.pipeline import (
@@ -66,7 +66,7 @@ def run_cell(
         except Exception as error:
             record_failure(results, cell, f'{type(error).__name__}: {error}')
             raise
-        save_json(result_path(results, cell), result.to_dict())
+        write_json(result_path(results, cell), result.to_dict())
         return result
 
 

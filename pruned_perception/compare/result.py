@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import datetime
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pruned_perception._io import read_json, write_json
 from pruned_perception.compare.study import Cell
+from pruned_perception.errors import UserError
 from pruned_perception.pruning.errors import PruningError
-from pruned_perception.training.checkpoint import save_json
 from pruned_perception.training.pipeline import PipelineRecord
 
 FORMAT = 1
@@ -68,12 +68,12 @@ def result_path(results: Path, cell: Cell) -> Path:
 def find_result(results: Path, cell: Cell) -> Result | None:
     """Return a cell's result, if it is there and of this very configuration."""
     path = result_path(results, cell)
-    try:
-        data = json.loads(path.read_text(encoding='utf-8'))
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except (OSError, ValueError) as error:
-        raise PruningError(f'{path}: cannot be read: {error}; delete it') from error
+    try:
+        data = read_json(path)
+    except UserError as error:
+        raise PruningError(f'{error}; delete it') from error
     result = Result.from_dict(data)
     return result if result.digest == cell.digest else None
 
@@ -83,13 +83,13 @@ def find_failure(results: Path, cell: Cell) -> str | None:
     path = failure_path(results, cell)
     if not path.is_file():
         return None
-    return str(json.loads(path.read_text(encoding='utf-8'))['reason'])
+    return str(read_json(path)['reason'])
 
 
 def record_failure(results: Path, cell: Cell, reason: str) -> None:
     """Write why the cell failed, until it succeeds."""
     record = {'cell': cell.name, 'digest': cell.digest, 'reason': reason, 'at': now()}
-    save_json(failure_path(results, cell), record)
+    write_json(failure_path(results, cell), record)
 
 
 def failure_path(results: Path, cell: Cell) -> Path:

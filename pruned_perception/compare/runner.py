@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -11,9 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pruned_perception._io import locked
+from pruned_perception._processes import Interrupted, start, stop, termination
 from pruned_perception.compare.result import find_failure, find_result, record_failure, result_path
 from pruned_perception.compare.study import Cell, Study
-from pruned_perception.training.checkpoint import Interrupted, locked, termination
 
 POLL_SECONDS = 0.2
 THREADS = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS')
@@ -65,9 +67,9 @@ def run_cells(
     waiting = [cell for cell in wanted if not is_done(results, cell, test=test)]
     running: list[_Job] = []
     failures: dict[str, str] = {}
-    with locked(results), termination() as stop:
+    with locked(results), termination() as signals:
         try:
-            while (waiting or running) and not stop:
+            while (waiting or running) and not signals:
                 for job in [each for each in running if each.process.poll() is not None]:
                     running.remove(job)
                     if not is_done(results, job.cell, test=test):
@@ -81,11 +83,10 @@ def run_cells(
                     progress(share, _remark(results, running))
                 time.sleep(POLL_SECONDS)
         finally:
-            for job in running:
-                job.process.send_signal(signal.SIGTERM)
-            for job in running:
-                job.process.wait()
-    if stop:
+            # Saving may take its time: nothing follows SIGTERM.
+            processes = [job.process for job in running]
+            stop(processes, patience=math.inf, signals=[signal.SIGTERM])
+    if signals:
         raise Interrupted
     return failures
 
@@ -100,14 +101,7 @@ def _startable(waiting: Sequence[Cell], busy: set[str], places: int) -> list[Cel
 def _start(command: Sequence[str], results: Path, cell: Cell) -> subprocess.Popen[bytes]:
     environment = {**os.environ, **dict.fromkeys(THREADS, '1')}
     with log_path(results, cell).open('wb') as log:
-        return subprocess.Popen(
-            [*command, cell.name],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            start_new_session=True,  # Ctrl-C is for us to pass on
-        )
+        return start([*command, cell.name], environment=environment, stdout=log)
 
 
 def _reason(results: Path, job: _Job) -> str:

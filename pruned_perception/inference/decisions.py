@@ -7,9 +7,7 @@ by the other, there with any score that is not below the band.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,32 +41,6 @@ class FrameDecision:
     def negative_flip(self) -> bool | None:
         """Say whether there is a negative flip; None without ground truth."""
         return None if self.negative_flips is None else bool(self.negative_flips)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data."""
-        return {name: each and list(each) for name, each in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> FrameDecision:
-        """Read what `to_dict` wrote."""
-        try:
-            flips = data['negative_flips']
-            return cls(
-                tuple(data['lost']),
-                tuple(data['invented']),
-                None if flips is None else tuple(flips),
-            )
-        except (KeyError, TypeError) as error:
-            raise InferenceError(f'not a decision on a frame: {error}') from error
-
-    def to_text(self) -> str:
-        """Return one line: how many detections are lost, invented, flipped."""
-        flips = 'unknown' if self.negative_flips is None else str(len(self.negative_flips))
-        verdict = 'changed' if self.changed else 'unchanged'
-        return (
-            f'{verdict}: {len(self.lost)} lost, {len(self.invented)} invented, '
-            f'negative flips: {flips}'
-        )
 
 
 def match_decisions(

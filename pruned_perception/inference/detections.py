@@ -37,8 +37,3 @@ class Detections:
 
     def __len__(self) -> int:
         return len(self.scores)
-
-
-def no_candidates() -> Candidates:
-    """Return zero candidates."""
-    return Candidates(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int64))

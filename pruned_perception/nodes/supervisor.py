@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import selectors
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import IO
+
+from pruned_perception._processes import start, stop
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 PATIENCE_S = 5.0
 """Seconds that a process has to end after each of SIGINT and SIGTERM, before the next signal."""
 
 _POLL_S = 0.1
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass
@@ -80,15 +80,8 @@ class Supervisor:
             if child.starts_at is None or child.starts_at > time.monotonic():
                 continue
             child.starts_at = None
-            child.process = subprocess.Popen(
-                child.command,
-                env=dict(self.environment),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                # Ctrl-C on the terminal reaches us alone, and we end the processes in order.
-                start_new_session=True,
-                preexec_fn=die_with_parent(),
+            child.process = start(
+                child.command, environment=self.environment, stdout=subprocess.PIPE
             )
             assert child.process.stdout is not None
             os.set_blocking(child.process.stdout.fileno(), False)
@@ -145,20 +138,19 @@ class Supervisor:
 
     def _stop(self) -> bool:
         """End what still runs; False where a process had to be killed."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
-            running = [child for child in self._children if child.process]
-            for child in running:
-                if number != signal.SIGINT:
-                    self._print(child, f'has not ended within {PATIENCE_S:g} s: {number.name}')
-                assert child.process is not None
-                child.process.send_signal(number)
-            end = time.monotonic() + PATIENCE_S
-            while any(child.process for child in running) and time.monotonic() < end:
-                self._read(_POLL_S)
-                self._reap()
-            if not any(child.process for child in self._children):
-                return number != signal.SIGKILL
-        return False
+        running = {child.process: child for child in self._children if child.process}
+
+        def impatient(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+            text = f'has not ended within {PATIENCE_S:g} s: {number.name}'
+            self._print(running[process], text)
+
+        def meanwhile() -> None:
+            self._read(_POLL_S)
+            self._reap()
+
+        clean = stop(list(running), patience=PATIENCE_S, meanwhile=meanwhile, impatient=impatient)
+        self._reap()
+        return clean
 
     def _print(self, child: Child, text: str) -> None:
         print(f'[{child.name}] {text}', file=self.out, flush=True)
@@ -169,18 +161,3 @@ def describe_status(status: int) -> str:
     if status < 0:
         return f'was ended by {signal.Signals(-status).name}'
     return f'ended with exit code {status}'
-
-
-def die_with_parent() -> Callable[[], None] | None:
-    """Return a `preexec_fn` with which a child gets SIGTERM when this process ends; Linux only."""
-    if sys.platform != 'linux':
-        return None
-    parent = os.getpid()
-    prctl = ctypes.CDLL(None).prctl  # looked up here: little is safe between fork and exec
-
-    def arrange() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it ended before the line above
-            os._exit(1)
-
-    return arrange

@@ -200,14 +200,6 @@ class BoundCheck:
         """Return plain data."""
         return asdict(self)
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> BoundCheck:
-        """Read what `to_dict` wrote."""
-        try:
-            return cls(**data)
-        except TypeError as error:
-            raise PruningError(f'not a check of a certificate: {error}') from error
-
     def to_text(self) -> str:
         """Return the verdict in words."""
         found = (
@@ -478,7 +470,7 @@ def certify(
 ) -> Certificate:
     """Run both networks over the hold-out and certify how often they decide differently.
 
-    `comparison.compare` and `certify_decisions` in one: see there for arguments and errors.
+    `compare` and `certify_decisions` in one: see there for arguments and errors.
     """
     check_confidence(confidence)
     found = compare(model, small, holdout, decide=decide, labels=labels, flip=flip)

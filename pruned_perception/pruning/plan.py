@@ -401,7 +401,7 @@ def score(
     found = structure or trace(model, example_inputs)
     batches = list(calibration) if isinstance(calibration, Iterator) else calibration
     subject = criteria.Subject(model, found, batches, loss, seed)
-    return criteria.get(criterion).score(subject)
+    return criteria.get(criterion)(subject)
 
 
 def make_plan(
@@ -425,14 +425,14 @@ def make_plan(
     Args:
         model: the dense network; untouched.
         example_inputs: its positional inputs.
-        budget: see `plan.allocate`.
-        widths: instead of a budget, see `plan.allocate`.
+        budget: see `allocate`.
+        widths: instead of a budget, see `allocate`.
         criterion: what ranks the channels, see `score`.
         allocation: how the budget is divided, see `allocation.RULES`.
         allocation_by: the criterion that the allocation reads, where it is another one; by
             default the absolute sensitivity where the rule divides by sensitivities and the
             criterion has none.
-        selection: how channels are chosen, see `plan.allocate`.
+        selection: how channels are chosen, see `allocate`.
         round_to: kept channels are multiples of this.
         seed: of everything random.
         keep: layers whose outputs stay, beside those of the network.

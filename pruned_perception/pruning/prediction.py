@@ -53,21 +53,6 @@ class Curve:
     dense_channels: int
     points: tuple[Point, ...]
 
-    def error_for_macs(self, share: float) -> float:
-        """Return the smallest ε of the curve whose network has at most this share of MACs.
-
-        Raises:
-            PruningError: no point of the curve is so small.
-        """
-        for point in self.points:
-            if point.macs <= share * self.dense_macs:
-                return point.epsilon
-        smallest = self.points[-1].macs / self.dense_macs
-        raise PruningError(
-            f'no point of the curve has {share:g} of the MACs; the smallest has {smallest:.3g} at '
-            f'ε = {self.points[-1].epsilon:g}; predict larger errors'
-        )
-
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
         return {**asdict(self), 'points': [asdict(point) for point in self.points]}

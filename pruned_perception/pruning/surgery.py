@@ -38,7 +38,6 @@ __all__ = [
     'find_groups',
     'mask_channels',
     'slice_channels',
-    'verify_surgery',
 ]
 
 
@@ -112,24 +111,6 @@ def mask_channels(
             axis = -1 if isinstance(layer, nn.Linear) else -3
             layer.register_forward_pre_hook(_zeroing(dead, axis))
     return masked
-
-
-def verify_surgery(
-    model: nn.Module,
-    groups: ChannelGroups,
-    example_inputs: Sequence[Tensor],
-    kept: Mapping[str, Sequence[int]],
-) -> float:
-    """Return by how much the sliced network deviates from the masked one, in evaluation mode.
-
-    It is the largest absolute difference in any layer's kept outputs, or in the network's,
-    relative to the largest absolute value there; infinite where the sliced network cannot be run.
-    Example inputs that are constant (zeros, say) would hide errors: random ones stand in for them.
-    """
-    network = _Network(model, example_inputs)
-    network.check(kept)
-    network.groups = groups
-    return network.deviation(network.slice(kept), kept)[0]
 
 
 class _Network:

@@ -11,6 +11,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from pruned_perception._io import write_text
 from pruned_perception.pruning.certificate import FEWEST_CLUSTERS, Certificate
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.prediction import Curve
@@ -22,12 +23,7 @@ _COLORS = {'deterministic': '#2f6db3', 'random': '#c8541a'}
 
 def write_report(findings: Findings, path: Path) -> None:
     """Write the page; raise PruningError where it cannot be written."""
-    page = render(findings)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, encoding='utf-8')
-    except OSError as error:
-        raise PruningError(f'{path}: cannot be written: {error.strerror}') from error
+    write_text(path, render(findings), error=PruningError)
 
 
 def render(findings: Findings) -> str:

@@ -8,10 +8,8 @@ objects too small or too hidden are `iscrowd`), `dataset.json` (how it was made,
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -23,6 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pruned_perception._io import locked, replacing
 from pruned_perception.errors import UserError
 from pruned_perception.simulation import warehouse
 from pruned_perception.simulation.ground_truth import BoxFinder, VisibleObject
@@ -72,7 +71,7 @@ def generate(
         If the folder cannot be written, holds another data set, or is being written by another
         process; if MuJoCo or an OpenGL driver is missing.
     """
-    with _errors_of(out), _locked(out):
+    with _errors_of(out), locked(out):
         done = _resume(spec, out)
         (out / 'images').mkdir(exist_ok=True)
         _write_json(out / 'dataset.json', {**_identity(spec), 'complete': False})
@@ -242,9 +241,8 @@ def _write_png(path: Path, image: NDArray[np.uint8]) -> None:
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a file whole or not at all."""
-    draft = path.with_suffix('.part')
-    draft.write_text(json.dumps(content))
-    draft.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content))
 
 
 @contextlib.contextmanager
@@ -256,20 +254,3 @@ def _errors_of(out: Path) -> Iterator[None]:
             f'cannot write the data set to {out}: {error.strerror or error}; '
             'choose a folder that is writable and has room'
         ) from error
-
-
-@contextlib.contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Hold the folder's lock, which the system frees even if the process is killed."""
-    out.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(out / '.lock', os.O_CREAT | os.O_RDWR, 0o644)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f'another process is writing to {out}; wait for it or choose another folder'
-            ) from None
-        yield
-    finally:
-        os.close(descriptor)

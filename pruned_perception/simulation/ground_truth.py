@@ -42,11 +42,6 @@ class VisibleObject:
         """Whether it is large enough, and at least this share of it is visible."""
         return min(self.box[2:]) >= MIN_SIDE and self.visible >= min_visible
 
-    @property
-    def longer_side(self) -> float:
-        """Longer side of the box, in pixels: what sizes are told by."""
-        return max(self.box[2:])
-
 
 def rectangles(numbers: NDArray[np.uint8], count: int) -> tuple[Array, Array]:
     """Return the bounding rectangles and pixel counts of the numbers 1…count in an image.

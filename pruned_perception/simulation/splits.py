@@ -10,7 +10,6 @@ by construction, since a split's random streams are seeded with its name.
 
 from __future__ import annotations
 
-import math
 import zlib
 from dataclasses import dataclass
 
@@ -36,10 +35,6 @@ class Split:
         """Draw from this split's bands of [low, high), uniformly."""
         band = self.bands[rng.integers(len(self.bands))]
         return low + (high - low) * (band + rng.random()) / BANDS
-
-    def log_uniform(self, rng: np.random.Generator, low: float, high: float) -> float:
-        """Draw from this split's bands of [low, high) on a logarithmic scale."""
-        return math.exp(self.uniform(rng, math.log(low), math.log(high)))
 
 
 SPLITS: dict[str, Split] = {

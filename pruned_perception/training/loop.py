@@ -21,18 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pruned_perception._io import FolderError, locked
+from pruned_perception._processes import Interrupted, termination
 from pruned_perception.pruning.calibration import update_fingerprint
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.training.budget import TrainingBudget
-from pruned_perception.training.checkpoint import (
-    FORMAT,
-    FolderError,
-    Interrupted,
-    locked,
-    read_checkpoint,
-    save_checkpoint,
-    termination,
-)
+from pruned_perception.training.checkpoint import FORMAT, read_checkpoint, save_checkpoint
 from pruned_perception.training.compute import Compute
 from pruned_perception.training.distillation import Call, Distillation, calls_of, teach
 from pruned_perception.training.losses import named, total

@@ -259,7 +259,7 @@ def _other_plan(task: Task, method: Method, budget: Budget, seed: int) -> Any:
     if method.kind == 'low_rank':
         if isinstance(budget, Error):
             raise BudgetError(f'low rank: the budget must be of MACs or parameters, got {budget}')
-        return lowrank.get(method.criterion or '').plan(
+        return lowrank.get(method.criterion or '')(
             task.model,
             task.example_inputs,
             budget,

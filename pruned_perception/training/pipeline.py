@@ -36,6 +36,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from pruned_perception._io import FolderError, locked, read_json, write_json
 from pruned_perception.pruning import lowrank, sparsity
 from pruned_perception.pruning.budget import Budget, Error, Macs
 from pruned_perception.pruning.errors import PruningError
@@ -44,13 +45,7 @@ from pruned_perception.pruning.lowrank import Decomposition
 from pruned_perception.pruning.plan import Plan, prune
 from pruned_perception.pruning.sparsity import SparsityPlan
 from pruned_perception.training.budget import TrainingBudget
-from pruned_perception.training.checkpoint import (
-    FolderError,
-    locked,
-    read_checkpoint,
-    save_checkpoint,
-    save_json,
-)
+from pruned_perception.training.checkpoint import read_checkpoint, save_checkpoint
 from pruned_perception.training.loop import OnProgress, Trained, train, weights_digest
 from pruned_perception.training.method import (
     PLANS,
@@ -257,14 +252,14 @@ def _stage(
     small = trained.network
     finished = folder / 'stage.json' if folder else None
     if finished and finished.is_file():
-        return small, Stage.from_dict(json.loads(finished.read_text(encoding='utf-8')))
+        return small, Stage.from_dict(read_json(finished))
     after = before
     if training is not None:
         after = trained.figures or _judged(task, small)
     accepted = accept is None or accept(small)
     stage = Stage(record, before, after, trained.steps, trained.cpu_seconds, accepted)
     if finished:
-        save_json(finished, stage.to_dict())
+        write_json(finished, stage.to_dict())
     return small, stage
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from pruned_perception.benchmark.children import sigterm_as_ctrl_c
+from pruned_perception._processes import sigterm_as_ctrl_c
 from pruned_perception.benchmark.demo import Settings, demonstrate
 from pruned_perception.benchmark.report import write_report
 from pruned_perception.cli.report import print_summary

@@ -15,8 +15,8 @@ import yaml
 
 pytest.importorskip('torch', reason="the off-line stage needs torch: extra 'train'")
 
+from pruned_perception._io import locked
 from pruned_perception.cli.main import main
-from pruned_perception.training.checkpoint import locked
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOBS = ROOT / 'test' / 'blobs.py'

@@ -15,10 +15,10 @@ import pytest
 
 torch = pytest.importorskip('torch', reason="the off-line stage needs torch: extra 'train'")
 
+from pruned_perception._io import locked  # noqa: E402
 from pruned_perception.cli.main import main  # noqa: E402
 from pruned_perception.pruning import criteria, lowrank, sparsity  # noqa: E402
 from pruned_perception.pruning.allocation import RULES  # noqa: E402
-from pruned_perception.training.checkpoint import locked  # noqa: E402
 from pruned_perception.training.pipeline import load_pruned  # noqa: E402
 from pruned_perception.training.task import load_task  # noqa: E402
 

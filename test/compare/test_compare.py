@@ -10,6 +10,8 @@ import pytest
 import torch
 import yaml
 
+from pruned_perception._io import FolderError, locked, write_json
+from pruned_perception._processes import Interrupted
 from pruned_perception.compare.cell import run_cell
 from pruned_perception.compare.plot import draw
 from pruned_perception.compare.result import Result, find_failure, find_result
@@ -17,13 +19,7 @@ from pruned_perception.compare.study import Cell, Study, read_study
 from pruned_perception.compare.table import Table, make_table
 from pruned_perception.pruning import PruningError
 from pruned_perception.training.budget import TrainingBudget
-from pruned_perception.training.checkpoint import (
-    FolderError,
-    Interrupted,
-    locked,
-    read_checkpoint,
-    save_json,
-)
+from pruned_perception.training.checkpoint import read_checkpoint
 from pruned_perception.training.loop import finetune
 from pruned_perception.training.pipeline import PipelineRecord
 from pruned_perception.training.recipe import Recipe
@@ -348,7 +344,7 @@ def _written(results: Path, cell: Cell, after: float, test: float | None = None)
         finished_at='today',
         versions={},
     )
-    save_json(results / f'{cell.name}.json', result.to_dict())
+    write_json(results / f'{cell.name}.json', result.to_dict())
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -136,15 +134,6 @@ def test_crowds_and_other_classes_are_not_flipped() -> None:
 @given(rows, st.lists(st.integers(0, 30), max_size=4))
 def test_a_child_that_decides_as_its_parent_flips_nothing(found, objects) -> None:
     assert decide(found, found, ground_truth=truth(*objects)).negative_flips == ()
-
-
-def test_a_decision_survives_plain_data_and_prints() -> None:
-    found = decide([(0, 0.8, 0)], [], ground_truth=truth(0))
-    for each in (found, decide([(0, 0.8, 0)], [])):
-        assert FrameDecision.from_dict(json.loads(json.dumps(each.to_dict()))) == each
-    assert found.to_text() == 'changed: 1 lost, 0 invented, negative flips: 1'
-    with pytest.raises(InferenceError, match='not a decision'):
-        FrameDecision.from_dict({'lost': []})
 
 
 @pytest.mark.parametrize(

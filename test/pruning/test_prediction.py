@@ -149,15 +149,6 @@ def test_harder_claims_cost_more() -> None:
     assert base < wider
 
 
-def test_error_for_a_share_of_the_cost() -> None:
-    curve = predict(trained.sensitivity('absolute'))
-    epsilon = curve.error_for_macs(0.5)
-    within = [point for point in curve.points if point.macs <= 0.5 * curve.dense_macs]
-    assert epsilon == min(point.epsilon for point in within)
-    with pytest.raises(PruningError, match=r'no point of the curve has 0\.001 of the MACs'):
-        curve.error_for_macs(0.001)
-
-
 def test_dead_groups_are_predicted_to_keep_one_channel() -> None:
     sensitivity = measured(networks.Residual)
     zero = Sensitivity.from_dict(

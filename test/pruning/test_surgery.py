@@ -17,7 +17,6 @@ from pruned_perception.pruning.surgery import (
     find_groups,
     mask_channels,
     slice_channels,
-    verify_surgery,
 )
 
 KINDS = pytest.mark.parametrize('kind', networks.ALL, ids=lambda kind: kind.__name__)
@@ -104,7 +103,8 @@ def test_any_choice_of_channels_can_be_sliced(data: st.DataObject) -> None:
         runs = st.integers(0, group.channels // group.unit - 1)
         chosen = data.draw(st.sets(runs, min_size=1), label=group.name)
         kept[group.name] = [run * group.unit + i for run in chosen for i in range(group.unit)]
-    assert verify_surgery(model, groups, networks.INPUT, kept) <= 1e-5
+    sliced = slice_channels(model, networks.INPUT, kept)
+    assert _distance(mask_channels(model, groups, kept), sliced) <= 1e-5
 
 
 @KINDS
@@ -382,19 +382,15 @@ def test_deviation_of_a_wrong_surgery_is_its_size() -> None:
     unverified = find_groups(model, networks.INPUT, verify=False)
     assert {group.name for group in unverified.prunable} == {'first', 'second'}
     # Half of the channels: twice what the masked network's second layer gives, so off by 100 %.
-    found = verify_surgery(model, unverified, networks.INPUT, {'first': range(8)})
-    assert found == pytest.approx(1, abs=1e-4)
-    with pytest.raises(PruningError, match='second computes something else'):
+    with pytest.raises(PruningError, match='second computes something else then, by 1 of'):
         slice_channels(model, networks.INPUT, {'first': range(8)})
     groups = find_groups(model, networks.INPUT)
     assert [group.name for group in groups.prunable] == ['second']
     assert 'computes something else' in groups.kept['first']
 
 
-def test_sliced_network_that_cannot_run_deviates_infinitely() -> None:
+def test_sliced_network_that_cannot_run_is_refused() -> None:
     model, _ = _prepared(networks.FixedSplit)
-    unverified = find_groups(model, networks.INPUT, verify=False)
-    assert verify_surgery(model, unverified, networks.INPUT, {'ones': range(9)}) == float('inf')
     with pytest.raises(PruningError, match=r'size of tensor a \(9\) must match'):
         slice_channels(model, networks.INPUT, {'ones': range(9)})
 

@@ -134,7 +134,7 @@ def test_a_folder_that_another_process_writes_is_refused(tmp_path: Path) -> None
     descriptor = os.open(tmp_path / '.lock', os.O_CREAT | os.O_RDWR)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     try:
-        with pytest.raises(UserError, match='another process is writing'):
+        with pytest.raises(UserError, match='in use by another process'):
             generate(DatasetSpec('train', 0, 1), tmp_path)
     finally:
         os.close(descriptor)
@@ -144,7 +144,7 @@ def test_an_unwritable_folder_is_named(tmp_path: Path, capsys: pytest.CaptureFix
     (tmp_path / 'file').write_text('')
     arguments = ['simulate', '--split', 'test', '--frames', '1', '--out', str(tmp_path / 'file')]
     assert main(arguments) == 1
-    assert f'cannot write the data set to {tmp_path / "file"}' in capsys.readouterr().err
+    assert f'{tmp_path / "file"}: cannot be written' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(('frames', 'seed'), [(0, 0), (1, -1)])

@@ -12,16 +12,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pruned_perception._io import FolderError, locked
+from pruned_perception._processes import Interrupted
 from pruned_perception.pruning import PruningError
 from pruned_perception.training.budget import TrainingBudget
-from pruned_perception.training.checkpoint import (
-    CheckpointError,
-    FolderError,
-    Interrupted,
-    locked,
-    read_checkpoint,
-    save_checkpoint,
-)
+from pruned_perception.training.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
 from pruned_perception.training.compute import Compute
 from pruned_perception.training.distillation import Distillation, agreement_loss
 from pruned_perception.training.loop import finetune, train

@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import nn
 
+from pruned_perception._io import FolderError, locked
+from pruned_perception._processes import Interrupted
 from pruned_perception.pruning import Error, Macs, Params, PruningError, count
 from pruned_perception.pruning.budget import Budget
 from pruned_perception.pruning.errors import BudgetError
 from pruned_perception.training.budget import TrainingBudget
-from pruned_perception.training.checkpoint import FolderError, Interrupted, locked
 from pruned_perception.training.distillation import Distillation
 from pruned_perception.training.loop import finetune
 from pruned_perception.training.method import (

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from pruned_perception._io import FolderError
 from pruned_perception.pruning import (
     Macs,
     Params,
@@ -23,7 +24,6 @@ from pruned_perception.pruning import (
 from pruned_perception.training.budget import TrainingBudget
 from pruned_perception.training.checkpoint import (
     CheckpointError,
-    FolderError,
     read_checkpoint,
     save_checkpoint,
 )
@@ -75,7 +75,7 @@ def test_several_kinds_in_order_come_back(tmp_path: Path) -> None:
     model = parent()
     plans: list = [make_plan(model, networks.INPUT, budget=Macs(0.6))]
     small = cut_after(plans[0], model)
-    plans.append(lowrank.get('alds').plan(small, networks.INPUT, Params(0.7)))
+    plans.append(lowrank.get('alds')(small, networks.INPUT, Params(0.7)))
     small = cut_after(plans[1], small)
     plans.append(
         sparsity.make_plan(small, method='magnitude', budget=Params(0.5), calibration=[], seed=0)

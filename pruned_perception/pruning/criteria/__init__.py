@@ -1,72 +1,136 @@
 """Criteria: how much each channel of a group matters.
 
-A criterion is a module here with `score(subject)` and a line in `MODULES`, or a file of the user's
-own: `get('path/to/mine.py')`.
+A criterion is a function (subject) → sensitivities or scores of all groups; the highest are kept.
+The decorator `criterion` in any file of this folder is all it takes to have a name; or it is the
+function `score` in a file of the user's own: `get('path/to/mine.py')`.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import pkgutil
 import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol, cast
+from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 from pruned_perception.pruning.allocation import Evidence
-from pruned_perception.pruning.criteria.subject import Loss, Subject
+from pruned_perception.pruning.calibration import Batch, CheckedBatches
 from pruned_perception.pruning.errors import PruningError
+from pruned_perception.pruning.graph.observation import tensors
+from pruned_perception.pruning.scores import Scores
+from pruned_perception.pruning.sensitivity import Sensitivity, estimate_sensitivity
+from pruned_perception.pruning.structure import Structure
 
-__all__ = ['MODULES', 'Criterion', 'Loss', 'Subject', 'get', 'names']
+__all__ = ['Criterion', 'Loss', 'Subject', 'criterion', 'get', 'names']
 
-MODULES: dict[str, str] = {
-    name: name
-    for name in (
-        'quadrants',
-        'absolute',
-        'summed',
-        'joint_error',
-        'end_to_end',
-        'fisher',
-        'filter_l1',
-        'filter_l2',
-        'taylor',
-        'snip',
-        'thinet',
-        'random',
-    )
-}
+# (outputs of the network, index of the batch, generator) → a scalar to differentiate: a sum over
+# the batch's examples, since its derivatives are taken apart by example.
+Loss = Callable[[Any, int, torch.Generator], Tensor]
 
 
-class Criterion(Protocol):
-    """What a criterion module offers."""
+@dataclass(frozen=True)
+class Subject:
+    """A network to be scored, its structure, and what the criterion may use.
 
-    @staticmethod
-    def score(subject: Subject) -> Evidence:
-        """Return sensitivities or scores of all groups of the subject; the highest are kept."""
+    `calibration` can be iterated over more than once. `loss`, for criteria that differentiate:
+    by default a random projection of the outputs, so that squared gradients are those of the
+    Gauss–Newton approximation of the squared output error; no labels are needed then.
+    """
+
+    model: nn.Module
+    structure: Structure
+    calibration: Iterable[Batch] | None = None
+    loss: Loss | None = None
+    seed: int = 0
+
+    @property
+    def generator(self) -> torch.Generator:
+        """A new generator with the subject's seed."""
+        return torch.Generator().manual_seed(self.seed)
+
+    def batches(self, criterion: str) -> Iterator[tuple[Tensor, ...]]:
+        """Yield the calibration batches, checked; raise PruningError where there are none."""
+        if self.calibration is None:
+            raise PruningError(
+                f'criterion {criterion!r} needs a calibration set: images, no labels'
+            )
+        example = [each.example() for each in self.structure.inputs]
+        yield from CheckedBatches(self.calibration, example)
+
+    def sensitivity(self, definition: str) -> Sensitivity:
+        """Return the sensitivities by this definition."""
+        return estimate_sensitivity(
+            self.model,
+            self.batches(definition),
+            example_inputs=[each.example() for each in self.structure.inputs],
+            definition=definition,
+            seed=self.seed,
+            structure=self.structure,
+        )
+
+    def scores(
+        self,
+        criterion: str,
+        values: Mapping[str, Tensor],
+        errors: Mapping[str, Tensor] | None = None,
+    ) -> Scores:
+        """Return scores (channels,) per group, and errors (channels + 1,) if known, of our own."""
+        return Scores(
+            criterion,
+            self.structure,
+            {name: each.detach().double() for name, each in values.items()},
+            None if errors is None else {n: each.detach().double() for n, each in errors.items()},
+        )
+
+    def scalar(self, outputs: Any, index: int, generator: torch.Generator) -> Tensor:
+        """Return what to differentiate for batch `index`: the loss, or a random projection."""
+        if self.loss is not None:
+            return self.loss(outputs, index, generator)
+        total = torch.zeros(())
+        for each in tensors(outputs):
+            signs = torch.randint(0, 2, each.shape, generator=generator).to(each.dtype) * 2 - 1
+            total = total + (each * signs).sum()
+        return total
+
+
+Criterion = Callable[['Subject'], Evidence]
+_CRITERIA: dict[str, Criterion] = {}
+
+
+def criterion(score: Criterion) -> Criterion:
+    """Register a criterion under its function's name."""
+    _CRITERIA[score.__name__] = score
+    return score
 
 
 def names() -> tuple[str, ...]:
     """Return the names of all criteria."""
-    return tuple(MODULES)
+    return tuple(_CRITERIA)
 
 
 def get(name: str) -> Criterion:
-    """Return the criterion of that name, or the one in the Python file of that path.
+    """Return the criterion of that name, or `score` of the Python file of that path.
 
     Raises:
         PruningError: unknown name; a file that is missing, fails, or has no function `score`.
     """
-    if name in MODULES:
-        return cast(Criterion, importlib.import_module(f'{__name__}.{MODULES[name]}'))
+    if name in _CRITERIA:
+        return _CRITERIA[name]
     if not name.endswith('.py'):
         raise PruningError(
-            f'unknown criterion {name!r}; there are {", ".join(MODULES)}, or give a Python file'
+            f'unknown criterion {name!r}; there are {", ".join(_CRITERIA)}, or give a Python file'
         )
-    module = _load(Path(name))
-    if not callable(getattr(module, 'score', None)):
+    score = getattr(_load(Path(name)), 'score', None)
+    if not callable(score):
         raise PruningError(f'{name}: a criterion is a function score(subject); there is none')
-    return cast(Criterion, module)
+    return score
 
 
 def _load(path: Path) -> ModuleType:
@@ -82,3 +146,7 @@ def _load(path: Path) -> ModuleType:
     except Exception as error:  # whatever the user's file raises
         raise PruningError(f'{path}: cannot be imported: {error}') from error
     return module
+
+
+for _page in pkgutil.iter_modules(__path__):
+    importlib.import_module(f'{__name__}.{_page.name}')

@@ -1,4 +1,4 @@
-"""Gradient times activation at every consumer's input, shared by `taylor` and `snip`."""
+"""Criteria that differentiate: gradient times activation at every consumer's input."""
 
 from __future__ import annotations
 
@@ -7,8 +7,96 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from pruned_perception.pruning.criteria.subject import Subject
+from pruned_perception.pruning.criteria import Subject, criterion
+from pruned_perception.pruning.criteria.joint_error import eliminate
 from pruned_perception.pruning.graph.observation import evaluating
+from pruned_perception.pruning.scores import Scores
+
+
+@criterion
+def taylor(subject: Subject) -> Scores:
+    """Return, per group, the mean over examples of (Σ_p g · a)², consumers added before squaring.
+
+    First-order Taylor expansion of the loss in each channel, squared.
+
+    Source: Molchanov et al., Importance estimation for neural network pruning (CVPR 2019): the loss
+    changes by about g · a if a channel's activation a is set to zero, g its gradient; per example,
+    summed over positions, squared, averaged over examples. With the default loss (a random
+    projection of the outputs) it is the Gauss–Newton estimate of the squared output error, without
+    labels.
+
+    A channel that several consumers read is lost to all of them at once, hence their terms add.
+    """
+    totals = {
+        name: torch.zeros(channels, dtype=torch.float64)
+        for name, channels in subject.structure.channels.items()
+    }
+    examples = 0
+    for terms in channel_terms(subject, 'taylor'):
+        batch = 0
+        for name, values in terms.items():
+            totals[name] += values.square().sum(0)
+            batch = len(values)
+        examples += batch
+    return subject.scores('taylor', {name: each / examples for name, each in totals.items()})
+
+
+@criterion
+def snip(subject: Subject) -> Scores:
+    """Return, per group, the mean over batches of |mean over examples of Σ g · a|.
+
+    Connection sensitivity of channels: |∂L/∂gate| of a gate on each of them.
+
+    Source: Lee et al., SNIP: single-shot network pruning based on connection sensitivity (ICLR
+    2019), for channels instead of weights: the gradients of a batch are averaged before the
+    absolute value is taken, where Taylor squares them example by example. Over several batches, the
+    absolute values are averaged. It wants a loss with labels; with the random projection it
+    measures little.
+    """
+    totals = {
+        name: torch.zeros(channels, dtype=torch.float64)
+        for name, channels in subject.structure.channels.items()
+    }
+    batches = 0
+    for terms in channel_terms(subject, 'snip'):
+        batches += 1
+        for name, values in terms.items():
+            totals[name] += values.mean(0).abs()
+    return subject.scores('snip', {name: each / batches for name, each in totals.items()})
+
+
+@criterion
+def fisher(subject: Subject) -> Scores:
+    """Return the order of elimination, and the squared errors that it leaves.
+
+    Joint Gauss–Newton error of the channels that go: second moments of their Taylor terms.
+
+    With t_j = Σ_p g · a, the derivative of the loss by a gate on channel j for one example, closing
+    the gates of a set P changes the loss by about −Σ_P t_j. The mean square over examples is the
+    sum of F = E[t tᵀ] over P × P: Taylor's criterion is its diagonal, and the rest knows what
+    cancels. With the default loss (a random projection of the outputs) it is the squared error of
+    the outputs themselves, in one currency for all groups: a knapsack over them needs no other
+    weights.
+
+    Sources: Theis et al., Faster gaze prediction with dense networks and Fisher pruning (2018); Liu
+    et al., Group Fisher pruning (ICML 2021).
+    """
+    forms = {
+        name: torch.zeros(channels, channels, dtype=torch.float64)
+        for name, channels in subject.structure.channels.items()
+    }
+    examples = 0
+    for terms in channel_terms(subject, 'fisher'):
+        for name, values in terms.items():
+            forms[name] += values.T @ values
+        examples += len(next(iter(terms.values()), ()))
+    groups = subject.structure.groups
+    found = {name: eliminate(f / examples, groups[name].unit) for name, f in forms.items()}
+    return subject.scores(
+        'fisher',
+        {name: scores for name, (scores, _) in found.items()},
+        {name: errors for name, (_, errors) in found.items()},
+    )
 
 
 def channel_terms(subject: Subject, criterion: str) -> Iterator[dict[str, Tensor]]:

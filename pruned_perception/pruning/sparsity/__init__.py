@@ -1,10 +1,21 @@
 """Weight sparsity: method → plan → zeros in the weights.
 
-For size alone: dense kernels run no faster on zeros.
+For size alone: dense kernels run no faster on zeros. Beside it the coreset bound of a whole chain.
 """
 
-from pruned_perception.pruning.sparsity.methods import get, names
-from pruned_perception.pruning.sparsity.plan import apply, make_plan
-from pruned_perception.pruning.sparsity.record import LayerSparsity, SparsityPlan
+from pruned_perception.pruning.sparsity import sipp  # noqa: F401, registers its methods
+from pruned_perception.pruning.sparsity.coreset import coreset_bound, draw_coreset, measure_chain
+from pruned_perception.pruning.sparsity.plan import LayerSparsity, SparsityPlan, apply, make_plan
+from pruned_perception.pruning.sparsity.selection import get, names
 
-__all__ = ['LayerSparsity', 'SparsityPlan', 'apply', 'get', 'make_plan', 'names']
+__all__ = [
+    'LayerSparsity',
+    'SparsityPlan',
+    'apply',
+    'coreset_bound',
+    'draw_coreset',
+    'get',
+    'make_plan',
+    'measure_chain',
+    'names',
+]

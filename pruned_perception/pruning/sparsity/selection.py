@@ -1,9 +1,13 @@
-"""What a method is asked, what it answers, and the rule that most methods share."""
+"""Which weights stay: the layers that may be pruned, what a method is asked, and simple methods.
+
+A method is a function with the decorator `method`, here or in `sipp`.
+"""
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +17,68 @@ from torch import Tensor, nn
 from pruned_perception.pruning.calibration import CalibrationRecord
 from pruned_perception.pruning.contributions import Layer
 from pruned_perception.pruning.errors import BudgetError, PruningError
+from pruned_perception.pruning.graph.cost import LAYERS
+
+
+def find_layers(model: nn.Module) -> dict[str, Layer]:
+    """Return all convolutions and linear layers of `model` by name."""
+    return {name: each for name, each in model.named_modules() if isinstance(each, LAYERS)}
+
+
+def weight_layers(model: nn.Module, *, keep: Collection[str] = ()) -> dict[str, Layer]:
+    """Return the convolutions and linear layers of `model` by name, without those to `keep`.
+
+    Args:
+        model: any module.
+        keep: layers, or prefixes of layers' names, whose weights all stay.
+
+    Raises:
+        PruningError: a name in `keep` is no such layer and holds none, a weight is shared by two
+            layers or computed from other parameters, or nothing is left to prune.
+    """
+    found = find_layers(model)
+    for prefix in keep:
+        if not any(_within(name, prefix) for name in found):
+            raise PruningError(f'keep: {prefix!r} is no convolution or linear layer, nor holds any')
+    layers = {
+        name: layer
+        for name, layer in found.items()
+        if not any(_within(name, prefix) for prefix in keep)
+    }
+    owners: dict[int, str] = {}
+    for name, layer in layers.items():
+        if layer._parameters.get('weight') is None:
+            raise PruningError(
+                f'{name}: its weight is computed from other parameters; remove the '
+                'parametrization, or name the layer in `keep`'
+            )
+        other = owners.setdefault(id(layer.weight), name)
+        if other != name:
+            raise PruningError(f'{name} shares its weight with {other}: name both in `keep`')
+    if not layers:
+        raise PruningError(f'{type(model).__name__}: no convolution or linear layer to prune')
+    return layers
+
+
+def from_kernel(layer: Layer, values: Tensor) -> Tensor:
+    """Return values in the order of `contributions.kernel(layer)` in the weight's own shape."""
+    if isinstance(layer, nn.ConvTranspose2d):  # kernels turned round, outputs before inputs
+        c, f, *taps = layer.weight.shape
+        split = values.reshape(layer.groups, f, c // layer.groups, *taps)
+        return split.transpose(1, 2).reshape(layer.weight.shape).flip(2, 3)
+    return values.reshape(layer.weight.shape)
+
+
+def neuron_sums(layer: Layer, values: Tensor) -> Tensor:
+    """Return the sums (f,) over each neuron's weights of values in the weight's shape."""
+    if isinstance(layer, nn.ConvTranspose2d):  # (c, f/groups, h, w)
+        return values.unflatten(0, (layer.groups, -1)).sum((1, 3, 4)).flatten()
+    return values.flatten(1).sum(1)
+
+
+def _within(layer: str, prefix: str) -> bool:
+    return layer == prefix or layer.startswith(f'{prefix}.')
+
 
 Loss = Callable[[nn.Module, Any], Tensor]
 
@@ -111,3 +177,86 @@ def keep_highest(
         for name, weight, part in zip(pool.layers, weights, parts, strict=True):
             masks[name] = part.view(weight.shape)
     return masks
+
+
+# (network, its layers that may be pruned, what is asked) → choice
+Method = Callable[[nn.Module, Mapping[str, Layer], Request], Choice]
+
+_METHODS: dict[str, Method] = {}
+
+
+def method(function: Method) -> Method:
+    """Register a method under its function's name."""
+    _METHODS[function.__name__] = function
+    return function
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of all methods."""
+    return tuple(_METHODS)
+
+
+def get(name: str) -> Method:
+    """Return the method of that name; raises PruningError with the names that there are."""
+    if name not in _METHODS:
+        raise PruningError(f'unknown method {name!r}; there are {", ".join(_METHODS)}')
+    return _METHODS[name]
+
+
+@method
+def magnitude(model: nn.Module, layers: Mapping[str, Layer], request: Request) -> Choice:
+    """Keep the largest |w|.
+
+    Weight magnitude: keep the weights that are largest in absolute value.
+
+    Sources: Han et al., Learning both weights and connections (NeurIPS 2015); with one threshold
+    for the whole network Renda et al., Comparing rewinding and fine-tuning (ICLR 2020).
+    """
+    scores = {name: layer.weight.detach().abs() for name, layer in layers.items()}
+    return Choice(keep_highest(layers, scores, request))
+
+
+@method
+def random(model: nn.Module, layers: Mapping[str, Layer], request: Request) -> Choice:
+    """Keep weights uniformly at random.
+
+    Random weights: with another method's counts per layer, the control for its choice.
+    """
+    scores = {
+        name: torch.rand(layer.weight.shape, generator=request.generator)
+        for name, layer in layers.items()
+    }
+    return Choice(keep_highest(layers, scores, request))
+
+
+@method
+def snip(model: nn.Module, layers: Mapping[str, Layer], request: Request) -> Choice:
+    """Keep the largest |w · ∂L/∂w|, L the sum of the loss over the calibration batches.
+
+    SNIP: keep the weights whose removal would change the loss most, to first order.
+
+    Removing w means multiplying it by c = 0 instead of 1; |∂L/∂c| at c = 1 is |w · ∂L/∂w|. Source:
+    Lee et al., SNIP: single-shot network pruning based on connection sensitivity (ICLR 2019).
+
+    Gradients are taken on a copy in evaluation mode, so that batch norms stay as they are.
+
+    Raises:
+        PruningError: no loss or no batches were given, or a layer has no finite gradient.
+    """
+    if request.loss is None:
+        raise PruningError('snip looks at gradients: give `loss`, (model, batch) → scalar')
+    probe = copy.deepcopy(model).eval().requires_grad_(True)
+    probe.zero_grad(set_to_none=True)
+    with torch.enable_grad():
+        for batch in request.batches('snip'):
+            request.loss(probe, batch).backward()
+    scores = {}
+    for name, layer in layers.items():
+        gradient = probe.get_parameter(f'{name}.weight').grad
+        if gradient is None or not gradient.isfinite().all():
+            raise PruningError(
+                f'{name}: the loss has no finite gradient there; mend the loss, or name the layer '
+                'in `keep`'
+            )
+        scores[name] = (layer.weight.detach() * gradient).abs()
+    return Choice(keep_highest(layers, scores, request))

@@ -1,6 +1,6 @@
 """SiPP: weights pruned by their sensitivity, with a guarantee for every neuron.
 
-With the sensitivities of `sensitivity` and the two ways of `sides`:
+With the sensitivities and the two ways of pruning a side that `sensitivity` describes:
 
 * `deterministic`: the largest sensitivities of the network are kept. The bound of a side is
   K Σ_{pruned} s; the choice makes the sum of these bounds as small as the budget allows.
@@ -30,11 +30,18 @@ from torch import Tensor, nn
 
 from pruned_perception.pruning.calibration import CalibrationRecord
 from pruned_perception.pruning.contributions import Layer, kernel
-from pruned_perception.pruning.sparsity.layers import from_kernel, neuron_sums
-from pruned_perception.pruning.sparsity.selection import Choice, Pool, Request, keep_highest
-from pruned_perception.pruning.sparsity.sensitivity import LayerSensitivity, weight_sensitivities
-from pruned_perception.pruning.sparsity.sides import (
+from pruned_perception.pruning.sparsity.selection import (
+    Choice,
+    Pool,
+    Request,
+    from_kernel,
+    keep_highest,
+    method,
+    neuron_sums,
+)
+from pruned_perception.pruning.sparsity.sensitivity import (
     Claim,
+    LayerSensitivity,
     Part,
     Side,
     drawn,
@@ -42,12 +49,14 @@ from pruned_perception.pruning.sparsity.sides import (
     level,
     sides_of,
     smaller,
+    weight_sensitivities,
 )
 
 Division = Callable[[Sequence[Side], int, Claim], list[Part]]
 
 
-def deterministic(model: nn.Module, layers: Mapping[str, Layer], request: Request) -> Choice:
+@method
+def sipp_deterministic(model: nn.Module, layers: Mapping[str, Layer], request: Request) -> Choice:
     """Keep the largest sensitivities."""
     measured, record = _measure(model, layers, request, 'sipp_deterministic')
     scores = {name: from_kernel(layers[name], each.values) for name, each in measured.items()}
@@ -59,12 +68,14 @@ def deterministic(model: nn.Module, layers: Mapping[str, Layer], request: Reques
     return Choice(masks, bounds, record)
 
 
-def random(model: nn.Module, layers: Mapping[str, Layer], request: Request) -> Choice:
+@method
+def sipp_random(model: nn.Module, layers: Mapping[str, Layer], request: Request) -> Choice:
     """Draw weights in proportion to their sensitivities; unbiased."""
     return _divided(model, layers, request, 'sipp_random', _all_drawn)
 
 
-def hybrid(model: nn.Module, layers: Mapping[str, Layer], request: Request) -> Choice:
+@method
+def sipp_hybrid(model: nn.Module, layers: Mapping[str, Layer], request: Request) -> Choice:
     """Draw or keep the largest, per side whichever errs less."""
     return _divided(model, layers, request, 'sipp_hybrid', _hybrid)
 

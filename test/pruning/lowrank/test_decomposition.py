@@ -3,6 +3,7 @@ import json
 import networks
 import pytest
 import torch
+from given_ranks import make_decomposition
 from torch import Tensor, nn
 
 from pruned_perception.pruning import (
@@ -19,7 +20,6 @@ from pruned_perception.pruning.lowrank import (
     Decomposition,
     decompose,
     get,
-    make_decomposition,
     names,
 )
 
@@ -41,7 +41,7 @@ def test_every_method_meets_the_budget_by_the_real_cost(
     kind: type[nn.Module], budget: Macs | Params, method: str
 ) -> None:
     model = networks.build(kind)
-    plan = get(method).plan(model, INPUT, budget, calibration=CALIBRATION)
+    plan = get(method)(model, INPUT, budget, calibration=CALIBRATION)
     small = decompose(model, plan)
     before, after = count(model, INPUT), count(small, INPUT)
     assert (after.parameters, after.macs) == (plan.parameters, plan.macs)
@@ -112,7 +112,7 @@ class Odd(nn.Module):
 
 def test_layers_left_alone_are_named_with_the_reason() -> None:
     model, x = Odd().eval(), (torch.rand(2, 3, 16),)
-    plan = get('svd').plan(model, x, Params(0.95))
+    plan = get('svd')(model, x, Params(0.95))
     assert plan.left_alone == {
         'first': 'shares its weight with tied',
         'tied': 'shares its weight with first',
@@ -151,7 +151,7 @@ def test_layer_that_no_rank_makes_smaller_is_left_alone() -> None:
 
 @pytest.mark.parametrize('method', ['alds', 'pca'])
 def test_plan_survives_json(residual: nn.Module, method: str) -> None:
-    plan = get(method).plan(residual, INPUT, Params(0.5), calibration=CALIBRATION)
+    plan = get(method)(residual, INPUT, Params(0.5), calibration=CALIBRATION)
     again = Decomposition.from_dict(json.loads(json.dumps(plan.to_dict())))
     assert again == plan
     first, second = decompose(residual, plan), decompose(residual, again)
@@ -177,20 +177,6 @@ def test_table_names_layers_ranks_and_what_the_error_is_relative_to(residual: nn
 def test_data_that_is_no_plan_is_refused(data: dict) -> None:
     with pytest.raises(PruningError, match='not a decomposition'):
         Decomposition.from_dict(data)
-
-
-@pytest.mark.parametrize(
-    ('choice', 'message'),
-    [
-        ({'nowhere': (1, 1)}, "'nowhere' is no layer"),
-        ({'inner.0': (3, 1)}, '1, 2, 4, 8, 16, 32 groups or one of them, not 3'),
-        ({'inner.0': (1, 0)}, 'rank 0 in 1 groups; ranks 1 to 28 do'),
-        ({'inner.0': (1, 29)}, 'rank 29 in 1 groups; ranks 1 to 28 do'),
-    ],
-)
-def test_impossible_choices_are_named(residual: nn.Module, choice: dict, message: str) -> None:
-    with pytest.raises(PruningError, match=message):
-        make_decomposition(residual, INPUT, choice)
 
 
 def test_unknown_layer_to_keep_and_infinite_weights_are_named(residual: nn.Module) -> None:
@@ -232,7 +218,7 @@ def test_channels_then_ranks_compose(residual: nn.Module) -> None:
     dense = count(residual, INPUT)
     small = prune(residual, make_plan(residual, INPUT, budget=Macs(0.5), round_to=8))
     pruned = count(small, INPUT)
-    plan = get('alds').plan(small, INPUT, Macs(0.5))
+    plan = get('alds')(small, INPUT, Macs(0.5))
     both = count(decompose(small, plan), INPUT)
     assert plan.dense_macs == pruned.macs <= 0.5 * dense.macs
     assert both.macs == plan.macs <= 0.25 * dense.macs

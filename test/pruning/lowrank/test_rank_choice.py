@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import networks
 import pytest
 import torch
+from given_ranks import make_decomposition
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pruned_perception.pruning import BudgetError, Error, Macs, Params, PruningError
-from pruned_perception.pruning.lowrank import decompose, get, make_decomposition, names
+from pruned_perception.pruning.lowrank import decompose, get, names
 
 CALIBRATION = [torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(i)) for i in (5, 6)]
 CHAIN_INPUT = (torch.zeros(1, 4, 4, 4),)
@@ -75,7 +76,7 @@ def test_alds_finds_the_smallest_largest_error_that_an_exhaustive_search_finds(
     seed: int, share: float, unit: type[Params | Macs]
 ) -> None:
     model = _chain(seed)
-    plan = get('alds').plan(model, CHAIN_INPUT, unit(share))
+    plan = get('alds')(model, CHAIN_INPUT, unit(share))
     every = [
         _possible(model, name, groups)
         for name, groups in (('0', (1, 2, 4)), ('1', (1, 2, 3, 6)), ('3', (1,)))
@@ -106,7 +107,7 @@ def test_l_rank_minimises_error_plus_lambda_times_cost(seed: int, exponent: floa
     best = min(itertools.product(*every), key=objective)
     dense = make_decomposition(model, CHAIN_INPUT, {}).dense_parameters
     cost = dense - sum(each.parameters for each in best)
-    plan = get('l_rank').plan(model, CHAIN_INPUT, Params(min(1, (cost + 0.5) / dense)))
+    plan = get('l_rank')(model, CHAIN_INPUT, Params(min(1, (cost + 0.5) / dense)))
     found = tuple(
         possible[plan.layers[name].rank if name in plan.layers else 0]
         for name, possible in zip(('0', '1', '3'), every, strict=True)
@@ -128,7 +129,7 @@ def test_ranks_of_a_steep_and_a_flat_spectrum(method: str, ranks: tuple[int, int
     model = nn.Sequential(nn.Linear(8, 8, bias=False), nn.Linear(8, 8, bias=False))
     model[0].weight.data = torch.tensor([8, 4, 2, 1, 0.5, 0.25, 0.125, 0.125]).sqrt().diag()
     model[1].weight.data = torch.eye(8)
-    plan = get(method).plan(model, (torch.zeros(1, 8),), Params(0.5))
+    plan = get(method)(model, (torch.zeros(1, 8),), Params(0.5))
     assert plan.choice == {'0': (1, ranks[0]), '1': (1, ranks[1])}
 
 
@@ -136,9 +137,7 @@ def test_ranks_of_a_steep_and_a_flat_spectrum(method: str, ranks: tuple[int, int
 @pytest.mark.parametrize('share', [0.3, 0.6])
 def test_no_layer_has_room_for_another_rank(method: str, share: float) -> None:
     model = networks.build(networks.Concatenation)
-    plan = get(method).plan(
-        model, networks.INPUT, Params(share), keep=['head'], calibration=CALIBRATION
-    )
+    plan = get(method)(model, networks.INPUT, Params(share), keep=['head'], calibration=CALIBRATION)
     limit = share * plan.dense_parameters
     assert plan.parameters <= limit
     for name, each in plan.layers.items():
@@ -151,7 +150,7 @@ def test_no_layer_has_room_for_another_rank(method: str, share: float) -> None:
 @pytest.mark.parametrize('method', names())
 def test_budget_of_everything_decomposes_nothing(method: str) -> None:
     model = networks.build(networks.Residual)
-    plan = get(method).plan(model, networks.INPUT, Params(1.0), calibration=CALIBRATION)
+    plan = get(method)(model, networks.INPUT, Params(1.0), calibration=CALIBRATION)
     assert plan.layers == {}
     assert plan.parameters == plan.dense_parameters
 
@@ -162,7 +161,7 @@ def test_budget_that_cannot_be_met_says_the_nearest(method: str, unit: type[Para
     model = networks.build(networks.Residual)
 
     def plan(share: float) -> object:
-        return get(method).plan(model, networks.INPUT, unit(share), calibration=CALIBRATION)
+        return get(method)(model, networks.INPUT, unit(share), calibration=CALIBRATION)
 
     with pytest.raises(BudgetError, match='the nearest is') as caught:
         plan(0.02)
@@ -174,13 +173,13 @@ def test_budget_that_cannot_be_met_says_the_nearest(method: str, unit: type[Para
 
 def test_budget_of_an_error_is_refused() -> None:
     with pytest.raises(BudgetError, match='Macs or Params'):
-        get('svd').plan(networks.build(networks.Residual), networks.INPUT, Error(0.1))
+        get('svd')(networks.build(networks.Residual), networks.INPUT, Error(0.1))
 
 
 def test_layers_to_keep_are_left_alone_by_every_method() -> None:
     model = networks.build(networks.Residual)
     for method in names():
-        plan = get(method).plan(
+        plan = get(method)(
             model, networks.INPUT, Params(0.6), keep=['inner.0'], calibration=CALIBRATION
         )
         assert plan.left_alone['inner.0'] == 'asked to keep it'
@@ -189,7 +188,7 @@ def test_layers_to_keep_are_left_alone_by_every_method() -> None:
 def test_many_ranks_are_tried_at_even_distances_only() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(300, 300))
-    plan = get('alds').plan(model, (torch.zeros(1, 300),), Params(0.5))
+    plan = get('alds')(model, (torch.zeros(1, 300),), Params(0.5))
     assert plan.layers['0'].rank % 3 == 1  # ranks below 150 shrink it, at most 64 are tried
     assert 0.48 < plan.parameters / plan.dense_parameters <= 0.5
 
@@ -205,8 +204,8 @@ def test_pca_reproduces_what_the_data_needs_and_the_weight_would_not_allow() -> 
     model, x = nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 4)), _images_of_rank_two()
     options = {'keep': ['2'], 'calibration': x.split(50)}
     budget = Params((2 * (8 + 12) + 12 + 52.5) / (108 + 52))
-    by_data = get('pca').plan(model, (x[:1],), budget, **options)
-    by_weight = get('svd').plan(model, (x[:1],), budget, **options)
+    by_data = get('pca')(model, (x[:1],), budget, **options)
+    by_weight = get('svd')(model, (x[:1],), budget, **options)
     assert by_data.choice == by_weight.choice == {'0': (1, 2)}
     dense = model(x)
     assert (decompose(model, by_data)(x) - dense).abs().max() <= 1e-5 * dense.abs().max()
@@ -220,7 +219,7 @@ def test_pca_reproduces_what_the_data_needs_and_the_weight_would_not_allow() -> 
 def test_pca_keeps_the_mean_and_loses_the_variance_of_the_smallest_components(bias: bool) -> None:
     torch.manual_seed(2)
     model = nn.Sequential(nn.Conv2d(3, 10, 3, stride=2, padding=1, bias=bias))
-    plan = get('pca').plan(model, networks.INPUT, Params(0.6), calibration=CALIBRATION)
+    plan = get('pca')(model, networks.INPUT, Params(0.6), calibration=CALIBRATION)
     rank = plan.layers['0'].rank
     x = torch.cat(CALIBRATION)
     dense, small = (
@@ -236,7 +235,7 @@ def test_pca_keeps_the_mean_and_loses_the_variance_of_the_smallest_components(bi
 
 def test_pca_counts_the_bias_that_it_adds_to_the_budget() -> None:
     model = nn.Sequential(nn.Conv2d(3, 10, 3, bias=False))  # 270 weights, 37 per rank
-    plan = get('pca').plan(model, networks.INPUT, Params(79.5 / 270), calibration=CALIBRATION)
+    plan = get('pca')(model, networks.INPUT, Params(79.5 / 270), calibration=CALIBRATION)
     assert plan.choice == {'0': (1, 1)}  # the weights of rank 2 would fit, but not with 10 biases
     assert plan.parameters == 37 + 10
 
@@ -244,7 +243,7 @@ def test_pca_counts_the_bias_that_it_adds_to_the_budget() -> None:
 def test_pca_does_not_depend_on_how_the_calibration_set_is_batched() -> None:
     model = networks.build(networks.Residual)
     one, two = (
-        get('pca').plan(model, networks.INPUT, Params(0.5), calibration=batches)
+        get('pca')(model, networks.INPUT, Params(0.5), calibration=batches)
         for batches in ([torch.cat(CALIBRATION)], iter(CALIBRATION))
     )
     assert one.choice == two.choice
@@ -256,9 +255,9 @@ def test_pca_does_not_depend_on_how_the_calibration_set_is_batched() -> None:
 def test_pca_asks_for_a_calibration_set_that_fits() -> None:
     model = networks.build(networks.Residual)
     with pytest.raises(PruningError, match='pca: needs a calibration set'):
-        get('pca').plan(model, networks.INPUT, Params(0.5))
+        get('pca')(model, networks.INPUT, Params(0.5))
     with pytest.raises(PruningError, match='all but the first dimension'):
-        get('pca').plan(model, networks.INPUT, Params(0.5), calibration=[torch.rand(1, 3, 8, 8)])
+        get('pca')(model, networks.INPUT, Params(0.5), calibration=[torch.rand(1, 3, 8, 8)])
 
 
 def test_unknown_method_is_named() -> None:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from pruned_perception.pruning import BudgetError, PruningError
 from pruned_perception.pruning.budget import Params
-from pruned_perception.pruning.sparsity import SparsityPlan, apply, make_plan, names, size
-from pruned_perception.pruning.sparsity.size import bitmask_bytes, csr_bytes
+from pruned_perception.pruning.sparsity import SparsityPlan, apply, make_plan, names
+from pruned_perception.pruning.sparsity import plan as plan_module
+from pruned_perception.pruning.sparsity.plan import bitmask_bytes, csr_bytes
 
 METHODS = pytest.mark.parametrize('method', names())
 
@@ -185,8 +186,8 @@ def test_sizes_are_those_of_real_arrays() -> None:
 
 
 def test_documented_sizes_are_right() -> None:
-    assert doctest.testmod(size).attempted > 0
-    assert doctest.testmod(size).failed == 0
+    assert doctest.testmod(plan_module).attempted > 0
+    assert doctest.testmod(plan_module).failed == 0
 
 
 def test_what_is_hardly_pruned_is_stored_dense() -> None:

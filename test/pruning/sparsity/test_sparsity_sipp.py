@@ -16,10 +16,10 @@ from torch.nn import functional
 from pruned_perception.pruning.bounds import sample_complexity
 from pruned_perception.pruning.budget import Params
 from pruned_perception.pruning.sparsity import apply, make_plan
-from pruned_perception.pruning.sparsity.layers import find_layers, from_kernel
-from pruned_perception.pruning.sparsity.sensitivity import LayerSensitivity, weight_sensitivities
-from pruned_perception.pruning.sparsity.sides import (
+from pruned_perception.pruning.sparsity.selection import find_layers, from_kernel
+from pruned_perception.pruning.sparsity.sensitivity import (
     Claim,
+    LayerSensitivity,
     Side,
     certain,
     drawn,
@@ -27,6 +27,7 @@ from pruned_perception.pruning.sparsity.sides import (
     level,
     sides_of,
     smaller,
+    weight_sensitivities,
 )
 
 

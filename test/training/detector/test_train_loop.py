@@ -11,9 +11,10 @@ import tiny
 import torch
 import yaml
 
+from pruned_perception._io import FolderError, locked
+from pruned_perception._processes import Interrupted
 from pruned_perception.compare.cell import run_cell
 from pruned_perception.compare.study import read_study
-from pruned_perception.training.checkpoint import FolderError, Interrupted, locked
 from pruned_perception.training.compute import use_one_thread
 from pruned_perception.training.detector import task as detector_tasks
 from pruned_perception.training.detector.checkpoint import (
