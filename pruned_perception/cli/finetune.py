@@ -125,7 +125,8 @@ def _inputs(args: argparse.Namespace) -> tuple[Network, Task]:
             return network, network.task
         return network, replace(network.task, teacher=network.parent)
 
-    from pruned_perception.training.detector.checkpoint import detector_from, read_checkpoint
+    from pruned_perception.training.checkpoint import read_checkpoint
+    from pruned_perception.training.detector.checkpoint import detector_from
     from pruned_perception.training.detector.deployment import folded
     from pruned_perception.training.detector.experiment import recipe_of
     from pruned_perception.training.detector.task import labelled_frames, learning
@@ -154,7 +155,7 @@ def _save(
     budget: TrainingBudget,
 ) -> None:
     """Write the weights of a user's network with its plans, or a checkpoint of our detector."""
-    from pruned_perception.training.checkpoint import save_checkpoint
+    from pruned_perception.training.checkpoint import save_checkpoint, weights_of
     from pruned_perception.training.detector.data import read_annotations
     from pruned_perception.training.pipeline import save_pruned
 
@@ -180,7 +181,7 @@ def _save(
             **{key: former[key] for key in ('architecture', 'labels', 'ancestry')},
             'experiment': experiment,
             'data': {'train': notes.digest, 'frames': len(notes.paths)},
-            'weights': {k: v.contiguous() for k, v in trained.network.state_dict().items()},
+            'weights': weights_of(trained.network),
             'steps': trained.steps,
             'cpu_seconds': trained.cpu_seconds,
         },

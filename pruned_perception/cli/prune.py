@@ -258,7 +258,8 @@ def _save(path: Path, network: Network, small: nn.Module, plan: AnyPlan) -> None
     if network.checkpoint is None:
         save_pruned(path, small, (*network.plans, plan))
         return
-    from pruned_perception.training.detector.checkpoint import descent, save_checkpoint
+    from pruned_perception.training.checkpoint import save_checkpoint, weights_of
+    from pruned_perception.training.detector.checkpoint import descent
     from pruned_perception.training.detector.network import Detector
 
     content = network.checkpoint
@@ -268,7 +269,7 @@ def _save(path: Path, network: Network, small: nn.Module, plan: AnyPlan) -> None
         {
             **{key: content[key] for key in ('experiment', 'labels', 'data')},
             'architecture': small.architecture.to_dict(),
-            'weights': small.state_dict(),
+            'weights': weights_of(small),
             'steps': 0,
             'cpu_seconds': 0.0,
             'ancestry': descent(content, plan.to_dict()),

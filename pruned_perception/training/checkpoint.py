@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from pruned_perception._io import errors_of_writing, replacing
 from pruned_perception.errors import UserError
@@ -30,6 +31,11 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Write tensors and plain data; an interruption leaves the former file or the new one."""
     with errors_of_writing(path, CheckpointError), replacing(path) as temporary:
         torch.save({'format': FORMAT, **content}, temporary)
+
+
+def weights_of(network: nn.Module) -> dict[str, Tensor]:
+    """Return the state dict as checkpoints have it: contiguous, whatever the memory format."""
+    return {name: value.contiguous() for name, value in network.state_dict().items()}
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -26,7 +26,12 @@ from pruned_perception._processes import Interrupted, termination
 from pruned_perception.pruning.calibration import update_fingerprint
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.training.budget import TrainingBudget
-from pruned_perception.training.checkpoint import FORMAT, read_checkpoint, save_checkpoint
+from pruned_perception.training.checkpoint import (
+    FORMAT,
+    read_checkpoint,
+    save_checkpoint,
+    weights_of,
+)
 from pruned_perception.training.compute import Compute
 from pruned_perception.training.distillation import Call, Distillation, calls_of, teach
 from pruned_perception.training.losses import named, total
@@ -300,7 +305,7 @@ class _Run:
         if self.folder is None:
             return
         content: dict[str, Any] = {
-            'weights': _tensors(self.average),
+            'weights': weights_of(self.average),
             'steps': self.steps,
             'cpu_seconds': self.cpu_seconds,
             'identity': self.identity,
@@ -310,7 +315,7 @@ class _Run:
         if not self.finished:
             stateful = hasattr(self.batches, 'load_state_dict')
             content['resume'] = {
-                'network': None if self.recipe.ema is None else _tensors(self.network),
+                'network': None if self.recipe.ema is None else weights_of(self.network),
                 'optimiser': self.optimiser.state_dict(),
                 'batches': self.batches.state_dict() if stateful else None,  # type: ignore[attr-defined]
                 'random': random_state(),
@@ -430,10 +435,6 @@ def _follows(batches: Any, recipe: Recipe) -> bool:
             'training: batches that follow a recipe need state_dict and load_state_dict, too'
         )
     return True
-
-
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    return {name: value.contiguous() for name, value in model.state_dict().items()}
 
 
 def _floating(model: nn.Module) -> list[Tensor]:

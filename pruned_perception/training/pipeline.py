@@ -45,7 +45,7 @@ from pruned_perception.pruning.lowrank import Decomposition
 from pruned_perception.pruning.plan import Plan, prune
 from pruned_perception.pruning.sparsity import SparsityPlan
 from pruned_perception.training.budget import TrainingBudget
-from pruned_perception.training.checkpoint import read_checkpoint, save_checkpoint
+from pruned_perception.training.checkpoint import read_checkpoint, save_checkpoint, weights_of
 from pruned_perception.training.loop import OnProgress, Trained, train, weights_digest
 from pruned_perception.training.method import (
     PLANS,
@@ -230,7 +230,7 @@ def _stage(
                 'identity': identity,
                 'record': json.dumps(record.to_dict()),
                 'before': before,
-                'weights': small.state_dict(),
+                'weights': weights_of(small),
             }
             save_checkpoint(cut, content)
     trained = Trained(small, 0, 0.0)
@@ -353,7 +353,7 @@ AnyPlan = Plan | Decomposition | SparsityPlan
 def save_pruned(path: str | os.PathLike[str], model: nn.Module, plans: Sequence[AnyPlan]) -> None:
     """Write the weights of `model`, and the plans by which it was made of its parent, in order."""
     entries = [{'kind': _kind(plan), 'plan': plan.to_dict()} for plan in plans]
-    save_checkpoint(Path(path), {'weights': model.state_dict(), 'plans': entries})
+    save_checkpoint(Path(path), {'weights': weights_of(model), 'plans': entries})
 
 
 def load_pruned(task: Task, path: str | os.PathLike[str]) -> nn.Module:

@@ -193,6 +193,32 @@ def test_an_interrupted_run_ends_exactly_where_an_unbroken_one_does(
     assert _same(whole, resumed)
 
 
+@pytest.mark.parametrize('kind', ['plain', 'average and clipping', 'validation', 'phases'])
+def test_a_run_that_crashed_goes_on_from_its_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr('pruned_perception.training.loop.CHECKPOINT_SECONDS', 0.0)
+
+    def step(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        calls.append(1)
+        if len(calls) == crash:
+            raise RuntimeError
+        return blobs.step(model, batch)
+
+    fields, options = KINDS[kind]
+    task = blobs.task(step=step, **fields)
+    options = {'recipe': FAST, **options}
+    calls, crash = [], 0
+    whole = finetune(task.model, task, BUDGET, **options)
+    calls.clear()
+    crash = 9
+    with pytest.raises(RuntimeError):
+        finetune(task.model, task, BUDGET, folder=tmp_path, **options)
+    resumed = finetune(task.model, task, BUDGET, folder=tmp_path, **options)
+    assert len(calls) == 12 + 1
+    assert _same(whole, resumed)
+
+
 def test_a_source_that_can_be_put_back_draws_nothing_twice(tmp_path: Path) -> None:
     def step(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         if Placed.drawn == 7:

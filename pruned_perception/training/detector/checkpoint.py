@@ -5,19 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pruned_perception.training.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
+from pruned_perception.training.checkpoint import CheckpointError
 from pruned_perception.training.detector.architecture import Architecture
 from pruned_perception.training.detector.network import Detector
-
-__all__ = [
-    'CheckpointError',
-    'descent',
-    'detector_from',
-    'plans_of',
-    'read_checkpoint',
-    'save_checkpoint',
-    'total_cpu_seconds',
-]
 
 
 def detector_from(content: Mapping[str, Any], path: object = 'checkpoint') -> Detector:

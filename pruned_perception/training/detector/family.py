@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from pruned_perception.bundle import MANIFEST, Bundle, Family, load_bundle
+from pruned_perception.training.checkpoint import read_checkpoint, save_checkpoint
 from pruned_perception.training.detector.accuracy import (
     CONTROL,
     MEMBER,
@@ -18,11 +19,7 @@ from pruned_perception.training.detector.accuracy import (
     evaluation_record,
     record,
 )
-from pruned_perception.training.detector.checkpoint import (
-    detector_from,
-    read_checkpoint,
-    save_checkpoint,
-)
+from pruned_perception.training.detector.checkpoint import detector_from
 from pruned_perception.training.detector.data import load_frames
 from pruned_perception.training.detector.experiment import ExperimentError
 from pruned_perception.training.detector.export import COMPARED_FRAMES, export_bundle

@@ -10,12 +10,11 @@ import torch
 
 from pruned_perception.pruning import Macs
 from pruned_perception.training.budget import TrainingBudget
+from pruned_perception.training.checkpoint import read_checkpoint, save_checkpoint, weights_of
 from pruned_perception.training.detector.checkpoint import (
     descent,
     detector_from,
     plans_of,
-    read_checkpoint,
-    save_checkpoint,
     total_cpu_seconds,
 )
 from pruned_perception.training.detector.data import FrameSet, load_frames
@@ -145,7 +144,7 @@ def run_experiment(
             'architecture': network.architecture.to_dict(),
             'labels': list(frames.labels),
             'data': {'train': frames.digest, 'frames': len(frames)},
-            'weights': {name: each.contiguous() for name, each in network.state_dict().items()},
+            'weights': weights_of(network),
             **content,
         },
     )

@@ -18,6 +18,7 @@ from pruned_perception.inference.detections import Detections
 from pruned_perception.inference.nms import class_wise_nms
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.training.budget import TrainingBudget
+from pruned_perception.training.checkpoint import read_checkpoint
 from pruned_perception.training.detector.architecture import STRIDES
 from pruned_perception.training.detector.augmentation import Batch, draw_batch
 from pruned_perception.training.detector.certification import (
@@ -28,7 +29,6 @@ from pruned_perception.training.detector.certification import (
 from pruned_perception.training.detector.checkpoint import (
     detector_from,
     plans_of,
-    read_checkpoint,
     total_cpu_seconds,
 )
 from pruned_perception.training.detector.data import (

@@ -11,7 +11,7 @@ import yaml
 from pruned_perception.bundle import load_bundle, load_family
 from pruned_perception.cli import main as command
 from pruned_perception.cli import models
-from pruned_perception.training.detector.checkpoint import read_checkpoint
+from pruned_perception.training.checkpoint import read_checkpoint
 
 
 @pytest.fixture(scope='module')

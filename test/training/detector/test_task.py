@@ -13,7 +13,7 @@ import torch
 from pruned_perception.pruning import Macs, make_plan, prune
 from pruned_perception.pruning.certificate import certify
 from pruned_perception.training.budget import TrainingBudget
-from pruned_perception.training.detector.checkpoint import save_checkpoint
+from pruned_perception.training.checkpoint import save_checkpoint
 from pruned_perception.training.detector.data import DataError, load_frames
 from pruned_perception.training.detector.network import Detector
 from pruned_perception.training.detector.task import FrameBatches, detector_task

@@ -15,14 +15,10 @@ from pruned_perception._io import FolderError, locked
 from pruned_perception._processes import Interrupted
 from pruned_perception.compare.cell import run_cell
 from pruned_perception.compare.study import read_study
+from pruned_perception.training.checkpoint import CheckpointError, read_checkpoint
 from pruned_perception.training.compute import use_one_thread
 from pruned_perception.training.detector import task as detector_tasks
-from pruned_perception.training.detector.checkpoint import (
-    CheckpointError,
-    detector_from,
-    read_checkpoint,
-    total_cpu_seconds,
-)
+from pruned_perception.training.detector.checkpoint import detector_from, total_cpu_seconds
 from pruned_perception.training.detector.data import load_frames
 from pruned_perception.training.detector.experiment import ExperimentError
 from pruned_perception.training.detector.network import Detector
