@@ -251,13 +251,14 @@ class _Run:
         if self.teacher is not None:
             listen = calls_of(self.network)
         with self.compute.forward(), listen as calls:
-            found = self.task.step(self.network, batch)
+            found = named(self.task.step(self.network, batch), 'loss')
             loss = total(found)
-            if self.teacher is None:
-                return {'total': loss} if found is loss else {'total': loss, **named(found, '')}
-            lessons = teach(self.teacher, calls, self.task.distillation_loss, self.distillation)
-            taught = loss + self.distillation.weight * total(lessons)
-            return {'total': taught, **named(found, 'loss'), **lessons}
+            if self.teacher is not None:
+                loss_of = self.task.distillation_loss
+                lessons = teach(self.teacher, calls, loss_of, self.distillation)
+                loss = loss + self.distillation.weight * total(lessons)
+                found |= lessons
+        return {**found, 'total': loss}
 
     @torch.no_grad()
     def keep_masked(self) -> None:
@@ -341,8 +342,9 @@ class _Run:
             )
         self.average.load_state_dict(content['weights'])
         self.steps, self.cpu_seconds = content['steps'], content['cpu_seconds']
-        self.finished, self.figures = content['finished'], content['figures']
+        self.finished = content['finished']
         if self.finished:
+            self.figures = content['figures']
             return
         resume = content['resume']
         if resume['network'] is not None:
@@ -375,11 +377,9 @@ class _Log:
         means = {name: value / self.steps for name, value in self.sums.items()}
         self.loss = means['total']
         speed = self.steps / max(self.run.cpu_seconds - self.began, 1e-9)
-        unit, speed = (
-            ('steps', speed)
-            if self.run.recipe.batch is None
-            else ('images', speed * self.run.recipe.batch)
-        )
+        unit = 'steps'
+        if (batch := self.run.recipe.batch) is not None:
+            unit, speed = 'images', speed * batch
         self.record('step', means | {f'{unit}_per_s': speed})
         self.sums, self.steps, self.began = {}, 0, self.run.cpu_seconds
         return f'{self.remark()}, {speed:.1f} {unit}/s'
