@@ -216,27 +216,21 @@ def _save(path: Path, network: Network, small: nn.Module, plan: AnyPlan) -> None
     if network.checkpoint is None:
         save_pruned(path, small, (*network.plans, plan))
         return
-    from pruned_perception.training.detector.checkpoint import save_checkpoint
+    from pruned_perception.training.checkpoint import save_checkpoint, weights_of
+    from pruned_perception.training.detector.checkpoint import descent
     from pruned_perception.training.detector.network import Detector
-    from pruned_perception.training.detector.runs import total_cpu_seconds
 
     content = network.checkpoint
     assert isinstance(small, Detector)
-    former = content['ancestry']
-    former_plans = [*former.get('earlier_plans', ()), former.get('plan')]
     save_checkpoint(
         path,
         {
             **{key: content[key] for key in ('experiment', 'labels', 'data')},
             'architecture': small.architecture.to_dict(),
-            'weights': small.state_dict(),
+            'weights': weights_of(small),
             'steps': 0,
             'cpu_seconds': 0.0,
-            'ancestry': {
-                'plan': plan.to_dict(),
-                'earlier_plans': [each for each in former_plans if each is not None],
-                'cpu_seconds': total_cpu_seconds(content),
-            },
+            'ancestry': descent(content, plan.to_dict()),
         },
     )
 

@@ -201,9 +201,9 @@ def _detector(
     folders: dict[str, Path | None],
 ) -> Network:
     from pruned_perception.pruning import PruningError
-    from pruned_perception.training.detector.checkpoint import read_checkpoint
-    from pruned_perception.training.detector.runs import CALIBRATION_FRAMES, use_one_thread
-    from pruned_perception.training.detector.task import detector_task
+    from pruned_perception.training.checkpoint import read_checkpoint
+    from pruned_perception.training.compute import use_one_thread
+    from pruned_perception.training.detector.task import CALIBRATION_FRAMES, detector_task
 
     for name in ('weights', 'pruned'):
         if getattr(args, name) is not None:

@@ -17,7 +17,7 @@ import yaml
 
 from pruned_perception.pruning.budget import Budget
 from pruned_perception.pruning.errors import PruningError
-from pruned_perception.training.budget import Schedule, TrainingBudget
+from pruned_perception.training.budget import TrainingBudget
 from pruned_perception.training.fields import check_known
 from pruned_perception.training.method import (
     Method,
@@ -26,6 +26,7 @@ from pruned_perception.training.method import (
     budget_from,
     read_method,
 )
+from pruned_perception.training.recipe import Recipe
 
 PARENT = 'parent'
 FIELDS = (
@@ -36,21 +37,22 @@ _NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9_.+-]*')
 
 @dataclass(frozen=True)
 class Finetuning:
-    """How a pruned network is fine-tuned."""
+    """How a pruned network is fine-tuned: for how long, and how, where not as the task says."""
 
     budget: TrainingBudget
-    schedule: Schedule
+    changes: Mapping[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
-        return self.budget.to_dict() | self.schedule.to_dict()
+        return {**self.budget.to_dict(), **self.changes}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Finetuning:
-        """Read budget (steps or cpu_minutes) and schedule from one mapping."""
+        """Read budget (steps or cpu_minutes) and fields of a recipe from one mapping."""
         own = {key: value for key, value in data.items() if key in ('steps', 'cpu_minutes')}
-        rest = {key: value for key, value in data.items() if key not in own}
-        return cls(TrainingBudget.from_dict(own), Schedule.from_dict(rest))
+        changes = {key: value for key, value in data.items() if key not in own}
+        Recipe().changed(changes)  # whatever the task's: a bad field shows before anything runs
+        return cls(TrainingBudget.from_dict(own), changes)
 
     @property
     def name(self) -> str:
@@ -159,8 +161,8 @@ def read_study(path: str | os.PathLike[str]) -> Study:
 
     Fields: `task` (package.module:function), `weights` (a file beside this one; optional),
     `methods` (name → see `read_method`), `budgets` (macs or params → shares), `seeds`, `finetune`
-    (steps or cpu_minutes, learning_rate, warm_up, final; or a list of such; optional),
-    `recalibrate` (default true), `baseline` (name of a method; default the first).
+    (steps or cpu_minutes, and what is to differ from the task's recipe, see `Recipe`; or a list of
+    such; optional), `recalibrate` (default true), `baseline` (name of a method; default the first).
     """
     path = Path(path)
     try:
@@ -242,7 +244,7 @@ def _finetuning(data: Any) -> Finetuning:
     try:
         return Finetuning.from_dict(data)
     except PruningError as error:
-        raise PruningError(f'field finetune: {error}') from error
+        raise PruningError(f'finetune: {error}') from error
 
 
 def _own_files(method: Method | Scratch | None) -> dict[str, Any]:

@@ -3,9 +3,9 @@
 A `Task` is what a user gives; a `Method` says how the network is made smaller.
 """
 
-from pruned_perception.training.budget import Schedule, TrainingBudget
+from pruned_perception.training.budget import TrainingBudget
 from pruned_perception.training.distillation import Distillation
-from pruned_perception.training.loop import finetune
+from pruned_perception.training.loop import Trained, finetune, train
 from pruned_perception.training.method import (
     Channels,
     Function,
@@ -16,6 +16,7 @@ from pruned_perception.training.method import (
     read_method,
 )
 from pruned_perception.training.pipeline import load_pruned, prune_and_finetune, save_pruned
+from pruned_perception.training.recipe import Phase, Recipe
 from pruned_perception.training.task import Task, load_task
 
 __all__ = [
@@ -24,9 +25,11 @@ __all__ = [
     'Function',
     'LowRank',
     'Method',
-    'Schedule',
+    'Phase',
+    'Recipe',
     'Sparsity',
     'Task',
+    'Trained',
     'TrainingBudget',
     'finetune',
     'load_pruned',
@@ -35,4 +38,5 @@ __all__ = [
     'pruned',
     'read_method',
     'save_pruned',
+    'train',
 ]

@@ -12,7 +12,7 @@ import abc
 import dataclasses
 import itertools
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -30,6 +30,7 @@ from pruned_perception.pruning.refit import refit
 from pruned_perception.pruning.selection import SELECTIONS
 from pruned_perception.training.distillation import Distillation
 from pruned_perception.training.fields import check_known, names_of, plain, read
+from pruned_perception.training.losses import total
 from pruned_perception.training.task import Task, load_function
 
 SCHEDULES = ('one_shot', 'cascade', 'replicate')
@@ -152,7 +153,7 @@ class Sparsity(ByPlan):
             criterion=self.criterion,
             budget=budget,
             calibration=data,
-            loss=task.step,
+            loss=_loss_of(task),
             seed=seed,
             ignored_layers=self.ignored_layers,
         )
@@ -426,6 +427,12 @@ def rebuilt(task: Task, how: Cut, budget: Budget, seed: int, record: PruningReco
     if record.plan is not None:
         return record.plan.apply(task.model)
     return how.prune(task, budget, seed)[0]
+
+
+def _loss_of(task: Task) -> Callable[[nn.Module, Any], Tensor] | None:
+    """Return the step's loss as one scalar."""
+    step = task.step
+    return None if step is None else lambda network, batch: total(step(network, batch))
 
 
 def _known(name: str, get: Any, value: str) -> None:

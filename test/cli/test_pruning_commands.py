@@ -235,9 +235,9 @@ def test_a_pruned_file_gives_the_module_back(here: Path, capsys: pytest.CaptureF
     small = load_pruned(task, 'back.pt')
     assert small.second.out_channels == len(plan['kept']['second'])
     content = torch.load('back.pt', weights_only=True)
-    assert set(content) == {'format', 'state_dict', 'plans'}
+    assert set(content) == {'format', 'weights', 'plans'}
     for name, value in small.state_dict().items():
-        assert torch.equal(value, content['state_dict'][name])
+        assert torch.equal(value, content['weights'][name])
 
 
 def test_channels_and_low_rank_go_together(here: Path, capsys: pytest.CaptureFixture) -> None:
@@ -262,8 +262,7 @@ def test_zeros_stay_zeros_while_fine_tuning(here: Path) -> None:
     tune = ['--pruned', 'sparse.pt', '--steps', '5', '--out', 'sparse_tuned.pt']
     assert main(['finetune', *OWN, *tune]) == 0
     before, after = (
-        torch.load(name, weights_only=True)['state_dict']
-        for name in ('sparse.pt', 'sparse_tuned.pt')
+        torch.load(name, weights_only=True)['weights'] for name in ('sparse.pt', 'sparse_tuned.pt')
     )
     zero = before['third.weight'] == 0
     assert zero.float().mean() > 0.5
@@ -335,7 +334,7 @@ def test_an_interrupted_fine_tuning_goes_on(here: Path, capsys: pytest.CaptureFi
     assert main([*interrupted, '--task', 'mynet:task']) == 0
     assert main(['finetune', *options, '--out', 'whole.pt', '--task', 'mynet:task']) == 0
     broken, whole = (
-        torch.load(name, weights_only=True)['state_dict'] for name in ('broken.pt', 'whole.pt')
+        torch.load(name, weights_only=True)['weights'] for name in ('broken.pt', 'whole.pt')
     )
     for name, value in whole.items():
         assert torch.equal(value, broken[name])

@@ -13,7 +13,7 @@ from pruned_perception.pruning import ErrorBound, Macs, Params, PruningError, co
 from pruned_perception.pruning.budget import Budget
 from pruned_perception.pruning.errors import BudgetError
 from pruned_perception.pruning.presets import PRESETS
-from pruned_perception.training.budget import Schedule, TrainingBudget
+from pruned_perception.training.budget import TrainingBudget
 from pruned_perception.training.distillation import Distillation
 from pruned_perception.training.loop import finetune
 from pruned_perception.training.method import (
@@ -35,11 +35,12 @@ from pruned_perception.training.pipeline import (
     loses_at_most,
     prune_and_finetune,
 )
+from pruned_perception.training.recipe import Recipe
 from pruned_perception.training.task import Task
 
 CHANNELS = Method(Channels('absolute', allocation='equal_error', round_to=1))
 REFITTED = Method(dataclasses.replace(CHANNELS.how, refit=True))
-FAST = Schedule(0.05)
+FAST = Recipe(learning_rate=0.05)
 STEPS = TrainingBudget(steps=8)
 CHANNELS_THEN_RANKS = dataclasses.replace(
     CHANNELS, schedule='cascade', iterations=2, then=LowRank('alds')
@@ -74,7 +75,7 @@ def half(task: Task, budget: Budget, seed: int, *, layer: str) -> nn.Module:
 def trained() -> Task:
     """Return the task with a trained parent."""
     task = blobs.task()
-    model = finetune(task.model, task, TrainingBudget(steps=120), schedule=FAST)
+    model = finetune(task.model, task, TrainingBudget(steps=120), recipe=FAST)
     return dataclasses.replace(task, model=model)
 
 
@@ -233,7 +234,7 @@ def test_cuts_are_by_equal_factors_and_steps_as_the_schedule_says(
 ) -> None:
     method = dataclasses.replace(CHANNELS, schedule=schedule, iterations=3)
     small, record = prune_and_finetune(
-        trained, method, Macs(0.3), training=TrainingBudget(steps=12), schedule=FAST
+        trained, method, Macs(0.3), training=TrainingBudget(steps=12), recipe=FAST
     )
     dense = count(trained.model, trained.example_inputs).macs
     shares = [stage.pruning.macs / dense for stage in record.stages]
@@ -251,7 +252,7 @@ def test_cuts_are_by_equal_factors_and_steps_as_the_schedule_says(
 
 def test_last_cut_may_be_another_kind_and_meets_the_budget(trained: Task) -> None:
     small, record = prune_and_finetune(
-        trained, CHANNELS_THEN_RANKS, Macs(0.4), training=STEPS, schedule=FAST
+        trained, CHANNELS_THEN_RANKS, Macs(0.4), training=STEPS, recipe=FAST
     )
     dense = count(trained.model, trained.example_inputs).macs
     channels, ranks = (stage.pruning for stage in record.stages)
@@ -284,14 +285,14 @@ def test_sensitivities_are_measured_again_on_the_current_network(
         tuned.append(small)
         return True
 
-    prune_and_finetune(trained, method, Macs(0.4), training=STEPS, schedule=FAST, accept=accept)
+    prune_and_finetune(trained, method, Macs(0.4), training=STEPS, recipe=FAST, accept=accept)
     assert scored[0] is trained.model
     assert scored[1] is tuned[0]
 
 
 def test_sparsity_in_a_cascade_ends_at_the_budget_with_zeros_that_stay(trained: Task) -> None:
     method = Method(Sparsity('magnitude'), schedule='cascade', iterations=2)
-    small, record = prune_and_finetune(trained, method, Params(0.5), training=STEPS, schedule=FAST)
+    small, record = prune_and_finetune(trained, method, Params(0.5), training=STEPS, recipe=FAST)
     masks = record.stages[-1].pruning.masks
     weights = dict(small.named_parameters())
     for name, mask in masks.items():
@@ -308,7 +309,7 @@ def test_sparsity_in_a_cascade_ends_at_the_budget_with_zeros_that_stay(trained: 
 
 def test_fine_tuning_regains_what_the_cut_lost(trained: Task) -> None:
     _, record = prune_and_finetune(
-        trained, CHANNELS, Macs(0.06), training=TrainingBudget(steps=40), schedule=FAST
+        trained, CHANNELS, Macs(0.06), training=TrainingBudget(steps=40), recipe=FAST
     )
     stage = record.stages[0]
     assert stage.after['accuracy'] > stage.before['accuracy'] + 0.03
@@ -389,7 +390,7 @@ def test_an_interrupted_pipeline_ends_exactly_where_an_unbroken_one_does(
     if kind in ('channels', 'sparsity'):
         method = dataclasses.replace(method, schedule='cascade', iterations=2)
     whole, expected = prune_and_finetune(
-        trained, method, budget, training=STEPS, schedule=FAST, seed=3
+        trained, method, budget, training=STEPS, recipe=FAST, seed=3
     )
     calls: list[int] = []
     stops = {3, 6}
@@ -404,7 +405,7 @@ def test_an_interrupted_pipeline_ends_exactly_where_an_unbroken_one_does(
         return blobs.step(model, batch)
 
     task = dataclasses.replace(trained, step=step)
-    options = {'training': STEPS, 'schedule': FAST, 'seed': 3, 'folder': tmp_path / 'run'}
+    options = {'training': STEPS, 'recipe': FAST, 'seed': 3, 'folder': tmp_path / 'run'}
     for _ in stops:
         with pytest.raises(Interrupted):
             prune_and_finetune(task, method, budget, **options)

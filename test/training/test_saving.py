@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import blobs
 import networks
 import pytest
 import torch
 from torch import nn
 
+from pruned_perception._io import FolderError
 from pruned_perception.pruning import (
     Macs,
     Params,
@@ -18,9 +20,15 @@ from pruned_perception.pruning import (
     recalibrate,
     sparsity,
 )
-from pruned_perception.training.checkpoint import CheckpointError, save_checkpoint
+from pruned_perception.training.budget import TrainingBudget
+from pruned_perception.training.checkpoint import (
+    CheckpointError,
+    read_checkpoint,
+    save_checkpoint,
+)
+from pruned_perception.training.loop import train
 from pruned_perception.training.pipeline import load_pruned, read_plans, save_pruned
-from pruned_perception.training.task import Task
+from pruned_perception.training.task import Task, load_weights
 
 
 def parent(kind: type[nn.Module] = networks.Residual, seed: int = 0) -> nn.Module:
@@ -108,3 +116,44 @@ def test_another_checkpoint_is_refused(tmp_path: Path) -> None:
         read_plans(tmp_path / 'other.pt')
     with pytest.raises(CheckpointError, match='no such checkpoint'):
         read_plans(tmp_path / 'absent.pt')
+
+
+def test_files_of_the_former_format_are_read(tmp_path: Path) -> None:
+    model = parent()
+    plan = make_plan(model, networks.INPUT, budget=Macs(0.5))
+    small = plan.apply(model)
+    content = {
+        'format': 1,
+        'state_dict': small.state_dict(),
+        'plans': [{'kind': 'channels', 'plan': plan.to_dict()}],
+    }
+    torch.save(content, tmp_path / 'small.pt')
+    back = load_pruned(task(parent(seed=1)), tmp_path / 'small.pt')
+    assert torch.equal(back(*networks.INPUT), small(*networks.INPUT))
+
+
+def test_a_training_of_the_former_format_does_not_go_on(tmp_path: Path) -> None:
+    own = blobs.task()
+    former = {
+        'format': 1,
+        'identity': {},
+        'finished': False,
+        'steps': 3,
+        'model': own.model.state_dict(),
+    }
+    torch.save(former, tmp_path / 'training.pt')
+    assert read_checkpoint(tmp_path / 'training.pt')['steps'] == 3
+    with pytest.raises(FolderError, match='which cannot go on with it; choose another folder'):
+        train(own.model, own, TrainingBudget(steps=5), folder=tmp_path)
+    torch.save({'format': 3, 'weights': {}}, tmp_path / 'newer.pt')
+    with pytest.raises(CheckpointError, match=r'newer\.pt: not a checkpoint of format 2'):
+        read_checkpoint(tmp_path / 'newer.pt')
+
+
+def test_weights_of_a_checkpoint_can_be_loaded_into_a_task(tmp_path: Path) -> None:
+    own = blobs.task()
+    train(own.model, own, TrainingBudget(steps=2), folder=tmp_path)
+    other = blobs.network()
+    load_weights(other, tmp_path / 'training.pt')
+    weights = read_checkpoint(tmp_path / 'training.pt')['weights']
+    assert all(torch.equal(value, weights[name]) for name, value in other.state_dict().items())

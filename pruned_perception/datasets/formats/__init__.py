@@ -1,7 +1,7 @@
 """Formats of data sets: how files lie, and what is written in them.
 
 A format is a module here with `LOOKS_FOR`, `splits` and `read`, and its name is the module's;
-which one a folder is, its content says. Whoever reads data calls `read_dataset` and knows no format.
+which one a folder is, its content says. Whoever reads data calls `read_dataset` and knows none.
 """
 
 from __future__ import annotations

@@ -11,17 +11,14 @@ from typing import Any
 import yaml
 
 from pruned_perception.bundle import MANIFEST, Bundle, Family, load_bundle, record_evidence
+from pruned_perception.training.checkpoint import read_checkpoint, save_checkpoint
 from pruned_perception.training.detector.accuracy import (
     CONTROL,
     MEMBER,
     evaluate,
     evaluation_record,
 )
-from pruned_perception.training.detector.checkpoint import (
-    detector_from,
-    read_checkpoint,
-    save_checkpoint,
-)
+from pruned_perception.training.detector.checkpoint import detector_from
 from pruned_perception.training.detector.data import load_frames
 from pruned_perception.training.detector.experiment import ExperimentError
 from pruned_perception.training.detector.export import COMPARED_FRAMES, export_bundle

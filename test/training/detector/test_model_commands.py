@@ -11,7 +11,7 @@ import yaml
 from pruned_perception.bundle import load_bundle, load_family
 from pruned_perception.cli import main as command
 from pruned_perception.cli import models
-from pruned_perception.training.detector.checkpoint import read_checkpoint
+from pruned_perception.training.checkpoint import read_checkpoint
 
 
 @pytest.fixture(scope='module')
@@ -58,7 +58,7 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(models, 'ROUNDS', 2)
         patch.setattr(models, 'RUNS', 2)
-        patch.setattr('pruned_perception.training.detector.loop.VALIDATIONS', 1)
+        patch.setattr('pruned_perception.training.detector.runs.VALIDATIONS', 1)
         arguments = ['models', str(root / 'shapes.yaml'), '--data', str(root), '--quiet']
         arguments += ['--runs', str(root / 'runs'), '--out', str(root / 'models'), '--controls']
         arguments += ['--steps', 'train', 'export', 'evaluate', 'latency']
