@@ -1,9 +1,11 @@
+import json
 from pathlib import Path
 
 import pytest
 import tiny
 import yaml
 
+from pruned_perception.pruning import Macs
 from pruned_perception.training.detector.experiment import (
     Budget,
     ExperimentError,
@@ -52,6 +54,18 @@ def test_records_of_former_versions_are_read() -> None:
     data = tiny.experiment_data(**CHILD | {'prune': pruning})
     method = recorded_experiment(data).prune.method
     assert method == Method(Channels('fisher', round_to=8), schedule='cascade', iterations=2)
+
+
+def test_experiments_of_the_shipped_members_are_read() -> None:
+    manifests = sorted((EXPERIMENTS.parents[1] / 'models').glob('*/*/manifest.json'))
+    assert len(manifests) >= 4
+    for path in manifests:
+        written = json.loads(path.read_text(encoding='utf-8'))['provenance']['experiment']
+        experiment = recorded_experiment(written)
+        assert (experiment.prune is None) == ('prune' not in written)
+        if experiment.prune is not None:
+            assert experiment.prune.budget == Macs(written['prune']['macs'])
+            assert experiment.prune.method.how.round_to == written['prune']['block']
 
 
 def test_learning_rate_rises_then_falls() -> None:
