@@ -228,8 +228,10 @@ def find_rule(name: str, evidence: Evidence) -> Rule:
         raise PruningError(
             f'allocation {name!r} divides by sensitivities; {evidence.criterion!r} scores have none'
         )
-    with_errors = 'joint_error, end_to_end, fisher'
-    raise PruningError(f'allocation {name!r} needs scores that come with errors: {with_errors}')
+    raise PruningError(
+        f"allocation {name!r} needs scores that come with errors, as joint_error's do; "
+        f'{evidence.criterion!r} scores have none'
+    )
 
 
 def default_rule(evidence: Evidence) -> str:

@@ -83,9 +83,9 @@ PRESETS: dict[str, Preset] = {
 
 def find_preset(name: str, kind: str | None = None) -> Preset:
     """Return the preset of that name; raise PruningError where it is unknown or of another kind."""
-    preset = PRESETS.get(name)
-    if preset is None:
+    if name not in tuple(PRESETS):  # which may be anything, in a user's file
         raise PruningError(f'method: unknown {name!r}; there are {", ".join(PRESETS)}')
+    preset = PRESETS[name]
     if kind not in (None, preset.kind):
         raise PruningError(f'method: {name!r} is of kind {preset.kind!r}, not {kind!r}')
     return preset

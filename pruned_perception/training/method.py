@@ -237,7 +237,8 @@ class Method:
                 raise PruningError('then: makes the last of several cuts; give a schedule')
             if self.how.kind not in (Channels.kind, Function.kind):
                 raise PruningError(f'then: {self.then.kind!r} cannot follow {self.how.kind!r}')
-        _positive('max_loss', self.max_loss)
+        if self.max_loss is not None and self.max_loss < 0:
+            raise PruningError(f'max_loss: must be ≥ 0, got {self.max_loss}')
         _positive('learning_rate', self.learning_rate)
 
     def cut(self, number: int) -> Cut:
@@ -278,7 +279,10 @@ def read_method(
     if kind is Scratch:
         return first
     if (distill := around.get('distill')) is not None:
-        around['distill'] = Distillation.from_dict({} if distill is True else distill)
+        try:
+            around['distill'] = Distillation.from_dict({} if distill is True else distill)
+        except PruningError as error:
+            raise PruningError(f'{where.rstrip(".")}: {error}' if where else str(error)) from error
     if (then := around.get('then')) is not None:
         place = f'{where}then.'
         last, fields = _kind_of(then, place, (Channels.kind, LowRank.kind))
