@@ -1,6 +1,6 @@
 """Whether guarantees keep what they promise: simulations of them and of what they replace.
 
-    python -m studies.coverage            # simulates (some CPU minutes), writes the CSV, prints
+    python -m studies.coverage            # simulates (five CPU minutes), writes the CSV, prints
     python -m studies.coverage --table    # prints the table from the CSV
 
 Every cell has a seed of its own, from its name; parts that stand in the CSV are not run again
@@ -24,11 +24,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
+from scipy import special, stats
 
 from pruned_perception.inference.evidence import FRACTIONS as WATCH_FRACTIONS
 from pruned_perception.inference.evidence import log_wealth
-from pruned_perception.inference.intervals import mean_interval, median_interval
+from pruned_perception.inference.intervals import mean_interval, median_interval, values_needed
 from pruned_perception.inference.latency import bootstrap_percentiles
 from pruned_perception.pruning.conformal import conformal_factor, images_needed, largest_ratios
 from pruned_perception.pruning.eprocess import (
@@ -498,46 +498,55 @@ def potential() -> Iterator[Row]:
 
 # ---------------------------------------------------------------- medians and K
 
-_SHAPES: dict[str, tuple[Callable[[Generator, Sequence[int]], Array], float, float]] = {
-    'normal': (lambda g, shape: g.standard_normal(tuple(shape)), 0.0, 0.0),
-    'log-normal': (lambda g, shape: g.lognormal(0, 1, tuple(shape)), 1.0, math.exp(0.5)),
-    'means of 30 log-normal': (
-        lambda g, shape: g.lognormal(0, 1, (*shape, 30)).mean(-1),
-        math.nan,
-        math.exp(0.5),
-    ),
+_SHAPES: dict[str, Callable[[Generator, Sequence[int]], Array]] = {
+    'normal': lambda g, shape: g.standard_normal(tuple(shape)),
+    'means of 30 exponential': lambda g, shape: g.exponential(size=(*shape, 30)).mean(-1),
+    'log-normal': lambda g, shape: g.lognormal(0, 1, tuple(shape)),
 }
 
 
 def medians() -> Iterator[Row]:
-    """Yield intervals of the median, or mean, of few runs; and of rounds of runs."""
-    worlds = 1000
-    for (shape, (draw, median, mean)), runs in itertools.product(_SHAPES.items(), (5, 10, 20)):
+    """Yield intervals of the median and the mean of few runs."""
+    worlds = 2000
+    truths = {
+        'normal': (0.0, 0.0),
+        'means of 30 exponential': (float(stats.gamma.median(30) / 30), 1.0),
+        'log-normal': (1.0, math.exp(0.5)),
+    }
+    for (shape, draw), runs in itertools.product(_SHAPES.items(), (5, 10, 20)):
         cell = ('median of runs', shape, runs, 0.0, 0.0)
         samples = draw(_generator(*cell), (worlds, runs))
-        if math.isnan(median):  # of blocks' means: known only by drawing many
-            median = float(np.median(draw(_generator(shape), (100_000,))))
-        intervals: list[tuple[str, bool, float, Callable[[Array], tuple[float, float]]]] = [
-            ('percentile bootstrap', False, median, _resampled),
-            # Student's is offered for averages only.
-            ("Student's t", shape != 'log-normal', mean, mean_interval),
-        ]
-        if runs >= 6:
-            intervals.append(('order statistics', True, median, median_interval))
-        for name, offered, truth, interval in intervals:
-            yield _missed(cell, name, offered, truth, map(interval, samples), worlds)
+        median, mean = truths[shape]
+        yield _missed(cell, 'median: resampled', False, median, map(_resampled, samples), worlds)
+        if runs >= values_needed():
+            found = map(median_interval, samples)
+            yield _missed(cell, 'median: order statistics', True, median, found, worlds)
+        yield _missed(cell, 'mean: resampled', False, mean, map(_resampled_mean, samples), worlds)
+        nearly_normal = shape != 'log-normal'
+        found = map(mean_interval, samples)
+        yield _missed(cell, "mean: Student's t", nearly_normal, mean, found, worlds)
+
+
+def rounds_of_runs() -> Iterator[Row]:
+    """Yield intervals from rounds whose runs resemble each other."""
     for rounds in (6, 10, 20):
         cell = ('median of rounds', '20 runs a round', rounds, 0.5, 0.0)
         generator = _generator(*cell)
         shared = generator.standard_normal((400, rounds, 1))
         samples = shared + generator.standard_normal((400, rounds, 20))
-        yield _missed(cell, 'runs resampled', False, 0, map(_resampled, samples), 400)
-        yield _missed(cell, 'order statistics', True, 0, map(median_interval, samples), 400)
-        yield _missed(cell, "Student's t", True, 0, map(mean_interval, samples), 400)
+        yield _missed(cell, 'median: resampled', False, 0, map(_resampled, samples), 400)
+        yield _missed(cell, 'median: order statistics', True, 0, map(median_interval, samples), 400)
+        yield _missed(cell, "mean: Student's t", True, 0, map(mean_interval, samples), 400)
 
 
 def _resampled(sample: Array) -> tuple[float, float]:
     return bootstrap_percentiles(sample.ravel(), (50,))[0]
+
+
+def _resampled_mean(sample: Array) -> tuple[float, float]:
+    drawn = np.random.default_rng(0).integers(0, len(sample), (1000, len(sample)))
+    low, high = np.percentile(sample[drawn].mean(1), [2.5, 97.5])
+    return float(low), float(high)
 
 
 def _missed(
@@ -554,7 +563,7 @@ def _missed(
 
 def factor() -> Iterator[Row]:
     """Yield how many new images exceed K-fold sensitivities: K conformal, and K = 1."""
-    worlds, channels, delta = 300, 64, 0.1
+    worlds, channels, delta = 1000, 64, 0.1
     for times in (1, 4, 8):
         images = times * (images_needed(delta) + 1) - 1
         cell = ('conformal K', '64 channels, gamma', images, 0.0, delta)
@@ -589,6 +598,7 @@ PARTS: dict[str, Callable[[], Iterator[Row]]] = {
     'watched': watched,
     'prune potential': potential,
     'median of runs': medians,
+    'median of rounds': rounds_of_runs,
     'conformal K': factor,
 }
 

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from scipy import stats
 
-SURPRISE = 1e-4
-"""A share of wrong statements that chance makes this large more rarely is a defect: of the five
-hundred or so cells one in twenty studies shows one by chance."""
+SURPRISE = 1e-3
+"""A share of wrong statements that chance makes as large more rarely is a defect."""
 
 
 @dataclass(frozen=True)
@@ -229,8 +228,7 @@ def _medians(rows: Sequence[Row]) -> str:
                 values = [_coverage(_pick(mine, size=size)) for size in (5, 6, 10, 20)]
                 lines.append([scenario, method, offered, *values])
     return _table(
-        'Intervals of medians at 95 % (Student: of means): coverage by number of runs or rounds; '
-        'percent',
+        'Intervals at 95 %: coverage by number of runs or rounds; percent',
         ['values', 'method', 'offered', '5', '6', '10', '20'],
         lines,
     )

@@ -89,8 +89,14 @@ def resampled(values: np.ndarray) -> tuple[float, float]:
     return bootstrap_percentiles(values.ravel(), (50,), resamples=300)[0]
 
 
-def test_the_same_check_finds_resampling_of_five_values() -> None:
-    assert is_too_often(misses(lambda g: g.standard_normal(5), resampled, 0.0))
+def resampled_mean(values: np.ndarray) -> tuple[float, float]:
+    drawn = np.random.default_rng(0).integers(0, len(values), (300, len(values)))
+    low, high = np.percentile(values[drawn].mean(1), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def test_the_same_check_finds_resampling_of_five_averages() -> None:
+    assert is_too_often(misses(lambda g: g.standard_normal(5), resampled_mean, 0.0))
 
 
 def rounds(generator: np.random.Generator) -> np.ndarray:
