@@ -1,4 +1,4 @@
-"""Whether guarantees keep what they promise: simulations of them and of what they replace.
+"""Whether guarantees keep what they promise: simulations of them, and of bounds that do not.
 
     python -m studies.coverage            # simulates (five CPU minutes), writes the CSV, prints
     python -m studies.coverage --table    # prints the table from the CSV
@@ -6,7 +6,7 @@
 Every cell has a seed of its own, from its name; parts that stand in the CSV are not run again
 unless it is deleted. `wrong` is the share of simulated worlds in which a statement was false, to be
 held against its nominal share; `bound`, `power` and `delay` say what it costs. Rows that are not
-`offered` show what the package does not do, or no longer does.
+`offered` are there for contrast.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ DRIVES = (3, 5, 8, 20, 40, 100)
 ICCS = (0.0, 0.1, 0.3, 0.7)
 RATES = (0.02, 0.1, 0.3)
 
-# ---------------------------------------------------------------- methods, also replaced ones
+# ---------------------------------------------------------------- bounds
 
 
 @cache
@@ -142,7 +142,7 @@ def _dirichlet(drives: int, resamples: int = 4000) -> Array:
 def bootstrap_bounds(events: Array, frames: Array, alpha: float = ALPHA) -> Array:
     """Return (worlds,) bounds of the Bayesian bootstrap over drives with one imagined drive.
 
-    The imagined one is the longest seen, all its frames events: the bound that certificates had.
+    The imagined one is as long as the longest seen, all its frames events.
     """
     weights = _dirichlet(events.shape[1])
     longest = frames.max(1) * weights[:, -1:]
@@ -568,7 +568,7 @@ def factor() -> Iterator[Row]:
         images = times * (images_needed(delta) + 1) - 1
         cell = ('conformal K', '64 channels, gamma', images, 0.0, delta)
         generator = _generator(*cell)
-        shares = {'conformal': [], 'K = 1': []}
+        shares: dict[str, list[float]] = {'conformal': [], 'K = 1': []}
         for _ in range(worlds):
             scale = generator.gamma(2.0, size=channels)
             first, second, new = (

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from scipy import stats
 
@@ -47,7 +48,11 @@ def read(path: Path) -> list[Row]:
     """Return the rows of a CSV; none where there is no such file."""
     if not path.is_file():
         return []
-    types = {'size': int, 'worlds': int, 'offered': lambda text: text == 'True'}
+    types: dict[str, Callable[[str], Any]] = {
+        'size': int,
+        'worlds': int,
+        'offered': lambda text: text == 'True',
+    }
     types |= dict.fromkeys(('icc', 'rate', 'value', 'nominal'), float)
     with path.open(newline='', encoding='utf-8') as file:
         return [

@@ -4,8 +4,8 @@ A certificate says that a rate (frames changed, objects missed) is at most b: E[
 new drive with e events among n. Bet against it: whoever stakes the share c of all they own on the
 term t = (e − b n) / (b · longest) ≥ −1 owns (1 + c t) times as much afterwards and, if the
 certificate holds, gains nothing on average, whatever the past drives were. What they own is then a
-non-negative supermartingale, and it ever reaches 1/α with probability ≤ α at most (Ville 1939):
-the alarm may be looked at after every drive, for ever, and is false in at most α of all lives.
+non-negative supermartingale, and it ever reaches 1/α with probability α at most (Ville 1939): the
+alarm may be looked at after every drive, for ever, and is false for a share α of robots at most.
 
 How much to stake depends on a rate that nobody knows; the evidence is therefore the mean over
 twenty shares, which is such a martingale, too. The unit is the drive: frames of one drive resemble

@@ -72,7 +72,7 @@ def test_rows_survive_their_file(rows, tmp_path: Path) -> None:
     assert read(tmp_path / 'none.csv') == []
 
 
-def test_replaced_bounds_are_clopper_and_pearsons_where_drives_are_single_frames() -> None:
+def test_bounds_for_contrast_are_clopper_and_pearsons_where_drives_are_single_frames() -> None:
     events = np.zeros((1, 40))
     events[0, :3] = 1
     expected = stats.beta.ppf(0.95, 4, 37)
