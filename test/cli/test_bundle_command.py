@@ -174,14 +174,8 @@ def test_create_takes_a_third_party_detector(shared_data, tmp_path, capsys):
     assert len(bundle.labels) == 80
 
 
-def test_what_a_bundle_says_cannot_steer_the_terminal(tiny_bundle, capsys):
-    file = tiny_bundle / 'manifest.json'
-    manifest = json.loads(file.read_text())
-    manifest['provenance']['tool'] = '\x1b[2J\u202e'
-    file.write_text(json.dumps(manifest))
-    assert main(['bundle', 'show', str(tiny_bundle)]) == 0
-    assert r'tool \x1b[2J\u202e' in capsys.readouterr().out
-    assert main(['bundle', 'show', str(tiny_bundle / '\x1b[2J')]) == 1
+def test_names_in_errors_cannot_steer_the_terminal(tmp_path, capsys):
+    assert main(['bundle', 'show', str(tmp_path / '\x1b[2J\u202e')]) == 1
     shown = capsys.readouterr().err
-    assert r'\x1b[2J' in shown
-    assert '\x1b' not in shown
+    assert r'\x1b[2J\u202e' in shown
+    assert shown.replace('\n', '').isprintable()
