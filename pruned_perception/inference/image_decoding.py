@@ -42,7 +42,7 @@ def decode_image(
 
     `data` is any buffer of bytes. An orientation in the metadata (EXIF) turns nothing. Raises
     ImageError where the image is damaged, incomplete, of another kind or depth, or has more than
-    `max_pixels` (half of that for a JPEG of several scans).
+    `max_pixels` (a PNG, or a JPEG of several scans: half of that).
     """
     image = checked(data, max_pixels)
     if image.kind == 'JPEG' and not _warnings_arrive():

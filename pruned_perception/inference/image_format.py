@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from pruned_perception.inference.errors import ImageError
 
-# 67 megapixels: a decoded image is three bytes a pixel, and twice that while OpenCV hands it over.
+# 67 megapixels, or 400 MB: three bytes a pixel, and twice that while OpenCV hands them over.
 MAX_PIXELS = 1 << 26
 # No encoder comes near these numbers; a loop over more segments would cost more than the decoder.
 MAX_SEGMENTS = 4096
@@ -40,7 +40,8 @@ class Checked:
 def checked(data: bytes | memoryview, max_pixels: int = MAX_PIXELS) -> Checked:
     """Return the image's size and the stream to decode.
 
-    A JPEG of several scans may have half of `max_pixels`: its decoder holds all coefficients.
+    A PNG, and a JPEG of several scans, may have half of `max_pixels`, as decoding them takes up to
+    twice the memory: 6 bytes a pixel or, for these, 12.
 
     Raises ImageError where `data` is neither JPEG nor PNG, is damaged or incomplete as far as its
     structure tells, has more than 8 bits a channel, more pixels than the limit, or too few bytes
@@ -114,6 +115,8 @@ _END_OF_SCAN = re.compile(rb'\xff[^\x00\xd0-\xd7]')
 _ANY_MARKER = re.compile(rb'\xff[^\x00]')
 _RESTART = re.compile(rb'\xff([\xd0-\xd7])')
 _FILL = re.compile(rb'\xff+')
+# 64 coefficients of a code and a value, 16 bits at most each, every byte of them stuffed.
+_MOST_BYTES = 64 * 4 * 2
 
 
 @dataclass
@@ -269,6 +272,8 @@ class _Jpeg:
                 f'damaged JPEG: {len(coded)} bytes cannot hold {self._width} × {self._height} '
                 'pixels'
             )
+        if len(coded) > _MOST_BYTES * blocks:
+            raise ImageError(f'damaged JPEG: {len(coded)} bytes in a scan of {blocks} blocks')
         self._parts.append(coded)
         return end.start()
 
@@ -319,51 +324,60 @@ _PNG_COLOURS = {
     4: (2, (8, 16)),
     6: (4, (8, 16)),
 }
-_DEFLATE_RATIO = 1032  # zlib's technical notes: the most that deflate expands to
+# Passes of an interlaced image: first column and row, steps (section 8.1).
+_ADAM7 = (
+    (0, 0, 8, 8),
+    (4, 0, 8, 8),
+    (0, 4, 4, 8),
+    (2, 0, 4, 4),
+    (0, 2, 2, 4),
+    (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)
 
 
 def _png(data: memoryview, max_pixels: int) -> Checked:
+    max_pixels //= 2  # its pixels are held twice more while they are unpacked
     if len(data) >= 24 and data[12:16] == b'IHDR':  # the size before checksums, which cost more
         height, width = (int.from_bytes(data[i : i + 4], 'big') for i in (20, 16))
         check_size(height, width, max_pixels, 'PNG')
-    parts: list[bytes | memoryview] = [PNG_SIGNATURE]
-    height = width = raw_bytes = compressed = 0
-    colour = -1
     seen: list[bytes] = []
-    for name, content, whole in _chunks(data):
+    palette: list[bytes] = []
+    packed: list[memoryview] = []
+    for name, content in _chunks(data):
         if (name == b'IHDR') != (not seen):
             raise ImageError('damaged PNG: IHDR must come first, and once')
         if name == b'IHDR':
-            height, width, colour, raw_bytes = _image_header(bytes(content))
+            header = bytes(content)
+            size = _unpacked_size(header)
         elif name in (b'acTL', b'fcTL', b'fdAT'):
             raise ImageError('an animated PNG; only single images are read')
         elif name == b'PLTE':
-            if b'PLTE' in seen or b'IDAT' in seen or len(content) % 3 or len(content) > 768:
+            if palette or packed or len(content) % 3 or not 0 < len(content) <= 768:
                 raise ImageError('damaged PNG: its palette')
+            palette.append(bytes(content))
         elif name == b'IDAT':
-            compressed += len(content)
-            if b'IDAT' in seen and seen[-1] != b'IDAT':
+            if packed and seen[-1] != b'IDAT':
                 raise ImageError('damaged PNG: its data are interrupted')
+            packed.append(content)
         elif name == b'IEND':
-            if colour == 3 and b'PLTE' not in seen:
+            if header[9] == 3 and not palette:
                 raise ImageError('damaged PNG: no palette')
-            # A few bytes more for zlib's own header and the end of the stream.
-            if _DEFLATE_RATIO * compressed < raw_bytes:
-                raise ImageError(
-                    f'damaged PNG: {compressed} bytes cannot hold {width} × {height} pixels'
-                )
-            return Checked('PNG', height, width, (*parts, whole))
-        elif not name[0] & 0x20:
+            height, width = int.from_bytes(header[4:8], 'big'), int.from_bytes(header[:4], 'big')
+            parts = [PNG_SIGNATURE, *_chunk(b'IHDR', header)]
+            for each in palette:
+                parts += _chunk(b'PLTE', each)
+            parts += [*_chunk(b'IDAT', _repacked(packed, size)), *_chunk(b'IEND', b'')]
+            return Checked('PNG', height, width, tuple(parts))
+        elif not name[0] & 0x20:  # ancillary chunks make no pixels, all others do
             raise ImageError(f'PNG with a critical chunk {name!r} that is not known')
         if not seen or seen[-1] != name:
             seen.append(name)
-        if not name[0] & 0x20:  # ancillary chunks make no pixels
-            parts.append(whole)
     raise ImageError('damaged PNG: it is cut off, there is no end')
 
 
-def _chunks(data: memoryview) -> Iterator[tuple[bytes, memoryview, memoryview]]:
-    """Yield name, content and all bytes of each chunk; raises ImageError where one is damaged."""
+def _chunks(data: memoryview) -> Iterator[tuple[bytes, memoryview]]:
+    """Yield name and content of each chunk; raises ImageError where one is damaged."""
     at = len(PNG_SIGNATURE)
     for _ in range(MAX_CHUNKS):
         if at == len(data):
@@ -374,17 +388,22 @@ def _chunks(data: memoryview) -> Iterator[tuple[bytes, memoryview, memoryview]]:
             raise ImageError('damaged PNG: it is cut off, or a length in it is wrong')
         if zlib.crc32(data[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], 'big'):
             raise ImageError(f'damaged PNG: the checksum of {name!r} does not fit')
-        yield name, data[at + 8 : end - 4], data[at:end]
+        yield name, data[at + 8 : end - 4]
         at = end
     raise ImageError(f'PNG of more than {MAX_CHUNKS} chunks')
 
 
-def _image_header(content: bytes) -> tuple[int, int, int, int]:
-    """Return height, width, colour type and the least number of bytes before compression."""
-    if len(content) != 13:
+def _chunk(name: bytes, content: bytes) -> tuple[bytes, bytes, bytes, bytes]:
+    crc = zlib.crc32(content, zlib.crc32(name))
+    return len(content).to_bytes(4, 'big'), name, content, crc.to_bytes(4, 'big')
+
+
+def _unpacked_size(header: bytes) -> int:
+    """Return the number of bytes that the image's data unpack to (sections 7.2 and 8)."""
+    if len(header) != 13:
         raise ImageError('damaged PNG: an image header of another length')
-    width, height = (int.from_bytes(content[i : i + 4], 'big') for i in (0, 4))
-    bits, colour, compression, filtering, interlace = content[8:]
+    width, height = (int.from_bytes(header[i : i + 4], 'big') for i in (0, 4))
+    bits, colour, compression, filtering, interlace = header[8:]
     channels, allowed = _PNG_COLOURS.get(colour, (0, ()))
     if bits not in allowed or compression or filtering or interlace > 1:
         raise ImageError('damaged PNG: its image header')
@@ -392,4 +411,29 @@ def _image_header(content: bytes) -> tuple[int, int, int, int]:
         raise ImageError(
             'PNG of 16 bits a channel: a depth image, or one of another range; give 8 bits'
         )
-    return height, width, colour, height * (-(-width * channels * bits // 8) + 1)
+    size = 0
+    for left, top, across, down in _ADAM7 if interlace else ((0, 0, 1, 1),):
+        columns, rows = -((left - width) // across), -((top - height) // down)
+        if columns > 0 and rows > 0:
+            size += rows * (1 + -(-columns * channels * bits // 8))
+    return size
+
+
+def _repacked(packed: list[memoryview], size: int) -> bytes:
+    """Return the data, unpacked and found to be whole, in deflate's stored form.
+
+    A stream that unpacks to more than `size` bytes is left off there. The decoder would follow it
+    to its end, a thousandfold of what came in; and it need not unpack again what is stored.
+    """
+    if sum(map(len, packed)) > 2 * size + 1024:
+        raise ImageError('damaged PNG: more data than pixels')
+    unpacker = zlib.decompressobj()
+    try:
+        rows = unpacker.decompress(b''.join(packed), size + 1)
+    except zlib.error as error:
+        raise ImageError(f'damaged PNG: {error}') from None
+    if len(rows) > size:
+        raise ImageError('damaged PNG: more data than pixels')
+    if len(rows) < size or not unpacker.eof:
+        raise ImageError('damaged PNG: its data end early')
+    return zlib.compress(rows, 0)

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from pruned_perception.errors import UserError
 from pruned_perception.inference.encodings import image_from_buffer, image_from_compressed
 from pruned_perception.inference.errors import ImageError
+from pruned_perception.inference.image_format import MAX_PIXELS, check_size
 
+# What is taken for an image by its name; those that are neither JPEG nor PNG are reported.
 IMAGE_SUFFIXES = frozenset(
     ('.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.pnm', '.ppm', '.tif', '.tiff', '.webp')
 )
@@ -125,13 +127,28 @@ def _open_images(source: Path, files: list[Path]) -> Source:
     return Source(frames(), len(files))
 
 
+# Not OpenCV's other readers of files: one of them takes any numbered file for a series of images.
+_VIDEO_READERS = (cv2.CAP_FFMPEG, cv2.CAP_GSTREAMER, cv2.CAP_OPENCV_MJPEG)
+
+
 def _open_video(path: Path) -> Source:
-    capture = cv2.VideoCapture(str(path))
-    if not capture.isOpened():
+    for reader in _VIDEO_READERS:
+        capture = cv2.VideoCapture(str(path), reader)
+        if capture.isOpened():
+            break
+    else:
         raise SourceError(
             f'{path}: not an image ({", ".join(sorted(IMAGE_SUFFIXES))}), not a bag (.mcap, .db3 '
             'or a folder with metadata.yaml), and OpenCV cannot open it as a video'
         )
+    try:
+        size = (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH)
+        height, width = (int(capture.get(each)) for each in size)
+        check_size(height, width, MAX_PIXELS, 'video')
+    except ImageError as error:
+        capture.release()
+        raise SourceError(f'{path}: {error}') from None
+    capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)  # frames as they are stored, as all images here
     announced = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
 
     def frames() -> Iterator[Frame | UnreadableFrame]:

@@ -9,14 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-
 from pruned_perception import __version__
 from pruned_perception.bundle import MANIFEST, Bundle
 from pruned_perception.inference.coco_metrics import Boxes, Metrics, coco_metrics
 from pruned_perception.inference.detector import Detector
-from pruned_perception.training.data import DataError, read_annotations
+from pruned_perception.training.data import DataError, frame_image, read_annotations
 
 MIN_SCORE = 0.01  # AP needs the tail below the operating threshold
 RESAMPLES = 1000
@@ -54,10 +51,7 @@ def evaluate(
     settings = replace(detector.settings, score_threshold=MIN_SCORE)
     found = []
     for index, path in enumerate(notes.paths):
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if image is None:
-            raise DataError(f'{path}: missing or not an image; make the data set again')
-        found.append(detector.detect(image.astype(np.uint8, copy=False), 'bgr', settings)[0])
+        found.append(detector.detect(frame_image(path), 'bgr', settings)[0])
         if progress is not None:
             progress(index + 1, len(notes.paths))
     truth = [

@@ -22,7 +22,7 @@ from pruned_perception.inference.decisions import match_decisions
 from pruned_perception.inference.detector import Detector
 from pruned_perception.pruning import PruningError
 from pruned_perception.pruning.certificate.certificate import Certificate, certify_decisions
-from pruned_perception.training.data import Annotations, DataError, read_annotations
+from pruned_perception.training.data import Annotations, DataError, frame_image, read_annotations
 
 DEAD_BAND = 0.1
 """Half width of the band about the score threshold within which detections may come and go."""
@@ -172,10 +172,7 @@ def clusters_of(notes: Annotations) -> tuple[str, ...] | None:
 def _images(notes: Annotations) -> Iterator[NDArray[np.uint8]]:
     """Yield the frames, bgr."""
     for path in notes.paths:
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if image is None:
-            raise DataError(f'{path}: missing or not an image; make the data set again')
-        yield image.astype(np.uint8, copy=False)
+        yield frame_image(path)
 
 
 def _check_pair(parent: Bundle, child: Bundle) -> None:

@@ -13,8 +13,11 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from pruned_perception.errors import UserError
+from pruned_perception.inference.errors import ImageError
+from pruned_perception.inference.image_decoding import read_image
 
 
 class DataError(UserError):
@@ -149,6 +152,14 @@ def load_frames(
     )
 
 
+def frame_image(path: Path) -> NDArray[np.uint8]:
+    """Return the pixels of a frame, bgr; DataError where it is missing, damaged or no image."""
+    try:
+        return read_image(path)
+    except ImageError as error:
+        raise DataError(f'{error}; make the data set again') from error
+
+
 def stretch(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resize to `size` (height, width) as the robot's preprocessing does: bilinear."""
     height, width = size
@@ -165,9 +176,7 @@ def _build_cache(
     try:
         frames = np.lib.format.open_memmap(temporary, 'w+', np.uint8, shape)
         for index, (path, size) in enumerate(zip(notes.paths, notes.sizes, strict=True)):
-            image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-            if image is None:
-                raise DataError(f'{path}: missing or not an image; make the data set again')
+            image = frame_image(path)
             if image.shape[:2] != size:
                 raise DataError(f'{path}: is {image.shape[:2]}, but annotations.json says {size}')
             frames[index] = cv2.cvtColor(stretch(image, shape[1:3]), cv2.COLOR_BGR2RGB)
