@@ -15,7 +15,7 @@ from pruned_perception.inference.image_decoding import decode_image
 from pruned_perception.inference.image_format import check_size
 
 # 134 megapixels, 12,000 × 9,000 and a little more: above it a raw frame is taken for a damaged
-# header. It is twice the limit of compressed images, as most encodings need no copy.
+# header. Its message holds as many bytes, so it costs little more than was paid to receive it.
 MAX_PIXELS = 1 << 27
 
 Image = NDArray[np.uint8]
@@ -54,13 +54,7 @@ _DEPTH = re.compile(r'(16|32|64|8S)[USF]?C\d|mono16\s*;\s*png', re.I)
 
 
 def image_from_buffer(
-    encoding: str,
-    height: int,
-    width: int,
-    step: int,
-    data: Any,
-    is_bigendian: int = 0,
-    max_pixels: int = MAX_PIXELS,
+    encoding: str, height: int, width: int, step: int, data: Any, is_bigendian: int = 0
 ) -> tuple[Image, str]:
     """Return the image of a `sensor_msgs/Image`, and the order of its channels.
 
@@ -71,8 +65,6 @@ def image_from_buffer(
         rows of luma, and `data` holds height · step · 3 / 2 bytes.
     is_bigendian
         Without meaning, as all encodings here are of 8 bits.
-    max_pixels
-        Larger images are refused.
 
     Returns
     -------
@@ -90,7 +82,7 @@ def image_from_buffer(
         name = name.lower()
     buffer = memoryview(data).cast('B')
     if name in _SEMI_PLANAR:
-        check_size(height, width, max_pixels)
+        check_size(height, width, MAX_PIXELS)
         if height % 2 or width % 2:
             raise ImageError(f'encoding {name}: {width} × {height} pixels; both must be even')
         plane = _rows(name, buffer, height * 3 // 2, width, step, 1)
@@ -101,7 +93,7 @@ def image_from_buffer(
             '(let the camera driver publish one of them)'
         )
     channels, order, conversion = _PACKED[name]
-    check_size(height, width, max_pixels)
+    check_size(height, width, MAX_PIXELS)
     if channels == 2 and width % 2:
         raise ImageError(f'encoding {name}: a width of {width} pixels; it must be even')
     image = _rows(name, buffer, height, width, step, channels)

@@ -127,8 +127,8 @@ def _open_images(source: Path, files: list[Path]) -> Source:
     return Source(frames(), len(files))
 
 
-# Not OpenCV's other readers of files: one of them takes any numbered file for a series of images.
-_VIDEO_READERS = (cv2.CAP_FFMPEG, cv2.CAP_GSTREAMER, cv2.CAP_OPENCV_MJPEG)
+# Not OpenCV's own readers: one takes any numbered file for a series of images, of every format.
+_VIDEO_READERS = (cv2.CAP_FFMPEG, cv2.CAP_GSTREAMER)
 
 
 def _open_video(path: Path) -> Source:

@@ -18,6 +18,7 @@ class FrameWatch:
         self._change = ''
         self._changed = False
         self._image_error = ''
+        self._malformed = 0
         self._failures = Failures()
 
     def image(self, encoding: str, width: int, height: int, frame_id: str) -> None:
@@ -36,6 +37,12 @@ class FrameWatch:
         with self._lock:
             self._image_error = reason
 
+    def malformed(self, reason: str) -> None:
+        """Take why a message could not even be deserialised."""
+        with self._lock:
+            self._malformed += 1
+            self._image_error = reason
+
     def failure(self, reason: str) -> None:
         """Take why the pipeline failed on a frame."""
         with self._lock:
@@ -51,6 +58,7 @@ class FrameWatch:
                 self._change,
                 self._changed,
                 self._image_error,
+                self._malformed,
             )
             failures = self._failures
             self._changed, self._image_error, self._failures = False, '', Failures()

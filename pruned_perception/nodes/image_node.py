@@ -234,6 +234,7 @@ class ImageNode(LifecycleNode):
             self.parameters['image_transport'],
             self.parameters['image_reliability'],
             self._on_image,
+            self._on_malformed,
         )
         return result
 
@@ -314,6 +315,15 @@ class ImageNode(LifecycleNode):
         self._reporter.recorder.receive(rx)
         self._reporter.stamps.observe(stamp, clock)
         self._reporter.last_rx = rx
+
+    def _on_malformed(self, reason: str) -> None:
+        rx = time.monotonic_ns()
+        self._slot.refuse()
+        self._reporter.recorder.drop('error')
+        self._reporter.recorder.receive(rx)
+        self._reporter.last_rx = rx
+        self._reporter.watch.malformed(reason)
+        self._log_dropped(reason)
 
     def _work(self, slot: LatestFrame[Frame]) -> None:
         """Process frames until the slot is closed; the worker thread."""

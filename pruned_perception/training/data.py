@@ -157,7 +157,9 @@ def frame_image(path: Path) -> NDArray[np.uint8]:
     try:
         return read_image(path)
     except ImageError as error:
-        raise DataError(f'{error}; make the data set again') from error
+        raise DataError(
+            f'{path}: missing or not an image; make the data set again ({error})'
+        ) from error
 
 
 def stretch(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
