@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
@@ -173,6 +174,7 @@ def webp_bomb() -> bytes:
     return b'RIFF' + struct.pack('<I', 12 + len(body)) + b'WEBPVP8L' + struct.pack('<I', 15) + body
 
 
+@functools.cache
 def bombs() -> dict[str, bytes]:
     """Return streams that would cost much and are refused, by name."""
     small = encoded('.jpg', picture())
@@ -212,3 +214,30 @@ def bombs() -> dict[str, bytes]:
         ),
         'PNG with a chunk longer than the file': SIGNATURE + b'\x7f\xff\xff\xffIHDR' + bytes(100),
     }
+
+
+# --- Damage --------------------------------------------------------------------------------------
+
+MUTATIONS = ('flip', 'delete', 'insert', 'repeat', 'zero', 'cut', 'swap')
+
+
+def mutated(data: bytes, changes: Sequence[tuple[str, float, int, int]]) -> bytes:
+    """Return `data` changed: kind, place from 0 to 1, number of bytes, a value of a byte."""
+    for kind, place, size, value in changes:
+        at = int(place * max(0, len(data) - 1))
+        before, piece, after = data[:at], data[at : at + size], data[at + size :]
+        if kind == 'flip' and piece:
+            data = before + bytes((piece[0] ^ value,)) + piece[1:] + after
+        elif kind == 'delete':
+            data = before + after
+        elif kind == 'insert':
+            data = before + bytes((value,)) * size + piece + after
+        elif kind == 'repeat':
+            data = before + piece + piece + after
+        elif kind == 'zero':
+            data = before + bytes(len(piece)) + after
+        elif kind == 'cut':
+            data = before
+        elif kind == 'swap':
+            data = after + piece + before
+    return data
