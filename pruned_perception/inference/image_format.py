@@ -48,25 +48,31 @@ def checked(data: bytes | memoryview, max_pixels: int = MAX_PIXELS) -> Checked:
     to hold the pixels that it announces.
     """
     data = memoryview(data).cast('B')
-    start = bytes(data[:32])
-    if start.startswith(b'\xff\xd8'):
+    kind = kind_of(bytes(data[:32]))
+    if kind == 'JPEG':
         return _Jpeg(data, max_pixels).read()
-    if start.startswith(PNG_SIGNATURE):
+    if kind == 'PNG':
         return _png(data, max_pixels)
-    kind = next((name for name, pattern in _OTHERS.items() if re.match(pattern, start, re.S)), None)
     what = f'a {kind} file' if kind else 'of no known kind: damaged, or no image'
     raise ImageError(f'{what}; only JPEG and PNG are read')
 
 
-# Only to say what it is: none of these is given to a decoder.
-_OTHERS: Mapping[str, bytes] = {
+def kind_of(start: bytes) -> str | None:
+    """Return the format of an image whose first 32 bytes are `start`; None: none that is known."""
+    return next((name for name, pattern in _KINDS.items() if re.match(pattern, start, re.S)), None)
+
+
+# All but the first two only to say what it is: they are given to no decoder.
+_KINDS: Mapping[str, bytes] = {
+    'JPEG': rb'\xff\xd8',
+    'PNG': rb'\x89PNG\r\n\x1a\n',
     'GIF': rb'GIF8[79]a',
     'BMP': rb'BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]',
     'WebP': rb'RIFF.{4}WEBP',
     'TIFF': rb'II\*\0|MM\0\*|II\+\0|MM\0\+',
     'JPEG 2000': rb'\0\0\0\x0cjP  |\xff\x4f\xff\x51',
     'JPEG XL': rb'\xff\x0a|\0\0\0\x0cJXL ',
-    'HEIF or AVIF': rb'.{4}ftyp',
+    'HEIF or AVIF': rb'.{4}ftyp(hei|hev|mif|msf|avi)',
     'PNM': rb'P[1-7][\s]',
     'PFM': rb'P[Ff]\s',
     'OpenEXR': rb'\x76\x2f\x31\x01',

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pruned_perception.errors import UserError
 from pruned_perception.inference.encodings import image_from_buffer, image_from_compressed
 from pruned_perception.inference.errors import ImageError
-from pruned_perception.inference.image_format import MAX_PIXELS, check_size
+from pruned_perception.inference.image_format import MAX_PIXELS, check_size, kind_of
 
 # What is taken for an image by its name; those that are neither JPEG nor PNG are reported.
 IMAGE_SUFFIXES = frozenset(
@@ -81,9 +81,18 @@ def open_source(path: str | os.PathLike[str], topic: str | None = None) -> Sourc
         raise SourceError(f'{path}: not a bag, so there is no topic {topic} in it')
     if path.is_dir():
         return _open_images(path, _images_below(path))
-    if path.suffix.lower() in IMAGE_SUFFIXES:
+    # Video readers know images, too, and read them their own way; a JPEG may start a video.
+    if path.suffix.lower() in IMAGE_SUFFIXES or _kind(path) not in (None, 'JPEG'):
         return _open_images(path, [path])
     return _open_video(path)
+
+
+def _kind(path: Path) -> str | None:
+    try:
+        with path.open('rb') as file:
+            return kind_of(file.read(32))
+    except OSError as error:
+        raise SourceError(f'{path}: {error.strerror}') from error
 
 
 def _is_bag(path: Path) -> bool:
