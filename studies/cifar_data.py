@@ -21,8 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pruned_perception.inference.errors import ImageError
-from pruned_perception.inference.image_decoding import read_image
+from pruned_perception.images import read_image
+from pruned_perception.images.errors import ImageError
 from pruned_perception.pruning import PruningError
 
 SIZE = 32

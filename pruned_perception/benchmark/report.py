@@ -19,8 +19,8 @@ from pruned_perception.benchmark.bag import read_bag, stamp_of
 from pruned_perception.benchmark.demo import BAG, IMAGE, LIVE, Demonstration
 from pruned_perception.benchmark.results import PATH, WARM_UP
 from pruned_perception.errors import UserError
+from pruned_perception.images import read_image
 from pruned_perception.inference.drawing import draw
-from pruned_perception.inference.image_decoding import read_image
 
 FRAMES, PAGE = 'frames', 'report.html'
 """Names in the output folder."""

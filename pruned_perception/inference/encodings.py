@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pruned_perception.inference import image_format
+from pruned_perception.images import format as image_format
+from pruned_perception.images.decoding import decode_image
+from pruned_perception.images.format import check_size
 from pruned_perception.inference.errors import ImageError
-from pruned_perception.inference.image_decoding import decode_image
-from pruned_perception.inference.image_format import check_size
 
 # 134 megapixels, 12,000 × 9,000 and a little more: above it a raw frame is taken for a damaged
 # header. Its message holds as many bytes, so it costs little more than was paid to receive it.
@@ -107,7 +107,7 @@ def image_from_compressed(
 
     `format` is the message's, e.g. 'jpeg' or 'rgb8; jpeg compressed bgr8'; gray is returned only
     where it says mono8. Raises ImageError where the data is no JPEG or PNG, damaged, too large, or
-    depth; see `image_decoding.decode_image`.
+    depth; see `images.decode_image`.
     """
     kind = format.strip()
     if _DEPTH.match(kind) or 'compresseddepth' in kind.lower():

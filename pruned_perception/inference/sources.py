@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pruned_perception.errors import UserError
+from pruned_perception.images.format import MAX_PIXELS, check_size, kind_of
 from pruned_perception.inference.encodings import image_from_buffer, image_from_compressed
 from pruned_perception.inference.errors import ImageError
-from pruned_perception.inference.image_format import MAX_PIXELS, check_size, kind_of
 
 # What is taken for an image by its name; those that are neither JPEG nor PNG are reported.
 IMAGE_SUFFIXES = frozenset(

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pruned_perception.errors import UserError
-from pruned_perception.inference.errors import ImageError
-from pruned_perception.inference.image_decoding import read_image
+from pruned_perception.images import read_image
+from pruned_perception.images.errors import ImageError
 
 
 class DataError(UserError):

@@ -18,11 +18,11 @@ from hostile_images import MUTATIONS, bombs, encoded, mutated, picture, segment
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pruned_perception.inference import image_decoding
+from pruned_perception.images import decoding as image_decoding
+from pruned_perception.images.decoding import decode_image, read_image
+from pruned_perception.images.errors import ImageError
+from pruned_perception.images.format import checked
 from pruned_perception.inference.encodings import image_from_compressed
-from pruned_perception.inference.errors import ImageError
-from pruned_perception.inference.image_decoding import decode_image, read_image
-from pruned_perception.inference.image_format import checked
 
 STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 # Longer runs: PRUNED_PERCEPTION_FUZZ=20 multiplies the numbers of examples.
@@ -83,8 +83,8 @@ def test_bombs_are_refused(name, monkeypatch):
 def test_bombs_take_no_memory():
     script = (
         'import resource, hostile_images as h\n'
-        'from pruned_perception.inference.image_decoding import decode_image\n'
-        'from pruned_perception.inference.errors import ImageError\n'
+        'from pruned_perception.images.decoding import decode_image\n'
+        'from pruned_perception.images.errors import ImageError\n'
         'decode_image(h.encoded(".jpg", h.picture()))\n'
         'bombs = h.bombs()\n'
         'peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n'
@@ -376,8 +376,8 @@ def test_threads_do_not_see_each_others_damage():
 def test_a_closed_standard_error_hides_nothing():
     script = (
         'import os, sys, hostile_images as h\n'
-        'from pruned_perception.inference.image_decoding import decode_image\n'
-        'from pruned_perception.inference.errors import ImageError\n'
+        'from pruned_perception.images.decoding import decode_image\n'
+        'from pruned_perception.images.errors import ImageError\n'
         'os.close(2)\n'
         'data = h.encoded(".jpg", h.picture())\n'
         'decode_image(data)\n'

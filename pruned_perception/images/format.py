@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from pruned_perception.inference.errors import ImageError
+from pruned_perception.images.errors import ImageError
 
 # 67 megapixels, or 400 MB: three bytes a pixel, and twice that while OpenCV hands them over.
 MAX_PIXELS = 1 << 26
