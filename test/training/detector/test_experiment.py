@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from pruned_perception.training.detector.experiment import (
     ExperimentError,
     experiment_from,
     read_experiment,
+    recipe_of,
 )
 from pruned_perception.training.detector.family import read_family_spec
 from pruned_perception.training.detector.runs import Folders
@@ -42,6 +44,18 @@ def test_parts_of_a_budget_make_up_the_whole() -> None:
     assert TrainingBudget(cpu_minutes=6).divided(4) == TrainingBudget(cpu_minutes=1.5)
     assert TrainingBudget(steps=10).divided(3) == TrainingBudget(steps=4)
     assert TrainingBudget(steps=10).divided(1) == TrainingBudget(steps=10)
+
+
+def test_recipes_of_the_shipped_members_are_read() -> None:
+    manifests = sorted((EXPERIMENTS.parents[1] / 'models').glob('*/*/manifest.json'))
+    assert len(manifests) >= 4
+    for path in manifests:
+        written = json.loads(path.read_text(encoding='utf-8'))['provenance']['experiment']
+        recipe = recipe_of(written)
+        assert recipe.optimiser == 'adamw'
+        assert recipe.learning_rate == written['optimiser']['learning_rate']
+        assert (recipe.batch, recipe.ema, recipe.clip) == (written['batch'], written['ema'], 10.0)
+        assert [phase.until for phase in recipe.phases] == [p['until'] for p in written['phases']]
 
 
 def test_learning_rate_rises_then_falls() -> None:
