@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -173,12 +172,6 @@ def _pruning(data: Any) -> Pruning:
         return Pruning(budget_from(units[0], data[units[0]]), method)  # type: ignore[arg-type]
     except BudgetError as error:
         raise ExperimentError(f'field prune.{units[0]}: {error}') from error
-
-
-def _number(value: Any) -> float:
-    """Return the number if it is one, and > 0; else NaN, which is within no bounds."""
-    good = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
-    return float(value) if good else math.nan
 
 
 def _fields(known: Sequence[str], data: Any, prefix: str) -> dict[str, Any]:

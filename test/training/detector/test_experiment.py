@@ -53,8 +53,9 @@ def test_recipes_of_the_shipped_members_are_read() -> None:
     for path in manifests:
         written = json.loads(path.read_text(encoding='utf-8'))['provenance']['experiment']
         recipe = recipe_of(written)
-        assert recipe.batch == written['batch']
+        assert recipe.optimiser == 'adamw'
         assert recipe.learning_rate == written['optimiser']['learning_rate']
+        assert (recipe.batch, recipe.ema, recipe.clip) == (written['batch'], written['ema'], 10.0)
         assert [phase.until for phase in recipe.phases] == [p['until'] for p in written['phases']]
 
 
