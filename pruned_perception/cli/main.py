@@ -9,8 +9,10 @@ import sys
 from collections.abc import Sequence
 
 from pruned_perception import __version__
+from pruned_perception._watchdog import leave
 from pruned_perception.environment import add_own_prefix
 from pruned_perception.errors import UserError
+from pruned_perception.inference import runs
 
 # name → one line of help. Each name is a module here (`-` becomes `_`) with the functions
 # `add_arguments(parser)` and `run(args) -> int`; nothing is imported before it is asked for, so
@@ -62,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; 0 on success, 1 on an error of the user's input, 130 on Ctrl-C."""
     argv = list(sys.argv[1:] if argv is None else argv)
     add_own_prefix()
+    runs.last_resort = _give_up
     name = next((word for word in argv if not word.startswith('-')), None)
     try:
         args = build_parser(name).parse_args(argv)
@@ -74,6 +77,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         return 130
+
+
+def _give_up(message: str) -> None:
+    """End a command whose network does not."""
+    print(f'pruned-perception: error: {message}', file=sys.stderr)
+    leave(1)
 
 
 if __name__ == '__main__':
