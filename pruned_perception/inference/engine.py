@@ -23,6 +23,8 @@ import onnxruntime  # noqa: E402
 _WITH_TELEMETRY = (1, 29)  # the first version that sends it on Linux
 _ERRORS_ONLY = 3  # of ONNX Runtime's log; it warns about every initializer that is an input too
 
+_FATAL_ONLY = 4  # what else a run says is in its exception
+
 
 def create_session(
     model: bytes,
@@ -86,6 +88,7 @@ def run(
     `time_limit_s` seconds, or by `runs.break_off_all`.
     """
     options = onnxruntime.RunOptions()
+    options.log_severity_level = _FATAL_ONLY
     start = time.monotonic()
 
     def terminate() -> None:

@@ -362,7 +362,8 @@ def latency(
     """Report the latency against the budget (0: none), with Autoware's keys.
 
     `second` is the last second, from which Autoware's keys and the level come (medians), `recent`
-    the last ten, from which the percentiles come; `process` are more values, `busy_percent` as for `frames`.
+    the last ten, from which the percentiles come; `process` are more values, `busy_percent` is as
+    for `frames`.
     """
     level, message = OK, 'no latency budget'
     in_range = not second.deadline_misses

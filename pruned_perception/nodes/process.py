@@ -76,8 +76,8 @@ def run(create_node: Callable[[], Node], args: Sequence[str] | None = None) -> i
 
     `create_node` is called after `rclpy.init`; it imports what is heavy, so that a signal during
     the imports finds its handler. If the node has a method `start()`, which may be a coroutine, it
-    is called before all callbacks, and `stop()` at the end. A node's future `finished` ends it, too.
-    An exception in a callback is logged and spinning goes on.
+    is called before all callbacks, and `stop()` at the end. Its future `finished` ends it, too. An
+    exception in a callback is logged and spinning goes on.
 
     Returns 0 after a signal or `finished`, 1 after a UserError in creating or starting the node,
     whose text is logged.

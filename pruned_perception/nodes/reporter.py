@@ -105,9 +105,13 @@ class Reporter:
             silent_s=silent_s,
             unreachable=image_input.unreachable() if silent else (),
         )
-        rate_hz = window.received / window.seconds
+        input_status = diagnostics.image_input(
+            state, parameters['image_timeout_s'], window.received / window.seconds
+        )
+        if state.unreachable:  # diagnostics do not leave this /dev/shm either
+            self._node.get_logger().error(input_status.message, throttle_duration_sec=30.0)
         statuses = [
-            diagnostics.image_input(state, parameters['image_timeout_s'], rate_hz),
+            input_status,
             diagnostics.image_content(content),
             diagnostics.stamps(stamps, stamps.since(self._stamps_before), sim_time),
             diagnostics.clock(

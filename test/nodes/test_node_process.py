@@ -22,6 +22,7 @@ from ros_harness import LATCHED, NodeProcess, environment, image_message
 from std_msgs.msg import String
 from tiny_detector import square_image
 
+from pruned_perception._watchdog import STATUS
 from pruned_perception.nodes import transport
 
 pytestmark = pytest.mark.ros
@@ -139,6 +140,52 @@ def test_a_load_that_takes_minutes_does_not_hold_up_the_end() -> None:
         assert process.stdout.readline() == b'stuck\n'
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
+
+
+FREEZING = """
+import sys
+from pruned_perception.nodes import process
+
+process.GRACE_S = process.HUNGRY_S = process.START_S = 2.0
+
+def freeze(*_):
+    print('frozen', flush=True)
+    sum(range(10**13))  # hours in native code, with the interpreter's lock
+
+def create_node():
+    from rclpy.node import Node
+
+    class Freezing(Node):
+        def start(self):
+            if sys.argv[1] == 'start':
+                freeze()
+            if sys.argv[1] == 'callback':
+                self.create_timer(0.1, freeze)
+            print('started', flush=True)
+
+        def stop(self):
+            freeze()
+
+    return Freezing('freezing')
+
+sys.exit(process.run(create_node, []))
+"""
+
+
+@pytest.mark.parametrize('when', ['start', 'callback', 'end'])
+def test_a_frozen_interpreter_does_not_hold_up_the_end(when: str) -> None:
+    """Nothing of ours runs any more, signal handlers included: the kernel ends it."""
+    with subprocess.Popen(
+        [sys.executable, '-c', FREEZING, when], env=environment(), stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        lines = iter(process.stdout.readline, b'')
+        if when == 'end':
+            assert next(lines) == b'started\n'
+            process.send_signal(signal.SIGINT)
+        assert b'frozen\n' in lines
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == STATUS
 
 
 def test_a_second_signal_during_the_end_changes_nothing(observer: Any, start: Any) -> None:
