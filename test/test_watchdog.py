@@ -34,11 +34,15 @@ def test_what_is_fed_lives_and_what_is_no_longer_fed_does_not() -> None:
 
 
 def test_an_allowance_is_not_shortened_by_feeding() -> None:
-    assert run('import time; dog.allow(300); dog.feed(0.1); time.sleep(1); raise SystemExit(3)') == 3
+    assert (
+        run('import time; dog.allow(300); dog.feed(0.1); time.sleep(1); raise SystemExit(3)') == 3
+    )
 
 
 def test_the_last_feed_is_the_last() -> None:
-    assert run('import time; dog.last(0.5); dog.feed(300); dog.allow(300); time.sleep(300)') == STATUS
+    assert (
+        run('import time; dog.last(0.5); dog.feed(300); dog.allow(300); time.sleep(300)') == STATUS
+    )
 
 
 def test_it_ends_itself_the_same_way() -> None:

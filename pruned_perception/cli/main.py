@@ -64,8 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; 0 on success, 1 on an error of the user's input, 130 on Ctrl-C."""
     argv = list(sys.argv[1:] if argv is None else argv)
     add_own_prefix()
-    runs.last_resort = _give_up
     name = next((word for word in argv if not word.startswith('-')), None)
+    before, runs.last_resort = runs.last_resort, _give_up
     try:
         args = build_parser(name).parse_args(argv)
         return int(args.run(args) or 0)
@@ -77,6 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         return 130
+    finally:
+        runs.last_resort = before
 
 
 def _give_up(message: str) -> None:

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 STOP_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM})
 GRACE_S = 4.0
 """Longest orderly end, in seconds: launch sends the next, harder signal after 5."""
-START_S = 120.0
-"""Longest start of the middleware and a node, its model not counted, before the watchdog bites."""
+START_S = 60.0
+"""Longest step of a start (imports and middleware; making the node; starting it, but for a model)
+before the watchdog bites."""
 FEED_S, HUNGRY_S = 1.0, 15.0
 """How often a spinning node feeds the watchdog, and after how long without it that bites."""
 
@@ -106,7 +107,9 @@ def run(create_node: Callable[[], Node], args: Sequence[str] | None = None) -> i
                 args=None if args is None else list(args),
                 signal_handler_options=SignalHandlerOptions.NO,
             )
+            watchdog.feed(START_S)
             node = create_node()
+            watchdog.feed(START_S)
             executor = SingleThreadedExecutor()
             executor.add_node(node)
             if hasattr(node, 'finished'):

@@ -33,9 +33,7 @@ def start(tmp_path: Path, namespace: str) -> Iterator[Callable[..., NodeProcess]
     """Return a function that starts the node with a stuck network, as a process."""
     started: list[NodeProcess] = []
 
-    def start(
-        *, above: float = BRIGHT, breakable: bool = True, **parameters: Any
-    ) -> NodeProcess:
+    def start(*, above: float = BRIGHT, breakable: bool = True, **parameters: Any) -> NodeProcess:
         bundle = write_stuck_bundle(tmp_path / 'bundle', above=above, breakable=breakable)
         given = {'model': bundle.path, **parameters}
         started.append(NodeProcess(tmp_path / 'log', 'perception_node', namespace, given))
