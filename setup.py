@@ -70,6 +70,7 @@ setup(
             'mypy',
             'psutil>=5.9',
             'pytest<8.4',
+            'pytest-xdist>=3.6',  # since then, tests run in their process's main thread
             'ruff',
             'types-PyYAML',
         ],

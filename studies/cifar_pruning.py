@@ -30,13 +30,12 @@ from pruned_perception.pruning import (
     PruningError,
     allocate,
     count,
-    prune,
     recalibrate,
     score,
     trace,
 )
-from pruned_perception.pruning.allocation import Evidence
-from pruned_perception.training.method import Method, pruned
+from pruned_perception.pruning.scores import Evidence
+from pruned_perception.training.method import Cut, Function, Method, pruned, read_method
 from studies import cifar
 from studies.cifar_data import load_training
 
@@ -85,15 +84,18 @@ class OneShot:
     def wanted(self) -> Iterator[tuple[tuple[str, str, float, int], Callable[[], nn.Module]]]:
         """Yield the key of each cell, and what makes its network."""
         grid, seeds = self.grid, self.grid['seeds']
-        listed = {name: Method.from_dict(each) for name, each in grid['methods'].items()}
-        others = _peers(grid) | listed
+        others: dict[str, Cut] = dict(_peers(grid))
+        for name, each in grid['methods'].items():
+            method = read_method(each, f'methods.{name}.')
+            assert isinstance(method, Method)
+            others[name] = method.how
         for budget in grid['budgets']:
             for (name, how), rule in itertools.product(grid['scores'].items(), grid['allocations']):
                 for seed in seeds if how['criterion'] == 'random' else seeds[:1]:
                     make = functools.partial(self._under_allocation, name, rule, budget, seed)
                     yield (name, rule, budget, seed), make
-            for name, method in others.items():
-                make = functools.partial(self._by, method, budget, seeds[0])
+            for name, cut in others.items():
+                make = functools.partial(self._by, cut, budget, seeds[0])
                 yield (name, '', budget, seeds[0]), make
 
     def make(self, key: tuple[str, str, float, int], network: Callable[[], nn.Module]) -> Cell:
@@ -122,12 +124,14 @@ class OneShot:
     def _under_allocation(self, name: str, rule: str, budget: float, seed: int) -> nn.Module:
         how = self.grid['allocations'][rule]
         ranking = self._evidence(name, seed)
-        evidence = self._evidence(how['by'], self.grid['seeds'][0]) if 'by' in how else ranking
-        plan = allocate(evidence, Macs(budget), rule=how['rule'], scores=ranking, round_to=1)
-        return recalibrate(prune(self.task.model, plan), self.task.calibration)
+        evidence = ranking
+        if (by := how.get('allocation_by')) is not None:
+            evidence = self._evidence(by, self.grid['seeds'][0])
+        plan = allocate(evidence, Macs(budget), rule=how['allocation'], scores=ranking, round_to=1)
+        return recalibrate(plan.apply(self.task.model), self.task.calibration)
 
-    def _by(self, method: Method, budget: float, seed: int) -> nn.Module:
-        return pruned(self.task, method, Macs(budget), seed)[0]
+    def _by(self, cut: Cut, budget: float, seed: int) -> nn.Module:
+        return pruned(self.task, cut, Macs(budget), seed)[0]
 
     def _judged(self, key: tuple[str, str, float, int], began: float, network: nn.Module) -> Cell:
         seconds = time.process_time() - began
@@ -141,7 +145,7 @@ class OneShot:
         )
 
 
-def _peers(grid: Mapping[str, Any]) -> dict[str, Method]:
+def _peers(grid: Mapping[str, Any]) -> dict[str, Function]:
     """Return Torch-Pruning's methods by name."""
     peers = grid['torch_pruning']
     found = {}
@@ -150,7 +154,7 @@ def _peers(grid: Mapping[str, Any]) -> dict[str, Method]:
     ):
         options = {'importance': importance, 'scope': scope, 'cuts': cuts}
         name = f'tp_{importance}_{scope}' + (f'_{cuts}' if cuts > 1 else '')
-        found[name] = Method(kind='function', function=PEER, options=options)
+        found[name] = Function(PEER, options)
     return found
 
 

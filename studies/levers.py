@@ -19,9 +19,10 @@ import torch
 from torch import nn
 
 from pruned_perception.pruning import count
-from pruned_perception.training.budget import Schedule, TrainingBudget
+from pruned_perception.training.budget import TrainingBudget
 from pruned_perception.training.checkpoint import save_checkpoint
-from pruned_perception.training.loop import Progress, finetune
+from pruned_perception.training.loop import train
+from pruned_perception.training.recipe import Recipe
 from pruned_perception.training.task import Task
 from studies.cifar import accuracy, calibration_batches, cross_entropy
 from studies.cifar_data import load_test, load_training, training_batches
@@ -30,7 +31,7 @@ WIDTHS = ((32, 1), (48, 2), (48, 1), (96, 2), (96, 1), (128, 2), (128, 1))  # ch
 CLASSES = 10
 BATCH = 64
 PARENT = TrainingBudget(cpu_minutes=6)
-PARENT_SCHEDULE = Schedule(learning_rate=0.1)
+PARENT_RECIPE = Recipe(learning_rate=0.1)
 
 
 def network() -> nn.Sequential:
@@ -71,21 +72,19 @@ def main() -> None:
     torch.set_flush_denormal(True)
     torch.manual_seed(0)
     made = task()
-    last: list[Progress] = []
-    trained = finetune(
+    trained = train(
         made.model,
         made,
         PARENT,
-        schedule=PARENT_SCHEDULE,
+        recipe=PARENT_RECIPE,
         folder=args.weights.with_suffix('.run'),
-        report=last.append,
     )
-    save_checkpoint(args.weights, {'state_dict': trained.state_dict()})
-    right = accuracy(trained, load_training()[1])
-    cost = count(trained, made.example_inputs)
+    save_checkpoint(args.weights, {'weights': trained.network.state_dict()})
+    right = accuracy(trained.network, load_training()[1])
+    cost = count(trained.network, made.example_inputs)
     print(
         f'{os.fspath(args.weights)}: {right:.2f} % of the held-out images, {cost.macs:,} MACs, '
-        f'{cost.parameters:,} parameters, {last[-1].steps} steps'
+        f'{cost.parameters:,} parameters, {trained.steps} steps'
     )
 
 

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -15,6 +16,7 @@ from tiny_detector import write_tiny_bundle
 from pruned_perception.bundle import Bundle
 
 ROOT = Path(__file__).resolve().parents[1]
+DDS = ('test/nodes/', 'test/benchmark/')
 
 # No test fails for the time it takes on a busy machine.
 hypothesis.settings.register_profile(
@@ -29,6 +31,23 @@ hypothesis.settings.load_profile('untimed')
 # interrupts.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give the tests of a file to one process, and those over DDS all to the same one.
+
+    So fixtures of a module are made once, and the processes of two ROS tests, which compete for
+    the cores and are heard by each other, never run at a time.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.partition('::')[0]
+            return 'over DDS' if path.startswith(DDS) else path
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(autouse=True)

@@ -41,6 +41,13 @@ def tool(tools: Path, name: str, script: str) -> None:
     (tools / name).chmod(0o755)
 
 
+def edit(script: Path, old: str, new: str) -> None:
+    """Replace what stands in the script exactly once; else the test would not test what it says."""
+    text = script.read_text()
+    assert text.count(old) == 1, f'{old!r} stands {text.count(old)} times in {script.name}'
+    script.write_text(text.replace(old, new))
+
+
 def dev(checkout: Path, tools: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {
         **os.environ,
@@ -91,10 +98,7 @@ def test_a_ros_that_lacks_packages_is_told_which(
         'case "$2" in "import rclpy") exit 0 ;; import\\ *_msgs) exit 1 ;; esac\n'
         f'exec "{sys.executable}" "$@"',
     )
-    script = (checkout / 'dev').read_text()
-    (checkout / 'dev').write_text(
-        script.replace('choose_python\n  find_ros', 'python=bare\n  find_ros')
-    )
+    edit(checkout / 'dev', 'choose_python\n  find_ros', 'python=bare\n  find_ros')
     monkeypatch.setenv('ROS_DISTRO', 'jazzy')
     environment = {**os.environ, 'PATH': f'{tools}{os.pathsep}{os.environ["PATH"]}'}
     result = subprocess.run(
@@ -109,8 +113,7 @@ def test_without_root_the_line_to_run_is_printed(checkout: Path, tools: Path) ->
     tool(tools, 'apt-get', 'exit 1')
     tool(tools, 'sudo', 'exit 1')
     if os.geteuid() == 0:  # take no notice of it
-        script = (checkout / 'dev').read_text()
-        (checkout / 'dev').write_text(script.replace('if ((EUID)); then', 'if true; then'))
+        edit(checkout / 'dev', 'if ((EUID)); then', 'if true; then')
     result = dev(checkout, tools, 'demo')
     assert result.returncode == 1
     assert 'sudo apt-get update && sudo apt-get install -y --no-install-recommends' in result.stderr

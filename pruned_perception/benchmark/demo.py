@@ -131,7 +131,7 @@ def demonstrate(settings: Settings, tell: Tell) -> Demonstration:
             score_threshold=bundle.thresholds.score,
             stamps=stamps,
         )
-        sections.append({**section, 'accuracy': metrics.to_json()})
+        sections.append({**section, 'accuracy': metrics.to_dict()})
     document = _document(settings, family, bag, sections)
     (settings.output / LATENCY).write_text(json.dumps(document, indent=2) + '\n')
     return Demonstration(settings.output, document, runs, truth)

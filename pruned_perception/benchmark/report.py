@@ -19,6 +19,7 @@ from pruned_perception.benchmark.bag import read_bag, stamp_of
 from pruned_perception.benchmark.demo import BAG, IMAGE, LIVE, Demonstration
 from pruned_perception.benchmark.results import PATH, WARM_UP
 from pruned_perception.errors import UserError
+from pruned_perception.images import read_image
 from pruned_perception.inference.drawing import draw
 
 FRAMES, PAGE = 'frames', 'report.html'
@@ -460,9 +461,7 @@ def _facts(demonstration: Demonstration) -> list[tuple[str, Any]]:
 
 def _figure_element(path: Path) -> str:
     """Return a picture as an element of its own, as JPEG: the PNG beside the page is lossless."""
-    image = cv2.imread(str(path))
-    assert image is not None, path
-    _, data = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, 82])
+    _, data = cv2.imencode('.jpg', read_image(path), [cv2.IMWRITE_JPEG_QUALITY, 82])
     encoded = base64.b64encode(data.tobytes()).decode()
     name = html.escape(path.stem.replace('_', ' '))
     return (

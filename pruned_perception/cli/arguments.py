@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pruned_perception.inference.runs import TIME_LIMIT_S
+
+
+class Renamed(argparse.Action):
+    """An option that has another name now, or another way to be said: its `metavar`."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, metavar: str) -> None:
+        super().__init__(option_strings, dest, '*', metavar=metavar, help=argparse.SUPPRESS)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object, **__: object) -> None:
+        """Say so, and end."""
+        parser.error(f'{self.option_strings[0]} is now {self.metavar}')
 
 
 def fraction(text: str) -> float:

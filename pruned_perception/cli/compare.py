@@ -88,14 +88,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _run_cell(study: Study, results: Path, args: argparse.Namespace) -> int:
     """Make one cell, with one thread; the exit status alone says how it ended."""
-    import torch
-
     from pruned_perception._processes import Interrupted
     from pruned_perception.cli.progress import Progress
     from pruned_perception.compare.cell import run_cell
+    from pruned_perception.training.compute import use_one_thread
 
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)  # denormal numbers slow every product that they are part of
+    use_one_thread()
     cell = study.cell(args.cell)
     with nullcontext() if args.quiet else Progress(cell.name) as bar:
 

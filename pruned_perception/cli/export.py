@@ -29,10 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Export, compare, write."""
     from pruned_perception.bundle import load_bundle
-    from pruned_perception.training.detector.checkpoint import detector_from, read_checkpoint
+    from pruned_perception.training.checkpoint import read_checkpoint
+    from pruned_perception.training.compute import use_one_thread
+    from pruned_perception.training.detector.checkpoint import detector_from
     from pruned_perception.training.detector.data import load_frames
     from pruned_perception.training.detector.export import COMPARED_FRAMES, export_bundle
-    from pruned_perception.training.detector.runs import use_one_thread
 
     use_one_thread()
     content = read_checkpoint(args.checkpoint)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pruned_perception.cli.arguments import at_least
+from pruned_perception.cli.arguments import Renamed, at_least
 from pruned_perception.cli.pruning_inputs import (
     Network,
     add_network,
@@ -17,6 +18,12 @@ from pruned_perception.cli.pruning_inputs import (
     load_network,
 )
 from pruned_perception.cli.train import INTERRUPTED
+
+if TYPE_CHECKING:
+    from pruned_perception.training.budget import TrainingBudget
+    from pruned_perception.training.loop import Trained
+    from pruned_perception.training.recipe import Recipe
+    from pruned_perception.training.task import Task
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,15 +59,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ours.add_argument('--train', type=Path, metavar='DATASET', help='data set to train on')
     ours.add_argument('--validation', type=Path, metavar='DATASET', help='data set to judge by')
     ours.add_argument(
-        '--parent', type=Path, metavar='CHECKPOINT', help='the dense network, for --distill'
+        '--teacher', type=Path, metavar='CHECKPOINT', help='the dense network, for --distill'
     )
+    parser.add_argument('--parent', action=Renamed, metavar='--teacher')
     parser.add_argument('--json', action='store_true', help='print the result as JSON')
 
 
 def run(args: argparse.Namespace) -> int:
     """Train, write, print; the same command goes on after an interruption."""
+    from pruned_perception._processes import Interrupted
+    from pruned_perception.cli.progress import Progress
     from pruned_perception.pruning import PruningError
     from pruned_perception.training.budget import TrainingBudget
+    from pruned_perception.training.distillation import Distillation
+    from pruned_perception.training.loop import train
 
     check_output(args.out)
     given = {name: getattr(args, name) for name in ('cpu_minutes', 'steps')}
@@ -68,147 +80,112 @@ def run(args: argparse.Namespace) -> int:
     if len(given) != 1:
         raise PruningError('give exactly one of --cpu-minutes and --steps')
     budget = TrainingBudget.from_dict(given)
+    network, task = _inputs(args)
     folder = args.folder or args.out.with_suffix('.run')
-    if args.checkpoint is not None:
-        result = _detector(args, budget.to_dict(), folder)
-    else:
-        network = load_network(args, parent=args.parent, train=args.train,
-                               validation=args.validation)  # fmt: skip
-        result = _own(args, network, budget, folder)
-    if result is None:
+    rate = {} if args.learning_rate is None else {'learning_rate': args.learning_rate}
+    recipe = task.recipe.changed(rate)
+    before = _figures(task.evaluate, task.model)
+    try:
+        with Progress('fine-tuning') as bar:
+            trained = train(
+                task.model,
+                task,
+                budget,
+                recipe=recipe,
+                teacher=None if args.distill is None else task.teacher,
+                distillation=None if args.distill is None else Distillation(args.distill),
+                masks={name: mask for plan in network.plans for name, mask in plan.masks.items()},
+                seed=args.seed,
+                folder=folder,
+                report=bar.phase,
+                title='fine-tuning',
+            )
+    except Interrupted:
         print(f'interrupted; run the same command again to go on from {folder}', file=sys.stderr)
         return INTERRUPTED
+    _save(args, network, trained, recipe, budget)
+    result = {
+        'steps': trained.steps,
+        'cpu_seconds': round(trained.cpu_seconds, 1),
+        'before': before,
+        'after': _figures(task.evaluate, trained.network),
+    }
     emit(args.json, {'out': str(args.out), **result}, _text(args.out, result))
     return 0
 
 
-def _own(
-    args: argparse.Namespace, network: Network, budget: Any, folder: Path
-) -> dict[str, Any] | None:
-    """Fine-tune a user's network; return the result, None where it was interrupted."""
-    from pruned_perception._processes import Interrupted
-    from pruned_perception.cli.progress import Progress
-    from pruned_perception.pruning.sparsity import SparsityPlan
-    from pruned_perception.training.budget import Schedule
-    from pruned_perception.training.distillation import Distillation
-    from pruned_perception.training.loop import Progress as State
-    from pruned_perception.training.loop import finetune
-    from pruned_perception.training.pipeline import save_pruned
-
-    task, last = network.task, State(0.0, 0, 0.0, 0.0)
-    rate = {} if args.learning_rate is None else {'learning_rate': args.learning_rate}
-    masks = {
-        f'{each.name}.weight': each.mask
-        for plan in network.plans
-        if isinstance(plan, SparsityPlan)
-        for each in plan.layers
-    }
-    before = _figures(task.evaluate, task.model)
-    with Progress('fine-tuning') as bar:
-
-        def report(state: State) -> None:
-            nonlocal last
-            last = state
-            bar.phase('fine-tuning', state.fraction, f'step {state.steps}, loss {state.loss:.4g}')
-
-        try:
-            tuned = finetune(
-                task.model,
-                task,
-                budget,
-                schedule=Schedule.from_dict(rate),
-                teacher=None if args.distill is None else network.parent,
-                distillation=None if args.distill is None else Distillation(args.distill),
-                masks=masks,
-                seed=args.seed,
-                folder=folder,
-                report=report,
-            )
-        except Interrupted:
-            return None
-    save_pruned(args.out, tuned, network.plans)
-    return {
-        'steps': last.steps,
-        'cpu_seconds': round(last.cpu_seconds, 1),
-        'before': before,
-        'after': _figures(task.evaluate, tuned),
-    }
-
-
-def _detector(
-    args: argparse.Namespace, budget: Mapping[str, Any], folder: Path
-) -> dict[str, Any] | None:
-    """Fine-tune our detector as its experiment trained it; None where it was interrupted."""
-    from dataclasses import replace
-
-    from pruned_perception.cli.progress import Progress
+def _inputs(args: argparse.Namespace) -> tuple[Network, Task]:
+    """Return the network with its task, to be trained and, for `--distill`, taught."""
     from pruned_perception.pruning import PruningError
-    from pruned_perception.training.detector.checkpoint import (
-        detector_from,
-        read_checkpoint,
-        save_checkpoint,
-    )
-    from pruned_perception.training.detector.data import load_frames
-    from pruned_perception.training.detector.experiment import Budget, Distillation, experiment_from
-    from pruned_perception.training.detector.loop import train
+
+    if args.checkpoint is None:
+        folders = {name: getattr(args, name) for name in ('teacher', 'train', 'validation')}
+        network = load_network(args, **folders)
+        if network.task.teacher is not None:
+            return network, network.task
+        return network, replace(network.task, teacher=network.parent)
+
+    from pruned_perception.training.checkpoint import read_checkpoint
+    from pruned_perception.training.detector.checkpoint import detector_from
+    from pruned_perception.training.detector.deployment import folded
+    from pruned_perception.training.detector.experiment import recipe_of
+    from pruned_perception.training.detector.task import labelled_frames, learning
 
     if args.train is None or args.validation is None:
         raise PruningError('give --train DATASET and --validation DATASET, to train and to judge')
-    if (args.distill is None) != (args.parent is None):
-        raise PruningError('--distill WEIGHT and --parent CHECKPOINT, the teacher, go together')
+    if (args.distill is None) != (args.teacher is None):
+        raise PruningError('--distill WEIGHT and --teacher CHECKPOINT go together')
     network = load_network(args, validation=args.validation)
     content = network.checkpoint
     assert content is not None
-    model = detector_from(content, args.checkpoint)
-    experiment = experiment_from(content['experiment'])
-    rate = args.learning_rate or experiment.optimiser.learning_rate
-    experiment = replace(
-        experiment,
-        name=args.out.stem,
-        data={'train': str(args.train), 'validation': str(args.validation)},
-        budget=Budget(**budget),
-        architecture=model.architecture,
-        optimiser=replace(experiment.optimiser, learning_rate=rate),
-        seed=args.seed,
-        distill=None if args.distill is None else Distillation(args.distill),
-        parent=None,
-        prune=None,
-        control_of=None,
-    )
-    frames, validation = (
-        load_frames(each, model.input_size, labels=content['labels'], owner=str(args.checkpoint))
-        for each in (args.train, args.validation)
-    )
-    evaluate = network.task.evaluate
-    teacher = None
-    if args.parent is not None:
-        teacher = detector_from(read_checkpoint(args.parent), args.parent)
-    with Progress('fine-tuning') as bar:
-        bar.phase('judging the pruned network', None, '')
-        before = _figures(evaluate, model)
-        outcome = train(
-            experiment,
-            model,
-            frames,
-            validation,
-            folder,
-            budget=Budget(**budget),
-            ancestry=content['ancestry'],
-            teacher=teacher,
-            report=bar.phase,
-        )
-        if not outcome.finished:
-            return None
-        final = read_checkpoint(outcome.checkpoint)
-        save_checkpoint(args.out, {k: v for k, v in final.items() if k != 'format'})
-        bar.phase('judging the fine-tuned network', None, '')
-        after = _figures(evaluate, detector_from(final, args.out))
-    return {
-        'steps': outcome.steps,
-        'cpu_seconds': round(outcome.cpu_seconds, 1),
-        'before': before,
-        'after': after,
+    frames = labelled_frames(args.train, content, args.checkpoint)
+    earlier = len(content['ancestry'].get('earlier_plans', ()))
+    fields = learning(frames, recipe_of(content['experiment']), earlier)
+    if args.teacher is not None:
+        teacher = read_checkpoint(args.teacher)
+        fields['teacher'] = folded(detector_from(teacher, args.teacher))
+    return network, replace(network.task, **fields)
+
+
+def _save(
+    args: argparse.Namespace,
+    network: Network,
+    trained: Trained,
+    recipe: Recipe,
+    budget: TrainingBudget,
+) -> None:
+    """Write the weights of a user's network with its plans, or a checkpoint of our detector."""
+    from pruned_perception.datasets import read_dataset
+    from pruned_perception.training.checkpoint import save_checkpoint, weights_of
+    from pruned_perception.training.pipeline import save_pruned
+
+    if network.checkpoint is None:
+        save_pruned(args.out, trained.network, network.plans)
+        return
+    former, notes = network.checkpoint, read_dataset(args.train)
+    origins = ('parent', 'prune', 'control_of', 'distill')
+    experiment = {
+        **{key: each for key, each in former['experiment'].items() if key not in origins},
+        'name': args.out.stem,
+        'data': {'train': str(args.train), 'validation': str(args.validation)},
+        'budget': budget.to_dict(),
+        'architecture': former['architecture'],
+        'seed': args.seed,
+        **recipe.to_dict(),
     }
+    if args.distill is not None:
+        experiment['distill'] = {'weight': args.distill}
+    save_checkpoint(
+        args.out,
+        {
+            **{key: former[key] for key in ('architecture', 'labels', 'ancestry')},
+            'experiment': experiment,
+            'data': {'train': notes.digest, 'frames': len(notes.paths)},
+            'weights': weights_of(trained.network),
+            'steps': trained.steps,
+            'cpu_seconds': trained.cpu_seconds,
+        },
+    )
 
 
 def _figures(evaluate: Any, network: Any) -> dict[str, float]:

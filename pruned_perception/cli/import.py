@@ -24,10 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Read, measure, compare, write."""
     from pruned_perception.bundle import load_member, resolve_model
-    from pruned_perception.training.detector.checkpoint import CheckpointError, save_checkpoint
+    from pruned_perception.training.checkpoint import CheckpointError, save_checkpoint
+    from pruned_perception.training.compute import use_one_thread
+    from pruned_perception.training.detector.checkpoint import total_cpu_seconds
     from pruned_perception.training.detector.data import load_frames
     from pruned_perception.training.detector.importing import import_bundle
-    from pruned_perception.training.detector.runs import total_cpu_seconds, use_one_thread
 
     if args.out.exists():
         raise CheckpointError(f'{args.out}: is there already; delete it or choose another name')

@@ -26,6 +26,7 @@ SUBCOMMANDS: dict[str, str] = {
     'import': 'Make a checkpoint of a bundle, to prune or fine-tune it.',
     'sensitivity': 'Measure how compressible each layer of a network is, without labels.',
     'predict': 'Predict size against error from sensitivities; nothing is cut.',
+    'coreset': 'Say what the coreset bound promises for a chain of ReLU layers; mostly nothing.',
     'prune': 'Prune a network, our detector or your own, to a budget.',
     'finetune': 'Train a pruned network on; interruptible.',
     'certify': 'Certify how often a pruned network decides otherwise than its parent.',

@@ -51,10 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the steps in order."""
+    from pruned_perception._processes import Interrupted
     from pruned_perception.bundle import load_bundle, load_family
     from pruned_perception.cli.progress import Progress
+    from pruned_perception.training.compute import use_one_thread
     from pruned_perception.training.detector import family
-    from pruned_perception.training.detector.runs import Folders, run_experiment, use_one_thread
+    from pruned_perception.training.detector.runs import Folders, run_experiment
 
     spec = family.read_family_spec(args.family)
     folders = Folders(args.family.parent, args.data.expanduser(), args.runs.expanduser())
@@ -73,14 +75,15 @@ def run(args: argparse.Namespace) -> int:
         if args.controls:
             names += [member.control for member in spec.members if member.control]
         for name in names:
-            with nullcontext() if args.quiet else Progress(name) as bar:
-                outcome = run_experiment(
-                    folders.experiment(name),
-                    folders,
-                    report=bar.phase if bar else None,
-                )
-            if not outcome.finished:
-                print(f'{name}: interrupted; run the same command again to go on')
+            try:
+                with nullcontext() if args.quiet else Progress(name) as bar:
+                    outcome = run_experiment(
+                        folders.experiment(name),
+                        folders,
+                        report=bar.phase if bar else None,
+                    )
+            except Interrupted as stop:
+                print(f'{name}: interrupted {stop}; run the same command again to go on')
                 return INTERRUPTED
             print(f'{name}: {outcome.steps} steps, {outcome.cpu_seconds / 60:.1f} CPU minutes')
     if 'export' in args.steps:

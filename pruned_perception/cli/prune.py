@@ -6,15 +6,17 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pruned_perception.cli.arguments import at_least
+from pruned_perception.cli.arguments import Renamed
 from pruned_perception.cli.pruning_inputs import (
     Network,
     Watched,
     add_calibration,
+    add_method,
     add_network,
     check_output,
     emit,
     load_network,
+    method_of,
     read_json,
 )
 
@@ -22,12 +24,11 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pruned_perception.cli.progress import Progress
-    from pruned_perception.pruning import Plan
+    from pruned_perception.pruning.plan import AnyPlan, Plan
     from pruned_perception.report.findings import Findings
-    from pruned_perception.training.pipeline import AnyPlan
+    from pruned_perception.training.method import Channels, Cut
 
 BUDGETS = ('macs', 'params', 'error', 'same_widths_as')
-SELECTIONS = ('deterministic', 'random', 'mixed')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,47 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='FILE',
         help="another result's allocation (its .pt or .json), to compare criteria",
     )
-    how = parser.add_argument_group('how channels are chosen; see docs/pruning.md')
-    how.add_argument(
-        '--criterion',
-        metavar='NAME|FILE.py',
-        help='what ranks channels (default: filter_l2); or a file of your own, with score(subject)',
-    )
-    how.add_argument(
-        '--allocation', metavar='RULE', help='how the budget is divided (default: as fits)'
-    )
-    how.add_argument(
-        '--allocation-by',
-        metavar='NAME|FILE.py',
-        help='criterion that the allocation reads, where it is another one',
-    )
-    how.add_argument('--selection', choices=SELECTIONS, help='(default: deterministic)')
-    how.add_argument(
-        '--round-to',
-        type=at_least(1),
-        metavar='N',
-        help='kept channels are multiples of this, the block of the engine (default: 16)',
-    )
-    how.add_argument(
-        '--keep',
-        nargs='+',
-        action='extend',
-        default=[],
-        metavar='NAME',
-        help='layers, or prefixes of their names, whose outputs stay whole',
-    )
-    how.add_argument(
-        '--refit',
-        action='store_true',
-        help='fit what is left to the dense network by least squares: where no fine-tuning follows',
-    )
-    other = parser.add_argument_group('other kinds of pruning, with --task')
-    other.add_argument(
-        '--low-rank', metavar='METHOD', help='two layers in place of one: alds, svd, pca, …'
-    )
-    other.add_argument(
-        '--sparsity', metavar='METHOD', help='zeros in the weights, for size only: sipp, …'
-    )
+    add_method(parser)
+    for old, new in (('--low-rank', 'low_rank'), ('--sparsity', 'sparsity')):
+        parser.add_argument(old, action=Renamed, metavar=f'--kind {new} --criterion NAME')
     add_calibration(parser)
     parser.add_argument('--report', type=Path, metavar='FILE', help='page about it, as HTML')
     parser.add_argument('--json', action='store_true', help='print plan and errors as JSON')
@@ -101,16 +64,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Plan, measure, cut, recalibrate, write."""
     from pruned_perception.cli.progress import Progress
+    from pruned_perception.training.method import Channels
 
     _check(args)
+    how = method_of(args)
+    if not isinstance(how, Channels):
+        _check_other_kind(args, how.kind)
     network = load_network(args)
     with Progress('pruning') as bar:
-        if args.low_rank is None and args.sparsity is None:
-            small, findings = _channels(args, network, bar)
+        if isinstance(how, Channels):
+            small, findings = _channels(args, how, network, bar)
             plan: AnyPlan = findings.plan
             data, text = findings.to_dict(), findings.to_text()
         else:
-            small, plan, data = _other_kind(args, network)
+            small, plan, data = _other_kind(args, how, network)
             text = plan.to_text()
         _save(args.out, network, small, plan)
         _write_findings(args.out, data)
@@ -133,50 +100,44 @@ def _check(args: argparse.Namespace) -> None:
     if args.out.suffix == '.json':
         raise PruningError(f'--out {args.out}: is for the network, like small.pt; plan and errors '
                            'go into a .json beside it')  # fmt: skip
-    if args.low_rank is None and args.sparsity is None:
-        return
-    if args.low_rank is not None and args.sparsity is not None:
-        raise PruningError('give --low-rank or --sparsity; the other in a second call, --pruned')
-    kind = '--sparsity' if args.low_rank is None else '--low-rank'
+
+
+def _check_other_kind(args: argparse.Namespace, kind: str) -> None:
+    from pruned_perception.pruning import PruningError
+
     if args.task is None:
-        raise PruningError(f'{kind}: our detector is exported by its widths; with --task only')
-    of_channels = ('criterion', 'allocation', 'allocation_by', 'selection', 'round_to', 'report')
-    for name in (*of_channels, 'same_widths_as'):
+        raise PruningError(
+            f'kind {kind!r}: our detector is exported by its widths; with --task only'
+        )
+    for name in ('same_widths_as', 'report'):
         if getattr(args, name) is not None:
             option = name.replace('_', '-')
-            raise PruningError(f'--{option} is for channels, and does not go with {kind}')
-    if args.refit:
-        raise PruningError(f'--refit is for channels, and does not go with {kind}')
+            raise PruningError(f'--{option} is for channels, and does not go with kind {kind!r}')
 
 
 def _channels(
-    args: argparse.Namespace, network: Network, bar: Progress
+    args: argparse.Namespace, how: Channels, network: Network, bar: Progress
 ) -> tuple[nn.Module, Findings]:
-    from pruned_perception.pruning import PruningError, make_plan, prune, recalibrate
+    from dataclasses import replace
+
+    from pruned_perception.pruning import PruningError, recalibrate
     from pruned_perception.pruning.measurement import measure_errors
     from pruned_perception.pruning.refit import refit
     from pruned_perception.report.findings import Findings
     from pruned_perception.training.method import budget_from
 
     task, calibration = network.task, network.calibration
-    if calibration is None and (args.refit or args.report is not None):
-        option = '--refit' if args.refit else '--report'
+    if calibration is None and (how.refit or args.report is not None):
+        option = '--refit' if how.refit else '--report'
         raise PruningError(f'{option} looks at images: give --calibration DATASET')
-    names = ('criterion', 'allocation', 'allocation_by', 'selection', 'round_to')
-    given = {name: getattr(args, name) for name in names}
     unit = next(name for name in BUDGETS if getattr(args, name) is not None)
     widths = _widths(args.same_widths_as) if unit == 'same_widths_as' else None
     bar.phase('choosing channels', None, '')
-    plan = make_plan(
-        task.model,
-        task.example_inputs,
-        budget=None if widths is not None else budget_from(unit, getattr(args, unit)),
+    plan = how.plan(
+        task if calibration is None else replace(task, calibration=Watched(calibration, bar)),
+        None if widths is not None else budget_from(unit, getattr(args, unit)),
+        args.seed,
         widths=widths,
-        keep=args.keep,
-        seed=args.seed,
-        calibration=None if calibration is None else Watched(calibration, bar),
-        loss=task.loss,
-        **{name: value for name, value in given.items() if value is not None},
     )
     measured = None
     if calibration is not None:
@@ -187,9 +148,9 @@ def _channels(
     if args.report is not None:
         findings = _with_sensitivities(findings, args, network, bar)
     bar.phase('cutting', None, '')
-    small = prune(task.model, plan)
+    small = plan.apply(task.model)
     if calibration is not None:
-        if args.refit:
+        if how.refit:
             bar.phase('fitting', None, '')
             small = refit(task.model, small, plan, calibration, seed=args.seed)
         bar.phase('recalibrating', None, '')
@@ -221,15 +182,12 @@ def _with_sensitivities(
 
 
 def _other_kind(
-    args: argparse.Namespace, network: Network
+    args: argparse.Namespace, how: Cut, network: Network
 ) -> tuple[nn.Module, AnyPlan, dict[str, Any]]:
-    from pruned_perception.training.method import Method, budget_from, pruned
+    from pruned_perception.training.method import budget_from, pruned
 
-    kind = 'sparsity' if args.low_rank is None else 'low_rank'
-    method = Method(kind, getattr(args, kind), keep=tuple(args.keep))
     unit = next(name for name in BUDGETS if getattr(args, name) is not None)
-    budget = budget_from(unit, getattr(args, unit))
-    small, record = pruned(network.task, method, budget, args.seed)
+    small, record = pruned(network.task, how, budget_from(unit, getattr(args, unit)), args.seed)
     assert record.plan is not None
     return small, record.plan, record.to_dict()
 
@@ -258,27 +216,21 @@ def _save(path: Path, network: Network, small: nn.Module, plan: AnyPlan) -> None
     if network.checkpoint is None:
         save_pruned(path, small, (*network.plans, plan))
         return
-    from pruned_perception.training.detector.checkpoint import save_checkpoint
+    from pruned_perception.training.checkpoint import save_checkpoint, weights_of
+    from pruned_perception.training.detector.checkpoint import descent
     from pruned_perception.training.detector.network import Detector
-    from pruned_perception.training.detector.runs import total_cpu_seconds
 
     content = network.checkpoint
     assert isinstance(small, Detector)
-    former = content['ancestry']
-    former_plans = [*former.get('earlier_plans', ()), former.get('plan')]
     save_checkpoint(
         path,
         {
             **{key: content[key] for key in ('experiment', 'labels', 'data')},
             'architecture': small.architecture.to_dict(),
-            'weights': small.state_dict(),
+            'weights': weights_of(small),
             'steps': 0,
             'cpu_seconds': 0.0,
-            'ancestry': {
-                'plan': plan.to_dict(),
-                'earlier_plans': [each for each in former_plans if each is not None],
-                'cpu_seconds': total_cpu_seconds(content),
-            },
+            'ancestry': descent(content, plan.to_dict()),
         },
     )
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pruned_perception.cli.arguments import at_least
+from pruned_perception.cli.arguments import Renamed, at_least
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from pruned_perception.cli.progress import Progress
     from pruned_perception.pruning.calibration import Batch
-    from pruned_perception.training.pipeline import AnyPlan
+    from pruned_perception.pruning.plan import AnyPlan
+    from pruned_perception.training.method import Cut
     from pruned_perception.training.task import Task
 
 
@@ -41,6 +43,98 @@ def add_network(parser: argparse.ArgumentParser) -> None:
         metavar='FILE',
         help='what `prune` or `finetune` wrote: go on from there',
     )
+
+
+def add_method(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say how a network is cut: the fields of methods in files."""
+    there = _what_there_is()
+    how = parser.add_argument_group(
+        'method, as in the files of `compare` and `train`; see docs/pruning.md'
+    )
+    how.add_argument(
+        '--method',
+        metavar='NAME',
+        help=f'a published one, which sets what is not given: {there["method"]}',
+    )
+    how.add_argument(
+        '--kind',
+        choices=('channels', 'low_rank', 'sparsity'),
+        help='channels (default): cut whole; low_rank: two layers in place of one; sparsity: zeros '
+        'in the weights, for size only; the latter two with --task',
+    )
+    how.add_argument(
+        '--criterion',
+        metavar='NAME|FILE.py',
+        help=f'what ranks channels: {there["channels"]} (default: filter_l2), or a file of your '
+        f'own, with score(subject); what chooses ranks: {there["low_rank"]}; or weights: '
+        f'{there["sparsity"]}',
+    )
+    how.add_argument(
+        '--allocation',
+        metavar='RULE',
+        help=f'how the budget is divided: {there["allocation"]} (default: as fits)',
+    )
+    how.add_argument(
+        '--allocation-by',
+        metavar='NAME|FILE.py',
+        help='criterion that the allocation reads, where it is another one',
+    )
+    how.add_argument(
+        '--selection', metavar='NAME', help=f'{there["selection"]} (default: deterministic)'
+    )
+    how.add_argument(
+        '--round-to',
+        type=at_least(1),
+        metavar='N',
+        help='kept channels are multiples of this, the block of the engine (default: 16)',
+    )
+    how.add_argument(
+        '--ignored-layers',
+        nargs='+',
+        action='extend',
+        metavar='NAME',
+        help='layers, or prefixes of their names, that stay whole',
+    )
+    how.add_argument(
+        '--refit',
+        action='store_true',
+        default=None,
+        help='fit what is left to the dense network by least squares: where no fine-tuning follows',
+    )
+    parser.add_argument('--keep', action=Renamed, metavar='--ignored-layers')
+
+
+def method_of(args: argparse.Namespace) -> Cut:
+    """Return what the arguments of `add_method` name; raise PruningError naming the field."""
+    from pruned_perception.training.method import Method, read_method
+
+    names = (
+        'method', 'kind', 'criterion', 'allocation', 'allocation_by', 'selection', 'round_to',
+        'ignored_layers', 'refit',
+    )  # fmt: skip
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    method = read_method(given)
+    assert isinstance(method, Method)
+    return method.how
+
+
+def _what_there_is() -> dict[str, str]:
+    """Return the names for --help, none where PyTorch is missing."""
+    try:
+        from pruned_perception.pruning import criteria, lowrank, sparsity
+        from pruned_perception.pruning.allocation import RULES
+        from pruned_perception.pruning.presets import PRESETS
+        from pruned_perception.pruning.selection import SELECTIONS
+    except ModuleNotFoundError:
+        return defaultdict(lambda: '…')
+    return {
+        'method': '; '.join(f'{name} ({preset})' for name, preset in PRESETS.items()),
+        'channels': ', '.join(criteria.names()),
+        'low_rank': ', '.join(lowrank.names()),
+        'sparsity': ', '.join(sparsity.names()),
+        'allocation': ', '.join(RULES),
+        'selection': ', '.join(SELECTIONS),
+    }
 
 
 def add_calibration(parser: argparse.ArgumentParser) -> None:
@@ -107,9 +201,9 @@ def _detector(
     folders: dict[str, Path | None],
 ) -> Network:
     from pruned_perception.pruning import PruningError
-    from pruned_perception.training.detector.checkpoint import read_checkpoint
-    from pruned_perception.training.detector.runs import CALIBRATION_FRAMES, use_one_thread
-    from pruned_perception.training.detector.task import detector_task
+    from pruned_perception.training.checkpoint import read_checkpoint
+    from pruned_perception.training.compute import use_one_thread
+    from pruned_perception.training.detector.task import CALIBRATION_FRAMES, detector_task
 
     for name in ('weights', 'pruned'):
         if getattr(args, name) is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from pruned_perception.cli.arguments import Renamed
 from pruned_perception.cli.pruning_inputs import (
     Watched,
     add_calibration,
@@ -15,7 +16,7 @@ from pruned_perception.cli.pruning_inputs import (
     positions,
 )
 
-DEFINITIONS = ('absolute', 'quadrants', 'summed')
+CRITERIA = ('absolute', 'quadrants', 'summed')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,11 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--out', type=Path, metavar='FILE', help='JSON file, for `predict` and `pruning-report`'
     )
     parser.add_argument(
-        '--definition',
-        choices=DEFINITIONS,
-        default=DEFINITIONS[0],
+        '--criterion',
+        choices=CRITERIA,
+        default=CRITERIA[0],
         help='what counts as sensitivity, see docs/pruning.md (default: %(default)s)',
     )
+    parser.add_argument('--definition', action=Renamed, metavar='--criterion')
     parser.add_argument(
         '--positions',
         type=positions,
@@ -56,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
             network.task.model,
             Watched(network.calibration, bar),
             example_inputs=network.task.example_inputs,
-            definition=args.definition,
+            definition=args.criterion,
             positions=args.positions,
             seed=args.seed,
         )

@@ -52,33 +52,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train; an interrupted run resumes with the same command."""
+    from pruned_perception._processes import Interrupted
     from pruned_perception.cli.progress import Progress
-    from pruned_perception.training.detector.experiment import (
-        Budget,
-        ExperimentError,
-        read_experiment,
-    )
-    from pruned_perception.training.detector.runs import Folders, run_experiment, use_one_thread
+    from pruned_perception.training.budget import TrainingBudget
+    from pruned_perception.training.compute import use_one_thread
+    from pruned_perception.training.detector.experiment import ExperimentError, read_experiment
+    from pruned_perception.training.detector.runs import Folders, run_experiment
 
     if args.cpu_minutes is not None and not args.cpu_minutes > 0:
         raise ExperimentError(f'--cpu-minutes: must be > 0, got {args.cpu_minutes}')
     use_one_thread(args.threads)
     experiment = read_experiment(args.experiment)
     folders = Folders(args.experiment.parent, args.data.expanduser(), args.runs.expanduser())
-    with nullcontext() if args.quiet else Progress(experiment.name) as bar:
-        outcome = run_experiment(
-            experiment,
-            folders,
-            budget=Budget(cpu_minutes=args.cpu_minutes) if args.cpu_minutes else None,
-            report=bar.phase if bar else None,
-        )
-    minutes = outcome.cpu_seconds / 60
-    if not outcome.finished:
-        print(
-            f'{experiment.name}: interrupted after {minutes:.1f} CPU minutes '
-            f'({outcome.steps} steps); run the same command again to go on'
-        )
+    budget = TrainingBudget(cpu_minutes=args.cpu_minutes) if args.cpu_minutes else None
+    try:
+        with nullcontext() if args.quiet else Progress(experiment.name) as bar:
+            outcome = run_experiment(
+                experiment, folders, budget=budget, report=bar.phase if bar else None
+            )
+    except Interrupted as stop:
+        print(f'{experiment.name}: interrupted {stop}; run the same command again to go on')
         return INTERRUPTED
+    minutes = outcome.cpu_seconds / 60
     print(
         f'{experiment.name}: {outcome.steps} steps, {minutes:.1f} CPU minutes: {outcome.checkpoint}'
     )

@@ -27,23 +27,22 @@ from pruned_perception.compare.result import (
 from pruned_perception.compare.study import Cell
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.cost import count
-from pruned_perception.training.budget import Schedule
-from pruned_perception.training.loop import Progress, finetune
-from pruned_perception.training.method import PruningRecord
+from pruned_perception.training.loop import OnProgress, train
+from pruned_perception.training.method import Method, PruningRecord, Scratch
 from pruned_perception.training.pipeline import (
     PipelineRecord,
-    Report,
     Stage,
     architecture,
-    own_schedule,
+    own_recipe,
     prune_and_finetune,
 )
+from pruned_perception.training.recipe import Recipe
 from pruned_perception.training.scratch import reinitialised
 from pruned_perception.training.task import Task, figures_of, load_task
 
 
 def run_cell(
-    cell: Cell, results: Path, *, test: bool = False, report: Report | None = None
+    cell: Cell, results: Path, *, test: bool = False, report: OnProgress | None = None
 ) -> Result:
     """Return the cell's result: at once if it is there, else made now and written.
 
@@ -71,15 +70,15 @@ def run_cell(
         return result
 
 
-def _made(cell: Cell, results: Path, report: Report | None) -> Result:
+def _made(cell: Cell, results: Path, report: OnProgress | None) -> Result:
     if (found := find_result(results, cell)) is not None:
         return found
     task = _task(cell)
     _, record = _network(cell, task, results, report)
     before = after = {}
     shares = {'macs': 1.0, 'params': 1.0}
-    if record.kept:
-        last = record.kept[-1]
+    if record.accepted:
+        last = record.accepted[-1]
         before, after = last.before, last.after
         parent = count(task.model, task.example_inputs)
         shares = {
@@ -105,7 +104,7 @@ def _made(cell: Cell, results: Path, report: Report | None) -> Result:
     )
 
 
-def _tested(cell: Cell, results: Path, report: Report | None) -> Result:
+def _tested(cell: Cell, results: Path, report: OnProgress | None) -> Result:
     result = find_result(results, cell)
     if result is None:
         raise PruningError(f'{cell.name}: no result yet; run the comparison first')
@@ -127,7 +126,7 @@ def _task(cell: Cell) -> Task:
 
 
 def _network(
-    cell: Cell, task: Task, results: Path, report: Report | None
+    cell: Cell, task: Task, results: Path, report: OnProgress | None
 ) -> tuple[nn.Module, PipelineRecord]:
     """Return the cell's network, made now or as far as it was left."""
     if cell.method is None or cell.budget is None:
@@ -135,13 +134,14 @@ def _network(
     folder = results / cell.name / cell.digest[:16]  # an older configuration's is not touched
     if cell.source is not None:
         return _from_scratch(cell, cell.source, task, results, folder, report)
+    assert isinstance(cell.method, Method)
     tuned = cell.finetuning
     return prune_and_finetune(
         task,
         cell.method,
         cell.budget,
         training=tuned.budget if tuned else None,
-        schedule=tuned.schedule if tuned else None,
+        recipe=_recipe(cell, task),
         seed=cell.seed,
         recalibrated=cell.study.recalibrate,
         folder=folder,
@@ -150,11 +150,11 @@ def _network(
 
 
 def _from_scratch(
-    cell: Cell, source: Cell, task: Task, results: Path, folder: Path, report: Report | None
+    cell: Cell, source: Cell, task: Task, results: Path, folder: Path, report: OnProgress | None
 ) -> tuple[nn.Module, PipelineRecord]:
     """Train the widths of another cell's network for the time of its parent and its own."""
-    assert cell.method is not None
-    assert source.method is not None
+    assert isinstance(cell.method, Scratch)
+    assert isinstance(source.method, Method)
     assert source.budget is not None
     other = find_result(results, source)
     if other is None:
@@ -164,35 +164,29 @@ def _from_scratch(
             f'task {cell.study.task!r}: a control from scratch needs `trained_for`, the training '
             'budget of the parent'
         )
-    if not other.pipeline.kept:
+    if not other.pipeline.accepted:
         raise PruningError(f'{source.name}: no network was accepted, so there are no widths')
     network = architecture(task, source.method, source.budget, source.seed, other.pipeline)
     budget = task.trained_for.extended(other.pipeline.cpu_seconds, other.pipeline.steps)
-    last = Progress(0.0, 0, 0.0, 0.0)
-
-    def note(progress: Progress) -> None:
-        nonlocal last
-        last = progress
-        if report is not None:
-            remark = f'step {progress.steps}, loss {progress.loss:.4g}'
-            report('training from scratch', progress.fraction, remark)
-
-    trained = finetune(
+    trained = train(
         reinitialised(network, seed=cell.seed, initialise=task.initialise),
         task,
         budget,
-        schedule=own_schedule(
-            cell.finetuning.schedule if cell.finetuning else Schedule(), cell.method
-        ),
+        recipe=own_recipe(_recipe(cell, task), cell.method),
         seed=cell.seed,
         folder=folder,
-        report=note,
+        report=report,
+        title='training from scratch',
     )
-    sizes = other.pipeline.kept[-1].pruning
+    sizes = other.pipeline.accepted[-1].pruning
     record = PruningRecord('scratch', None, *_costs(sizes), cpu_seconds=0.0)
-    figures = _judged(task, trained)
-    stage = Stage(record, {}, figures, last.steps, last.cpu_seconds, accepted=True)
-    return trained, PipelineRecord((stage,))
+    figures = _judged(task, trained.network)
+    stage = Stage(record, {}, figures, trained.steps, trained.cpu_seconds, accepted=True)
+    return trained.network, PipelineRecord((stage,))
+
+
+def _recipe(cell: Cell, task: Task) -> Recipe:
+    return task.recipe.changed(cell.finetuning.changes) if cell.finetuning else task.recipe
 
 
 def _costs(record: PruningRecord) -> tuple[int, int, int, int]:

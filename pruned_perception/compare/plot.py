@@ -82,7 +82,7 @@ def _panels(rows: list[Row], parent: Row | None) -> list[_Panel]:
 def _by_share(figure: Any, axes: Any, rows: list[Row], panels: list[_Panel], name: str) -> None:
     """Draw a line per method."""
     methods = list(dict.fromkeys(row.method for row in rows))
-    by_params = all(row.macs == 1 for row in rows)
+    by_params = all(row.macs_share == 1 for row in rows)
     figure.set_size_inches(5.2 * len(panels) + 2.0, max(4.2, 0.25 * (len(methods) + 3)))
     for axis, panel in zip(axes, panels, strict=True):
         for number, method in enumerate(methods):
@@ -136,4 +136,4 @@ def _by_method(figure: Any, axes: Any, rows: list[Row], panels: list[_Panel], na
 
 
 def _share(row: Row, by_params: bool) -> float:
-    return row.params if by_params else row.macs
+    return row.params_share if by_params else row.macs_share

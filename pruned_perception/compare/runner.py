@@ -20,9 +20,6 @@ from pruned_perception.compare.study import Cell, Study
 POLL_SECONDS = 0.2
 THREADS = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS')
 
-# Told of the share of the cells that is done, and which are being made.
-Progress = Callable[[float, str], None]
-
 
 @dataclass
 class _Job:
@@ -48,7 +45,7 @@ def run_cells(
     *,
     jobs: int = 1,
     test: bool = False,
-    progress: Progress | None = None,
+    progress: Callable[[float, str], None] | None = None,
 ) -> dict[str, str]:
     """Make what is missing of a comparison; return which cells failed, and why.
 
@@ -60,7 +57,7 @@ def run_cells(
         command: starts a cell's process when the cell's name is appended.
         jobs: processes at a time, one thread each.
         test: the processes compute figures on test data, of the results that are there.
-        progress: told what goes on.
+        progress: told of the share of the cells that is done, and which are being made.
 
     Raises:
         FolderError: the folder is in use.

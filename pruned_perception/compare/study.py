@@ -17,8 +17,16 @@ import yaml
 
 from pruned_perception.pruning.budget import Budget
 from pruned_perception.pruning.errors import PruningError
-from pruned_perception.training.budget import Schedule, TrainingBudget
-from pruned_perception.training.method import Method, budget_entry, budget_from
+from pruned_perception.training.budget import TrainingBudget
+from pruned_perception.training.fields import check_known
+from pruned_perception.training.method import (
+    Method,
+    Scratch,
+    budget_entry,
+    budget_from,
+    read_method,
+)
+from pruned_perception.training.recipe import Recipe
 
 PARENT = 'parent'
 FIELDS = (
@@ -29,21 +37,22 @@ _NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9_.+-]*')
 
 @dataclass(frozen=True)
 class Finetuning:
-    """How a pruned network is fine-tuned."""
+    """How a pruned network is fine-tuned: for how long, and how, where not as the task says."""
 
     budget: TrainingBudget
-    schedule: Schedule
+    changes: Mapping[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
-        return self.budget.to_dict() | self.schedule.to_dict()
+        return {**self.budget.to_dict(), **self.changes}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Finetuning:
-        """Read budget (steps or cpu_minutes) and schedule from one mapping."""
+        """Read budget (steps or cpu_minutes) and fields of a recipe from one mapping."""
         own = {key: value for key, value in data.items() if key in ('steps', 'cpu_minutes')}
-        rest = {key: value for key, value in data.items() if key not in own}
-        return cls(TrainingBudget.from_dict(own), Schedule.from_dict(rest))
+        changes = {key: value for key, value in data.items() if key not in own}
+        Recipe().changed(changes)  # whatever the task's: a bad field shows before anything runs
+        return cls(TrainingBudget.from_dict(own), changes)
 
     @property
     def name(self) -> str:
@@ -59,7 +68,7 @@ class Cell:
     study: Study
     label: str
     """Name of the method; PARENT for the parent itself."""
-    method: Method | None
+    method: Method | Scratch | None
     budget: Budget | None
     finetuning: Finetuning | None
     seed: int
@@ -76,7 +85,7 @@ class Cell:
     @property
     def source(self) -> Cell | None:
         """Of a control: the cell whose widths it has."""
-        if self.method is None or self.method.of is None:
+        if not isinstance(self.method, Scratch):
             return None
         method = self.study.methods[self.method.of]
         return Cell(self.study, self.method.of, method, self.budget, self.finetuning, self.seed)
@@ -92,8 +101,7 @@ class Cell:
             'task': self.study.task,
             'weights_sha256': self.study.weights_sha256,
             'method': self.method and self.method.to_dict(),
-            'criterion_sha256': _file_digest(self.method.criterion if self.method else None),
-            **(_other_files(self.method) if self.method else {}),
+            **_own_files(self.method),
             'of': source and source.configuration,
             'budget': self.budget and dict([budget_entry(self.budget)]),
             'finetune': self.finetuning and self.finetuning.to_dict(),
@@ -115,7 +123,7 @@ class Study:
     path: Path
     task: str
     weights: Path | None
-    methods: Mapping[str, Method]
+    methods: Mapping[str, Method | Scratch]
     budgets: tuple[Budget, ...]
     seeds: tuple[int, ...]
     finetunings: tuple[Finetuning | None, ...]
@@ -130,7 +138,7 @@ class Study:
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
         """All cells: the parent, then each method's; controls after what they control."""
-        ordered = sorted(self.methods.items(), key=lambda item: item[1].kind == 'scratch')
+        ordered = sorted(self.methods.items(), key=lambda item: isinstance(item[1], Scratch))
         combined = itertools.product(ordered, self.budgets, self.finetunings, self.seeds)
         return (
             Cell(self, PARENT, None, None, None, 0),
@@ -152,9 +160,9 @@ def read_study(path: str | os.PathLike[str]) -> Study:
     """Read a comparison's YAML; raise PruningError that names file and field.
 
     Fields: `task` (package.module:function), `weights` (a file beside this one; optional),
-    `methods` (name → fields of `Method`), `budgets` (macs or params → shares), `seeds`, `finetune`
-    (steps or cpu_minutes, learning_rate, warm_up, final; or a list of such; optional),
-    `recalibrate` (default true), `baseline` (name of a method; default the first).
+    `methods` (name → see `read_method`), `budgets` (macs or params → shares), `seeds`, `finetune`
+    (steps or cpu_minutes, and what is to differ from the task's recipe, see `Recipe`; or a list of
+    such; optional), `recalibrate` (default true), `baseline` (name of a method; default the first).
     """
     path = Path(path)
     try:
@@ -170,21 +178,21 @@ def read_study(path: str | os.PathLike[str]) -> Study:
 
 
 def _study(path: Path, data: Any) -> Study:
-    if not isinstance(data, dict):
-        raise PruningError('must be a mapping')
-    if unknown := [key for key in data if key not in FIELDS]:
-        raise PruningError(f'unknown field {unknown[0]}; known: {", ".join(FIELDS)}')
+    check_known(data, FIELDS)
     for key in ('task', 'methods', 'budgets', 'seeds'):
         if data.get(key) in (None, [], {}, ''):
             raise PruningError(f'field {key} is missing')
     methods = {str(name): _method(str(name), each) for name, each in _mapping(data, 'methods')}
     for name, method in methods.items():
-        if method.of is not None and (of := methods.get(method.of)) is None:
+        if not isinstance(method, Scratch):
+            continue
+        if (of := methods.get(method.of)) is None:
             raise PruningError(f'field methods.{name}.of: no method {method.of!r}')
-        if method.of is not None and of is not None and of.kind in ('scratch', 'sparsity'):
+        kind = of.kind if isinstance(of, Scratch) else of.how.kind
+        if kind in ('scratch', 'sparsity'):
             raise PruningError(
-                f'field methods.{name}.of: {method.of!r} is of kind {of.kind!r}, which has no '
-                'widths of its own'
+                f'field methods.{name}.of: {method.of!r} is of kind {kind!r}, which has no widths '
+                'of its own'
             )
     seeds = data['seeds'] if isinstance(data['seeds'], list) else [data['seeds']]
     if not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
@@ -222,17 +230,12 @@ def _mapping(data: Mapping[str, Any], key: str) -> list[tuple[Any, Any]]:
     return list(data[key].items())
 
 
-def _method(name: str, data: Any) -> Method:
+def _method(name: str, data: Any) -> Method | Scratch:
     if not _NAME.fullmatch(name) or name == PARENT:
         raise PruningError(
             f'field methods.{name}: names are letters, digits and _ . + -, and not {PARENT!r}'
         )
-    if not isinstance(data, dict):
-        raise PruningError(f'field methods.{name}: must be a mapping')
-    try:
-        return Method.from_dict(data)
-    except (PruningError, TypeError) as error:
-        raise PruningError(f'field methods.{name}: {error}') from error
+    return read_method(data, f'methods.{name}.')
 
 
 def _finetuning(data: Any) -> Finetuning:
@@ -241,22 +244,22 @@ def _finetuning(data: Any) -> Finetuning:
     try:
         return Finetuning.from_dict(data)
     except PruningError as error:
-        raise PruningError(f'field finetune: {error}') from error
+        raise PruningError(f'finetune: {error}') from error
+
+
+def _own_files(method: Method | Scratch | None) -> dict[str, Any]:
+    """Return the hashes of a user's own criteria, which are files."""
+    cuts = [] if method is None or isinstance(method, Scratch) else [method.how, method.then]
+    names = [getattr(cut, field, None) for cut in cuts for field in ('criterion', 'allocation_by')]
+    first, *others = [*names, None]
+    hashes = {name: digest for name in others if (digest := _file_digest(name))}
+    found: dict[str, Any] = {'criterion_sha256': _file_digest(first)}
+    return found | ({'other_criteria_sha256': hashes} if hashes else {})
 
 
 def _file_digest(criterion: str | None) -> str | None:
-    """Return the hash of a user's own criterion."""
     own = criterion is not None and criterion.endswith('.py')
     return _sha256(Path(criterion)) if own and criterion else None
-
-
-def _other_files(method: Method) -> dict[str, Any]:
-    """Return the hashes of what else is a user's own file, where there is any."""
-    names = [method.allocation_by]
-    if method.then is not None:
-        names += [method.then.criterion, method.then.allocation_by]
-    hashes = {name: digest for name in names if (digest := _file_digest(name))}
-    return {'other_criteria_sha256': hashes} if hashes else {}
 
 
 def _sha256(path: Path) -> str:

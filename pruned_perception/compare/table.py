@@ -40,8 +40,8 @@ class Mean:
 class Row:
     """One method at one budget and fine-tuning.
 
-    `macs` and `params` are the shares of the parent that are left, means over seeds; `before` is
-    the figure before the (last) fine-tuning, None where there is none, `after` the final one.
+    `macs_share` and `params_share` are left of the parent, means over seeds; `before` is the figure
+    before the (last) fine-tuning, None where there is none, `after` the final one.
     `difference` is that of the final one to the baseline's, paired by seed, with its 95 % interval;
     it needs two seeds.
     """
@@ -50,8 +50,8 @@ class Row:
     budget: str
     finetuning: str
     seeds: tuple[int, ...]
-    macs: float
-    params: float
+    macs_share: float
+    params_share: float
     before: Mean | None
     after: Mean
     test: Mean | None
@@ -118,8 +118,8 @@ class Table:
                 row.budget,
                 row.finetuning,
                 str(len(row.seeds)),
-                f'{row.macs:.1%}',
-                f'{row.params:.1%}',
+                f'{row.macs_share:.1%}',
+                f'{row.params_share:.1%}',
                 row.before.to_text() if row.before else '–',
                 row.after.to_text(),
                 _interval(row.difference),
@@ -198,8 +198,8 @@ def _row(
         budget=key[1] or '–',
         finetuning=key[2] or '–',
         seeds=tuple(cell.seed for cell, _ in members),
-        macs=statistics.fmean(each.shares['macs'] for each in results),
-        params=statistics.fmean(each.shares['params'] for each in results),
+        macs_share=statistics.fmean(each.shares['macs'] for each in results),
+        params_share=statistics.fmean(each.shares['params'] for each in results),
         before=Mean.of([first_figure(each.before) for each in results if each.before and key[2]]),
         after=after,
         test=Mean.of([first_figure(each.test) for each in results if each.test]),

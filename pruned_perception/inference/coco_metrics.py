@@ -86,7 +86,7 @@ class Metrics:
         """AP averaged over IoU 0.50:0.05:0.95, mean over classes."""
         return self.overall.ap50_95
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; nan becomes None."""
         return {
             'images': self.images,

@@ -135,6 +135,8 @@ class Content:
     """Whether it changed in this period."""
     error: str = ''
     """Why the last image that could not be used could not; '' if none in this period."""
+    malformed: int = 0
+    """Messages since activation that could not be deserialised."""
 
 
 @dataclass(frozen=True)
@@ -185,6 +187,7 @@ def image_content(content: Content) -> Status:
             'frame_id': content.frame_id,
             'changes': content.changes,
             'last_change': content.change,
+            'malformed_messages': content.malformed,
         },
     )
 

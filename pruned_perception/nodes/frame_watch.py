@@ -35,6 +35,12 @@ class FrameWatch:
         with self._lock:
             self._content = replace(self._content, error=reason)
 
+    def malformed(self, reason: str) -> None:
+        """Take why a message could not even be deserialised."""
+        with self._lock:
+            before = self._content
+            self._content = replace(before, error=reason, malformed=before.malformed + 1)
+
     def failure(self, reason: str) -> None:
         """Take why the pipeline failed on a frame."""
         with self._lock:

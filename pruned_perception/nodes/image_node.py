@@ -346,6 +346,7 @@ class ImageNode(LifecycleNode):
             self.parameters['image_transport'],
             self.parameters['image_reliability'],
             self._on_image,
+            self._on_malformed,
         )
         return result
 
@@ -430,6 +431,16 @@ class ImageNode(LifecycleNode):
         self._reporter.recorder.receive(times.t_rx)
         self._reporter.stamps.observe(times.stamp, times.clock_rx)
         self._reporter.last_rx = times.t_rx
+
+    def _on_malformed(self, reason: str) -> None:
+        rx = time.monotonic_ns()
+        assert self._worker is not None
+        self._worker.refuse()
+        self._reporter.recorder.drop('error')
+        self._reporter.recorder.receive(rx)
+        self._reporter.last_rx = rx
+        self._reporter.watch.malformed(reason)
+        self._log_dropped(reason)
 
     def _process(self, pipeline: Pipeline, frame: Frame, worker: Worker[Frame]) -> str:
         """Publish the detections of one frame; return its outcome. Never raises."""

@@ -210,6 +210,14 @@ PERCEPTION_PARAMETERS = (
         LIVE,
         'Publish only these classes, by name; [""] = all.',
     ),
+    Parameter(
+        'max_megapixels',
+        12.5,
+        LIVE,
+        'Largest compressed image, in millions of pixels; larger ones are refused before they are '
+        'decoded. PNG, and JPEG of several scans: half of it.',
+        bounds=(0.01, 134.0),
+    ),
     *IMAGE_PARAMETERS,
 )
 

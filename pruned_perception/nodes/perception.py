@@ -30,6 +30,10 @@ def settings(bundle: Bundle, values: Mapping[str, Any]) -> Settings:
     )
 
 
+def _max_pixels(values: Mapping[str, Any]) -> int:
+    return round(values['max_megapixels'] * 1e6)
+
+
 class DetectorPipeline:
     """Decode the message, run the detector; see `image_node.Pipeline`."""
 
@@ -39,6 +43,7 @@ class DetectorPipeline:
         # The session has its own copy of the weights.
         bundle = self._detector.bundle = replace(bundle, onnx_bytes=b'')
         self._settings = self._detector.settings
+        self._max_pixels = _max_pixels(values)
         self.labels = bundle.labels
         self.description = {'model': bundle.name, 'sha256': bundle.sha256}
         self.remark = (
@@ -69,11 +74,12 @@ class DetectorPipeline:
         settings(self._detector.bundle, values)
 
     def apply(self, values: Mapping[str, Any]) -> None:
-        """Use the thresholds and classes of `values` from the next frame on."""
+        """Use the limits, thresholds and classes of `values` from the next frame on."""
         self._settings = settings(self._detector.bundle, values)
+        self._max_pixels = _max_pixels(values)
 
     def run(self, message: Any, times: FrameTimes) -> Result:
         """Detect in one image; raises ImageError or InferenceError."""
-        image, order = image_from_message(message)
+        image, order = image_from_message(message, self._max_pixels)
         detections, _ = self._detector.detect(image, order, self._settings, times)
         return Result(detections, image, order)

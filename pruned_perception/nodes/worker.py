@@ -40,6 +40,10 @@ class Worker(Generic[T]):
         """Leave a frame for the worker; tell whether an older one was replaced."""
         return self._slot.put(frame)
 
+    def refuse(self) -> None:
+        """Count what was received but is no frame, as an error."""
+        self._slot.refuse()
+
     def counts(self) -> FrameCounts:
         """Return what became of the frames."""
         return self._slot.counts()

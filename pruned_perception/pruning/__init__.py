@@ -1,17 +1,17 @@
 """Pruning with guarantees: sensitivity → prediction → plan → surgery → recalibration.
 
 For any network that can be traced; every step is a function of plain objects, and nothing is
-pruned before `prune`.
+pruned before `plan.apply`.
 """
 
-from pruned_perception.pruning.budget import Budget, Error, Macs, Params
+from pruned_perception.pruning.budget import Budget, ErrorBound, Macs, Params
 from pruned_perception.pruning.errors import BudgetError, PruningError
 from pruned_perception.pruning.graph.cost import NetworkCost, count
 from pruned_perception.pruning.graph.groups import ChannelGroup, ChannelGroups, Slice
-from pruned_perception.pruning.plan import Plan, allocate, make_plan, prune, score
+from pruned_perception.pruning.plan import Plan, allocate, make_plan, score
 from pruned_perception.pruning.prediction import Curve, predict
 from pruned_perception.pruning.recalibration import recalibrate
-from pruned_perception.pruning.scores import Scores
+from pruned_perception.pruning.scores import Evidence, Scores
 from pruned_perception.pruning.sensitivity import Sensitivity, estimate_sensitivity
 from pruned_perception.pruning.structure import Structure, trace
 from pruned_perception.pruning.surgery import find_groups, mask_channels, slice_channels
@@ -22,7 +22,8 @@ __all__ = [
     'ChannelGroup',
     'ChannelGroups',
     'Curve',
-    'Error',
+    'ErrorBound',
+    'Evidence',
     'Macs',
     'NetworkCost',
     'Params',
@@ -39,7 +40,6 @@ __all__ = [
     'make_plan',
     'mask_channels',
     'predict',
-    'prune',
     'recalibrate',
     'score',
     'slice_channels',

@@ -21,10 +21,9 @@ import torch
 from torch import Tensor
 
 from pruned_perception.pruning.bounds import draws_for_all
-from pruned_perception.pruning.budget import Budget, Error, Macs
+from pruned_perception.pruning.budget import Budget, ErrorBound, Macs
 from pruned_perception.pruning.errors import BudgetError, PruningError
-from pruned_perception.pruning.scores import Scores, in_runs
-from pruned_perception.pruning.sensitivity import Sensitivity
+from pruned_perception.pruning.scores import Evidence, in_runs
 from pruned_perception.pruning.structure import Structure, Widths
 
 # Errors of a group at k = 0 … c channels kept; falling in k.
@@ -118,8 +117,6 @@ def _larger(width: int, channels: int, block: int) -> int:
     return min(channels, (width // block + 1) * block)
 
 
-Evidence = Sensitivity | Scores
-
 # (evidence, group) → errors at k = 0 … c channels kept; of a group whose channels go in runs, those
 # of the whole runs within k.
 Curve = Callable[[Evidence, str], list[float]]
@@ -181,7 +178,6 @@ def _global_ranking(evidence: Evidence, group: str) -> list[float]:
 
 
 def _least_error(evidence: Evidence, group: str) -> list[float]:
-    assert isinstance(evidence, Scores)
     assert evidence.errors is not None
     return evidence.errors[group].tolist()
 
@@ -218,20 +214,29 @@ RULES: dict[str, Rule] = {
     ),
 }
 
+DEFAULT_RULES = {'sensitivities': 'equal_error', 'errors': 'least_error', None: 'uniform'}
+
 
 def find_rule(name: str, evidence: Evidence) -> Rule:
     """Return a rule; raise PruningError where it is unknown or needs other evidence."""
     if name not in RULES:
         raise PruningError(f'unknown allocation {name!r}; there are {", ".join(RULES)}')
     rule = RULES[name]
-    if rule.needs == 'sensitivities' and not isinstance(evidence, Sensitivity):
+    if rule.needs in (None, evidence.offers):
+        return rule
+    if rule.needs == 'sensitivities':
         raise PruningError(
             f'allocation {name!r} divides by sensitivities; {evidence.criterion!r} scores have none'
         )
-    if rule.needs == 'errors' and getattr(evidence, 'errors', None) is None:
-        with_errors = 'joint_error, end_to_end, fisher'
-        raise PruningError(f'allocation {name!r} needs scores that come with errors: {with_errors}')
-    return rule
+    raise PruningError(
+        f"allocation {name!r} needs scores that come with errors, as joint_error's do; "
+        f'{evidence.criterion!r} scores have none'
+    )
+
+
+def default_rule(evidence: Evidence) -> str:
+    """Return the rule that makes most of what the evidence offers."""
+    return DEFAULT_RULES[evidence.offers]
 
 
 def tail_sums(values: Tensor) -> list[float]:
@@ -252,9 +257,6 @@ def _by_channels(curve: list[float], unit: int) -> list[float]:
 
 def _descending(values: Tensor) -> Tensor:
     return values.to(torch.float64).sort(descending=True).values
-
-
-__all__ = ['RULES', 'Evidence', 'Rule', 'find_rule', 'widths_for']
 
 
 def widths_for(
@@ -282,7 +284,7 @@ def widths_for(
         raise PruningError(f'round_to: must be at least 1 channel, got {round_to}')
     structure = evidence.structure
     blocks = {group.name: math.lcm(round_to, group.unit) for group in structure.groups.prunable}
-    if isinstance(budget, Error):
+    if isinstance(budget, ErrorBound):
         assert error_at is not None
         return _within_error(structure, budget.epsilon, blocks, error_at)
     chosen = find_rule(rule, evidence)

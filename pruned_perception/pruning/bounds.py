@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -94,6 +95,26 @@ def relative_error(
     spread, offset, logarithm = _terms(sensitivity_sum, events, delta, K, signed)
     A, B = spread * logarithm, offset * logarithm
     return (B + math.sqrt(B**2 + 18 * A * m)) / (3 * m)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a bound is about: N events, failing with probability δ, inputs within K · s_j."""
+
+    events: int
+    delta: float
+    K: float = 1.0
+    signed: bool = False
+
+    def error(self, draws: float, total: float) -> float:
+        """Return ε(m) of `draws` from sensitivities of the sum `total`."""
+        if total == 0 or math.isinf(draws):
+            return 0.0
+        if draws <= 0:
+            return math.inf
+        return relative_error(
+            draws, total, self.events, delta=self.delta, K=self.K, signed=self.signed
+        )
 
 
 def expected_distinct(probabilities: Tensor, m: float) -> float:

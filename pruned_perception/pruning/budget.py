@@ -38,7 +38,7 @@ class Params(_Share):
 
 
 @dataclass(frozen=True)
-class Error:
+class ErrorBound:
     """The a-priori relative error ε > 0 that every consumer may have; the size follows."""
 
     epsilon: float
@@ -51,4 +51,4 @@ class Error:
         return f'a relative error of {self.epsilon:.4g}'
 
 
-Budget = Macs | Params | Error
+Budget = Macs | Params | ErrorBound

@@ -6,29 +6,47 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from pruned_perception.pruning import criteria
 from pruned_perception.pruning import selection as select
-from pruned_perception.pruning.allocation import RULES, Evidence, widths_for
-from pruned_perception.pruning.bounds import calibration_size, expected_exceedances
-from pruned_perception.pruning.budget import Budget, Error
+from pruned_perception.pruning.allocation import RULES, default_rule, widths_for
+from pruned_perception.pruning.bounds import Claim
+from pruned_perception.pruning.budget import Budget, ErrorBound
 from pruned_perception.pruning.calibration import Batch, CalibrationRecord
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.cost import count
 from pruned_perception.pruning.graph.groups import ChannelGroups
-from pruned_perception.pruning.scores import Scores, in_runs
-from pruned_perception.pruning.sensitivity import Sensitivity
+from pruned_perception.pruning.presets import find_preset
+from pruned_perception.pruning.scores import Evidence, in_runs
 from pruned_perception.pruning.structure import InputSpec, Structure, Widths, trace
 from pruned_perception.pruning.surgery import find_groups, slice_channels
 
 DELTA = 1e-3
+
+
+class AnyPlan(Protocol):
+    """A plan of any kind: channels, ranks of layers, or zeros in weights."""
+
+    kind: ClassVar[str]
+
+    @property
+    def masks(self) -> dict[str, Tensor]:
+        """Name of a weight → which of its entries stay; empty where none is set to zero."""
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Return a new network after the plan; `model` is untouched."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+
+    def to_text(self) -> str:
+        """Return a table."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +78,36 @@ class Plan:
     sums: dict[str, float]
     errors: dict[str, float]
     not_pruned: dict[str, str]
+    kind: ClassVar[str] = 'channels'
+
+    @property
+    def masks(self) -> dict[str, Tensor]:
+        """None: channels go altogether."""
+        return {}
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Return a new, physically smaller network after the plan; `model` is untouched.
+
+        Raises:
+            PruningError: the plan does not fit the network.
+            RuntimeError: the network does not cost what was planned (a defect of ours).
+        """
+        example = tuple(each.example() for each in self.inputs)
+        factors = {
+            name: dict(zip(self.kept[name], each, strict=True))
+            for name, each in self.factors.items()
+        }
+        source = model
+        if factors:
+            source = scale_inputs(model, find_groups(model, example, verify=False), factors)
+        small = slice_channels(source, example, self.kept)
+        real = count(small, example)
+        if (real.macs, real.parameters) != (self.macs, self.parameters):
+            raise RuntimeError(
+                f'planned {self.macs} MACs and {self.parameters} parameters, but the pruned '
+                f'network has {real.macs} and {real.parameters}'
+            )
+        return small
 
     @property
     def widths(self) -> Widths:
@@ -121,7 +169,7 @@ def allocate(
     *,
     widths: Mapping[str, float] | None = None,
     round_to: int = 1,
-    keep: Collection[str] = (),
+    ignored_layers: Collection[str] = (),
     rule: str | None = None,
     scores: Evidence | None = None,
     selection: str = 'deterministic',
@@ -133,12 +181,12 @@ def allocate(
 
     Args:
         evidence: what the rule of allocation reads: sensitivities or scores.
-        budget: `Macs`, `Params` or `Error`.
+        budget: `Macs`, `Params` or `ErrorBound`.
         widths: instead of a budget: the channels that each group keeps, for example another
             plan's `widths`, so that two criteria are compared under one allocation; of draws, how
             many distinct ones are expected.
         round_to: kept channels are multiples of this, the engine's block; one block at least.
-        keep: layers, or prefixes of layers' names, whose outputs stay whole.
+        ignored_layers: layers, or prefixes of layers' names, whose outputs stay whole.
         rule: of allocation, see `allocation.RULES`; by default `equal_error` for sensitivities,
             `least_error` for scores that come with errors, else `uniform`. An error as budget
             leaves nothing to divide, and takes none.
@@ -159,14 +207,13 @@ def allocate(
         )
     if (budget is None) == (widths is None):
         raise PruningError('give either a budget or widths')
-    structure = _keeping(evidence.structure, keep)
-    evidence = dataclasses.replace(evidence, structure=structure)
+    structure = _keeping(evidence.structure, ignored_layers)
+    evidence = evidence.within(structure)
     ranking = evidence if scores is None else scores
-    sensitivity = ranking if isinstance(ranking, Sensitivity) else None
-    measured = next((each for each in (ranking, evidence) if isinstance(each, Sensitivity)), None)
+    measured = next((each for each in (ranking, evidence) if each.offers == 'sensitivities'), None)
     if not structure.channels.items() <= ranking.structure.channels.items():
         raise PruningError('scores: they are of another network than the evidence')
-    claim = claim_for(sensitivity, delta, K) if sensitivity is not None else None
+    claim = ranking.claim(delta, K)
     if selection != 'deterministic':
         if claim is None:
             raise PruningError(f'selection {selection!r} draws from sensitivities: give some')
@@ -185,13 +232,13 @@ def allocate(
 
     if widths is None:
         assert budget is not None
-        if isinstance(budget, Error):
+        if isinstance(budget, ErrorBound):
             if error is None:
                 raise PruningError('an error as budget needs sensitivities to select by')
             if rule is not None:
                 raise PruningError(f'allocation {rule!r}: an error as budget takes none')
             rule = 'equal_error'
-        rule = rule or _default_rule(evidence)
+        rule = rule or default_rule(evidence)
         widths = widths_for(evidence, budget, rule=rule, round_to=round_to, error_at=bound)
     else:
         rule = 'given'
@@ -204,7 +251,7 @@ def allocate(
         errors = {} if measured is None else _pruned_sums(measured, kept)
     macs, parameters = structure.exact_size({name: len(each) for name, each in kept.items()})
     return Plan(
-        criterion=sensitivity.definition if sensitivity else _name(ranking),
+        criterion=ranking.criterion,
         allocation=rule,
         selection=selection,
         round_to=round_to,
@@ -223,32 +270,8 @@ def allocate(
         factors={name: each.factors for name, each in chosen.items() if each.factors},
         sums={} if measured is None else {n: float(measured.values[n].sum()) for n in kept},
         errors=errors,
-        not_pruned=dict(structure.groups.kept),
+        not_pruned=dict(structure.groups.not_pruned),
     )
-
-
-def prune(model: nn.Module, plan: Plan) -> nn.Module:
-    """Return a new, physically smaller network after `plan`; the original is untouched.
-
-    Raises:
-        PruningError: the plan does not fit the network.
-        RuntimeError: the network does not cost what was planned (a defect of ours).
-    """
-    example = tuple(each.example() for each in plan.inputs)
-    factors = {
-        name: dict(zip(plan.kept[name], each, strict=True)) for name, each in plan.factors.items()
-    }
-    source = model
-    if factors:
-        source = scale_inputs(model, find_groups(model, example, verify=False), factors)
-    small = slice_channels(source, example, plan.kept)
-    real = count(small, example)
-    if (real.macs, real.parameters) != (plan.macs, plan.parameters):
-        raise RuntimeError(
-            f'planned {plan.macs} MACs and {plan.parameters} parameters, but the pruned network '
-            f'has {real.macs} and {real.parameters}'
-        )
-    return small
 
 
 def _choose(
@@ -256,7 +279,7 @@ def _choose(
     structure: Structure,
     values: Mapping[str, Tensor],
     widths: Mapping[str, float],
-    claim: select.Claim | None,
+    claim: Claim | None,
     seed: int,
 ) -> dict[str, select.Selected]:
     generator = torch.Generator().manual_seed(seed)
@@ -274,22 +297,7 @@ def _choose(
     return chosen
 
 
-def claim_for(sensitivity: Sensitivity, delta: float, K: float) -> select.Claim:
-    """Return what the bounds claim; refuse a calibration set that cannot support it."""
-    channels = max(1, sum(len(each.values) for each in sensitivity.consumers))
-    needed = calibration_size(channels, delta=delta)
-    images = sensitivity.calibration.images
-    if images < needed:
-        raise PruningError(
-            f'calibration set: {images} images are too few for δ = {delta:g}: {needed} are needed '
-            f'for {channels} channels that layers read; with {images}, the next image must be '
-            f'expected to exceed the sensitivities of {expected_exceedances(channels, images):.3g} '
-            'of them'
-        )
-    return select.Claim(sensitivity.events, delta, K, signed=sensitivity.definition != 'quadrants')
-
-
-def _pruned_sums(sensitivity: Sensitivity, kept: Mapping[str, Sequence[int]]) -> dict[str, float]:
+def _pruned_sums(sensitivity: Evidence, kept: Mapping[str, Sequence[int]]) -> dict[str, float]:
     """Return Σ_pruned s_j of every group."""
     values = sensitivity.values
     return {
@@ -298,26 +306,18 @@ def _pruned_sums(sensitivity: Sensitivity, kept: Mapping[str, Sequence[int]]) ->
     }
 
 
-def _default_rule(evidence: Evidence) -> str:
-    if isinstance(evidence, Sensitivity):
-        return 'equal_error'
-    return 'uniform' if evidence.errors is None else 'least_error'
-
-
-def _name(ranking: Evidence) -> str:
-    return ranking.criterion if isinstance(ranking, Scores) else ranking.definition
-
-
-def _keeping(structure: Structure, keep: Collection[str]) -> Structure:
+def _keeping(structure: Structure, ignored: Collection[str]) -> Structure:
     """Return the structure without the groups that are to be kept whole."""
     layers = {term.layer for term in structure.terms}
-    for name in keep:
+    for name in ignored:
         if not any(_within(layer, name) for layer in layers):
-            raise PruningError(f'keep: {name!r} is no convolution or linear layer, nor holds any')
+            raise PruningError(
+                f'ignored_layers: {name!r} is no convolution or linear layer, nor holds any'
+            )
     reasons = {
         group.name: f'asked to keep {name}'
         for group in structure.groups.prunable
-        for name in keep
+        for name in ignored
         if any(_within(each.layer, name) for each in group.producers)
     }
     return structure.without(reasons) if reasons else structure
@@ -379,7 +379,7 @@ def scale_inputs(
 
 def score(
     model: nn.Module,
-    criterion: str,
+    criterion: str | criteria.Criterion,
     *,
     example_inputs: Sequence[Tensor],
     calibration: Iterable[Batch] | None = None,
@@ -391,17 +391,22 @@ def score(
 
     Args:
         model: any traceable network.
-        criterion: a name in `criteria.names()`, or the path of a Python file with `score`.
+        criterion: a name in `criteria.names()`, the path of a Python file with `score`, or any
+            function of a `criteria.Subject` that returns evidence (`subject.scores`,
+            `subject.sensitivity`), or the scores (channels,) of each group.
         example_inputs: the network's positional inputs.
         calibration: batches of inputs, for criteria that look at data.
         loss: for criteria that differentiate, see `criteria.Subject`.
         seed: of positions, projections and random scores.
         structure: of the network, if it has been traced already.
+
+    Raises:
+        PruningError: an unknown criterion, or one that returns something else.
     """
     found = structure or trace(model, example_inputs)
     batches = list(calibration) if isinstance(calibration, Iterator) else calibration
     subject = criteria.Subject(model, found, batches, loss, seed)
-    return criteria.get(criterion)(subject)
+    return criteria.evidence(criterion, subject)
 
 
 def make_plan(
@@ -410,13 +415,14 @@ def make_plan(
     *,
     budget: Budget | None = None,
     widths: Mapping[str, float] | None = None,
-    criterion: str = 'filter_l2',
+    method: str | None = None,
+    criterion: str | criteria.Criterion | None = None,
     allocation: str | None = None,
-    allocation_by: str | None = None,
-    selection: str = 'deterministic',
-    round_to: int = 16,
+    allocation_by: str | criteria.Criterion | None = None,
+    selection: str | None = None,
+    round_to: int | None = None,
     seed: int = 0,
-    keep: Collection[str] = (),
+    ignored_layers: Collection[str] = (),
     calibration: Iterable[Batch] | None = None,
     loss: criteria.Loss | None = None,
 ) -> Plan:
@@ -427,15 +433,17 @@ def make_plan(
         example_inputs: its positional inputs.
         budget: see `allocate`.
         widths: instead of a budget, see `allocate`.
-        criterion: what ranks the channels, see `score`.
+        method: a published method, see `presets.PRESETS`: it sets what of the following is not
+            given.
+        criterion: what ranks the channels, see `score`; by default 'filter_l2'.
         allocation: how the budget is divided, see `allocation.RULES`.
         allocation_by: the criterion that the allocation reads, where it is another one; by
             default the absolute sensitivity where the rule divides by sensitivities and the
             criterion has none.
-        selection: how channels are chosen, see `allocate`.
-        round_to: kept channels are multiples of this.
+        selection: how channels are chosen, see `allocate`; by default 'deterministic'.
+        round_to: kept channels are multiples of this; by default 16.
         seed: of everything random.
-        keep: layers whose outputs stay, beside those of the network.
+        ignored_layers: layers whose outputs stay, beside those of the network.
         calibration: batches of inputs without labels.
         loss: for criteria that differentiate.
 
@@ -443,13 +451,17 @@ def make_plan(
         BudgetError: the budget cannot be met.
         PruningError: names or options that do not fit, or a network that cannot be traced.
     """
+    preset: Mapping[str, Any] = find_preset(method, 'channels').fields if method else {}
+    criterion = criterion or preset.get('criterion', 'filter_l2')
+    allocation = allocation or preset.get('allocation')
+    allocation_by = allocation_by or preset.get('allocation_by')
     structure = trace(model, example_inputs)
     batches = list(calibration) if isinstance(calibration, Iterator) else calibration
 
-    def scored(name: str) -> Evidence:
+    def scored(criterion: str | criteria.Criterion) -> Evidence:
         return score(
             model,
-            name,
+            criterion,
             example_inputs=example_inputs,
             calibration=batches,
             loss=loss,
@@ -460,7 +472,7 @@ def make_plan(
     ranking = scored(criterion)
     rule = RULES.get(allocation or '')
     if allocation_by is None and rule is not None and rule.needs == 'sensitivities':
-        allocation_by = None if criterion in ('quadrants', 'absolute', 'summed') else 'absolute'
+        allocation_by = None if ranking.offers == 'sensitivities' else 'absolute'
     evidence = ranking if allocation_by is None else scored(allocation_by)
     return allocate(
         evidence,
@@ -468,8 +480,8 @@ def make_plan(
         widths=widths,
         rule=allocation,
         scores=ranking,
-        selection=selection,
-        round_to=round_to,
+        selection=selection or preset.get('selection', 'deterministic'),
+        round_to=preset.get('round_to', 16) if round_to is None else round_to,
         seed=seed,
-        keep=keep,
+        ignored_layers=ignored_layers,
     )

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from pruned_perception.pruning.allocation import tail_sums
 from pruned_perception.pruning.bounds import (
+    Claim,
     distinct_variance,
     expected_distinct,
     sample_complexity,
 )
 from pruned_perception.pruning.errors import PruningError
-from pruned_perception.pruning.plan import DELTA, claim_for
+from pruned_perception.pruning.plan import DELTA
 from pruned_perception.pruning.scores import in_runs
-from pruned_perception.pruning.selection import Claim
 from pruned_perception.pruning.sensitivity import Sensitivity
 
 POINTS = 25
@@ -110,7 +110,7 @@ def predict(
     Raises:
         PruningError: unknown selection, bad errors, or too small a calibration set.
     """
-    claim = claim_for(sensitivity, delta, K)
+    claim = sensitivity.claim(delta, K)
     if selection not in ('random', 'deterministic'):
         raise PruningError(
             f'selection: random or deterministic can be predicted, not {selection!r}'

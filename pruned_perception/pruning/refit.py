@@ -80,7 +80,7 @@ def refit(
 
     Args:
         model: the parent.
-        small: it after `prune(model, plan)`; recalibrated or not makes little difference.
+        small: it after `plan.apply(model)`; recalibrated or not makes little difference.
         plan: what was kept.
         calibration: batches of inputs, iterated over twice per layer.
         positions: output positions sampled per image.

@@ -3,14 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
+from pruned_perception.pruning.bounds import Claim
+from pruned_perception.pruning.calibration import CalibrationRecord
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.structure import Structure
+
+
+class Evidence(Protocol):
+    """What a criterion says of a network's groups: `Scores`, or a `Sensitivity`.
+
+    Plans keep the highest `values` (channels,) of each group of the `structure`.
+    """
+
+    @property
+    def criterion(self) -> str:
+        """Who says it."""
+
+    @property
+    def structure(self) -> Structure:
+        """Groups, and what the network costs."""
+
+    @property
+    def values(self) -> Mapping[str, Tensor]:
+        """Per group (channels,), ≥ 0."""
+
+    @property
+    def errors(self) -> Mapping[str, Tensor] | None:
+        """Per group (channels + 1,) the error at k = 0 … c channels kept, where it is known."""
+
+    @property
+    def calibration(self) -> CalibrationRecord | None:
+        """The set that it was measured on, where bounds follow from that."""
+
+    @property
+    def offers(self) -> str | None:
+        """What rules of allocation may need: 'sensitivities', 'errors' or nothing."""
+
+    def claim(self, delta: float, K: float) -> Claim | None:
+        """Return what the bounds of a selection claim; None where nothing bounds it.
+
+        Raises:
+            PruningError: the calibration set is too small for `delta`.
+        """
+
+    def within(self, structure: Structure) -> Evidence:
+        """Return the same about some of the groups only."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +68,7 @@ class Scores:
     structure: Structure
     values: dict[str, Tensor]
     errors: dict[str, Tensor] | None = None
+    calibration: ClassVar[CalibrationRecord | None] = None
 
     def __post_init__(self) -> None:
         for name, channels in self.structure.channels.items():
@@ -36,6 +80,18 @@ class Scores:
                 )
             if not torch.isfinite(values).all() or (values < 0).any():
                 raise PruningError(f'{self.criterion}: scores of {name!r} must be finite and ≥ 0')
+
+    @property
+    def offers(self) -> str | None:
+        """Errors, where the criterion knows them."""
+        return None if self.errors is None else 'errors'
+
+    def claim(self, delta: float, K: float) -> None:
+        """Nothing bounds what is lost with the lowest scores."""
+
+    def within(self, structure: Structure) -> Scores:
+        """Return the same about some of the groups only."""
+        return replace(self, structure=structure)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""

@@ -16,31 +16,11 @@ import torch
 from torch import Tensor
 
 from pruned_perception.pruning.allocation import tail_sums
-from pruned_perception.pruning.bounds import draws_for_distinct, relative_error
+from pruned_perception.pruning.bounds import Claim, draws_for_distinct
 
 SELECTIONS = ('deterministic', 'random', 'mixed')
 
 _DRAWS = 2**53  # a channel that these many miss counts for nothing
-
-
-@dataclass(frozen=True)
-class Claim:
-    """What a bound is about: N events, failing with probability δ, inputs within K · s_j."""
-
-    events: int
-    delta: float
-    K: float = 1.0
-    signed: bool = False
-
-    def error(self, draws: float, total: float) -> float:
-        """Return ε(m) of `draws` from sensitivities of the sum `total`."""
-        if total == 0 or math.isinf(draws):
-            return 0.0
-        if draws <= 0:
-            return math.inf
-        return relative_error(
-            draws, total, self.events, delta=self.delta, K=self.K, signed=self.signed
-        )
 
 
 @dataclass(frozen=True)

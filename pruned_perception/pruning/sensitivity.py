@@ -25,14 +25,14 @@ batch in memory at a time.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from pruned_perception.pruning.bounds import expected_exceedances
+from pruned_perception.pruning.bounds import Claim, calibration_size, expected_exceedances
 from pruned_perception.pruning.calibration import Batch, CalibrationRecord, CheckedBatches
 from pruned_perception.pruning.contributions import Fields, contributions, fields, kernel, sampled
 from pruned_perception.pruning.errors import PruningError
@@ -81,6 +81,13 @@ class Sensitivity:
     calibration: CalibrationRecord
     positions: int | None
     seed: int
+    errors: ClassVar[None] = None
+    offers: ClassVar[str] = 'sensitivities'
+
+    @property
+    def criterion(self) -> str:
+        """The definition, under which it is a criterion."""
+        return self.definition
 
     @cached_property
     def values(self) -> dict[str, Tensor]:
@@ -102,6 +109,24 @@ class Sensitivity:
         A consumer counts for each group that it reads: these are drawn, and bounded, apart.
         """
         return sum(each.events for each in self.consumers)
+
+    def claim(self, delta: float, K: float) -> Claim:
+        """Return what the bounds claim; refuse a calibration set that cannot support it."""
+        channels = max(1, sum(len(each.values) for each in self.consumers))
+        needed = calibration_size(channels, delta=delta)
+        images = self.calibration.images
+        if images < needed:
+            raise PruningError(
+                f'calibration set: {images} images are too few for δ = {delta:g}: {needed} are '
+                f'needed for {channels} channels that layers read; with {images}, the next image '
+                'must be expected to exceed the sensitivities of '
+                f'{expected_exceedances(channels, images):.3g} of them'
+            )
+        return Claim(self.events, delta, K, signed=self.definition != 'quadrants')
+
+    def within(self, structure: Structure) -> Sensitivity:
+        """Return the same about some of the groups only."""
+        return replace(self, structure=structure)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""

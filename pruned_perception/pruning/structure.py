@@ -115,7 +115,7 @@ class Structure:
 
     def without(self, reasons: Mapping[str, str]) -> Structure:
         """Return the structure in which these groups (name → reason) are kept whole."""
-        kept = dict(self.groups.kept)
+        kept = dict(self.groups.not_pruned)
         for group in self.groups.prunable:
             if group.name in reasons:
                 kept |= {each.layer: reasons[group.name] for each in group.producers}
@@ -155,7 +155,7 @@ class Structure:
         """Return plain data."""
         return {
             'groups': [asdict(group) for group in self.groups.prunable],
-            'not_pruned': dict(self.groups.kept),
+            'not_pruned': dict(self.groups.not_pruned),
             'terms': [asdict(term) for term in self.terms],
             'macs': self.macs,
             'parameters': self.parameters,
@@ -192,19 +192,19 @@ class Structure:
 
 
 def trace(
-    model: nn.Module, example_inputs: Sequence[Tensor], *, keep: Collection[str] = ()
+    model: nn.Module, example_inputs: Sequence[Tensor], *, ignored_layers: Collection[str] = ()
 ) -> Structure:
     """Find the groups and the costs of `model`, which is left untouched.
 
     Args:
         model: any module whose forward computes the same each time.
         example_inputs: its positional inputs.
-        keep: names of layers whose outputs must stay.
+        ignored_layers: names of layers whose outputs must stay.
 
     Raises:
-        PruningError: the model cannot be traced, or a name in `keep` is no layer of it.
+        PruningError: the model cannot be traced, or a name in `ignored_layers` is no layer of it.
     """
-    groups = find_groups(model, example_inputs, keep=keep)
+    groups = find_groups(model, example_inputs, ignored_layers=ignored_layers)
     cost = count(model, example_inputs)
     modules = {name: each for name, each in model.named_modules() if isinstance(each, LAYERS)}
     macs = {layer.name: layer.macs for layer in cost.layers}

@@ -45,7 +45,7 @@ def find_groups(
     model: nn.Module,
     example_inputs: Sequence[Tensor],
     *,
-    keep: Collection[str] = (),
+    ignored_layers: Collection[str] = (),
     verify: bool = True,
 ) -> ChannelGroups:
     """Return the groups of coupled channels of `model`, which is left untouched.
@@ -53,18 +53,20 @@ def find_groups(
     Args:
         model: any module whose forward computes the same each time.
         example_inputs: its positional inputs; it is run on them in evaluation mode.
-        keep: names of layers whose outputs must stay.
+        ignored_layers: names of layers whose outputs must stay.
         verify: slice a random half of every group and compare with the masked network; groups that
             cannot be sliced rightly are kept.
 
     Raises:
         PruningError: the model cannot be run, computes something else each time, or a name in
-            `keep` is no layer of it.
+            `ignored_layers` is no layer of it.
     """
     layers = {name for name, module in model.named_modules() if isinstance(module, LAYERS)}
-    if unknown := set(keep) - layers:
-        raise PruningError(f'keep: {sorted(unknown)[0]!r} is no convolution or linear layer')
-    network = _Network(model, example_inputs, keep)
+    if unknown := set(ignored_layers) - layers:
+        raise PruningError(
+            f'ignored_layers: {sorted(unknown)[0]!r} is no convolution or linear layer'
+        )
+    network = _Network(model, example_inputs, ignored_layers)
     if verify and (failed := network.failures()):
         staying = {each: why for name, why in failed.items() for each in network.atoms[name]}
         coupling = replace(network.coupling, stays=network.coupling.stays | staying)
@@ -117,11 +119,14 @@ class _Network:
     """A network, its groups, and what slicing it gives."""
 
     def __init__(
-        self, model: nn.Module, example_inputs: Sequence[Tensor], keep: Collection[str] = ()
+        self,
+        model: nn.Module,
+        example_inputs: Sequence[Tensor],
+        ignored_layers: Collection[str] = (),
     ) -> None:
         self.model = model
         self.inputs = telling(example_inputs)
-        self.coupling: Coupling = trace_channels(model, self.inputs, keep=keep)
+        self.coupling: Coupling = trace_channels(model, self.inputs, ignored_layers=ignored_layers)
         self.groups: ChannelGroups
         self.atoms: Atoms
         self.groups, self.atoms = group_channels(self.coupling)
@@ -131,7 +136,7 @@ class _Network:
         names = {group.name for group in self.groups.prunable}
         for name, indices in kept.items():
             if name not in names:
-                why = self.groups.kept.get(name, f'the groups are {", ".join(sorted(names))}')
+                why = self.groups.not_pruned.get(name, f'the groups are {", ".join(sorted(names))}')
                 raise PruningError(f'plan: {name!r} is no group that can be pruned: {why}')
             group = self.groups[name]
             if not indices or not set(indices) <= set(range(group.channels)):

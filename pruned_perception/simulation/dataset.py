@@ -40,7 +40,6 @@ SAVE_EVERY = 20.0  # seconds between savings of the annotations
 SIZE_BINS = (0, 16, 32, 48, 96, 192, 1000)  # pixels, longer side of a box
 
 Annotations = dict[str, Any]
-Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,9 @@ class DatasetSpec:
             raise UserError(f'seed is {self.seed}; it must not be negative')
 
 
-def generate(spec: DatasetSpec, out: Path, progress: Progress | None = None) -> dict[str, Any]:
+def generate(
+    spec: DatasetSpec, out: Path, progress: Callable[[int], None] | None = None
+) -> dict[str, Any]:
     """Generate a data set, or what is missing of it, and return the content of `dataset.json`.
 
     The first frames of a longer data set are those of a shorter one, so that a finished one can

@@ -3,23 +3,42 @@
 A `Task` is what a user gives; a `Method` says how the network is made smaller.
 """
 
-from pruned_perception.training.budget import Schedule, TrainingBudget
+from pruned_perception.training.budget import TrainingBudget
 from pruned_perception.training.distillation import Distillation
-from pruned_perception.training.loop import finetune
-from pruned_perception.training.method import Method, pruned
+from pruned_perception.training.loop import Trained, finetune, train
+from pruned_perception.training.method import (
+    Channels,
+    Function,
+    LowRank,
+    Method,
+    Scratch,
+    Sparsity,
+    pruned,
+    read_method,
+)
 from pruned_perception.training.pipeline import load_pruned, prune_and_finetune, save_pruned
+from pruned_perception.training.recipe import Phase, Recipe
 from pruned_perception.training.task import Task, load_task
 
 __all__ = [
+    'Channels',
     'Distillation',
+    'Function',
+    'LowRank',
     'Method',
-    'Schedule',
+    'Phase',
+    'Recipe',
+    'Scratch',
+    'Sparsity',
     'Task',
+    'Trained',
     'TrainingBudget',
     'finetune',
     'load_pruned',
     'load_task',
     'prune_and_finetune',
     'pruned',
+    'read_method',
     'save_pruned',
+    'train',
 ]

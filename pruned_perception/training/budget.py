@@ -1,4 +1,4 @@
-"""How long to train, and how the learning rate follows what is used up of it."""
+"""How long to train."""
 
 from __future__ import annotations
 
@@ -63,41 +63,6 @@ class TrainingBudget:
         if self.cpu_minutes is not None:
             return f'{self.cpu_minutes:g} CPU minutes'
         return f'{self.steps:,} steps'
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """The rate rises over the fraction `warm_up`, then falls as a cosine to `final` of itself."""
-
-    learning_rate: float = 0.01
-    warm_up: float = 0.03
-    final: float = 0.01
-
-    def rate(self, fraction: float) -> float:
-        """Return the learning rate at a fraction of the budget."""
-        if fraction < self.warm_up:
-            return self.learning_rate * max(fraction / self.warm_up, 0.01)
-        past = (fraction - self.warm_up) / (1 - self.warm_up)
-        cosine = (1 + math.cos(math.pi * past)) / 2
-        return self.learning_rate * (self.final + (1 - self.final) * cosine)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Schedule:
-        """Read what `to_dict` wrote; raise PruningError naming a value out of range."""
-        try:
-            found = cls(**data)
-        except TypeError as error:
-            raise PruningError(f'schedule: {error}') from error
-        if not _positive(found.learning_rate):
-            raise PruningError(f'learning_rate: must be a number > 0, got {found.learning_rate!r}')
-        for name, value in (('warm_up', found.warm_up), ('final', found.final)):
-            if not isinstance(value, int | float) or not 0 <= value < 1:
-                raise PruningError(f'{name}: must be in [0, 1), got {value!r}')
-        return found
 
 
 def _positive(value: object) -> bool:

@@ -1,4 +1,11 @@
-"""Checkpoints: tensors and plain data in a file, read without unpickling anything else."""
+"""Checkpoints: tensors and plain data in a file, read without unpickling anything else.
+
+All have `format` and `weights`, a state dict; beside it,
+
+* of a training: `steps`, `cpu_seconds`; `identity` and, unless it is `finished`, `resume`;
+* of a pruned network: `plans`, by which it was cut;
+* of a detector: its `architecture`, `labels`, `experiment`, `data` and `ancestry`.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from pruned_perception._io import errors_of_writing, replacing
 from pruned_perception.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
 
 
 class CheckpointError(UserError):
@@ -25,11 +33,20 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
         torch.save({'format': FORMAT, **content}, temporary)
 
 
+def weights_of(network: nn.Module) -> dict[str, Tensor]:
+    """Return the state dict as checkpoints have it: contiguous, whatever the memory format."""
+    return {name: value.contiguous() for name, value in network.state_dict().items()}
+
+
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return what `save_checkpoint` wrote; nothing but tensors and plain data is ever loaded."""
+    """Return what `save_checkpoint` wrote; nothing but tensors and plain data is ever loaded.
+
+    Of a file of the former format, the weights and what is said of them; a training cannot go on
+    from one.
+    """
     path = Path(path)
     try:
-        content = torch.load(path, map_location='cpu', weights_only=True)
+        content = load_tensors(path)
     except FileNotFoundError as error:
         raise CheckpointError(f'{path}: no such checkpoint; train it first') from error
     except pickle.UnpicklingError as error:
@@ -37,9 +54,26 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
             f'{path}: not a checkpoint, or damaged: only tensors and plain data are loaded, since '
             'other pickles can run code'
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise CheckpointError(f'{path}: not a checkpoint, or damaged: {first}') from error
-    if not isinstance(content, dict) or content.get('format') != FORMAT:
+    except OSError as error:
+        raise CheckpointError(f'{path}: not a checkpoint, or damaged: {error}') from error
+    if not isinstance(content, dict) or content.get('format') not in (1, FORMAT):
         raise CheckpointError(f'{path}: not a checkpoint of format {FORMAT}')
+    for former in ('state_dict', 'model'):
+        if content['format'] == 1 and former in content:
+            content.setdefault('weights', content.pop(former))
+    if not isinstance(content.get('weights'), dict):
+        raise CheckpointError(f'{path}: not a checkpoint: it has no weights')
     return content
+
+
+def load_tensors(path: Path) -> Any:
+    """Return what a file of PyTorch's holds, if that is tensors and plain data.
+
+    Raises:
+        pickle.UnpicklingError: it is something else, which could run code.
+        OSError: no such file, or one that is damaged.
+    """
+    try:
+        return torch.load(path, map_location='cpu', weights_only=True)
+    except (RuntimeError, EOFError, ValueError) as error:
+        raise OSError(next(iter(str(error).splitlines()), type(error).__name__)) from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
@@ -17,34 +17,45 @@ from torch.nn import functional
 
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.observation import tensors
+from pruned_perception.training.losses import Losses, named
 
-DistillationLoss = Callable[[Any, Any], Tensor]
-"""(student's outputs, teacher's outputs) → a scalar, 0 where they agree."""
+TEMPERATURE = 4.0
+"""Of class scores, where none is given."""
+
+DistillationLoss = Callable[[Any, Any], Losses]
+"""(student's outputs, teacher's outputs) → losses that are 0 where they agree."""
 
 
 @dataclass(frozen=True)
 class Distillation:
-    """How much a teacher counts: `weight` times as much as the step's own loss."""
+    """How much a teacher counts: `weight` times as much as the step's own loss.
+
+    `temperature` softens class scores; a task with a distillation loss of its own has no use for
+    it.
+    """
 
     weight: float = 1.0
-    temperature: float = 4.0
+    temperature: float | None = None
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if not isinstance(value, int | float) or not 0 < value < float('inf'):
-                raise PruningError(f'distill: {name} must be a number > 0, got {value!r}')
+        for name, value in self.to_dict().items():
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not 0 < value < float('inf'):
+                raise PruningError(f'distill.{name} must be a number > 0, got {value!r}')
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data."""
-        return asdict(self)
+        """Return plain data: what is set."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Distillation:
-        """Read what `to_dict` wrote."""
-        try:
-            return cls(**data)
-        except TypeError as error:
-            raise PruningError(f'distill: {error}') from error
+    def from_dict(cls, data: Any) -> Distillation:
+        """Read what `to_dict` wrote, or a user's file; raise PruningError naming the field."""
+        if not isinstance(data, Mapping):
+            raise PruningError(f'field distill: must be a mapping, got {data!r}')
+        known = [each.name for each in fields(cls)]
+        if unknown := [key for key in data if key not in known]:
+            raise PruningError(f'unknown field distill.{unknown[0]}; known: {", ".join(known)}')
+        return cls(**data)
 
 
 @dataclass(frozen=True)
@@ -72,23 +83,29 @@ def calls_of(model: nn.Module) -> Iterator[list[Call]]:
 
 
 def teach(
-    teacher: nn.Module, calls: list[Call], loss: DistillationLoss | None, temperature: float
-) -> Tensor:
-    """Return the mean distillation loss of the student's calls; the teacher has no gradient."""
+    teacher: nn.Module,
+    calls: list[Call],
+    loss: DistillationLoss | None,
+    distillation: Distillation,
+) -> dict[str, Tensor]:
+    """Return the mean distillation losses of the student's calls; the teacher has no gradient."""
     if not calls:
         raise PruningError(
             'distillation: the step function never calls the network it is given, only parts of '
             'it; call it, or fine-tune without a teacher'
         )
-    total = torch.zeros(())
+    sums: dict[str, Tensor] = {}
     for call in calls:
         with torch.no_grad():
             lesson = teacher(*call.args, **call.kwargs)
-        if loss is not None:
-            total = total + loss(call.outputs, lesson)
+        if loss is None:
+            temperature = distillation.temperature or TEMPERATURE
+            found: Losses = agreement_loss(call.outputs, lesson, temperature)
         else:
-            total = total + agreement_loss(call.outputs, lesson, temperature)
-    return total / len(calls)
+            found = loss(call.outputs, lesson)
+        for name, value in named(found, 'distilled').items():
+            sums[name] = sums[name] + value if name in sums else value
+    return {name: value / len(calls) for name, value in sums.items()}
 
 
 def agreement_loss(student: Any, teacher: Any, temperature: float) -> Tensor:

@@ -1,8 +1,8 @@
 """Training any network with the user's own step function: fine-tuning, or from scratch.
 
-SGD with warm-up and cosine by default. Learning-rate rewinding (Renda et al., Comparing rewinding
-and fine-tuning in neural network pruning, ICLR 2020) needs nothing more: the schedule starts again
-with each call.
+The one loop of the package. Learning-rate rewinding (Renda et al., Comparing rewinding and
+fine-tuning in neural network pruning, ICLR 2020) needs nothing more: the rate starts again with
+each call.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
+import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,74 +25,99 @@ from pruned_perception._io import FolderError, locked
 from pruned_perception._processes import Interrupted, termination
 from pruned_perception.pruning.calibration import update_fingerprint
 from pruned_perception.pruning.errors import PruningError
-from pruned_perception.training.budget import Schedule, TrainingBudget
-from pruned_perception.training.checkpoint import read_checkpoint, save_checkpoint
-from pruned_perception.training.distillation import Distillation, calls_of, teach
+from pruned_perception.training.budget import TrainingBudget
+from pruned_perception.training.checkpoint import (
+    FORMAT,
+    read_checkpoint,
+    save_checkpoint,
+    weights_of,
+)
+from pruned_perception.training.compute import Compute
+from pruned_perception.training.distillation import Call, Distillation, calls_of, teach
+from pruned_perception.training.losses import named, total
 from pruned_perception.training.random_state import random_numbers, random_state, set_random_state
-from pruned_perception.training.task import Task
+from pruned_perception.training.recipe import Recipe, make_optimiser
+from pruned_perception.training.task import Task, figures_of
 
 CHECKPOINT = 'training.pt'
+LOG = 'log.jsonl'
 CHECKPOINT_SECONDS = 60.0  # of CPU time
-REPORT_STEPS = 20
-MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
+LOG_STEPS = 20
+
+OnProgress = Callable[[str, float, str], None]
+"""Told what goes on, the share of it that is done (0…1), and a remark."""
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far a training is: share of the budget, steps, their CPU time, mean loss of the last."""
+class Trained:
+    """A trained network in evaluation mode, what it took, and its last figures, if validated."""
 
-    fraction: float
+    network: nn.Module
     steps: int
     cpu_seconds: float
-    loss: float
+    figures: dict[str, float] = field(default_factory=dict)
 
 
-def finetune(
+def finetune(model: nn.Module, task: Task, budget: TrainingBudget, **options: Any) -> nn.Module:
+    """Return a trained copy of `model`, in evaluation mode: `train` with the same options."""
+    return train(model, task, budget, **options).network
+
+
+def train(
     model: nn.Module,
     task: Task,
     budget: TrainingBudget,
     *,
-    schedule: Schedule | None = None,
+    recipe: Recipe | None = None,
     teacher: nn.Module | None = None,
     distillation: Distillation | None = None,
     masks: Mapping[str, Tensor] | None = None,
+    validations: int = 0,
     seed: int = 0,
     folder: Path | None = None,
-    report: Callable[[Progress], None] | None = None,
-) -> nn.Module:
-    """Return a trained copy of `model`, in evaluation mode; the original is untouched.
+    report: OnProgress | None = None,
+    title: str = 'training',
+    compute: Compute | None = None,
+) -> Trained:
+    """Return a trained copy of `model`, or the average of its weights; the original is untouched.
 
     With a folder, a call that was interrupted (Ctrl-C, SIGTERM, a crash) goes on where it was when
-    it is made again: the same batches, the same random numbers. It skips the batches it has had,
-    so that any iterator will do. A call that was finished returns its result at once.
+    it is made again, with the same batches and random numbers, and ends with the same weights; it
+    may be given another budget then. A call that was finished returns its result at once. Only
+    training steps count against the budget; validation does not.
 
     Args:
         model: the initial weights; frozen parameters stay as they are.
-        task: its `training`, `step`, `optimiser` and `distillation_loss` are used.
+        task: its `training`, `step`, `optimiser` and `distillation_loss` are used, and `evaluate`
+            for validation.
         budget: when to end.
-        schedule: of the learning rate, over the budget.
+        recipe: how to train; the task's own by default.
         teacher: a network to learn from beside the labels, for example the parent; untouched.
         distillation: how much the teacher counts.
         masks: parameter → bool of its shape: where it is False, the value stays zero.
+        validations: how often, at equal parts of the budget, `evaluate` says in the log how good
+            the result would be; the last one is at the end.
         seed: of the batches and of all global random numbers, which are as before afterwards.
-        folder: for what an interrupted call needs to go on.
+        folder: for what an interrupted call needs to go on, and the log, `log.jsonl`.
         report: told of the progress every few steps, and at the end.
+        title: what the report calls it.
+        compute: where to compute.
 
     Raises:
-        PruningError: the task cannot train, nothing can be trained, the data end, or the loss is
-            not finite.
+        PruningError: the task cannot train as the recipe says, nothing can be trained, the data
+            end, or loss or weights are not finite.
         FolderError: the folder is in use, or holds another training.
         Interrupted: after SIGTERM or Ctrl-C, all saved; only with a folder.
     """
     if task.training is None or task.step is None:
-        raise PruningError('fine-tuning: the task needs `training` (batches) and `step` (loss)')
+        raise PruningError('training: the task needs `training` (batches) and `step` (loss)')
     hold = locked(folder) if folder else contextlib.nullcontext()
     with hold, random_numbers(seed):
         run = _Run(
-            model, task, budget, schedule or Schedule(), teacher, distillation or Distillation(),
-            masks or {}, seed, folder,
+            model, task, budget, recipe or task.recipe, teacher, distillation or Distillation(),
+            masks or {}, validations, seed, folder, compute or Compute(),
         )  # fmt: skip
-        return run.loop(report or (lambda progress: None))
+        return run.loop(lambda share, remark: report and report(title, share, remark))
 
 
 class _Run:
@@ -102,53 +128,78 @@ class _Run:
         model: nn.Module,
         task: Task,
         budget: TrainingBudget,
-        schedule: Schedule,
+        recipe: Recipe,
         teacher: nn.Module | None,
         distillation: Distillation,
         masks: Mapping[str, Tensor],
+        validations: int,
         seed: int,
         folder: Path | None,
+        compute: Compute,
     ) -> None:
-        self.task, self.budget, self.schedule, self.folder = task, budget, schedule, folder
-        self.distillation, self.masks = distillation, masks
-        self.network = copy.deepcopy(model).train()
-        self.teacher = teacher and copy.deepcopy(teacher).eval().requires_grad_(False)
+        assert task.training is not None
+        self.task, self.budget, self.recipe, self.folder = task, budget, recipe, folder
+        self.distillation, self.validations, self.compute = distillation, validations, compute
+        self.network = self.placed(model).train()
+        self.teacher = None
+        if teacher is not None:
+            self.teacher = self.placed(teacher).eval().requires_grad_(False)
         if not any(each.requires_grad for each in self.network.parameters()):
-            raise PruningError('fine-tuning: every parameter is frozen (requires_grad=False)')
+            raise PruningError('training: every parameter is frozen (requires_grad=False)')
+        if task.distillation_loss is not None and distillation.temperature is not None:
+            raise PruningError('distill.temperature: the task has a distillation loss of its own')
         self.identity = {
             'initial': weights_digest(model),
             'budget': budget.to_dict(),
-            'schedule': schedule.to_dict(),
+            'recipe': recipe.to_dict(),
             'seed': seed,
-            'distillation': distillation.to_dict() if teacher else None,
+            'distillation': None if teacher is None else distillation.to_dict(),
             'masked': sorted(masks),
         }
-        self.parameters = dict(self.network.named_parameters())
-        if unknown := set(masks) - set(self.parameters):
+        parameters = dict(self.network.named_parameters())
+        if unknown := set(masks) - set(parameters):
             raise PruningError(f'masks: {sorted(unknown)[0]!r} is no parameter of the network')
-        assert task.training is not None
+        self.masked = [(parameters[name], mask) for name, mask in masks.items()]
+        self.keep_masked()
+        self.average = self.network
+        if recipe.ema is not None:
+            self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
+        # Both share memory with the networks; collecting them anew would cost 5 % of a step.
+        self.averages, self.currents = _floating(self.average), _floating(self.network)
         self.batches = task.training(seed)
-        self.optimiser = (task.optimiser or sgd)(self.network, schedule.learning_rate)
-        self.rates = [group['lr'] / schedule.learning_rate for group in self.optimiser.param_groups]
+        self.follows = _follows(self.batches, recipe)
+        self.optimiser = _optimiser(self.network, task, recipe)
+        self.rates = [group['lr'] / recipe.learning_rate for group in self.optimiser.param_groups]
         self.steps, self.cpu_seconds, self.finished = 0, 0.0, False
+        self.figures: dict[str, float] = {}
         if folder is not None and (folder / CHECKPOINT).is_file():
             self.restore(folder / CHECKPOINT)
+
+    def placed(self, model: nn.Module) -> nn.Module:
+        """Return a copy where it is to compute."""
+        network = self.compute.network(copy.deepcopy(model))
+        if self.recipe.channels_last:
+            # The typed signature of Module.to lacks the argument.
+            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return network
 
     @property
     def fraction(self) -> float:
         return self.budget.fraction(self.cpu_seconds, self.steps)
 
-    def loop(self, report: Callable[[Progress], None]) -> nn.Module:
-        saved, loss = self.cpu_seconds, math.nan
-        losses: list[float] = []
+    def loop(self, report: Callable[[float, str], Any]) -> Trained:
+        saved = self.cpu_seconds
+        validated = int(self.fraction * self.validations)
+        log = _Log(self)
         stoppable = termination() if self.folder else contextlib.nullcontext(list[int]())
         with stoppable as stop:
             while self.fraction < 1 and not stop:
-                losses.append(self.step())
-                if len(losses) == REPORT_STEPS:
-                    loss = sum(losses) / len(losses)
-                    losses = []
-                    report(Progress(self.fraction, self.steps, self.cpu_seconds, loss))
+                log.add(self.step())
+                if log.steps == LOG_STEPS:
+                    report(self.fraction, log.write())
+                if int(self.fraction * self.validations) > validated and self.fraction < 1:
+                    validated = int(self.fraction * self.validations)
+                    self.validate(log)
                 if self.cpu_seconds - saved > CHECKPOINT_SECONDS:
                     self.save()
                     saved = self.cpu_seconds
@@ -156,59 +207,97 @@ class _Run:
                 self.finished = self.fraction >= 1
                 if self.finished:
                     self.check()
+                    self.validate(log)
                 self.save()
         if not self.finished:
-            raise Interrupted
-        loss = sum(losses) / len(losses) if losses else loss
-        report(Progress(1.0, self.steps, self.cpu_seconds, loss))
-        self.network.zero_grad(set_to_none=True)
-        return self.network.eval()
+            raise Interrupted(f'after {self.steps} steps, {self.cpu_seconds / 60:.1f} CPU minutes')
+        report(1.0, log.remark())
+        self.average.zero_grad(set_to_none=True)
+        for parameter, other in zip(
+            self.average.parameters(), self.network.parameters(), strict=True
+        ):
+            parameter.requires_grad_(other.requires_grad)
+        return Trained(self.average.eval(), self.steps, self.cpu_seconds, self.figures)
 
-    def step(self) -> float:
-        """Do one step of the optimiser; return its loss."""
+    def step(self) -> dict[str, float]:
+        """Do one step of the optimiser; return its losses, and the learning rate."""
         began = time.process_time()
-        rate = self.schedule.rate(self.fraction)
+        rate = self.recipe.rate(self.fraction)
         for group, relative in zip(self.optimiser.param_groups, self.rates, strict=True):
             group['lr'] = rate * relative
-        batch = self.next_batch()
-        assert self.task.step is not None
-        with calls_of(self.network) as calls:
-            loss = self.task.step(self.network, batch)
-        if self.teacher is not None:
-            lesson = teach(
-                self.teacher, calls, self.task.distillation_loss, self.distillation.temperature
-            )
-            loss = loss + self.distillation.weight * lesson
-        value = loss.item()
-        if not math.isfinite(value):
+        losses = self.losses(self.compute.batch(self.next_batch()))
+        loss = losses['total']
+        if self.recipe.clip is None and not math.isfinite(value := loss.item()):
             raise PruningError(
-                f'fine-tuning: the loss is {value} at step {self.steps + 1}, at a learning rate of '
+                f'training: the loss is {value} at step {self.steps + 1}, at a learning rate of '
                 f'{rate:.3g}; lower it, or look at the data of that step'
             )
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimiser.step()
-        with torch.no_grad():
-            for name, mask in self.masks.items():
-                self.parameters[name].mul_(mask)
+        self.compute.backward(loss)
+        if self.recipe.clip is None or torch.isfinite(
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
+        ):  # one broken batch must not end a night's run
+            self.optimiser.step()
+        self.keep_masked()
         self.steps += 1
+        self.follow()
         self.cpu_seconds += time.process_time() - began
-        return value
+        return {name: value.item() for name, value in losses.items()} | {'rate': rate}
+
+    def losses(self, batch: Any) -> dict[str, Tensor]:
+        """Return the losses of a batch, and the `total` that is minimised."""
+        assert self.task.step is not None
+        listen: contextlib.AbstractContextManager[list[Call]] = contextlib.nullcontext([])
+        if self.teacher is not None:
+            listen = calls_of(self.network)
+        with self.compute.forward(), listen as calls:
+            found = named(self.task.step(self.network, batch), 'loss')
+            loss = total(found)
+            if self.teacher is not None:
+                loss_of = self.task.distillation_loss
+                lessons = teach(self.teacher, calls, loss_of, self.distillation)
+                loss = loss + self.distillation.weight * total(lessons)
+                found |= lessons
+        return {**found, 'total': loss}
+
+    @torch.no_grad()
+    def keep_masked(self) -> None:
+        for parameter, mask in self.masked:
+            parameter.mul_(mask)
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Move the average of the weights; it follows more closely while it is young."""
+        if self.recipe.ema is not None:
+            decay = min(self.recipe.ema, (1 + self.steps) / (10 + self.steps))
+            torch._foreach_lerp_(self.averages, self.currents, 1 - decay)
 
     def next_batch(self) -> Any:
+        if self.follows:
+            self.batches.follow(self.recipe, self.fraction)  # type: ignore[attr-defined]
         try:
             return next(self.batches)
         except StopIteration:
             raise PruningError(
-                'fine-tuning: the training data ended; `training` must go on for ever, epoch '
-                'after epoch'
+                'training: the data ended; `training` must go on for ever, epoch after epoch'
             ) from None
 
+    def validate(self, log: _Log) -> None:
+        """Ask the task how good the result would be; the training's random numbers stay."""
+        if not self.validations:
+            return
+        if self.task.evaluate is None:
+            raise PruningError('validation: the task needs `evaluate`')
+        before = random_state()
+        self.figures = figures_of(self.task.evaluate, self.average)
+        set_random_state(before)
+        log.record('validation', self.figures)
+
     def check(self) -> None:
-        for name, value in self.network.state_dict().items():
+        for name, value in self.average.state_dict().items():
             if value.is_floating_point() and not torch.isfinite(value).all():
                 raise PruningError(
-                    f'fine-tuning: {name} is not finite after step {self.steps}; lower the '
+                    f'training: {name} is not finite after step {self.steps}; lower the '
                     'learning rate'
                 )
 
@@ -217,41 +306,101 @@ class _Run:
         if self.folder is None:
             return
         content: dict[str, Any] = {
-            'identity': self.identity,
-            'finished': self.finished,
+            'weights': weights_of(self.average),
             'steps': self.steps,
             'cpu_seconds': self.cpu_seconds,
-            'model': self.network.state_dict(),
+            'identity': self.identity,
+            'finished': self.finished,
+            'figures': self.figures,
         }
         if not self.finished:
-            content |= {'optimiser': self.optimiser.state_dict(), 'random': random_state()}
+            stateful = hasattr(self.batches, 'load_state_dict')
+            content['resume'] = {
+                'network': None if self.recipe.ema is None else weights_of(self.network),
+                'optimiser': self.optimiser.state_dict(),
+                'batches': self.batches.state_dict() if stateful else None,  # type: ignore[attr-defined]
+                'random': random_state(),
+            }
         save_checkpoint(self.folder / CHECKPOINT, content)
 
     def restore(self, path: Path) -> None:
         """Take up what `save` wrote: weights, optimiser, place in the data, random numbers."""
         content = read_checkpoint(path)
-        if content['identity'] != self.identity:
-            differing = [k for k, v in self.identity.items() if content['identity'].get(k) != v]
+        if content['format'] != FORMAT or 'identity' not in content:
+            raise FolderError(
+                f'{path}: was not written by this version, which cannot go on with it; choose '
+                'another folder, or delete this one'
+            )
+        identity = content['identity']
+        differing = [key for key, value in self.identity.items() if identity.get(key) != value]
+        if differing == ['budget'] and not content['finished']:
+            differing = []
+        if differing:
             raise FolderError(
                 f'{path.parent}: holds another training (its {", ".join(differing)} differ); '
                 'choose another folder, or delete this one'
             )
-        self.network.load_state_dict(content['model'])
+        self.average.load_state_dict(content['weights'])
         self.steps, self.cpu_seconds = content['steps'], content['cpu_seconds']
         self.finished = content['finished']
-        if not self.finished:
-            self.optimiser.load_state_dict(content['optimiser'])
+        if self.finished:
+            self.figures = content['figures']
+            return
+        resume = content['resume']
+        if resume['network'] is not None:
+            self.network.load_state_dict(resume['network'])
+        self.optimiser.load_state_dict(resume['optimiser'])
+        if resume['batches'] is not None:
+            self.batches.load_state_dict(resume['batches'])  # type: ignore[attr-defined]
+        else:
             for _ in range(self.steps):
                 self.next_batch()
-            set_random_state(content['random'])
+        set_random_state(resume['random'])
 
 
-def sgd(model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
-    """Return the default optimiser of everything that is not frozen."""
-    trainable = [each for each in model.parameters() if each.requires_grad]
-    return torch.optim.SGD(
-        trainable, lr=learning_rate, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
-    )
+class _Log:
+    """Mean losses of the last steps, for the log file and for a remark."""
+
+    def __init__(self, run: _Run) -> None:
+        self.run = run
+        self.sums: dict[str, float] = {}
+        self.steps, self.began = 0, run.cpu_seconds
+        self.loss = math.nan
+
+    def add(self, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.steps += 1
+
+    def write(self) -> str:
+        """Write the means of the steps since the last time; return a remark."""
+        means = {name: value / self.steps for name, value in self.sums.items()}
+        self.loss = means['total']
+        speed = self.steps / max(self.run.cpu_seconds - self.began, 1e-9)
+        unit = 'steps'
+        if (batch := self.run.recipe.batch) is not None:
+            unit, speed = 'images', speed * batch
+        self.record('step', means | {f'{unit}_per_s': speed})
+        self.sums, self.steps, self.began = {}, 0, self.run.cpu_seconds
+        return f'{self.remark()}, {speed:.1f} {unit}/s'
+
+    def remark(self) -> str:
+        if self.steps:
+            self.loss = self.sums['total'] / self.steps
+        return f'step {self.run.steps}, loss {self.loss:.4g}'
+
+    def record(self, kind: str, values: Mapping[str, float]) -> None:
+        if self.run.folder is None:
+            return
+        line = {
+            'kind': kind,
+            'step': self.run.steps,
+            'cpu_s': round(self.run.cpu_seconds, 1),
+            'fraction': round(self.run.fraction, 4),
+            **{name: float(f'{value:.5g}') for name, value in values.items()},
+        }
+        with (self.run.folder / LOG).open('a', encoding='utf-8') as file:
+            file.write(json.dumps(line) + '\n')
 
 
 def weights_digest(model: nn.Module) -> str:
@@ -261,3 +410,32 @@ def weights_digest(model: nn.Module) -> str:
         digest.update(f'{name}{value.dtype}{tuple(value.shape)}'.encode())
         update_fingerprint(digest, value)
     return digest.hexdigest()
+
+
+def _optimiser(network: nn.Module, task: Task, recipe: Recipe) -> torch.optim.Optimizer:
+    if task.optimiser is None:
+        return make_optimiser(network, recipe)
+    own = (recipe.optimiser, recipe.weight_decay)
+    if own != (task.recipe.optimiser, task.recipe.weight_decay):
+        raise PruningError('optimiser, weight_decay: the task has an `optimiser` of its own')
+    return task.optimiser(network, recipe.learning_rate)
+
+
+def _follows(batches: Any, recipe: Recipe) -> bool:
+    """Return whether the batches follow a recipe; raise PruningError where they would have to."""
+    if not hasattr(batches, 'follow'):
+        if recipe.batch is not None or recipe.phases:
+            raise PruningError(
+                'batch, phases: the batches of the task are as they are; give what `training` '
+                'returns a method follow(recipe, fraction) that is called before each'
+            )
+        return False
+    if not hasattr(batches, 'load_state_dict'):
+        raise PruningError(
+            'training: batches that follow a recipe need state_dict and load_state_dict, too'
+        )
+    return True
+
+
+def _floating(model: nn.Module) -> list[Tensor]:
+    return [value for value in model.state_dict().values() if value.is_floating_point()]

@@ -1,142 +1,335 @@
 """A method as plain data, and the network that it makes: one way in for all kinds of pruning.
 
-Channels, low rank, weight sparsity, or a user's own function: `pruned` makes the network, and
-`PruningRecord` says what it did, so that it can be done again.
+`Channels`, `LowRank`, `Sparsity` and `Function` say how one cut is made; a `Method` is one of them
+with what comes between several cuts; `Scratch` is the control. Experiments, comparisons and the
+command line name them with the same fields, which `read_method` reads. `pruned` makes the network,
+and `PruningRecord` says what was done, so that it can be done again.
 """
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import itertools
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from pruned_perception.pruning import criteria, lowrank, sparsity
-from pruned_perception.pruning.budget import Budget, Error, Macs, Params
+from pruned_perception.pruning.allocation import RULES
+from pruned_perception.pruning.budget import Budget, ErrorBound, Macs, Params
 from pruned_perception.pruning.errors import BudgetError, PruningError
 from pruned_perception.pruning.graph.cost import count
-from pruned_perception.pruning.plan import Plan, make_plan, prune
+from pruned_perception.pruning.plan import AnyPlan, Plan, make_plan
+from pruned_perception.pruning.presets import find_preset
 from pruned_perception.pruning.recalibration import recalibrate
 from pruned_perception.pruning.refit import refit
+from pruned_perception.pruning.selection import SELECTIONS
 from pruned_perception.training.distillation import Distillation
+from pruned_perception.training.fields import check_known, names_of, plain, read
+from pruned_perception.training.losses import total
 from pruned_perception.training.task import Task, load_function
 
-KINDS = ('channels', 'low_rank', 'sparsity', 'function', 'scratch')
 SCHEDULES = ('one_shot', 'cascade', 'replicate')
-PLANS: dict[str, Any] = {
-    'channels': Plan,
-    'low_rank': lowrank.Decomposition,
-    'sparsity': sparsity.SparsityPlan,
-}
-UNITS: dict[str, type[Budget]] = {'macs': Macs, 'params': Params, 'error': Error}
+UNITS: dict[str, type[Budget]] = {'macs': Macs, 'params': Params, 'error': ErrorBound}
 LOSS_BATCHES = 8  # of training data, for weight sparsity by gradients
 
 
+class ByPlan(abc.ABC):
+    """A cut that is planned first."""
+
+    @abc.abstractmethod
+    def plan(self, task: Task, budget: Budget, seed: int) -> AnyPlan:
+        """Return what would be cut of the task's network, within a budget."""
+
+    def prune(self, task: Task, budget: Budget, seed: int) -> tuple[nn.Module, AnyPlan]:
+        """Return the task's network cut, and the plan."""
+        plan = self.plan(task, budget, seed)
+        return plan.apply(task.model), plan
+
+
 @dataclass(frozen=True)
-class Method:
-    """How a network is made smaller, and what comes between the cuts.
+class Channels(ByPlan):
+    """Channels are cut. What is None is left to `make_plan`."""
 
-    What is None is left to the functions that do it. Which fields count depends on `kind`.
-    """
-
-    kind: str = 'channels'
     criterion: str | None = None
-    """What ranks channels (`criteria.names()` or a file), or chooses ranks or weights."""
+    """What ranks them: one of `criteria.names()`, or a file."""
     allocation: str | None = None
     allocation_by: str | None = None
     selection: str | None = None
     round_to: int | None = None
-    keep: tuple[str, ...] = ()
+    ignored_layers: tuple[str, ...] = ()
     refit: bool = False
-    function: str | None = None
-    """Of kind 'function': package.module:function, (task, budget, seed, **options) → network."""
+    kind: ClassVar[str] = 'channels'
+
+    def __post_init__(self) -> None:
+        for name in ('criterion', 'allocation_by'):
+            if (value := getattr(self, name)) is not None:
+                _known(name, criteria.get, value)
+        _one_of('allocation', self.allocation, RULES)
+        _one_of('selection', self.selection, SELECTIONS)
+        if self.round_to is not None and self.round_to < 1:
+            raise PruningError(f'round_to: must be at least 1 channel, got {self.round_to}')
+
+    def plan(
+        self, task: Task, budget: Budget | None, seed: int, *, widths: dict[str, int] | None = None
+    ) -> Plan:
+        """Return what would be cut of the task's network, within a budget or to widths."""
+        names = ('criterion', 'allocation', 'allocation_by', 'selection', 'round_to')
+        return make_plan(
+            task.model,
+            task.example_inputs,
+            budget=budget,
+            widths=widths,
+            seed=seed,
+            ignored_layers=self.ignored_layers,
+            calibration=None if task.calibration == () else task.calibration,
+            loss=task.loss,
+            **{name: getattr(self, name) for name in names},
+        )
+
+    def prune(self, task: Task, budget: Budget, seed: int) -> tuple[nn.Module, Plan]:
+        """Return the task's network cut, and fitted to it if asked."""
+        plan = self.plan(task, budget, seed)
+        small = plan.apply(task.model)
+        if self.refit:
+            small = refit(task.model, small, plan, task.calibration, seed=seed)
+        return small, plan
+
+
+@dataclass(frozen=True)
+class LowRank(ByPlan):
+    """Two thin layers take the place of one, at ranks that are chosen at once."""
+
+    criterion: str
+    """What chooses the ranks: one of `lowrank.names()`."""
+    ignored_layers: tuple[str, ...] = ()
+    kind: ClassVar[str] = 'low_rank'
+
+    def __post_init__(self) -> None:
+        _known('criterion', lowrank.get, self.criterion)
+
+    def plan(self, task: Task, budget: Budget, seed: int) -> lowrank.Decomposition:
+        """Return the ranks within a budget of MACs or parameters."""
+        if isinstance(budget, ErrorBound):
+            raise BudgetError(f'low rank: the budget must be of MACs or parameters, got {budget}')
+        return lowrank.get(self.criterion)(
+            task.model,
+            task.example_inputs,
+            budget,
+            ignored_layers=self.ignored_layers,
+            seed=seed,
+            calibration=task.calibration,
+        )
+
+
+@dataclass(frozen=True)
+class Sparsity(ByPlan):
+    """Weights become zero: for size, dense kernels run no faster."""
+
+    criterion: str
+    """What chooses them: one of `sparsity.names()`."""
+    ignored_layers: tuple[str, ...] = ()
+    kind: ClassVar[str] = 'sparsity'
+
+    def __post_init__(self) -> None:
+        _known('criterion', sparsity.get, self.criterion)
+
+    def plan(self, task: Task, budget: Budget, seed: int) -> sparsity.SparsityPlan:
+        """Return the weights that stay within a budget of parameters."""
+        if not isinstance(budget, Params):
+            raise BudgetError(
+                f'weight sparsity: zeros cost as much as other weights, so the budget must be of '
+                f'parameters, got {budget}'
+            )
+        data: Iterable[Any] = task.calibration
+        if self.criterion == 'snip' and task.training is not None:
+            data = itertools.islice(task.training(seed), LOSS_BATCHES)
+        return sparsity.make_plan(
+            task.model,
+            criterion=self.criterion,
+            budget=budget,
+            calibration=data,
+            loss=_loss_of(task),
+            seed=seed,
+            ignored_layers=self.ignored_layers,
+        )
+
+
+@dataclass(frozen=True)
+class Function:
+    """A user's own function prunes: package.module:function, (task, budget, seed, **options)."""
+
+    function: str
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    of: str | None = None
-    """Of kind 'scratch': the method whose widths are trained from scratch."""
+    kind: ClassVar[str] = 'function'
+
+    def prune(self, task: Task, budget: Budget, seed: int) -> tuple[nn.Module, None]:
+        """Return what the function makes of the task's network; there is no plan."""
+        small = load_function(self.function, 'method')(task, budget, seed, **self.options)
+        if not isinstance(small, nn.Module):
+            raise PruningError(f'method {self.function!r}: returned {type(small).__name__}')
+        if small is task.model:
+            raise PruningError(f'method {self.function!r}: returned the parent; prune a copy')
+        return small, None
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """The control: the widths of another method, trained from scratch."""
+
+    of: str
+    """That method's name in the comparison."""
+    learning_rate: float | None = None
+    """Instead of the comparison's."""
+    kind: ClassVar[str] = 'scratch'
+
+    def __post_init__(self) -> None:
+        _positive('learning_rate', self.learning_rate)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, as `read_method` takes it."""
+        return {'kind': self.kind, **plain(self)}
+
+
+Cut = Channels | LowRank | Sparsity | Function
+KINDS: dict[str, Any] = {
+    each.kind: each for each in (Channels, LowRank, Sparsity, Function, Scratch)
+}
+PLANS: dict[str, Any] = {
+    Channels.kind: Plan,
+    LowRank.kind: lowrank.Decomposition,
+    Sparsity.kind: sparsity.SparsityPlan,
+}
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a network is cut, how often, and what comes between the cuts."""
+
+    how: Cut
     schedule: str = 'one_shot'
     """See `pipeline`."""
     iterations: int = 1
     max_loss: float | None = None
     """Iterations end when the figure that counts is so much below the parent's."""
-    then: Method | None = None
+    then: Channels | LowRank | None = None
     """What makes the last of several cuts instead, like ranks after channels."""
     distill: Distillation | None = None
-    """The parent teaches while fine-tuning."""
+    """The parent is the teacher while fine-tuning."""
     learning_rate: float | None = None
     """Instead of the comparison's."""
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise PruningError(f'unknown kind {self.kind!r}; there are {", ".join(KINDS)}')
-        if self.schedule not in SCHEDULES:
-            raise PruningError(
-                f'unknown schedule {self.schedule!r}; there are {", ".join(SCHEDULES)}'
-            )
+        _one_of('schedule', self.schedule, SCHEDULES)
         if self.iterations < 1 or (self.iterations > 1) != (self.schedule != 'one_shot'):
             raise PruningError(
-                f'schedule {self.schedule!r} with {self.iterations} iterations: one_shot has one, '
+                f'iterations: {self.iterations} with schedule {self.schedule!r}: one_shot has one, '
                 'cascade and replicate have several'
             )
-        for field, kind in (('function', 'function'), ('of', 'scratch')):
-            if (getattr(self, field) is not None) != (self.kind == kind):
-                raise PruningError(f'field {field!r} belongs to kind {kind!r}, and must be there')
-        if self.kind == 'low_rank' and self.schedule != 'one_shot':
-            raise PruningError('low rank is chosen at once: schedule must be one_shot')
+        if self.how.kind == LowRank.kind and self.schedule != 'one_shot':
+            raise PruningError('schedule: low rank is chosen at once, so it must be one_shot')
         if self.then is not None:
-            self._check_then(self.then)
-        if self.kind == 'low_rank':
-            lowrank.get(self.criterion or '')
-        elif self.kind == 'sparsity':
-            sparsity.get(self.criterion or '')
-        elif self.criterion is not None:
-            criteria.get(self.criterion)
+            if self.iterations == 1:
+                raise PruningError('then: makes the last of several cuts; give a schedule')
+            if self.how.kind not in (Channels.kind, Function.kind):
+                raise PruningError(f'then: {self.then.kind!r} cannot follow {self.how.kind!r}')
+        if self.max_loss is not None and self.max_loss < 0:
+            raise PruningError(f'max_loss: must be ≥ 0, got {self.max_loss}')
+        _positive('learning_rate', self.learning_rate)
 
-    def _check_then(self, then: Method) -> None:
-        if self.iterations == 1:
-            raise PruningError('field then: makes the last of several cuts; give a schedule')
-        if self.kind not in ('channels', 'function') or then.kind not in ('channels', 'low_rank'):
-            raise PruningError(f'field then: {then.kind!r} cannot follow {self.kind!r}')
-        for field in ('iterations', 'then', 'max_loss', 'distill', 'learning_rate'):
-            if getattr(then, field) != getattr(Method, field):
-                raise PruningError(f'field then.{field}: is of the whole method, not of its end')
-
-    def cut(self, number: int) -> Method:
+    def cut(self, number: int) -> Cut:
         """Return what makes cut `number`, counted from 1."""
-        return self if self.then is None or number < self.iterations else self.then
+        return self.how if self.then is None or number < self.iterations else self.then
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data: the fields that differ from the defaults."""
-        default = Method(self.kind, self.criterion, function=self.function, of=self.of)
-        values = {'kind': self.kind} | {
-            name: value for name, value in vars(self).items() if value != getattr(default, name)
-        }
-        for name in ('criterion', 'function', 'of'):
-            if getattr(self, name) is not None:
-                values[name] = getattr(self, name)
+        """Return plain data, as `read_method` takes it: what differs from the defaults."""
+        around = {name: value for name, value in plain(self).items() if name != 'how'}
         if self.distill is not None:
-            values['distill'] = self.distill.to_dict()
+            around['distill'] = self.distill.to_dict()
         if self.then is not None:
-            values['then'] = self.then.to_dict()
-        return values | ({'keep': list(self.keep)} if self.keep else {})
+            around['then'] = {'kind': self.then.kind, **plain(self.then)}
+        return {'kind': self.how.kind, **plain(self.how), **around}
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Method:
-        """Read what `to_dict` wrote, or a user's file; raise PruningError naming the field."""
-        known = {each.name for each in dataclasses.fields(cls)}
-        if unknown := sorted(set(data) - known):
-            raise PruningError(f'unknown field {unknown[0]}; known: {", ".join(sorted(known))}')
-        values = {**data, 'keep': tuple(data.get('keep', ()))}
-        if (distill := data.get('distill')) is not None:
-            values['distill'] = Distillation.from_dict({} if distill is True else distill)
-        if (then := data.get('then')) is not None:
-            if not isinstance(then, Mapping):
-                raise PruningError(f'field then: must be the fields of a method, got {then!r}')
-            values['then'] = cls.from_dict(then)
-        return cls(**values)
+
+def read_method(
+    data: Any, where: str = '', *, elsewhere: Mapping[str, str] | None = None
+) -> Method | Scratch:
+    """Return the method that plain data name: fields of its kind, and those of a `Method`.
+
+    `kind` is 'channels' by default; `method` names a preset, whose fields count where they are not
+    given.
+
+    Args:
+        data: a mapping, of a user's file or of `to_dict`.
+        where: what stands before a field's name in errors, like 'methods.ours.'.
+        elsewhere: fields that cannot be given here → why.
+
+    Raises:
+        PruningError: naming the field; see `fields.read`.
+    """
+    kind, own = _kind_of(data, where, KINDS)
+    beside = () if kind is Scratch else names_of(Method)[1:]
+    _check_names(own, kind, beside, where, elsewhere or {})
+    around = {name: own.pop(name) for name in beside if name in own}
+    first = read(kind, own, where)
+    if kind is Scratch:
+        return first
+    if (distill := around.get('distill')) is not None:
+        try:
+            around['distill'] = Distillation.from_dict({} if distill is True else distill)
+        except PruningError as error:
+            raise PruningError(f'{where.rstrip(".")}: {error}' if where else str(error)) from error
+    if (then := around.get('then')) is not None:
+        place = f'{where}then.'
+        last, fields = _kind_of(then, place, (Channels.kind, LowRank.kind))
+        whole = dict.fromkeys(names_of(Method)[1:], 'is of the whole method, not of its end')
+        _check_names(fields, last, (), place, whole)
+        around['then'] = read(last, fields, place)
+    return read(Method, {'how': first, **around}, where)
+
+
+def _kind_of(data: Any, where: str, kinds: Iterable[str]) -> tuple[Any, dict[str, Any]]:
+    """Return the class of a method's kind, and its fields with those of its preset."""
+    if not isinstance(data, Mapping):
+        raise PruningError(f'field {where.rstrip(".") or "(all)"}: must be a mapping, got {data!r}')
+    own = dict(data)
+    try:
+        preset = find_preset(own.pop('method')) if 'method' in own else None
+        kind = own.pop('kind', preset.kind if preset else Channels.kind)
+        _one_of('kind', kind, kinds)
+        if preset is not None:
+            find_preset(data['method'], kind)
+            own = {**preset.fields, **own}
+    except PruningError as error:
+        raise PruningError(f'field {where}{error}') from error
+    return KINDS[kind], own
+
+
+def _check_names(
+    own: Mapping[str, Any],
+    kind: Any,
+    beside: Iterable[str],
+    where: str,
+    elsewhere: Mapping[str, str],
+) -> None:
+    """Raise PruningError where a field is not of this kind, nor of what stands beside it."""
+    known = [name for name in (*names_of(kind), *beside) if name not in elsewhere]
+    for name in own:
+        if name in known:
+            continue
+        if name in elsewhere:
+            raise PruningError(f'field {where}{name}: {elsewhere[name]}')
+        owners = [other for other, each in KINDS.items() if name in names_of(each)]
+        if owners:
+            raise PruningError(
+                f'field {where}{name}: belongs to kind {" or ".join(map(repr, owners))}, not to '
+                f'{kind.kind!r}'
+            )
+    check_known(own, (*known, 'kind', 'method'), where)
 
 
 @dataclass(frozen=True)
@@ -148,7 +341,7 @@ class PruningRecord:
     """
 
     kind: str
-    plan: Plan | lowrank.Decomposition | sparsity.SparsityPlan | None
+    plan: AnyPlan | None
     dense_macs: int
     macs: int
     dense_parameters: int
@@ -158,9 +351,7 @@ class PruningRecord:
     @property
     def masks(self) -> dict[str, Tensor]:
         """Which weights are not zero, for fine-tuning; empty unless weights are sparse."""
-        if not isinstance(self.plan, sparsity.SparsityPlan):
-            return {}
-        return {f'{each.name}.weight': each.mask for each in self.plan.layers}
+        return {} if self.plan is None else self.plan.masks
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
@@ -190,6 +381,8 @@ def budget_from(unit: str, value: float) -> Budget:
     """Return the budget of a unit's name in files: macs, params or error."""
     if unit not in UNITS:
         raise BudgetError(f'unknown unit {unit!r} of budgets; there are {", ".join(UNITS)}')
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise BudgetError(f'budget: {unit} must be a number, got {value!r}')
     return UNITS[unit](value)
 
 
@@ -200,13 +393,13 @@ def budget_entry(budget: Budget) -> tuple[str, float]:
 
 
 def pruned(
-    task: Task, method: Method, budget: Budget, seed: int = 0, *, recalibrated: bool = True
+    task: Task, how: Cut, budget: Budget, seed: int = 0, *, recalibrated: bool = True
 ) -> tuple[nn.Module, PruningRecord]:
-    """Return the network that a method makes of the task's at one cut, and what was done.
+    """Return the network that one cut makes of the task's, and what was done.
 
     Args:
         task: the network, calibration set and, where the method asks for it, training data.
-        method: of any kind but 'scratch'; its schedule is for `pipeline`.
+        how: how it is cut.
         budget: what may remain.
         seed: of everything random.
         recalibrated: measure the statistics of batch norms again, in the end.
@@ -216,93 +409,48 @@ def pruned(
         PruningError: options that do not fit the network or each other.
     """
     began = time.process_time()
-    if method.kind == 'channels':
-        plan = make_plan(
-            task.model,
-            task.example_inputs,
-            budget=budget,
-            seed=seed,
-            keep=method.keep,
-            calibration=task.calibration,
-            loss=task.loss,
-            **_given(method, 'criterion', 'allocation', 'allocation_by', 'selection', 'round_to'),
-        )
-        small = prune(task.model, plan)
-        if method.refit:
-            small = refit(task.model, small, plan, task.calibration, seed=seed)
-        sizes = (plan.dense_macs, plan.macs, plan.dense_parameters, plan.parameters)
-    else:
-        plan = _other_plan(task, method, budget, seed)
-        small = _applied(task, method, plan, budget, seed)
-        dense, now = (count(each, task.example_inputs) for each in (task.model, small))
-        left = now.parameters
-        if isinstance(plan, sparsity.SparsityPlan):
-            left -= plan.pruned
-        sizes = (dense.macs, now.macs, dense.parameters, left)
+    small, plan = how.prune(task, budget, seed)
+    dense, now = (count(each, task.example_inputs) for each in (task.model, small))
     if recalibrated:
         small = recalibrate(small, task.calibration)
-    seconds = time.process_time() - began
-    return small, PruningRecord(method.kind, plan, *sizes, seconds)
+    record = PruningRecord(
+        how.kind,
+        plan,
+        dense.macs,
+        now.macs,
+        dense.parameters,
+        now.parameters,
+        time.process_time() - began,
+    )
+    zeros = sum(int((~mask).sum()) for mask in record.masks.values())
+    return small, dataclasses.replace(record, parameters=now.parameters - zeros)
 
 
-def rebuilt(
-    task: Task, method: Method, budget: Budget, seed: int, record: PruningRecord
-) -> nn.Module:
+def rebuilt(task: Task, how: Cut, budget: Budget, seed: int, record: PruningRecord) -> nn.Module:
     """Return the network of a record, its architecture: weights are to be loaded."""
-    if isinstance(record.plan, Plan):
-        return prune(task.model, record.plan)
-    return _applied(task, method, record.plan, budget, seed)
+    if record.plan is not None:
+        return record.plan.apply(task.model)
+    return how.prune(task, budget, seed)[0]
 
 
-def _other_plan(task: Task, method: Method, budget: Budget, seed: int) -> Any:
-    if method.kind == 'low_rank':
-        if isinstance(budget, Error):
-            raise BudgetError(f'low rank: the budget must be of MACs or parameters, got {budget}')
-        return lowrank.get(method.criterion or '')(
-            task.model,
-            task.example_inputs,
-            budget,
-            keep=method.keep,
-            seed=seed,
-            calibration=task.calibration,
-        )
-    if method.kind == 'sparsity':
-        if not isinstance(budget, Params):
-            raise BudgetError(
-                f'weight sparsity: zeros cost as much as other weights, so the budget must be of '
-                f'parameters, got {budget}'
-            )
-        data: Iterable[Any] = task.calibration
-        if method.criterion == 'snip' and task.training is not None:
-            data = itertools.islice(task.training(seed), LOSS_BATCHES)
-        return sparsity.make_plan(
-            task.model,
-            method=method.criterion or '',
-            budget=budget,
-            calibration=data,
-            loss=task.step,
-            seed=seed,
-            keep=method.keep,
-        )
-    return None
+def _loss_of(task: Task) -> Callable[[nn.Module, Any], Tensor] | None:
+    """Return the step's loss as one scalar."""
+    step = task.step
+    return None if step is None else lambda network, batch: total(step(network, batch))
 
 
-def _applied(task: Task, method: Method, plan: Any, budget: Budget, seed: int) -> nn.Module:
-    if method.kind == 'low_rank':
-        return lowrank.decompose(task.model, plan)
-    if method.kind == 'sparsity':
-        return sparsity.apply(task.model, plan)
-    if method.kind != 'function':
-        raise PruningError(f'kind {method.kind!r} does not prune')
-    function = load_function(method.function or '', 'method')
-    small = function(task, budget, seed, **method.options)
-    if not isinstance(small, nn.Module):
-        raise PruningError(f'method {method.function!r}: returned {type(small).__name__}')
-    if small is task.model:
-        raise PruningError(f'method {method.function!r}: returned the parent; prune a copy')
-    return small
+def _known(name: str, get: Any, value: str) -> None:
+    try:
+        get(value)
+    except PruningError as error:
+        raise PruningError(f'{name}: {error}') from error
 
 
-def _given(method: Method, *names: str) -> dict[str, Any]:
-    values = {name: getattr(method, name) for name in names}
-    return {name: value for name, value in values.items() if value is not None}
+def _one_of(name: str, value: Any, options: Iterable[str]) -> None:
+    if value is not None and value not in (known := tuple(options)):
+        raise PruningError(f'{name}: unknown {name} {value!r}; there are {", ".join(known)}')
+
+
+def _positive(name: str, value: float | None) -> None:
+    if value is not None and not value > 0:
+        raise PruningError(f'{name}: must be > 0, got {value}')

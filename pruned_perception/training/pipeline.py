@@ -29,7 +29,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,28 +37,26 @@ import numpy as np
 from torch import nn
 
 from pruned_perception._io import FolderError, locked, read_json, write_json
-from pruned_perception.pruning import lowrank, sparsity
-from pruned_perception.pruning.budget import Budget, Error, Macs
+from pruned_perception.pruning.budget import Budget, ErrorBound, Macs
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.cost import count
-from pruned_perception.pruning.lowrank import Decomposition
-from pruned_perception.pruning.plan import Plan, prune
-from pruned_perception.pruning.sparsity import SparsityPlan
-from pruned_perception.training.budget import Schedule, TrainingBudget
-from pruned_perception.training.checkpoint import read_checkpoint, save_checkpoint
-from pruned_perception.training.loop import Progress, finetune, weights_digest
+from pruned_perception.pruning.plan import AnyPlan
+from pruned_perception.training.budget import TrainingBudget
+from pruned_perception.training.checkpoint import read_checkpoint, save_checkpoint, weights_of
+from pruned_perception.training.loop import OnProgress, Trained, train, weights_digest
 from pruned_perception.training.method import (
     PLANS,
     Method,
     PruningRecord,
+    Scratch,
     budget_entry,
     pruned,
     rebuilt,
 )
+from pruned_perception.training.recipe import Recipe
 from pruned_perception.training.task import Task, figures_of, first_figure
 
 Accept = Callable[[nn.Module], bool]
-Report = Callable[[str, float, str], None]
 
 
 def prune_and_finetune(
@@ -67,12 +65,13 @@ def prune_and_finetune(
     budget: Budget,
     *,
     training: TrainingBudget | None = None,
-    schedule: Schedule | None = None,
+    recipe: Recipe | None = None,
     seed: int = 0,
     recalibrated: bool = True,
+    validations: int = 0,
     accept: Accept | None = None,
     folder: Path | None = None,
-    report: Report | None = None,
+    report: OnProgress | None = None,
 ) -> tuple[nn.Module, PipelineRecord]:
     """Return the network after the method's schedule of cuts and fine-tunings, and the record.
 
@@ -82,9 +81,10 @@ def prune_and_finetune(
         method: what cuts, how often, who teaches.
         budget: what may remain in the end.
         training: B above; None to prune only.
-        schedule: of the learning rate.
+        recipe: how to fine-tune; the task's own by default. A method's learning rate comes first.
         seed: of everything random.
         recalibrated: measure batch norms again after each cut.
+        validations: see `train`.
         accept: whether a network may be returned: `loses_at_most`, or, say,
             `lambda small: certify(parent, small, holdout).changed.bound <= 0.01`. If the first
             network is not accepted, the parent is returned.
@@ -98,32 +98,30 @@ def prune_and_finetune(
     part = training.divided(method.iterations) if training and cascade else training
     if method.distill is not None and training is None:
         raise PruningError('distill: needs fine-tuning')
-    if method.iterations > 1 and isinstance(budget, Error):
+    if method.iterations > 1 and isinstance(budget, ErrorBound):
         raise PruningError(f'schedule {method.schedule!r}: cuts to a share, not to an error')
+    recipe = own_recipe(recipe or task.recipe, method)
     if accept is None and method.max_loss is not None:
         accept = loses_at_most(method.max_loss, task)
+    teacher = task.model if task.teacher is None else task.teacher
     current = returned = task.model
     stages: list[Stage] = []
     with locked(folder) if folder else contextlib.nullcontext():
         for number in range(1, method.iterations + 1):
-
-            def note(share: float, remark: str, number: int = number) -> None:
-                if report is not None:
-                    report(f'cut {number} of {method.iterations}', share, remark)
-
             current, stage = _stage(
                 dataclasses.replace(task, model=current),
                 method,
                 number,
                 _step_budget(task, current, method, budget, number),
                 part,
-                schedule,
-                teacher=task.model if method.distill else None,
+                recipe,
+                teacher=teacher if method.distill else None,
                 seed=_step_seed(seed, number),
                 recalibrated=recalibrated,
                 accept=accept,
+                validations=validations,
                 folder=folder and folder / str(number),
-                report=note,
+                report=report or (lambda title, share, remark: None),
             )
             stages.append(stage)
             if not stage.accepted:
@@ -137,10 +135,10 @@ def architecture(
 ) -> nn.Module:
     """Return the network that a pipeline returned, with weights that mean nothing."""
     current = task.model
-    for number, stage in enumerate(record.kept, start=1):
+    for number, stage in enumerate(record.accepted, start=1):
         if stage.pruning.plan is None and number > 1:
             raise PruningError(
-                f'method {method.function!r}: what it cuts later depends on fine-tuned weights'
+                f'method {method.to_dict()}: what it cuts later depends on fine-tuned weights'
             )
         current = rebuilt(
             dataclasses.replace(task, model=current),
@@ -173,9 +171,9 @@ def _step_budget(
     """Return what may remain of the current network after cut `number`."""
     if method.iterations == 1:
         return budget
-    assert not isinstance(budget, Error)
+    assert not isinstance(budget, ErrorBound)
     share = budget.share ** (number / method.iterations)
-    if method.kind == 'sparsity':  # zeros are still counted: of the parent and of what is left
+    if method.how.kind == 'sparsity':  # zeros are still counted: of the parent and of what is left
         return type(budget)(share)
     dense, now = (count(each, task.example_inputs) for each in (task.model, current))
     if isinstance(budget, Macs):
@@ -194,33 +192,35 @@ def _stage(
     number: int,
     budget: Budget,
     training: TrainingBudget | None,
-    schedule: Schedule | None,
+    recipe: Recipe,
     *,
     teacher: nn.Module | None,
     seed: int,
     recalibrated: bool,
     accept: Accept | None,
+    validations: int,
     folder: Path | None,
-    report: Callable[[float, str], None],
+    report: OnProgress,
 ) -> tuple[nn.Module, Stage]:
     """Cut and fine-tune the task's network; whatever is in the folder is not done again."""
+    title = f'cut {number} of {method.iterations}'
     cut = folder / 'pruned.pt' if folder else None
     identity = json.dumps(
         [method.to_dict(), budget_entry(budget), seed, recalibrated, weights_digest(task.model)]
     )
     if cut and cut.is_file():
         content = read_checkpoint(cut)
-        if content['identity'] != identity:
+        if content.get('identity') != identity:
             raise FolderError(
                 f'{folder}: holds the cut of another network, method, budget or seed; choose '
                 'another folder, or delete this one'
             )
         record = PruningRecord.from_dict(json.loads(content['record']))
         small = rebuilt(task, method.cut(number), budget, seed, record)
-        small.load_state_dict(content['model'])
+        small.load_state_dict(content['weights'])
         before = content['before']
     else:
-        report(0.0, 'choosing what goes')
+        report(title, 0.0, 'choosing what goes')
         small, record = pruned(task, method.cut(number), budget, seed, recalibrated=recalibrated)
         before = _judged(task, small)
         if cut:
@@ -228,36 +228,34 @@ def _stage(
                 'identity': identity,
                 'record': json.dumps(record.to_dict()),
                 'before': before,
-                'model': small.state_dict(),
+                'weights': weights_of(small),
             }
             save_checkpoint(cut, content)
-    after, last = before, Progress(1.0, 0, 0.0, 0.0)
+    trained = Trained(small, 0, 0.0)
     if training is not None:
-
-        def note(progress: Progress) -> None:
-            nonlocal last
-            last = progress
-            report(progress.fraction, f'step {progress.steps}, loss {progress.loss:.4g}')
-
-        small = finetune(
+        trained = train(
             small,
             task,
             training,
-            schedule=own_schedule(schedule or Schedule(), method),
+            recipe=recipe,
             teacher=teacher,
             distillation=method.distill,
             masks=record.masks,
+            validations=validations,
             seed=seed,
             folder=folder,
-            report=note,
+            report=report,
+            title=title,
         )
+    small = trained.network
     finished = folder / 'stage.json' if folder else None
     if finished and finished.is_file():
         return small, Stage.from_dict(read_json(finished))
+    after = before
     if training is not None:
-        after = _judged(task, small)
+        after = trained.figures or _judged(task, small)
     accepted = accept is None or accept(small)
-    stage = Stage(record, before, after, last.steps, last.cpu_seconds, accepted)
+    stage = Stage(record, before, after, trained.steps, trained.cpu_seconds, accepted)
     if finished:
         write_json(finished, stage.to_dict())
     return small, stage
@@ -267,11 +265,11 @@ def _judged(task: Task, small: nn.Module) -> dict[str, float]:
     return {} if task.evaluate is None else figures_of(task.evaluate, small)
 
 
-def own_schedule(schedule: Schedule, method: Method) -> Schedule:
-    """Return the schedule with the method's own learning rate, where it has one."""
+def own_recipe(recipe: Recipe, method: Method | Scratch) -> Recipe:
+    """Return the recipe with the method's own learning rate, where it has one."""
     if method.learning_rate is None:
-        return schedule
-    return Schedule(**{**asdict(schedule), 'learning_rate': method.learning_rate})
+        return recipe
+    return dataclasses.replace(recipe, learning_rate=method.learning_rate)
 
 
 @dataclass(frozen=True)
@@ -305,7 +303,7 @@ class PipelineRecord:
     stages: tuple[Stage, ...]
 
     @property
-    def kept(self) -> tuple[Stage, ...]:
+    def accepted(self) -> tuple[Stage, ...]:
         """The stages of the network that was returned."""
         accepted = [number for number, each in enumerate(self.stages, 1) if each.accepted]
         return self.stages[: max(accepted, default=0)]
@@ -347,13 +345,10 @@ class PipelineRecord:
         return '\n'.join(lines)
 
 
-AnyPlan = Plan | Decomposition | SparsityPlan
-
-
 def save_pruned(path: str | os.PathLike[str], model: nn.Module, plans: Sequence[AnyPlan]) -> None:
     """Write the weights of `model`, and the plans by which it was made of its parent, in order."""
-    entries = [{'kind': _kind(plan), 'plan': plan.to_dict()} for plan in plans]
-    save_checkpoint(Path(path), {'state_dict': model.state_dict(), 'plans': entries})
+    entries = [{'kind': plan.kind, 'plan': plan.to_dict()} for plan in plans]
+    save_checkpoint(Path(path), {'weights': weights_of(model), 'plans': entries})
 
 
 def load_pruned(task: Task, path: str | os.PathLike[str]) -> nn.Module:
@@ -368,8 +363,8 @@ def load_pruned(task: Task, path: str | os.PathLike[str]) -> nn.Module:
     small = task.model
     try:
         for plan in read_plans(path):
-            small = cut_after(plan, small)
-        small.load_state_dict(_content(path)['state_dict'])
+            small = plan.apply(small)
+        small.load_state_dict(_content(path)['weights'])
     except (PruningError, RuntimeError) as error:
         why = ' '.join(' '.join(str(error).splitlines()[:2]).split())
         raise PruningError(f'{path}: does not fit {type(task.model).__name__}: {why}') from error
@@ -381,24 +376,11 @@ def read_plans(path: str | os.PathLike[str]) -> tuple[AnyPlan, ...]:
     return tuple(PLANS[each['kind']].from_dict(each['plan']) for each in _content(path)['plans'])
 
 
-def cut_after(plan: AnyPlan, model: nn.Module) -> nn.Module:
-    """Return a copy of `model` that is pruned after any kind of plan."""
-    if isinstance(plan, Plan):
-        return prune(model, plan)
-    if isinstance(plan, Decomposition):
-        return lowrank.decompose(model, plan)
-    return sparsity.apply(model, plan)
-
-
-def _kind(plan: AnyPlan) -> str:
-    return next(kind for kind, each in PLANS.items() if isinstance(plan, each))
-
-
 def _content(path: str | os.PathLike[str]) -> dict[str, Any]:
     content = read_checkpoint(path)
-    if not {'state_dict', 'plans'} <= set(content):
+    if 'plans' not in content:
         raise PruningError(
             f'{path}: not a pruned network: it holds {", ".join(map(str, content))} instead of '
-            'state_dict and plans'
+            'weights and plans'
         )
     return content

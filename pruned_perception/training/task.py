@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import math
 import os
@@ -19,7 +20,10 @@ from pruned_perception.pruning.calibration import Batch
 from pruned_perception.pruning.criteria import Loss
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.training.budget import TrainingBudget
+from pruned_perception.training.checkpoint import load_tensors
 from pruned_perception.training.distillation import DistillationLoss
+from pruned_perception.training.losses import Losses
+from pruned_perception.training.recipe import Recipe
 
 if TYPE_CHECKING:  # SciPy, of which nobody but a certificate has need
     from pruned_perception.pruning.certificate import Decide
@@ -43,11 +47,22 @@ class Task:
     loss: Loss | None = None
     """(outputs, index of the calibration batch, generator) → what criteria differentiate."""
     training: Callable[[int], Iterator[Any]] | None = None
-    """Seed → endless batches, labels and augmentation included, whatever `step` takes."""
-    step: Callable[[nn.Module, Any], Tensor] | None = None
-    """(network in training mode, batch) → the loss to minimise."""
+    """Seed → endless batches, labels and augmentation included, whatever `step` takes.
+
+    Drawn from a generator of their own, so that an interrupted training can go on with the same
+    ones. What has `state_dict()` and `load_state_dict(state)` is put back to its place; of any
+    other iterator, the batches that were had are drawn again. What has `follow(recipe, fraction)`
+    is told before each batch how much of the budget is used up: for the recipe's `batch` and
+    `phases`.
+    """
+    step: Callable[[nn.Module, Any], Losses] | None = None
+    """(network in training mode, batch) → the loss to minimise, or several by name: their sum."""
+    recipe: Recipe = dataclasses.field(default_factory=Recipe)
+    """How the network is trained: by default with SGD, momentum 0.9, weight decay 5e-4."""
     optimiser: Callable[[nn.Module, float], torch.optim.Optimizer] | None = None
-    """(network, learning rate) → its optimiser; by default SGD with momentum 0.9, decay 5e-4."""
+    """(network, learning rate) → its optimiser, instead of the recipe's."""
+    teacher: nn.Module | None = None
+    """Who teaches where a method distils; by default the parent."""
     distillation_loss: DistillationLoss | None = None
     """For a teacher; by default the divergence of class scores, or the squared difference."""
     trained_for: TrainingBudget | None = None
@@ -133,11 +148,12 @@ def load_function(name: str, purpose: str) -> Callable[..., Any]:
 def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """Load a state dict into `model`; raise PruningError naming file and what does not fit.
 
-    A file that holds it under `state_dict`, or names prefixed with `module.`, is understood.
+    A checkpoint is understood, as are a file that holds it under `state_dict`, and names prefixed
+    with `module.`.
     """
     path = Path(path)
     try:
-        content = torch.load(path, map_location='cpu', weights_only=True)
+        content = load_tensors(path)
     except FileNotFoundError as error:
         raise PruningError(f'{path}: no such file') from error
     except pickle.UnpicklingError as error:
@@ -147,10 +163,11 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
             'network, which could run code and is not loaded; save the state dict of one that you '
             'trust: torch.save(network.state_dict(), FILE)'
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise PruningError(f'{path}: no state dict of plain tensors: {first}') from error
-    state = content.get('state_dict', content) if isinstance(content, dict) else content
+    except OSError as error:
+        raise PruningError(f'{path}: no state dict of plain tensors: {error}') from error
+    state = content
+    if isinstance(content, dict):
+        state = content.get('weights', content.get('state_dict', content))
     try:
         model.load_state_dict({key.removeprefix('module.'): value for key, value in state.items()})
     except (AttributeError, RuntimeError, TypeError) as error:

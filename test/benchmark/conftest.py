@@ -23,10 +23,12 @@ Command = Callable[..., 'subprocess.Popen[str]']
 def ros_environment() -> dict[str, str]:
     """Return an environment whose processes meet nobody but each other."""
     pytest.importorskip('rclpy')
+    from ros_domain import DOMAIN
+
     root = str(Path(__file__).resolve().parents[2])
     return {
         **os.environ,
-        'ROS_DOMAIN_ID': str(1 + os.getpid() % 100),
+        'ROS_DOMAIN_ID': str(DOMAIN),
         'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
         'PYTHONPATH': os.pathsep.join(filter(None, [root, os.environ.get('PYTHONPATH')])),
         'COLUMNS': '200',

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ros_domain import claim_domain
 
 pytest.importorskip('rclpy')
 pytest.importorskip('vision_msgs')
@@ -207,10 +208,11 @@ def test_silence_is_explained(
 
 
 def test_an_empty_graph_names_the_domain(cli: Callable[..., Any]) -> None:
-    monitor = cli('monitor', '--duration', '2', ROS_DOMAIN_ID='101')
+    domain = str(claim_domain())
+    monitor = cli('monitor', '--duration', '2', ROS_DOMAIN_ID=domain)
     out, _ = monitor.communicate(timeout=30)
     assert monitor.returncode == 1
-    assert 'no other node is seen at all (ROS_DOMAIN_ID 101' in out
+    assert f'no other node is seen at all (ROS_DOMAIN_ID {domain}' in out
 
 
 def test_records_that_cannot_be_written(cli: Callable[..., Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -41,73 +40,76 @@ STUDY = {
     'seeds': [0, 1],
 }
 
-# A step function that waits in its fifth step, so that a signal is sure to come while it trains.
-WAITING = """
-import time
-from pathlib import Path
+# A step function that ends its own process, as a signal from outside would, in its fifth step.
+INTERRUPTED = """
+import os
+import signal
 
 calls = []
 
-def waiting_step(model, batch):
+def interrupted_step(model, batch):
     calls.append(1)
-    while len(calls) == 5 and not Path('go').exists():
-        Path('waits').touch()
-        time.sleep(0.01)
+    if len(calls) == 5:
+        os.kill(os.getpid(), signal.SIGTERM)
     return step(model, batch)
 
-def waiting():
-    return task(step=waiting_step)
+def interrupted():
+    return task(step=interrupted_step)
 """
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Return a folder with a user's network, method and comparison."""
-    (tmp_path / 'users_network.py').write_text(BLOBS.read_text() + WAITING)
+    (tmp_path / 'users_network.py').write_text(BLOBS.read_text() + INTERRUPTED)
     (tmp_path / 'users_method.py').write_text(OWN)
     (tmp_path / 'study.yaml').write_text(yaml.safe_dump(STUDY, sort_keys=False))
     return tmp_path
 
 
-def _start(folder: Path, *options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, '-m', 'pruned_perception.cli.main', 'compare', 'study.yaml']
-    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(ROOT), *sys.path])}
-    return subprocess.Popen(
-        [*command, '--jobs', '2', *options],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
+@pytest.fixture
+def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in the folder, in this process."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv('PYTHONPATH', str(ROOT))
+    monkeypatch.syspath_prepend(str(folder))
+    for name in ('users_network', 'users_method'):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return folder
+
+
+def test_interrupted_comparison_goes_on_and_one_broken_cell_stops_no_other(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a process for each cell; the first comparison is one, too, to be interrupted."""
+    (here / 'study.yaml').write_text(yaml.safe_dump(STUDY | {'budgets': {'macs': [0.4]}}))
+    results = here / 'study.results'
+    command = ['compare', 'study.yaml', '--jobs', '2']
+    with subprocess.Popen(
+        [sys.executable, '-m', 'pruned_perception.cli.main', *command, '--quiet'],
         stderr=subprocess.PIPE,
         text=True,
-    )
-
-
-def test_interrupted_comparison_goes_on_and_one_broken_cell_stops_no_other(folder: Path) -> None:
-    results = folder / 'study.results'
-    with _start(folder, '--quiet') as process:
+    ) as process:
         while process.poll() is None and not list(results.glob('l2-*.json')):
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
     written = {path: path.stat().st_mtime_ns for path in results.glob('*.json')}
-    assert 1 <= len(written) < 9
+    assert 1 <= len(written) < 5
 
-    with _start(folder) as process:
-        output, errors = process.communicate(timeout=300)
-    assert process.returncode == 1, errors
-    assert 'failed: 1 of 9 cells' in errors
+    assert main(command) == 1
+    output, errors = capsys.readouterr()
+    assert 'failed: 1 of 5 cells' in errors
     assert errors.count('this cell is broken') == 0  # the table says it
-    assert '8 of 9 cells done' in output
+    assert '4 of 5 cells done' in output
     assert 'missing: own-macs0.4-seed1' in output
     assert all(path.stat().st_mtime_ns == when for path, when in written.items())
     assert 'Traceback' in (results / 'own-macs0.4-seed1.log').read_text()
 
-    (folder / 'mended').touch()
-    with _start(folder, '--json', '--quiet') as process:
-        output, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    table = json.loads(output)
+    (here / 'mended').touch()
+    assert main([*command, '--json', '--quiet']) == 0
+    table = json.loads(capsys.readouterr().out)
     assert (table['missing'], table['failed']) == ([], {})
     assert {row['method']: len(row['seeds']) for row in table['rows']} == {
         'parent': 1,
@@ -116,41 +118,30 @@ def test_interrupted_comparison_goes_on_and_one_broken_cell_stops_no_other(folde
     }
 
 
-def test_cell_that_is_stopped_while_it_trains_goes_on_where_it_was(here: Path) -> None:
+def test_cell_that_is_stopped_while_it_trains_goes_on_where_it_was(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     study = STUDY | {
-        'task': 'users_network:waiting',
+        'task': 'users_network:interrupted',
         'finetune': {'steps': 12, 'learning_rate': 0.05},
     }
     (here / 'study.yaml').write_text(yaml.safe_dump(study))
     cell = 'l2-macs0.6-12steps-seed1'
-    with _start(here, '--cell', cell) as process:
-        while process.poll() is None and not (here / 'waits').exists():
-            time.sleep(0.05)
-        process.send_signal(signal.SIGTERM)
-        (here / 'go').touch()
-        _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130
-    assert f'{cell}: interrupted; the same command goes on' in errors
+    command = ['compare', 'study.yaml', '--quiet', '--cell', cell]
+    assert main(command) == 130
+    assert f'{cell}: interrupted; the same command goes on' in capsys.readouterr().err
     assert not (here / 'study.results' / f'{cell}.json').exists()
-    assert main(['compare', 'study.yaml', '--quiet', '--cell', cell]) == 0
-    assert len(sys.modules['users_network'].calls) == 12 - 5
-    assert main(['compare', 'study.yaml', '--quiet', '--cell', cell, '--results', 'whole']) == 0
+    calls = sys.modules['users_network'].calls
+    assert len(calls) == 5
+    assert main(command) == 0
+    assert len(calls) == 12
+    assert main([*command, '--results', 'whole']) == 0
     resumed, whole = (
         json.loads((here / results / f'{cell}.json').read_text())
         for results in ('study.results', 'whole')
     )
     assert resumed['pipeline']['stages'][0]['steps'] == 12
     assert resumed['after'] == whole['after']
-
-
-@pytest.fixture
-def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Work in the folder, in this process."""
-    monkeypatch.chdir(folder)
-    monkeypatch.syspath_prepend(str(folder))
-    for name in ('users_network', 'users_method'):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    return folder
 
 
 def test_one_cell_is_a_command_of_its_own(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

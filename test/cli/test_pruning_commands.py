@@ -19,6 +19,7 @@ from pruned_perception._io import locked  # noqa: E402
 from pruned_perception.cli.main import main  # noqa: E402
 from pruned_perception.pruning import criteria, lowrank, sparsity  # noqa: E402
 from pruned_perception.pruning.allocation import RULES  # noqa: E402
+from pruned_perception.pruning.presets import PRESETS  # noqa: E402
 from pruned_perception.training.pipeline import load_pruned  # noqa: E402
 from pruned_perception.training.task import load_task  # noqa: E402
 
@@ -62,6 +63,19 @@ def interrupts():
         return mynet.step(network, batch)
 
     return _changed(step=step)
+
+def residual():
+    class Residual(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = torch.nn.Conv2d(1, 4, 3, padding=1)
+            self.inner = torch.nn.Conv2d(4, 4, 3, padding=1)
+
+        def forward(self, x):
+            x = self.stem(x).relu()
+            return self.inner(x) + x
+
+    return _changed(model=Residual().eval())
 
 def no_holdout():
     return _changed(holdout=None)
@@ -115,6 +129,55 @@ def test_the_pages_seven_steps_run(
     assert '500 frames from 20 drives' in printed
 
 
+def test_the_pages_own_criterion_and_published_method_make_plans(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    _run(folder, 'own_criterion.py', monkeypatch)
+    printed = capsys.readouterr().out
+    assert 'spread scores, uniform allocation, deterministic selection, multiples of 4' in printed
+    assert 'quadrants scores, equal_error allocation, mixed selection, multiples of 1' in printed
+
+
+def test_help_names_methods_and_criteria(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        main(['prune', '--help'])
+    text = ' '.join(capsys.readouterr().out.split())
+    assert 'pfp (criterion quadrants, allocation equal_error, selection mixed, round_to 1)' in text
+    for name in (*criteria.names(), *RULES, *lowrank.names(), *sparsity.names()):
+        assert name in text
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'now'),
+    [
+        (['prune', '--out', 'x.pt', '--keep', 'head'], '--keep is now --ignored-layers'),
+        (['prune', '--out', 'x.pt', '--low-rank', 'alds'], 'is now --kind low_rank --criterion'),
+        (['sensitivity', '--definition', 'summed'], '--definition is now --criterion'),
+        (['finetune', '--out', 'x.pt', '--parent', 'dense.pt'], '--parent is now --teacher'),
+    ],
+)
+def test_renamed_options_say_the_new_name(
+    arguments: list[str], now: str, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert now in capsys.readouterr().err
+
+
+def test_coreset_says_where_its_promise_is_vacuous(
+    here: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(['coreset', *OWN, '--epsilon', '0.5', '--out', 'bound.json']) == 0
+    printed = capsys.readouterr().out
+    assert 'end-to-end relative error 0.5 with probability 0.9, 256 images' in printed
+    lines = {line.split()[0]: line for line in printed.splitlines() if line}
+    for layer in ('first', 'second', 'third', 'head'):
+        assert 'vacuous: no fewer draws than active weights' in lines[layer]
+    assert 'vacuous in 4 of 4 layers' in printed
+    assert main(['coreset', *OWN, '--epsilon', '0.5', '--json']) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(Path('bound.json').read_text())
+
+
 def test_the_pages_commands_run_in_order(here: Path, capsys: pytest.CaptureFixture) -> None:
     block = blocks('sh')[0]  # the other one needs the shipped detector and its data
     for line in block.replace('\\\n', '').splitlines():
@@ -128,6 +191,8 @@ def test_the_pages_commands_run_in_order(here: Path, capsys: pytest.CaptureFixtu
 def test_the_page_lists_every_method() -> None:
     for name in (*criteria.names(), *RULES, *lowrank.names(), *sparsity.names()):
         assert f'`{name}`' in PAGE
+    for name, preset in PRESETS.items():
+        assert f'| `{name}` | `{preset}` |' in PAGE
 
 
 def test_with_json_standard_output_is_one_object(here: Path, capsys: pytest.CaptureFixture) -> None:
@@ -170,15 +235,15 @@ def test_a_pruned_file_gives_the_module_back(here: Path, capsys: pytest.CaptureF
     small = load_pruned(task, 'back.pt')
     assert small.second.out_channels == len(plan['kept']['second'])
     content = torch.load('back.pt', weights_only=True)
-    assert set(content) == {'format', 'state_dict', 'plans'}
+    assert set(content) == {'format', 'weights', 'plans'}
     for name, value in small.state_dict().items():
-        assert torch.equal(value, content['state_dict'][name])
+        assert torch.equal(value, content['weights'][name])
 
 
 def test_channels_and_low_rank_go_together(here: Path, capsys: pytest.CaptureFixture) -> None:
     first = ['--macs', '0.6', '--round-to', '4', '--out', 'channels.pt']
     assert main(['prune', *OWN, *first]) == 0
-    second = ['--low-rank', 'alds', '--params', '0.6', '--out', 'both.pt']
+    second = ['--kind', 'low_rank', '--criterion', 'alds', '--params', '0.6', '--out', 'both.pt']
     assert main(['prune', *OWN, '--pruned', 'channels.pt', *second]) == 0
     task = load_task('mynet:task', weights='mynet.pt')
     sizes = [
@@ -192,13 +257,12 @@ def test_channels_and_low_rank_go_together(here: Path, capsys: pytest.CaptureFix
 
 
 def test_zeros_stay_zeros_while_fine_tuning(here: Path) -> None:
-    options = ['--sparsity', 'magnitude', '--params', '0.3', '--out', 'sparse.pt']
+    options = ['--method', 'magnitude', '--params', '0.3', '--out', 'sparse.pt']
     assert main(['prune', *OWN, *options]) == 0
     tune = ['--pruned', 'sparse.pt', '--steps', '5', '--out', 'sparse_tuned.pt']
     assert main(['finetune', *OWN, *tune]) == 0
     before, after = (
-        torch.load(name, weights_only=True)['state_dict']
-        for name in ('sparse.pt', 'sparse_tuned.pt')
+        torch.load(name, weights_only=True)['weights'] for name in ('sparse.pt', 'sparse_tuned.pt')
     )
     zero = before['third.weight'] == 0
     assert zero.float().mean() > 0.5
@@ -238,7 +302,7 @@ def test_the_same_widths_with_other_channels(here: Path, capsys: pytest.CaptureF
 
 def test_an_error_as_budget_keeps_every_bound_within_it(here: Path) -> None:
     options = ['--error', '0.8', '--criterion', 'absolute', '--round-to', '1', '--out', 'e.pt']
-    assert main(['prune', *OWN, *options, '--keep', 'second']) == 0
+    assert main(['prune', *OWN, *options, '--ignored-layers', 'second']) == 0
     plan = json.loads(Path('e.json').read_text())['plan']
     assert 'second' not in plan['kept']
     assert max(plan['errors'].values()) <= 0.8
@@ -270,7 +334,7 @@ def test_an_interrupted_fine_tuning_goes_on(here: Path, capsys: pytest.CaptureFi
     assert main([*interrupted, '--task', 'mynet:task']) == 0
     assert main(['finetune', *options, '--out', 'whole.pt', '--task', 'mynet:task']) == 0
     broken, whole = (
-        torch.load(name, weights_only=True)['state_dict'] for name in ('broken.pt', 'whole.pt')
+        torch.load(name, weights_only=True)['weights'] for name in ('broken.pt', 'whole.pt')
     )
     for name, value in whole.items():
         assert torch.equal(value, broken[name])
@@ -294,7 +358,7 @@ def test_the_pages_comparison_is_read_and_makes_its_composition(
     Path('mynet.yaml').write_text(text.replace('steps: 200', 'steps: 2'), encoding='utf-8')
     assert main(['compare', 'mynet.yaml', '--list']) == 0
     cells = capsys.readouterr().out.split()
-    assert len(cells) == 1 + 9 * 2 * 3
+    assert len(cells) == 1 + 10 * 2 * 3
     (cell,) = (
         each for each in cells if each.startswith('channels_then_ranks-macs0.5-2steps-seed0')
     )
@@ -338,9 +402,18 @@ def test_a_pickled_network_is_not_loaded_and_the_error_says_what_to_save(
         (['prune', *OWN, '--macs', '1.5'], 'must be in (0, 1]'),
         (['prune', *OWN, '--macs', '0.5', '--criterion', 'magic'], "unknown criterion 'magic'"),
         (['prune', *OWN, '--macs', '0.5', '--allocation', 'magic'], "unknown allocation 'magic'"),
-        (['prune', *OWN, '--macs', '0.5', '--keep', 'tail'], "keep: 'tail' is no"),
-        (['prune', *OWN, '--macs', '0.5', '--low-rank', 'alds', '--refit'], '--refit is for'),
-        (['prune', *OWN, '--macs', '0.5', '--sparsity', 'magnitude'], 'must be of parameters'),
+        (['prune', *OWN, '--macs', '0.5', '--ignored-layers', 'tail'], "layers: 'tail' is no"),
+        (
+            ['prune', *OWN, '--macs', '0.5', '--method', 'alds', '--refit'],
+            "field refit: belongs to kind 'channels', not to 'low_rank'",
+        ),
+        (['prune', *OWN, '--macs', '0.5', '--method', 'magic'], "method: unknown 'magic'"),
+        (['prune', *OWN, '--macs', '0.5', '--method', 'magnitude'], 'must be of parameters'),
+        (
+            ['coreset', '--task', 'tasks:residual'],
+            'branches or joins branches: a residual needs a Δ of its own',
+        ),
+        (['coreset', *OWN, '--epsilon', '2'], 'epsilon must be in (0, 1), got 2'),
         (
             ['prune', '--task', 'tasks:few', '--macs', '0.5', '--criterion', 'absolute'],
             '3 images are too few for δ = 0.001',

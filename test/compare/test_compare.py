@@ -1,6 +1,8 @@
 import dataclasses
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import blobs
@@ -9,15 +11,18 @@ import torch
 import yaml
 
 from pruned_perception._io import FolderError, locked, write_json
+from pruned_perception._processes import Interrupted
 from pruned_perception.compare.cell import run_cell
 from pruned_perception.compare.plot import draw
 from pruned_perception.compare.result import Result, find_failure, find_result
 from pruned_perception.compare.study import Cell, Study, read_study
 from pruned_perception.compare.table import Table, make_table
 from pruned_perception.pruning import PruningError
-from pruned_perception.training.budget import Schedule, TrainingBudget
+from pruned_perception.training.budget import TrainingBudget
+from pruned_perception.training.checkpoint import read_checkpoint
 from pruned_perception.training.loop import finetune
 from pruned_perception.training.pipeline import PipelineRecord
+from pruned_perception.training.recipe import Recipe
 
 STUDY = {
     'task': 'blobs:task',
@@ -29,6 +34,8 @@ STUDY = {
     'seeds': [0, 1],
     'baseline': 'l2',
 }
+
+TWICE = {'schedule': 'cascade', 'iterations': 2}
 
 
 def _study(folder: Path, **changes: object) -> Study:
@@ -42,7 +49,7 @@ def _study(folder: Path, **changes: object) -> Study:
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Save a trained parent."""
     task = blobs.task()
-    model = finetune(task.model, task, TrainingBudget(steps=120), schedule=Schedule(0.05))
+    model = finetune(task.model, task, TrainingBudget(steps=120), recipe=Recipe(learning_rate=0.05))
     path = tmp_path_factory.mktemp('weights') / 'parent.pt'
     torch.save(model.state_dict(), path)
     return path
@@ -67,7 +74,7 @@ def test_cells_are_the_parent_and_all_combinations_with_readable_names(tmp_path:
     assert {'ours-macs0.6-seed0', 'ours-macs0.6-40steps-seed1', 'l2-macs0.4-1.5min-seed0'} <= set(
         names
     )
-    assert study.cell('l2-macs0.4-1.5min-seed0').finetuning.schedule.learning_rate == 0.1
+    assert study.cell('l2-macs0.4-1.5min-seed0').finetuning.changes == {'learning_rate': 0.1}
     with pytest.raises(PruningError, match="no cell 'other'"):
         study.cell('other')
 
@@ -126,7 +133,10 @@ def test_digest_changes_with_all_that_the_result_depends_on(folder: Path) -> Non
         ({'budgets': {'flops': 0.5}}, "unknown unit 'flops'"),
         ({'budgets': {'macs': [1.5]}}, r'must be in \(0, 1\], got 1.5'),
         ({'methods': ['ours']}, 'field methods: must be a mapping'),
-        ({'methods': {'l2': {'criterion': 'l2'}}}, r"methods\.l2: unknown criterion 'l2'"),
+        (
+            {'methods': {'l2': {'criterion': 'l2'}}},
+            r"l2\.criterion: unknown criterion 'l2'",
+        ),
         ({'methods': {'a/b': {}}}, r'methods\.a/b: names are'),
         ({'methods': {'parent': {}}}, "not 'parent'"),
         ({'methods': {'l2': {'kind': 'scratch', 'of': 'x'}}}, r"l2\.of: no method 'x'"),
@@ -142,7 +152,7 @@ def test_digest_changes_with_all_that_the_result_depends_on(folder: Path) -> Non
         ({'baseline': 'x'}, "baseline: no method 'x'"),
         ({'finetune': 40}, 'field finetune: must be a mapping'),
         ({'finetune': {'steps': 0}}, 'finetune: training budget'),
-        ({'finetune': {'steps': 4, 'rate': 1}}, 'finetune: schedule'),
+        ({'finetune': {'steps': 4, 'rate': 1}}, 'finetune: unknown field rate'),
         ({'weights': 'absent.pt'}, r'absent\.pt: cannot be read'),
     ],
 )
@@ -216,14 +226,62 @@ def test_control_has_the_widths_and_the_time_of_parent_and_cell(folder: Path) ->
     assert found.pipeline.steps == 60 + 10  # the parent had 60
     assert found.shares == other.shares
     network = torch.load(next((results / control.name).glob('*/training.pt')), weights_only=True)[
-        'model'
+        'weights'
     ]
     pruned = torch.load(next((results / other.cell).glob('*/2/training.pt')), weights_only=True)[
-        'model'
+        'weights'
     ]
     assert {k: v.shape for k, v in network.items()} == {k: v.shape for k, v in pruned.items()}
     assert found.before == {}
     assert found.after['accuracy'] > 0.6
+
+
+def test_interrupted_cells_end_exactly_where_unbroken_ones_do(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cascade that is taught and averaged, and its control from scratch."""
+    calls, stops = [], set()
+
+    def step(model: torch.nn.Module, batch: tuple) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) in stops:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return blobs.step(model, batch)
+
+    monkeypatch.setattr(
+        blobs,
+        'stopped',
+        lambda: blobs.task(step=step, trained_for=TrainingBudget(steps=10)),
+        raising=False,
+    )
+    methods = {
+        'ours': {'criterion': 'absolute', 'round_to': 1, 'distill': True, **TWICE},
+        'control': {'kind': 'scratch', 'of': 'ours'},
+    }
+    study = _study(
+        folder,
+        task='blobs:stopped',
+        weights='parent.pt',
+        methods=methods,
+        budgets={'macs': 0.4},
+        baseline=None,
+        finetune={'steps': 8, 'learning_rate': 0.05, 'ema': 0.8, 'clip': 1.0},
+    )
+    for cell in (study.cell(f'{name}-macs0.4-8steps-seed1') for name in methods):
+        whole = run_cell(cell, folder / 'whole')
+        stops |= {len(calls) + 3, len(calls) + 7}
+        for _ in range(2):
+            with pytest.raises(Interrupted):
+                run_cell(cell, folder / 'broken')
+        broken = run_cell(cell, folder / 'broken')
+        assert broken.after == whole.after
+        one, other = (
+            read_checkpoint(max((folder / results / cell.name).glob('**/training.pt')))
+            for results in ('whole', 'broken')
+        )
+        assert other['steps'] == one['steps']
+        for name, value in one['weights'].items():
+            assert torch.equal(other['weights'][name], value), name
 
 
 def test_test_data_are_looked_at_once_and_only_when_asked(

@@ -161,7 +161,7 @@ def test_classes_without_boxes_are_left_out_and_json_has_no_nan() -> None:
     metrics = coco_metrics(truth, found, LABELS)
     assert metrics.ap50 == pytest.approx(1)
     assert math.isnan(metrics.per_class['person'].ap50)
-    text = json.dumps(metrics.to_json(), allow_nan=False)
+    text = json.dumps(metrics.to_dict(), allow_nan=False)
     assert json.loads(text)['per_class']['person']['ap50'] is None
     assert 'cone' in metrics.to_text()
 

@@ -45,12 +45,19 @@ def observer(context: Any, namespace: str) -> Iterator[Observer]:
 
 
 @pytest.fixture
-def perception(context: Any, namespace: str, tiny_bundle: Bundle) -> Iterator[Callable[..., Any]]:
-    """Return a function that starts a perception node, of the tiny model by default, here."""
+def perception(
+    context: Any, namespace: str, tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Any]]:
+    """Return a function that starts a perception node, of the tiny model by default, here.
+
+    It reports every fifth of a second. (Nodes that tests start as processes do once a second.)
+    """
     from ros_harness import InProcess
 
+    from pruned_perception.nodes import image_node
     from pruned_perception.nodes.perception_node import create_node
 
+    monkeypatch.setattr(image_node, 'REPORT_S', 0.2)
     with ExitStack() as stack:
 
         def start(*arguments: str, **parameters: Any) -> Any:

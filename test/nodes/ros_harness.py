@@ -24,10 +24,10 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from ros_domain import DOMAIN
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray
 
-DOMAIN = 1 + os.getpid() % 100
 TIMEOUT = 60.0  # seconds; only a failing test waits so long
 TRANSPORTS = (
     'FASTDDS_DEFAULT_PROFILES_FILE',

@@ -99,42 +99,43 @@ def test_a_network_that_returns_nan_is_named(
     assert observer.state() == 'unconfigured'
 
 
-def test_nan_of_single_frames_costs_these_frames(observer: Any, perception: Any) -> None:
-    node = perception()
+def test_nan_of_single_frames_costs_these_frames(
+    observer: Any, perception: Any, monkeypatch: Any
+) -> None:
+    from onnxruntime import InferenceSession
+
+    run = InferenceSession.run
+
+    def return_nan(*args: Any) -> list[np.ndarray]:
+        return [np.full_like(output, np.nan) for output in run(*args)]
+
+    perception()
     camera = observer.camera()
     observer.detect(camera, image_message(RED))
-    session = node._pipeline._detector._session
-    node._pipeline._detector._session = Broken(session)
-    camera.publish(image_message(RED))
-    observer.status('model', 'NaN', ERROR)
-    node._pipeline._detector._session = session
+    with monkeypatch.context() as patched:
+        patched.setattr(InferenceSession, 'run', return_nan)
+        camera.publish(image_message(RED))
+        observer.status('model', 'NaN', ERROR)
     goes_on(observer, camera)
     assert observer.counts()['error'] == 1
 
 
-class Broken:
-    """A session whose outputs are NaN."""
+def test_a_defect_costs_one_frame_not_the_node(
+    observer: Any, perception: Any, monkeypatch: Any
+) -> None:
+    from pruned_perception.inference import Detector
 
-    def __init__(self, session: Any) -> None:
-        self._session = session
-
-    def run(self, *args: Any) -> list[np.ndarray]:
-        return [np.full_like(output, np.nan) for output in self._session.run(*args)]
-
-
-def test_a_defect_costs_one_frame_not_the_node(observer: Any, perception: Any) -> None:
-    node = perception()
-    camera = observer.camera()
-    detect = node._pipeline._detector.detect
-
-    def fail_once(*args: Any) -> Any:
-        node._pipeline._detector.detect = detect
+    def fail(*_: Any) -> Any:
         raise MemoryError('no memory left')
 
-    node._pipeline._detector.detect = fail_once
-    camera.publish(image_message(RED))
-    observer.status('model', 'MemoryError: no memory left', ERROR)
+    perception()
+    camera = observer.camera()
+    with monkeypatch.context() as patched:
+        patched.setattr(Detector, 'detect', fail)
+        camera.publish(image_message(RED))
+        observer.status('model', 'MemoryError: no memory left', ERROR)
     goes_on(observer, camera)
+    assert observer.counts()['error'] == 1
 
 
 def test_no_publisher_is_named(observer: Any, perception: Any) -> None:

@@ -23,6 +23,7 @@ from rcl_interfaces.srv import DescribeParameters, SetParameters
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
+from ros_domain import DOMAIN
 from sensor_msgs.msg import CameraInfo, Image
 from vision_msgs.msg import Detection2DArray
 
@@ -33,7 +34,6 @@ from pruned_perception.simulation.driver import open_context
 
 pytestmark = pytest.mark.ros
 
-DOMAIN = 1 + os.getpid() % 100
 TIMEOUT = 60.0  # seconds; only a failing test waits so long
 NAMESPACE = '/robot'
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pruned_perception.pruning import (
     BudgetError,
-    Error,
+    ErrorBound,
     Macs,
     Params,
     Plan,
@@ -28,13 +28,11 @@ from pruned_perception.pruning import (
     Structure,
     allocate,
     make_plan,
-    prune,
     trace,
 )
 from pruned_perception.pruning.allocation import RULES, least_maximum, least_sum
 from pruned_perception.pruning.bounds import draws_for_distinct
 from pruned_perception.pruning.budget import Budget
-from pruned_perception.pruning.plan import claim_for
 from pruned_perception.pruning.selection import error_of
 
 
@@ -251,10 +249,10 @@ def test_error_budgets_give_the_smallest_widths_that_meet_them(
     selection: str, epsilon: float
 ) -> None:
     sensitivity = trained.sensitivity('absolute')
-    plan = allocate(sensitivity, Error(epsilon), selection=selection, delta=0.1)
+    plan = allocate(sensitivity, ErrorBound(epsilon), selection=selection, delta=0.1)
     assert plan.budget == f'a relative error of {epsilon:g}'
     assert all(error <= epsilon for error in plan.errors.values())
-    error = error_of(selection, claim_for(sensitivity, 0.1, 1.0))
+    error = error_of(selection, sensitivity.claim(0.1, 1.0))
     curve = [error(sensitivity.values['first'], kept) for kept in range(1, 17)]
     assert plan.errors['first'] == next(each for each in curve if each <= epsilon)
     if selection == 'deterministic':
@@ -265,7 +263,12 @@ def test_errors_side_by_side_add_up_to_the_budget() -> None:
     model = networks.build(networks.Concatenation)
     images = [torch.rand(20, 3, 16, 16, generator=torch.Generator().manual_seed(0))]
     plan = make_plan(
-        model, networks.INPUT, budget=Error(0.4), criterion='summed', round_to=1, calibration=images
+        model,
+        networks.INPUT,
+        budget=ErrorBound(0.4),
+        criterion='summed',
+        round_to=1,
+        calibration=images,
     )
     assert plan.errors['left.0'] + plan.errors['right.0'] <= 0.4
     assert max(plan.errors['left.0'], plan.errors['right.0']) <= 0.2
@@ -274,9 +277,9 @@ def test_errors_side_by_side_add_up_to_the_budget() -> None:
 
 def test_an_error_leaves_nothing_to_divide() -> None:
     with pytest.raises(PruningError, match="allocation 'uniform': an error as budget takes none"):
-        allocate(trained.sensitivity('summed'), Error(0.5), rule='uniform')
+        allocate(trained.sensitivity('summed'), ErrorBound(0.5), rule='uniform')
     with pytest.raises(PruningError, match='an error as budget needs sensitivities'):
-        allocate(scored(trained.structure()), Error(0.5))
+        allocate(scored(trained.structure()), ErrorBound(0.5))
 
 
 def test_budget_of_everything_keeps_everything() -> None:
@@ -304,18 +307,18 @@ def test_blocks_as_wide_as_the_network_allow_only_all_of_it() -> None:
 
 def test_layers_to_keep_are_kept_with_all_that_is_added_to_them() -> None:
     structure = structure_of(networks.Residual)
-    plan = allocate(scored(structure), Macs(0.7), keep=['outer'])
+    plan = allocate(scored(structure), Macs(0.7), ignored_layers=['outer'])
     assert list(plan.kept) == ['inner.0'], 'stem is added to outer'
     assert plan.not_pruned['stem.0'] == 'asked to keep outer'
-    small = prune(networks.build(networks.Residual), plan)
+    small = plan.apply(networks.build(networks.Residual))
     assert small.get_submodule('outer.0').out_channels == 32
-    with pytest.raises(PruningError, match="keep: 'nowhere' is no convolution"):
-        allocate(scored(structure), Macs(0.7), keep=['nowhere'])
+    with pytest.raises(PruningError, match="ignored_layers: 'nowhere' is no convolution"):
+        allocate(scored(structure), Macs(0.7), ignored_layers=['nowhere'])
 
 
 def test_a_prefix_keeps_whole_layers_names_only() -> None:
     with pytest.raises(PruningError, match="'oute'"):
-        allocate(scored(structure_of(networks.Residual)), Macs(0.7), keep=['oute'])
+        allocate(scored(structure_of(networks.Residual)), Macs(0.7), ignored_layers=['oute'])
 
 
 @pytest.mark.parametrize(
@@ -349,7 +352,7 @@ def test_impossible_budgets_are_refused(wrong: float) -> None:
 @pytest.mark.parametrize('wrong', [0, -1, math.inf, math.nan])
 def test_impossible_errors_are_refused(wrong: float) -> None:
     with pytest.raises(BudgetError, match=f'got {wrong}'):
-        Error(wrong)
+        ErrorBound(wrong)
 
 
 def test_draws_cannot_be_rounded() -> None:

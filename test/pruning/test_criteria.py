@@ -23,7 +23,6 @@ from pruned_perception.pruning import (
     allocate,
     criteria,
     make_plan,
-    prune,
     score,
     trace,
 )
@@ -384,7 +383,7 @@ def test_joint_error_finds_channels_that_cancel_and_sensitivities_do_not() -> No
     errors = joint.errors['source']
     assert 0 < float(errors[9]) == pytest.approx(float(errors[8]))
     with torch.no_grad():
-        assert torch.allclose(prune(model, plan)(x), model(x), atol=1e-5)
+        assert torch.allclose(plan.apply(model)(x), model(x), atol=1e-5)
     for name in ('absolute', 'quadrants', 'summed'):
         found = score(model, name, example_inputs=(x,), calibration=[x])
         assert {0, 1} < set(allocate(found, widths={'source': 8}, delta=0.1).kept['source'])
@@ -539,7 +538,56 @@ def test_a_criterion_of_the_users_own_is_a_file(tmp_path: Path) -> None:
     assert plan.criterion == 'mine'
     for name, kept in plan.kept.items():
         assert kept == tuple(range(32 - len(kept), 32)), name
-    prune(model, plan)
+    plan.apply(model)
+
+
+def ascending(subject: criteria.Subject) -> dict[str, torch.Tensor]:
+    """Score channels by their place."""
+    return {name: torch.arange(count) for name, count in subject.structure.channels.items()}
+
+
+class Ascending:
+    """The same, with errors that stay level: whatever goes costs nothing."""
+
+    def __call__(self, subject: criteria.Subject) -> Scores:
+        levels = {n: torch.zeros(count + 1) for n, count in subject.structure.channels.items()}
+        return subject.scores('ascending', ascending(subject), levels)
+
+
+@pytest.mark.parametrize(
+    ('criterion', 'name', 'allocation'),
+    [
+        (ascending, 'ascending', 'uniform'),
+        (Ascending(), 'ascending', 'least_error'),
+        (lambda subject: subject.sensitivity('absolute'), 'absolute', 'equal_error'),
+    ],
+)
+def test_any_callable_is_a_criterion_and_says_how_to_allocate_by_it(
+    criterion: criteria.Criterion, name: str, allocation: str
+) -> None:
+    model = networks.build(networks.Residual)
+    images = [torch.rand(40, 3, 16, 16, generator=torch.Generator().manual_seed(0))]
+    options = {'budget': Macs(0.5), 'round_to': 4, 'calibration': images}
+    plan = make_plan(model, networks.INPUT, criterion=criterion, **options)
+    assert (plan.criterion, plan.allocation) == (name, allocation)
+    if name == 'ascending':
+        for group, kept in plan.kept.items():
+            assert kept == tuple(range(32 - len(kept), 32)), group
+    by_it = make_plan(
+        model, networks.INPUT, criterion='filter_l2', allocation_by=criterion, **options
+    )
+    assert (by_it.criterion, by_it.allocation) == ('filter_l2', allocation)
+
+
+@pytest.mark.parametrize('found', [None, torch.ones(3), [1, 2]])
+def test_callables_that_return_something_else_are_named(found: object) -> None:
+    def mine(subject: criteria.Subject) -> object:
+        return found
+
+    with pytest.raises(PruningError, match=f"criterion 'mine': returned a {type(found).__name__}"):
+        make_plan(
+            networks.build(networks.Residual), networks.INPUT, budget=Macs(0.5), criterion=mine
+        )
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import trained
 from torch import Tensor, nn
 
 from pruned_perception.pruning import (
-    Error,
+    ErrorBound,
     Macs,
     Plan,
     PruningError,
@@ -23,9 +23,9 @@ from pruned_perception.pruning import (
     count,
     estimate_sensitivity,
     make_plan,
-    prune,
 )
 from pruned_perception.pruning.plan import bound_text, scale_inputs
+from pruned_perception.pruning.presets import PRESETS
 from pruned_perception.pruning.selection import SELECTIONS
 
 IMAGES = [torch.rand(24, 3, 16, 16, generator=torch.Generator().manual_seed(1))]
@@ -42,7 +42,7 @@ def measured(kind: type[nn.Module]) -> tuple[nn.Module, Sensitivity]:
 def test_plans_cost_what_they_say(kind: type[nn.Module], selection: str) -> None:
     model, sensitivity = measured(kind)
     plan = allocate(sensitivity, Macs(0.6), selection=selection, seed=3, delta=0.1)
-    small = prune(model, plan)
+    small = plan.apply(model)
     real = count(small, networks.INPUT)
     assert (real.macs, real.parameters) == (plan.macs, plan.parameters)
     if selection == 'deterministic':
@@ -110,7 +110,7 @@ def test_drawn_networks_are_right_on_average(selection: str) -> None:
         scaled.append(scale_inputs(model, groups, factors)(x[:3]))
         bare.append(scale_inputs(model, groups, ones)(x[:3]))
         if seed < 5:  # zeros read what slicing leaves out
-            assert torch.allclose(prune(model, plan)(x[:3]), scaled[-1], atol=1e-5)
+            assert torch.allclose(plan.apply(model)(x[:3]), scaled[-1], atol=1e-5)
     assert largest_deviation(scaled, wanted) <= 4.5
     assert largest_deviation(bare, wanted) > 5, 'without the factors they are not'
 
@@ -130,7 +130,7 @@ def test_drawn_channels_may_go_together_in_runs() -> None:
         assert channels == tuple(range(channels[0], channels[0] + 4))
         assert channels[0] % 4 == 0
         assert len(set(factors)) == 1
-    prune(model, plan)
+    plan.apply(model)
 
 
 def test_bounds_of_runs_are_those_of_their_sums() -> None:
@@ -192,7 +192,7 @@ def test_table_calls_bounds_of_one_and_more_vacuous() -> None:
     assert bound_text(None) == '–'
     plan = allocate(trained.sensitivity('quadrants'), Macs(0.3), selection='random')
     assert '(vacuous)' in plan.to_text()
-    plan = allocate(trained.sensitivity('summed'), Error(0.5))
+    plan = allocate(trained.sensitivity('summed'), ErrorBound(0.5))
     assert '(vacuous)' not in plan.to_text()
     assert 'head    kept whole: reaches the output of the network' in plan.to_text()
 
@@ -204,6 +204,22 @@ def test_training_mode_changes_no_plan() -> None:
     model.train()
     assert make_plan(model, networks.INPUT, **options) == wanted
     assert all(module.training for module in model.modules())
+
+
+def test_a_published_method_is_what_its_preset_says() -> None:
+    model = networks.build(networks.Residual)
+    images = [torch.rand(100, 3, 16, 16, generator=torch.Generator().manual_seed(2))]
+    options = {'budget': Macs(0.5), 'calibration': images}
+    published = make_plan(model, networks.INPUT, method='pfp', **options)
+    assert published == make_plan(model, networks.INPUT, **PRESETS['pfp'].fields, **options)
+    assert (published.criterion, published.selection) == ('quadrants', 'mixed')
+    own = make_plan(
+        model, networks.INPUT, method='pfp', selection='deterministic', round_to=8, **options
+    )
+    assert (own.criterion, own.selection, own.round_to) == ('quadrants', 'deterministic', 8)
+    for method, message in (('alds', "'alds' is of kind 'low_rank'"), ('x', "unknown 'x'")):
+        with pytest.raises(PruningError, match=message):
+            make_plan(model, networks.INPUT, method=method, **options)
 
 
 @pytest.mark.parametrize(
@@ -243,10 +259,10 @@ def test_calibration_sets_may_be_streams() -> None:
 def test_plans_of_another_network_are_refused() -> None:
     plan = allocate(trained.sensitivity('summed'), Macs(0.5))
     with pytest.raises(PruningError, match="'first' is no group"):
-        prune(networks.build(networks.Residual), plan)
+        plan.apply(networks.build(networks.Residual))
     wider = dataclasses.replace(plan, macs=plan.macs + 1)
     with pytest.raises(RuntimeError, match='planned'):
-        prune(trained.network(), wider)
+        wider.apply(trained.network())
 
 
 def test_other_data_is_no_plan() -> None:
@@ -259,5 +275,5 @@ def test_other_data_is_no_plan() -> None:
 def test_the_original_is_untouched() -> None:
     model, sensitivity = measured(networks.Residual)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    prune(model, allocate(sensitivity, Macs(0.5), selection='random', delta=0.1))
+    allocate(sensitivity, Macs(0.5), selection='random', delta=0.1).apply(model)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pruned_perception.pruning import (
     Curve,
-    Error,
+    ErrorBound,
     PruningError,
     Sensitivity,
     allocate,
@@ -134,7 +134,7 @@ def test_deterministic_curve_is_the_size_of_deterministic_plans(kind: type[nn.Mo
     sensitivity = measured(kind)
     curve = predict(sensitivity, selection='deterministic', delta=0.1)
     for point in curve.points[::3]:
-        plan = allocate(sensitivity, Error(point.epsilon), delta=0.1)
+        plan = allocate(sensitivity, ErrorBound(point.epsilon), delta=0.1)
         assert plan.widths == point.channels
         assert (plan.macs, plan.parameters) == pytest.approx((point.macs, point.parameters))
 

@@ -85,7 +85,7 @@ def test_groups_that_are_taken_out_stay_whole() -> None:
     structure = trace(Loop(), LOOP)
     rest = structure.without({'stem': 'for a reason'})
     assert rest.channels == {'after': 4}
-    assert rest.groups.kept['inner'] == 'for a reason'
+    assert rest.groups.not_pruned['inner'] == 'for a reason'
     assert rest.exact_size({'after': 2}) == structure.exact_size({'stem': 8, 'after': 2})
     assert rest.exact_size({'after': 2, 'stem': 1}) == rest.exact_size({'after': 2})
     assert list(rest.readers()) == ['head']

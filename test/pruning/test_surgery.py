@@ -143,9 +143,9 @@ def test_every_layer_is_prunable_or_named_with_a_reason(kind: type[nn.Module]) -
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
     }
     produced = {each.layer for group in groups.prunable for each in group.producers}
-    assert produced.isdisjoint(groups.kept)
-    assert layers == produced | {name for name in groups.kept if ':' not in name}
-    assert all(groups.kept.values())
+    assert produced.isdisjoint(groups.not_pruned)
+    assert layers == produced | {name for name in groups.not_pruned if ':' not in name}
+    assert all(groups.not_pruned.values())
 
 
 @KINDS
@@ -204,7 +204,7 @@ def test_frozen_parameters_are_pruned_too_and_stay_frozen(kind: type[nn.Module])
 
 def test_outputs_are_never_offered() -> None:
     _, groups = _prepared(networks.Residual)
-    assert groups.kept == {'head': 'reaches the output of the network'}
+    assert groups.not_pruned == {'head': 'reaches the output of the network'}
     with pytest.raises(PruningError, match='reaches the output'):
         slice_channels(networks.build(networks.Residual), networks.INPUT, {'head': [0, 1]})
 
@@ -226,7 +226,7 @@ def test_grouped_convolution_loses_whole_groups() -> None:
     layer = small.get_submodule('grouped.0')
     assert (layer.groups, layer.in_channels, layer.out_channels) == (2, 16, 32)
     assert torch.equal(layer.weight, model.get_submodule('grouped.0').weight[16:48])
-    assert groups.kept == {'head': 'reaches the output of the network'}
+    assert groups.not_pruned == {'head': 'reaches the output of the network'}
 
 
 def test_halves_of_a_split_go_in_pairs() -> None:
@@ -311,9 +311,9 @@ def test_what_cannot_be_pruned_is_kept_with_its_reason(
     kind: type[nn.Module], reasons: dict[str, str]
 ) -> None:
     _, groups = _prepared(kind)
-    assert groups.kept.keys() == reasons.keys()
+    assert groups.not_pruned.keys() == reasons.keys()
     for name, why in reasons.items():
-        assert re.search(why, groups.kept[name]), groups.kept[name]
+        assert re.search(why, groups.not_pruned[name]), groups.not_pruned[name]
 
 
 class _Dead(nn.Module):
@@ -332,7 +332,7 @@ class _Dead(nn.Module):
 def test_dead_layers_and_channels_that_cannot_part_are_kept_with_their_reasons() -> None:
     groups = find_groups(networks.build(_Dead), networks.INPUT)
     assert groups.prunable == ()
-    assert groups.kept == {
+    assert groups.not_pruned == {
         'stem': 'has channels that go all together, by norm, which normalises them together',
         'unread': 'is read by no layer',
         'depthwise': 'is read by no layer',
@@ -343,13 +343,13 @@ def test_dead_layers_and_channels_that_cannot_part_are_kept_with_their_reasons()
 
 def test_layers_to_keep_are_kept() -> None:
     model = networks.build(networks.Residual)
-    groups = find_groups(model, networks.INPUT, keep=['inner.0'])
-    assert groups.kept['inner.0'] == 'asked to keep inner.0'
+    groups = find_groups(model, networks.INPUT, ignored_layers=['inner.0'])
+    assert groups.not_pruned['inner.0'] == 'asked to keep inner.0'
     assert [group.name for group in groups.prunable] == ['stem.0']
-    groups = find_groups(model, networks.INPUT, keep=['outer.0'])
-    assert groups.kept['stem.0'] == groups.kept['outer.0'] == 'asked to keep outer.0'
+    groups = find_groups(model, networks.INPUT, ignored_layers=['outer.0'])
+    assert groups.not_pruned['stem.0'] == groups.not_pruned['outer.0'] == 'asked to keep outer.0'
     with pytest.raises(PruningError, match="'inner' is no convolution"):
-        find_groups(model, networks.INPUT, keep=['inner'])
+        find_groups(model, networks.INPUT, ignored_layers=['inner'])
 
 
 @pytest.mark.parametrize('kept', [[], [0, 99]])
@@ -386,7 +386,7 @@ def test_deviation_of_a_wrong_surgery_is_its_size() -> None:
         slice_channels(model, networks.INPUT, {'first': range(8)})
     groups = find_groups(model, networks.INPUT)
     assert [group.name for group in groups.prunable] == ['second']
-    assert 'computes something else' in groups.kept['first']
+    assert 'computes something else' in groups.not_pruned['first']
 
 
 def test_sliced_network_that_cannot_run_is_refused() -> None:

@@ -23,7 +23,6 @@ from pruned_perception.pruning import (
     estimate_sensitivity,
     make_plan,
     predict,
-    prune,
 )
 from pruned_perception.pruning.certificate import certify_decisions
 from pruned_perception.pruning.measurement import measure_errors
@@ -218,8 +217,8 @@ def comparison(**changes: object) -> dict[str, object]:
         'budget': '0.2 of the MACs',
         'finetuning': '–',
         'seeds': [0, 1],
-        'macs': 0.6,
-        'params': 0.5,
+        'macs_share': 0.6,
+        'params_share': 0.5,
         'before': {'mean': 70.0, 'deviation': 1.0},
         'after': {'mean': 71.25, 'deviation': 0.5},
         'test': None,
@@ -292,7 +291,7 @@ def test_sensitivities_of_another_network_are_refused(known: Findings) -> None:
 
 def test_sensitivities_of_the_pruned_network_are_not_those_of_its_plan(known: Findings) -> None:
     torch.manual_seed(0)
-    small = prune(networks.Concatenation().eval(), known.plan)
+    small = known.plan.apply(networks.Concatenation().eval())
     images = [torch.rand(16, 3, 16, 16)]
     found = estimate_sensitivity(small, images, example_inputs=networks.INPUT)
     with pytest.raises(PruningError, match=r'group .* has \d+ channels'):

@@ -21,8 +21,8 @@ GRID: dict[str, Any] = {
         'taylor': {'criterion': 'taylor', 'labels': True},
     },
     'allocations': {
-        'uniform': {'rule': 'uniform'},
-        'least_joint': {'rule': 'least_error', 'by': 'joint_error'},
+        'uniform': {'allocation': 'uniform'},
+        'least_joint': {'allocation': 'least_error', 'allocation_by': 'joint_error'},
     },
     'methods': {'svd': {'kind': 'low_rank', 'criterion': 'svd'}},
     'torch_pruning': {'importances': ['l1'], 'scopes': ['global'], 'cuts': [1, 2]},
@@ -47,16 +47,18 @@ def _task() -> Task:
     )
 
 
-@pytest.fixture
-def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope='module')
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return the grid's results. Do not change them."""
     pixels = np.random.default_rng(0).integers(0, 256, (50, 32, 32, 3), dtype=np.uint8)
     images = cifar_data.Images(pixels, np.arange(50) % 10)
-    monkeypatch.setattr(cifar_pruning, 'load_training', lambda: (images, images))
-    monkeypatch.setattr(cifar, 'calibration_batches', lambda: [next(_batches(0))])
-    monkeypatch.setitem(cifar_pruning.TASKS, 'resnet20', _task)
-    path = tmp_path / 'results.csv'
-    cifar_pruning.make_missing('resnet20', GRID, path)
-    return path
+    path = tmp_path_factory.mktemp('cifar') / 'results.csv'
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cifar_pruning, 'load_training', lambda: (images, images))
+        patch.setattr(cifar, 'calibration_batches', lambda: [next(_batches(0))])
+        patch.setitem(cifar_pruning.TASKS, 'resnet20', _task)
+        cifar_pruning.make_missing('resnet20', GRID, path)
+        yield path
 
 
 def test_every_score_is_made_under_every_allocation_at_the_budget(made: Path) -> None:
@@ -77,9 +79,12 @@ def test_a_budget_that_cannot_be_met_is_recorded_and_ends_nothing(made: Path) ->
     assert 'cannot be met' in (cell.failed or '')
 
 
-def test_what_is_there_is_not_made_again(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_there_is_not_made_again(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     *rest, missing = cifar_pruning.read(made)
-    cifar_pruning.write(made, rest)
+    path = tmp_path / 'results.csv'
+    cifar_pruning.write(path, rest)
     asked = []
     real = cifar_pruning.OneShot.make
 
@@ -88,7 +93,7 @@ def test_what_is_there_is_not_made_again(made: Path, monkeypatch: pytest.MonkeyP
         return real(self, key, network)
 
     monkeypatch.setattr(cifar_pruning.OneShot, 'make', make)
-    cifar_pruning.make_missing('resnet20', GRID, made)
+    cifar_pruning.make_missing('resnet20', GRID, path)
     assert [key[0] for key in asked] == [missing.score]
 
 

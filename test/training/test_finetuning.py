@@ -1,3 +1,5 @@
+import contextlib
+import json
 import os
 import random
 import signal
@@ -13,14 +15,16 @@ from torch import Tensor, nn
 from pruned_perception._io import FolderError, locked
 from pruned_perception._processes import Interrupted
 from pruned_perception.pruning import PruningError
-from pruned_perception.training.budget import Schedule, TrainingBudget
+from pruned_perception.training.budget import TrainingBudget
 from pruned_perception.training.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
+from pruned_perception.training.compute import Compute
 from pruned_perception.training.distillation import Distillation, agreement_loss
-from pruned_perception.training.loop import Progress, finetune, sgd
+from pruned_perception.training.loop import finetune, train
+from pruned_perception.training.recipe import Phase, Recipe, make_optimiser
 from pruned_perception.training.scratch import reinitialised
 
 BUDGET = TrainingBudget(steps=12)
-FAST = Schedule(0.05)
+FAST = Recipe(learning_rate=0.05)
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:
@@ -35,7 +39,7 @@ def _same(first: nn.Module, second: nn.Module) -> bool:
 def test_it_learns_and_leaves_the_original_alone() -> None:
     task = blobs.task()
     before = _state(task.model)
-    tuned = finetune(task.model, task, TrainingBudget(steps=80), schedule=FAST)
+    tuned = finetune(task.model, task, TrainingBudget(steps=80), recipe=FAST)
     assert blobs.accuracy(task.model.eval(), 2)['accuracy'] < 0.4
     assert blobs.accuracy(tuned, 2)['accuracy'] > 0.8
     assert not tuned.training
@@ -52,11 +56,11 @@ def test_learning_rate_warms_up_falls_and_starts_again_with_each_call() -> None:
             return super().step(closure)
 
     task = blobs.task(optimiser=lambda net, rate: Recorder(net.parameters(), lr=rate))
-    schedule = Schedule(0.1, warm_up=0.25, final=0.05)
+    recipe = Recipe(learning_rate=0.1, warm_up=0.25, final=0.05)
     for _ in range(2):
-        finetune(task.model, task, BUDGET, schedule=schedule)
+        finetune(task.model, task, BUDGET, recipe=recipe)
     assert rates[:12] == rates[12:]
-    assert rates[:12] == [schedule.rate(step / 12) for step in range(12)]
+    assert rates[:12] == [recipe.rate(step / 12) for step in range(12)]
     assert rates[:4] == sorted(rates[:4])
     assert rates[3] == pytest.approx(0.1)
     assert rates[3:12] == sorted(rates[3:12], reverse=True)
@@ -65,9 +69,9 @@ def test_learning_rate_warms_up_falls_and_starts_again_with_each_call() -> None:
 def test_the_default_optimiser_is_sgd_that_spares_frozen_layers() -> None:
     model = blobs.network()
     model.first.requires_grad_(False)
-    group = sgd(model, 0.2).param_groups[0]
+    group = make_optimiser(model, Recipe(learning_rate=0.2)).param_groups[0]
     assert (group['lr'], group['momentum'], group['weight_decay']) == (0.2, 0.9, 5e-4)
-    tuned = finetune(model, blobs.task(), BUDGET, schedule=FAST)
+    tuned = finetune(model, blobs.task(), BUDGET, recipe=FAST)
     assert torch.equal(tuned.first.weight, model.first.weight)
     assert not torch.equal(tuned.second.weight, model.second.weight)
 
@@ -101,7 +105,66 @@ def test_a_seed_makes_it_repeatable_and_global_generators_are_put_back() -> None
     assert random.getstate() == states[2]
 
 
-@pytest.mark.parametrize('kind', ['steps', 'adam'])
+class Placed:
+    """Batches that can be put back to their place, and that count how many were drawn."""
+
+    drawn = 0
+
+    def __init__(self, seed: int) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __next__(self) -> tuple[Tensor, Tensor]:
+        Placed.drawn += 1
+        return blobs.examples(16, self.generator)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {'generator': self.generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.generator.set_state(state['generator'])
+
+
+class Sized(Placed):
+    """Batches as large as the recipe says, and noisier in its second phase."""
+
+    def follow(self, recipe: Recipe, fraction: float) -> None:
+        self.count, self.phase = recipe.batch, recipe.phase(fraction)
+        seen.append((fraction, self.phase.scale))
+
+    def __next__(self) -> tuple[Tensor, Tensor]:
+        images, labels = blobs.examples(self.count, self.generator)
+        return images * self.phase.scale[0], labels
+
+
+seen: list[tuple[float, tuple[float, float]]] = []
+PHASES = (Phase(0.5, (8, 8), (1.0, 1.0)), Phase(1, (8, 8), (2.0, 2.0)))
+MASK = torch.arange(8 * 8 * 3 * 3).reshape(8, 8, 3, 3) % 3 == 0
+# What a training can be asked to do: fields of the task, and options of `train`.
+KINDS: dict[str, tuple[dict, dict]] = {
+    'plain': ({}, {}),
+    'own optimiser': (
+        {'optimiser': lambda net, rate: torch.optim.AdamW(net.parameters(), rate)},
+        {},
+    ),
+    'average and clipping': (
+        {},
+        {'recipe': Recipe(optimiser='adamw', learning_rate=0.02, ema=0.9, clip=0.5)},
+    ),
+    'teacher': ({}, {'teacher': blobs.network(), 'distillation': Distillation(2.0, 3.0)}),
+    'masks and average': (
+        {},
+        {'masks': {'second.weight': MASK}, 'recipe': Recipe(learning_rate=0.05, ema=0.8)},
+    ),
+    'validation': ({}, {'validations': 3}),
+    'source with a state': ({'training': Placed}, {}),
+    'phases': (
+        {'training': Sized},
+        {'recipe': Recipe(learning_rate=0.05, batch=8, phases=PHASES)},
+    ),
+}
+
+
+@pytest.mark.parametrize('kind', KINDS)
 def test_an_interrupted_run_ends_exactly_where_an_unbroken_one_does(
     tmp_path: Path, kind: str
 ) -> None:
@@ -114,30 +177,181 @@ def test_an_interrupted_run_ends_exactly_where_an_unbroken_one_does(
         factor = 1 + 0.1 * random.random() + 0.1 * float(np.random.rand())  # noqa: NPY002
         return factor * blobs.step(model, batch)
 
-    adam = (lambda net, rate: torch.optim.AdamW(net.parameters(), rate)) if kind == 'adam' else None
-    task = blobs.task(step=step, optimiser=adam)
+    fields, options = KINDS[kind]
+    task = blobs.task(step=step, **fields)
+    options = {'recipe': FAST, **options}
     calls: list[int] = []
     stops: set[int] = set()
-    whole = finetune(task.model, task, BUDGET, schedule=FAST, folder=tmp_path / 'whole')
+    whole = finetune(task.model, task, BUDGET, folder=tmp_path / 'whole', **options)
     calls.clear()
     stops |= {4, 9}
     for _ in range(2):
         with pytest.raises(Interrupted):
-            finetune(task.model, task, BUDGET, schedule=FAST, folder=tmp_path / 'broken')
-    resumed = finetune(task.model, task, BUDGET, schedule=FAST, folder=tmp_path / 'broken')
+            finetune(task.model, task, BUDGET, folder=tmp_path / 'broken', **options)
+    resumed = finetune(task.model, task, BUDGET, folder=tmp_path / 'broken', **options)
     assert len(calls) == 12
     assert _same(whole, resumed)
+
+
+@pytest.mark.parametrize('kind', ['plain', 'average and clipping', 'validation', 'phases'])
+def test_a_run_that_crashed_goes_on_from_its_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr('pruned_perception.training.loop.CHECKPOINT_SECONDS', 0.0)
+
+    def step(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        calls.append(1)
+        if len(calls) == crash:
+            raise RuntimeError
+        return blobs.step(model, batch)
+
+    fields, options = KINDS[kind]
+    task = blobs.task(step=step, **fields)
+    options = {'recipe': FAST, **options}
+    calls, crash = [], 0
+    whole = finetune(task.model, task, BUDGET, **options)
+    calls.clear()
+    crash = 9
+    with pytest.raises(RuntimeError):
+        finetune(task.model, task, BUDGET, folder=tmp_path, **options)
+    resumed = finetune(task.model, task, BUDGET, folder=tmp_path, **options)
+    assert len(calls) == 12 + 1
+    assert _same(whole, resumed)
+
+
+def test_a_source_that_can_be_put_back_draws_nothing_twice(tmp_path: Path) -> None:
+    def step(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        if Placed.drawn == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return blobs.step(model, batch)
+
+    Placed.drawn = 0
+    task = blobs.task(step=step, training=Placed)
+    with pytest.raises(Interrupted):
+        finetune(task.model, task, BUDGET, folder=tmp_path)
+    finetune(task.model, task, BUDGET, folder=tmp_path)
+    assert Placed.drawn == 12
+
+
+def test_an_interrupted_run_may_go_on_for_another_budget(tmp_path: Path) -> None:
+    def step(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return blobs.step(model, batch)
+
+    task = blobs.task()
+    with pytest.raises(Interrupted, match='after 1 steps'):
+        train(task.model, blobs.task(step=step), BUDGET, folder=tmp_path)
+    assert train(task.model, task, TrainingBudget(steps=3), folder=tmp_path).steps == 3
+
+
+def test_phases_and_batch_reach_the_source_and_need_one_that_follows() -> None:
+    seen.clear()
+    recipe = Recipe(batch=8, phases=PHASES)
+    task = blobs.task(training=Sized, recipe=recipe)
+    finetune(task.model, task, TrainingBudget(steps=4))
+    assert seen == [(0.0, (1.0, 1.0)), (0.25, (1.0, 1.0)), (0.5, (2.0, 2.0)), (0.75, (2.0, 2.0))]
+    with pytest.raises(PruningError, match=r'follow\(recipe, fraction\)'):
+        finetune(task.model, blobs.task(), BUDGET, recipe=recipe)
+
+
+def test_the_average_of_the_weights_is_as_by_hand() -> None:
+    states: list[Tensor] = []
+
+    def step(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        states.append(model.head.weight.detach().clone())
+        return blobs.step(model, batch)
+
+    task = blobs.task(step=step)
+    recipe = Recipe(learning_rate=0.05, ema=0.5)
+    averaged = finetune(task.model, task, TrainingBudget(steps=6), recipe=recipe)
+    states.clear()
+    last = finetune(task.model, task, TrainingBudget(steps=6), recipe=FAST)
+    expected = states[0]
+    for number, state in enumerate([*states[1:], last.head.weight.detach()], start=1):
+        decay = min(0.5, (1 + number) / (10 + number))
+        expected = decay * expected + (1 - decay) * state
+    torch.testing.assert_close(averaged.head.weight.detach(), expected)
+    assert all(each.requires_grad for each in averaged.parameters())
+
+
+def test_gradients_are_clipped_and_a_broken_batch_is_left_out() -> None:
+    norms, losses = [], []
+
+    class Recorder(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            gradients = [each.grad for each in self.param_groups[0]['params']]
+            norms.append(float(nn.utils.get_total_norm(gradients)))
+            return super().step(closure)
+
+    def step(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        losses.append(1)
+        return blobs.step(model, batch) * (float('inf') if len(losses) == 3 else 1.0)
+
+    task = blobs.task(step=step, optimiser=lambda net, rate: Recorder(net.parameters(), lr=rate))
+    tuned = finetune(task.model, task, TrainingBudget(steps=6), recipe=Recipe(clip=0.1))
+    assert len(losses) == 6
+    assert norms == pytest.approx([0.1] * 5, rel=1e-3)
+    assert all(each.isfinite().all() for each in tuned.parameters())
+
+
+def test_losses_by_name_are_summed_and_logged(tmp_path: Path) -> None:
+    def parts(model: nn.Module, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        loss = blobs.step(model, batch)
+        return {'half': loss / 2, 'other_half': loss / 2}
+
+    task, named = blobs.task(), blobs.task(step=parts)
+    budget = TrainingBudget(steps=40)
+    one = finetune(task.model, task, budget, recipe=FAST)
+    other = train(task.model, named, budget, recipe=FAST, folder=tmp_path, validations=2)
+    assert _same(one, other.network)
+    lines = [json.loads(line) for line in (tmp_path / 'log.jsonl').read_text().splitlines()]
+    steps = [line for line in lines if line['kind'] == 'step']
+    assert [line['step'] for line in steps] == [20, 40]
+    assert steps[0]['total'] == pytest.approx(2 * steps[0]['half'], rel=1e-3)
+    checks = [line for line in lines if line['kind'] == 'validation']
+    assert [line['step'] for line in checks] == [20, 40]
+    assert checks[1]['accuracy'] == pytest.approx(other.figures['accuracy'], rel=1e-3)
+
+
+def test_devices_and_precision_come_in_at_one_place() -> None:
+    """Networks, batches, the forward pass and gradients go through it, and nothing else."""
+    calls = []
+
+    class Recording(Compute):
+        def network(self, network: nn.Module) -> nn.Module:
+            calls.append('network')
+            return network
+
+        def batch(self, batch: Any) -> Any:
+            calls.append('batch')
+            return batch
+
+        def forward(self) -> contextlib.AbstractContextManager:
+            calls.append('forward')
+            return torch.autocast('cpu', torch.bfloat16)
+
+        def backward(self, loss: Tensor) -> None:
+            calls.append('backward')
+            loss.backward()
+
+    task = blobs.task()
+    options = {'teacher': task.model, 'recipe': FAST}
+    exact = finetune(task.model, task, TrainingBudget(steps=2), **options)
+    rough = finetune(task.model, task, TrainingBudget(steps=2), compute=Recording(), **options)
+    assert calls == ['network', 'network', *['batch', 'forward', 'backward'] * 2]
+    for name, value in exact.state_dict().items():
+        torch.testing.assert_close(rough.state_dict()[name], value, atol=0.05, rtol=0.05)
+    assert not _same(exact, rough)
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
     task = blobs.task()
     first = finetune(task.model, task, BUDGET, folder=tmp_path)
     idle = blobs.task(step=lambda model, batch: pytest.fail('trained again'))
-    seen: list[Progress] = []
-    again = finetune(task.model, idle, BUDGET, folder=tmp_path, report=seen.append)
-    assert _same(first, again)
-    assert (seen[-1].fraction, seen[-1].steps) == (1.0, 12)
-    assert seen[-1].cpu_seconds > 0
+    again = train(task.model, idle, BUDGET, folder=tmp_path)
+    assert _same(first, again.network)
+    assert again.steps == 12
+    assert again.cpu_seconds > 0
 
 
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
@@ -151,7 +365,7 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     [
         ({'seed': 1}, 'seed'),
         ({'budget': TrainingBudget(steps=5)}, 'budget'),
-        ({'schedule': Schedule(1e-3)}, 'schedule'),
+        ({'recipe': Recipe(learning_rate=1e-3)}, 'recipe'),
         ({'teacher': blobs.network()}, 'distillation'),
         ({'model': reinitialised(blobs.network(), seed=5)}, 'initial'),
     ],
@@ -227,7 +441,7 @@ def test_masked_weights_stay_zero() -> None:
     mask = torch.arange(model.second.weight.numel()).reshape(model.second.weight.shape) % 3 == 0
     with torch.no_grad():
         model.second.weight.mul_(mask)
-    tuned = finetune(model, blobs.task(), BUDGET, schedule=FAST, masks={'second.weight': mask})
+    tuned = finetune(model, blobs.task(), BUDGET, recipe=FAST, masks={'second.weight': mask})
     assert torch.equal(tuned.second.weight != 0, mask)
     assert not torch.equal(tuned.second.weight, model.second.weight)
     with pytest.raises(PruningError, match=r"'absent' is no parameter"):
@@ -235,12 +449,17 @@ def test_masked_weights_stay_zero() -> None:
 
 
 def test_cpu_time_ends_a_run() -> None:
-    seen: list[Progress] = []
     task = blobs.task()
-    finetune(task.model, task, TrainingBudget(cpu_minutes=1e-3), report=seen.append)
-    assert seen[-1].fraction == 1.0
-    assert seen[-1].cpu_seconds >= 0.06
-    assert seen[-1].steps >= 1
+    shares: list[float] = []
+    trained = train(
+        task.model,
+        task,
+        TrainingBudget(cpu_minutes=1e-3),
+        report=lambda title, share, remark: shares.append(share),
+    )
+    assert shares[-1] == 1.0
+    assert trained.cpu_seconds >= 0.06
+    assert trained.steps >= 1
 
 
 # Distillation
@@ -262,14 +481,14 @@ def test_outputs_that_are_no_scores_are_compared_by_squares() -> None:
 
 def test_teacher_pulls_the_student_towards_itself_and_is_untouched() -> None:
     task = blobs.task()
-    teacher = finetune(task.model, task, TrainingBudget(steps=60), schedule=FAST)
+    teacher = finetune(task.model, task, TrainingBudget(steps=60), recipe=FAST)
     before = _state(teacher)
 
     def no_labels(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         return 0.0 * model(batch[0]).sum()
 
     blind = blobs.task(step=no_labels)
-    options = {'budget': TrainingBudget(steps=60), 'schedule': FAST}
+    options = {'budget': TrainingBudget(steps=60), 'recipe': FAST}
     alone = finetune(task.model, blind, **options)
     taught = finetune(
         task.model, blind, **options, teacher=teacher, distillation=Distillation(2.0, 2.0)
@@ -325,13 +544,39 @@ def test_teacher_without_common_outputs_or_calls_is_refused() -> None:
 def test_bad_settings_quote_the_value() -> None:
     with pytest.raises(PruningError, match=r'weight must be a number > 0, got -1'):
         Distillation(weight=-1)
-    with pytest.raises(PruningError, match=r'learning_rate.*got 0'):
-        Schedule.from_dict({'learning_rate': 0})
-    with pytest.raises(PruningError, match=r'warm_up.*got 1'):
-        Schedule.from_dict({'warm_up': 1})
+    for field, value in (
+        ('learning_rate', 0),
+        ('warm_up', 1),
+        ('ema', 1.5),
+        ('clip', 0),
+        ('batch', 0.5),
+        ('weight_decay', -1),
+        ('channels_last', 'yes'),
+        ('phases', []),
+    ):
+        with pytest.raises(PruningError, match=f'field {field}: must be .*, got'):
+            Recipe().changed({field: value})
+    with pytest.raises(PruningError, match="unknown optimiser 'lion'; there are sgd, adamw"):
+        Recipe().changed({'optimiser': 'lion'})
+    with pytest.raises(PruningError, match='a distillation loss of its own'):
+        finetune(
+            blobs.network(), blobs.task(distillation_loss=lambda a, b: a.sum()), BUDGET,
+            teacher=blobs.network(), distillation=Distillation(temperature=2.0),
+        )  # fmt: skip
+    own = blobs.task(optimiser=lambda net, rate: torch.optim.SGD(net.parameters(), rate))
+    with pytest.raises(PruningError, match='the task has an `optimiser` of its own'):
+        finetune(own.model, own, BUDGET, recipe=Recipe(weight_decay=0.0))
     for wrong in ({}, {'steps': 0}, {'steps': 5, 'cpu_minutes': 1}, {'hours': 1}, {'steps': 1.5}):
         with pytest.raises(PruningError, match='training budget'):
             TrainingBudget.from_dict(wrong)
+
+
+def test_recipes_are_plain_data() -> None:
+    recipe = Recipe(optimiser='adamw', ema=None, batch=4, phases=PHASES, clip=2.0)
+    assert Recipe(ema=0.5).changed(json.loads(json.dumps(recipe.to_dict()))) == recipe
+    assert Recipe().changed({'optimiser': {'learning_rate': 1.0}, 'ema': 0.9}) == Recipe(
+        learning_rate=1.0, ema=0.9
+    )
 
 
 def test_budgets_are_divided_and_extended_in_their_unit() -> None:
@@ -346,7 +591,7 @@ def test_budgets_are_divided_and_extended_in_their_unit() -> None:
 
 def test_fresh_weights_know_nothing_and_frozen_layers_stay() -> None:
     task = blobs.task()
-    trained = finetune(task.model, task, TrainingBudget(steps=60), schedule=FAST)
+    trained = finetune(task.model, task, TrainingBudget(steps=60), recipe=FAST)
     trained.first.requires_grad_(False)
     fresh, again, other = (reinitialised(trained, seed=seed) for seed in (1, 1, 2))
     assert _same(fresh, again)

@@ -9,18 +9,25 @@ from torch import nn
 
 from pruned_perception._io import FolderError, locked
 from pruned_perception._processes import Interrupted
-from pruned_perception.pruning import Error, Macs, Params, PruningError, count
+from pruned_perception.pruning import ErrorBound, Macs, Params, PruningError, count
 from pruned_perception.pruning.budget import Budget
 from pruned_perception.pruning.errors import BudgetError
-from pruned_perception.training.budget import Schedule, TrainingBudget
+from pruned_perception.pruning.presets import PRESETS
+from pruned_perception.training.budget import TrainingBudget
 from pruned_perception.training.distillation import Distillation
 from pruned_perception.training.loop import finetune
 from pruned_perception.training.method import (
+    Channels,
+    Function,
+    LowRank,
     Method,
     PruningRecord,
+    Scratch,
+    Sparsity,
     budget_entry,
     budget_from,
     pruned,
+    read_method,
 )
 from pruned_perception.training.pipeline import (
     PipelineRecord,
@@ -28,27 +35,29 @@ from pruned_perception.training.pipeline import (
     loses_at_most,
     prune_and_finetune,
 )
+from pruned_perception.training.recipe import Recipe
 from pruned_perception.training.task import Task
 
-CHANNELS = Method(criterion='absolute', allocation='equal_error', round_to=1)
-FAST = Schedule(0.05)
+CHANNELS = Method(Channels('absolute', allocation='equal_error', round_to=1))
+REFITTED = Method(dataclasses.replace(CHANNELS.how, refit=True))
+FAST = Recipe(learning_rate=0.05)
 STEPS = TrainingBudget(steps=8)
 CHANNELS_THEN_RANKS = dataclasses.replace(
-    CHANNELS, schedule='cascade', iterations=2, then=Method(kind='low_rank', criterion='alds')
+    CHANNELS, schedule='cascade', iterations=2, then=LowRank('alds')
 )
 TWICE = {'schedule': 'cascade', 'iterations': 2}
 KINDS = {
     'channels': (CHANNELS, Macs(0.5)),
-    'refit': (dataclasses.replace(CHANNELS, refit=True), Macs(0.5)),
+    'refit': (REFITTED, Macs(0.5)),
     'criterion with another allocation': (
-        Method(criterion='taylor', allocation='equal_error', allocation_by='summed', round_to=1),
+        Method(Channels('taylor', 'equal_error', 'summed', round_to=1)),
         Params(0.5),
     ),
-    'low rank': (Method(kind='low_rank', criterion='alds'), Macs(0.6)),
-    'sparsity': (Method(kind='sparsity', criterion='sipp_deterministic'), Params(0.5)),
-    'sparsity by gradients': (Method(kind='sparsity', criterion='snip'), Params(0.5)),
+    'low rank': (Method(LowRank('alds')), Macs(0.6)),
+    'sparsity': (Method(Sparsity('sipp_deterministic')), Params(0.5)),
+    'sparsity by gradients': (Method(Sparsity('snip')), Params(0.5)),
     'function': (
-        Method(kind='function', function='test_pipeline:half', options={'layer': 'second'}),
+        Method(Function('test_pipeline:half', {'layer': 'second'})),
         Macs(0.5),
     ),
 }
@@ -66,7 +75,7 @@ def half(task: Task, budget: Budget, seed: int, *, layer: str) -> nn.Module:
 def trained() -> Task:
     """Return the task with a trained parent."""
     task = blobs.task()
-    model = finetune(task.model, task, TrainingBudget(steps=120), schedule=FAST)
+    model = finetune(task.model, task, TrainingBudget(steps=120), recipe=FAST)
     return dataclasses.replace(task, model=model)
 
 
@@ -81,7 +90,7 @@ def test_every_kind_meets_its_budget_and_leaves_the_parent_alone(
 ) -> None:
     method, budget = KINDS[kind]
     before = {name: value.clone() for name, value in trained.model.state_dict().items()}
-    small, record = pruned(trained, method, budget, seed=1)
+    small, record = pruned(trained, method.how, budget, seed=1)
     cost = count(small, trained.example_inputs)
     zeros = sum(int((~mask).sum()) for mask in record.masks.values())
     assert (record.macs, record.parameters) == (cost.macs, cost.parameters - zeros)
@@ -103,9 +112,9 @@ def test_every_kind_meets_its_budget_and_leaves_the_parent_alone(
 
 
 def test_refit_and_recalibration_are_done_when_asked(trained: Task) -> None:
-    plain, _ = pruned(trained, CHANNELS, Macs(0.4), recalibrated=False)
-    recalibrated, _ = pruned(trained, CHANNELS, Macs(0.4))
-    refitted, _ = pruned(trained, dataclasses.replace(CHANNELS, refit=True), Macs(0.4))
+    plain, _ = pruned(trained, CHANNELS.how, Macs(0.4), recalibrated=False)
+    recalibrated, _ = pruned(trained, CHANNELS.how, Macs(0.4))
+    refitted, _ = pruned(trained, REFITTED.how, Macs(0.4))
     assert torch.equal(plain.second.weight, recalibrated.second.weight)
     assert not torch.equal(plain.second_norm.running_mean, recalibrated.second_norm.running_mean)
     assert not torch.equal(plain.second.weight, refitted.second.weight)
@@ -113,51 +122,88 @@ def test_refit_and_recalibration_are_done_when_asked(trained: Task) -> None:
 
 def test_methods_are_plain_data() -> None:
     for method, _ in KINDS.values():
-        assert Method.from_dict(json.loads(json.dumps(method.to_dict()))) == method
-    data = {'schedule': 'cascade', 'iterations': 3, 'distill': {'weight': 2.0}, 'keep': ['head']}
-    method = Method.from_dict(data)
+        assert read_method(json.loads(json.dumps(method.to_dict()))) == method
+    data = {'schedule': 'cascade', 'iterations': 3, 'distill': {'weight': 2.0}}
+    data['ignored_layers'] = ['head']
+    method = read_method(data)
     assert method.distill == Distillation(2.0)
-    assert Method.from_dict(method.to_dict()) == method
-    assert Method.from_dict({'distill': True}).distill == Distillation()
+    assert read_method(method.to_dict()) == method
+    assert read_method({'distill': True}).distill == Distillation()
+    control = Scratch('ours', learning_rate=0.1)
+    assert read_method(json.loads(json.dumps(control.to_dict()))) == control
     composed = json.loads(json.dumps(CHANNELS_THEN_RANKS.to_dict()))
-    assert Method.from_dict(composed) == CHANNELS_THEN_RANKS
+    assert read_method(composed) == CHANNELS_THEN_RANKS
 
 
 @pytest.mark.parametrize(
     ('data', 'message'),
     [
-        ({'criterium': 'x'}, 'unknown field criterium'),
-        ({'criterion': 'x'}, "unknown criterion 'x'"),
-        ({'kind': 'x'}, "unknown kind 'x'"),
-        ({'kind': 'low_rank'}, 'unknown low-rank method'),
-        ({'kind': 'sparsity', 'criterion': 'x'}, "unknown method 'x'"),
-        ({'kind': 'function'}, "'function'"),
-        ({'kind': 'scratch'}, "'of'"),
-        ({'of': 'other'}, "'of' belongs to kind 'scratch'"),
-        ({'schedule': 'x'}, "unknown schedule 'x'"),
-        ({'schedule': 'cascade'}, 'with 1 iterations'),
-        ({'iterations': 2}, 'with 2 iterations'),
+        ({'criterium': 'x'}, 'unknown field m.criterium; known: allocation, '),
+        ({'criterion': 'x'}, "field m.criterion: unknown criterion 'x'"),
+        ({'criterion': 3}, 'field m.criterion: must be a text, got 3'),
+        ({'allocation': 'x'}, "field m.allocation: unknown allocation 'x'; there are uniform"),
+        ({'allocation_by': 'x'}, "field m.allocation_by: unknown criterion 'x'"),
+        ({'selection': 'x'}, "field m.selection: unknown selection 'x'; there are deterministic"),
+        ({'round_to': 0}, 'field m.round_to: must be at least 1 channel'),
+        ({'round_to': 1.5}, 'field m.round_to: must be an integer, got 1.5'),
+        ({'refit': 'yes'}, 'field m.refit: must be true or false'),
+        ({'ignored_layers': 'head'}, 'field m.ignored_layers: must be a list of texts'),
+        ({'keep': ['head']}, 'field m.keep: is called ignored_layers now'),
+        ({'block': 16}, 'field m.block: is called round_to now'),
+        ({'method': 'x'}, "field m.method: unknown 'x'; there are pfp"),
+        ({'method': 'alds', 'kind': 'channels'}, "m.method: 'alds' is of kind 'low_rank'"),
+        ({'method': 'alds', 'selection': 'mixed'}, "m.selection: belongs to kind 'channels', not"),
+        ({'kind': 'x'}, "field m.kind: unknown kind 'x'"),
+        ({'kind': 'low_rank'}, 'field m.criterion is missing'),
+        ({'kind': 'low_rank', 'criterion': 'x'}, 'm.criterion: unknown low-rank'),
+        ({'kind': 'sparsity', 'criterion': 'x'}, "field m.criterion: unknown .*'x'"),
+        (
+            {'kind': 'sparsity', 'criterion': 'snip', 'refit': True},
+            "refit: belongs to kind 'channels'",
+        ),
+        ({'kind': 'function'}, 'field m.function is missing'),
+        ({'kind': 'scratch'}, 'field m.of is missing'),
+        ({'kind': 'scratch', 'of': 'x', 'distill': True}, 'unknown field m.distill'),
+        ({'of': 'other'}, "field m.of: belongs to kind 'scratch', not to 'channels'"),
+        ({'schedule': 'x'}, "field m.schedule: unknown schedule 'x'"),
+        ({'schedule': 'cascade'}, 'field m.iterations: 1 with schedule'),
+        ({'iterations': 2}, 'field m.iterations: 2 with schedule'),
+        ({'learning_rate': 0}, 'field m.learning_rate: must be > 0'),
         (
             {'kind': 'low_rank', 'criterion': 'svd', 'schedule': 'cascade', 'iterations': 2},
-            'at once',
+            'field m.schedule: low rank is chosen at once',
         ),
-        ({'distill': {'heat': 3}}, 'heat'),
+        ({'distill': {'heat': 3}}, 'm: .*distill.*heat'),
+        ({'distill': 3}, 'm: .*distill'),
+        ({'method': ['pfp']}, 'field m.method: unknown'),
+        ({'max_loss': -1}, 'field m.max_loss: must be ≥ 0'),
         ({'then': {}}, 'give a schedule'),
-        ({**TWICE, 'then': 'alds'}, 'must be the fields of a method'),
-        ({**TWICE, 'then': {'kind': 'low_rank', 'criterion': 'x'}}, 'unknown low-rank method'),
-        ({**TWICE, 'then': {'kind': 'sparsity', 'criterion': 'magnitude'}}, 'cannot follow'),
-        ({**TWICE, 'then': {'learning_rate': 0.1}}, r'then\.learning_rate: is of the whole'),
-        ({**TWICE, 'then': TWICE}, r'then\.iterations: is of the whole'),
+        ({**TWICE, 'then': 'alds'}, 'field m.then: must be a mapping'),
+        ({**TWICE, 'then': {'kind': 'low_rank', 'criterion': 'x'}}, 'm.then.criterion: unknown'),
+        ({**TWICE, 'then': {'kind': 'sparsity', 'criterion': 'snip'}}, r'm.then.kind: unknown'),
+        ({**TWICE, 'then': {'learning_rate': 0.1}}, r'm.then\.learning_rate: is of the whole'),
+        ({**TWICE, 'then': TWICE}, r'm.then\.schedule: is of the whole'),
     ],
 )
 def test_bad_methods_name_the_field(data: dict, message: str) -> None:
     with pytest.raises(PruningError, match=message):
-        Method.from_dict(data)
+        read_method(data, 'm.')
+
+
+def test_presets_set_what_is_not_given() -> None:
+    published = read_method({'method': 'pfp'})
+    assert published == Method(Channels('quadrants', 'equal_error', None, 'mixed', 1))
+    own = read_method({'method': 'pfp', 'selection': 'deterministic', 'round_to': 16})
+    assert own.how == Channels('quadrants', 'equal_error', None, 'deterministic', 16)
+    for name, preset in PRESETS.items():
+        assert read_method({'method': name}).how.kind == preset.kind
 
 
 def test_budgets_have_names_in_files() -> None:
-    for budget in (Macs(0.5), Params(0.25), Error(0.1)):
+    for budget in (Macs(0.5), Params(0.25), ErrorBound(0.1)):
         assert budget_from(*budget_entry(budget)) == budget
+    with pytest.raises(BudgetError, match='macs must be a number'):
+        budget_from('macs', 'half')
     with pytest.raises(BudgetError, match="unknown unit 'flops'"):
         budget_from('flops', 0.5)
 
@@ -165,18 +211,21 @@ def test_budgets_have_names_in_files() -> None:
 @pytest.mark.parametrize(
     ('method', 'budget', 'message'),
     [
-        (Method(kind='sparsity', criterion='magnitude'), Macs(0.5), 'must be of parameters'),
-        (Method(kind='low_rank', criterion='svd'), Error(0.1), 'must be of MACs or parameters'),
-        (Method(kind='scratch', of='x'), Macs(0.5), 'does not prune'),
-        (Method(kind='function', function='test_pipeline:absent'), Macs(0.5), 'absent'),
-        (Method(kind='function', function='blobs'), Macs(0.5), 'package.module:function'),
+        (Method(Sparsity('magnitude')), Macs(0.5), 'must be of parameters'),
+        (
+            Method(LowRank('svd')),
+            ErrorBound(0.1),
+            'must be of MACs or parameters',
+        ),
+        (Method(Function('test_pipeline:absent')), Macs(0.5), 'absent'),
+        (Method(Function('blobs')), Macs(0.5), 'package.module:function'),
     ],
 )
 def test_budgets_and_kinds_that_do_not_fit_are_refused(
     method: Method, budget: Budget, message: str, trained: Task
 ) -> None:
     with pytest.raises(PruningError, match=message):
-        pruned(trained, method, budget)
+        pruned(trained, method.how, budget)
 
 
 # The pipeline
@@ -188,7 +237,7 @@ def test_cuts_are_by_equal_factors_and_steps_as_the_schedule_says(
 ) -> None:
     method = dataclasses.replace(CHANNELS, schedule=schedule, iterations=3)
     small, record = prune_and_finetune(
-        trained, method, Macs(0.3), training=TrainingBudget(steps=12), schedule=FAST
+        trained, method, Macs(0.3), training=TrainingBudget(steps=12), recipe=FAST
     )
     dense = count(trained.model, trained.example_inputs).macs
     shares = [stage.pruning.macs / dense for stage in record.stages]
@@ -206,7 +255,7 @@ def test_cuts_are_by_equal_factors_and_steps_as_the_schedule_says(
 
 def test_last_cut_may_be_another_kind_and_meets_the_budget(trained: Task) -> None:
     small, record = prune_and_finetune(
-        trained, CHANNELS_THEN_RANKS, Macs(0.4), training=STEPS, schedule=FAST
+        trained, CHANNELS_THEN_RANKS, Macs(0.4), training=STEPS, recipe=FAST
     )
     dense = count(trained.model, trained.example_inputs).macs
     channels, ranks = (stage.pruning for stage in record.stages)
@@ -239,14 +288,14 @@ def test_sensitivities_are_measured_again_on_the_current_network(
         tuned.append(small)
         return True
 
-    prune_and_finetune(trained, method, Macs(0.4), training=STEPS, schedule=FAST, accept=accept)
+    prune_and_finetune(trained, method, Macs(0.4), training=STEPS, recipe=FAST, accept=accept)
     assert scored[0] is trained.model
     assert scored[1] is tuned[0]
 
 
 def test_sparsity_in_a_cascade_ends_at_the_budget_with_zeros_that_stay(trained: Task) -> None:
-    method = Method(kind='sparsity', criterion='magnitude', schedule='cascade', iterations=2)
-    small, record = prune_and_finetune(trained, method, Params(0.5), training=STEPS, schedule=FAST)
+    method = Method(Sparsity('magnitude'), schedule='cascade', iterations=2)
+    small, record = prune_and_finetune(trained, method, Params(0.5), training=STEPS, recipe=FAST)
     masks = record.stages[-1].pruning.masks
     weights = dict(small.named_parameters())
     for name, mask in masks.items():
@@ -263,7 +312,7 @@ def test_sparsity_in_a_cascade_ends_at_the_budget_with_zeros_that_stay(trained: 
 
 def test_fine_tuning_regains_what_the_cut_lost(trained: Task) -> None:
     _, record = prune_and_finetune(
-        trained, CHANNELS, Macs(0.06), training=TrainingBudget(steps=40), schedule=FAST
+        trained, CHANNELS, Macs(0.06), training=TrainingBudget(steps=40), recipe=FAST
     )
     stage = record.stages[0]
     assert stage.after['accuracy'] > stage.before['accuracy'] + 0.03
@@ -304,7 +353,7 @@ def test_it_ends_with_the_last_network_that_a_rule_accepted(trained: Task) -> No
     small, record = prune_and_finetune(trained, method, Macs(0.2), training=STEPS, accept=accept)
     assert small is seen[1]
     assert [stage.accepted for stage in record.stages] == [True, True, False]
-    assert record.kept == record.stages[:2]
+    assert record.accepted == record.stages[:2]
     assert record.steps == 6  # the third was trained, too
     assert 'not accepted' in record.to_text()
 
@@ -312,7 +361,7 @@ def test_it_ends_with_the_last_network_that_a_rule_accepted(trained: Task) -> No
 def test_the_parent_is_returned_where_nothing_is_accepted(trained: Task) -> None:
     small, record = prune_and_finetune(trained, CHANNELS, Macs(0.5), accept=lambda small: False)
     assert small is trained.model
-    assert record.kept == ()
+    assert record.accepted == ()
 
 
 def test_rule_on_accuracy_compares_with_the_parent() -> None:
@@ -330,7 +379,7 @@ def test_a_methods_own_rule_ends_its_iterations(trained: Task) -> None:
     small, record = prune_and_finetune(trained, method, Macs(0.1))
     parent = blobs.accuracy(trained.model, 2)['accuracy']
     assert blobs.accuracy(small.eval(), 2)['accuracy'] >= parent - 0.02
-    assert len(record.kept) < 6
+    assert len(record.accepted) < 6
     assert record.stages[-1].after['accuracy'] < parent - 0.02
 
 
@@ -344,7 +393,7 @@ def test_an_interrupted_pipeline_ends_exactly_where_an_unbroken_one_does(
     if kind in ('channels', 'sparsity'):
         method = dataclasses.replace(method, schedule='cascade', iterations=2)
     whole, expected = prune_and_finetune(
-        trained, method, budget, training=STEPS, schedule=FAST, seed=3
+        trained, method, budget, training=STEPS, recipe=FAST, seed=3
     )
     calls: list[int] = []
     stops = {3, 6}
@@ -359,7 +408,7 @@ def test_an_interrupted_pipeline_ends_exactly_where_an_unbroken_one_does(
         return blobs.step(model, batch)
 
     task = dataclasses.replace(trained, step=step)
-    options = {'training': STEPS, 'schedule': FAST, 'seed': 3, 'folder': tmp_path / 'run'}
+    options = {'training': STEPS, 'recipe': FAST, 'seed': 3, 'folder': tmp_path / 'run'}
     for _ in stops:
         with pytest.raises(Interrupted):
             prune_and_finetune(task, method, budget, **options)
@@ -403,7 +452,7 @@ def test_architecture_can_be_made_again_from_the_record(kind: str, trained: Task
 def test_iterations_towards_an_error_are_refused(trained: Task) -> None:
     method = dataclasses.replace(CHANNELS, schedule='cascade', iterations=2)
     with pytest.raises(PruningError, match='cuts to a share'):
-        prune_and_finetune(trained, method, Error(0.5))
+        prune_and_finetune(trained, method, ErrorBound(0.5))
 
 
 @pytest.mark.parametrize('figures', [{}, {'accuracy': float('nan')}])

@@ -1,7 +1,7 @@
 """Formats of data sets: how files lie, and what is written in them.
 
-A format is a module here with `LOOKS_FOR`, `splits` and `read` and its name in `MODULES`; which
-one a folder is, its content says. Whoever reads data calls `read_dataset` and knows no format.
+A format is a module here with `LOOKS_FOR`, `splits` and `read`, and its name is the module's;
+which one a folder is, its content says. Whoever reads data calls `read_dataset` and knows none.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import pkgutil
 from pathlib import Path
 from typing import Protocol, cast
 
 from pruned_perception.datasets.dataset import Dataset
 from pruned_perception.datasets.errors import DataError
 
-MODULES = ('coco',)
+MODULES = tuple(module.name for module in pkgutil.iter_modules(__path__))
 
 
 class Format(Protocol):

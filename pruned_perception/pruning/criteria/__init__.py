@@ -1,8 +1,8 @@
 """Criteria: how much each channel of a group matters.
 
 A criterion is a function (subject) → sensitivities or scores of all groups; the highest are kept.
-The decorator `criterion` in any file of this folder is all it takes to have a name; or it is the
-function `score` in a file of the user's own: `get('path/to/mine.py')`.
+Any function will do. The decorator `criterion` in any file of this folder is all it takes to have a
+name; or it is the function `score` in a file of the user's own: `get('path/to/mine.py')`.
 """
 
 from __future__ import annotations
@@ -15,20 +15,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from pruned_perception.pruning.allocation import Evidence
 from pruned_perception.pruning.calibration import Batch, CheckedBatches
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.observation import tensors
-from pruned_perception.pruning.scores import Scores
+from pruned_perception.pruning.scores import Evidence, Scores
 from pruned_perception.pruning.sensitivity import Sensitivity, estimate_sensitivity
 from pruned_perception.pruning.structure import Structure
 
-__all__ = ['Criterion', 'Loss', 'Subject', 'criterion', 'get', 'names']
+__all__ = ['Criterion', 'Loss', 'Subject', 'criterion', 'evidence', 'get', 'names']
 
 # (outputs of the network, index of the batch, generator) → a scalar to differentiate: a sum over
 # the batch's examples, since its derivatives are taken apart by example.
@@ -100,11 +99,13 @@ class Subject:
         return total
 
 
-Criterion = Callable[['Subject'], Evidence]
+# The scores (channels,) of each group alone are evidence enough.
+Criterion = Callable[['Subject'], Evidence | Mapping[str, Tensor]]
 _CRITERIA: dict[str, Criterion] = {}
+Named = TypeVar('Named', bound=Criterion)
 
 
-def criterion(score: Criterion) -> Criterion:
+def criterion(score: Named) -> Named:
     """Register a criterion under its function's name."""
     _CRITERIA[score.__name__] = score
     return score
@@ -131,6 +132,29 @@ def get(name: str) -> Criterion:
     if not callable(score):
         raise PruningError(f'{name}: a criterion is a function score(subject); there is none')
     return score
+
+
+def evidence(criterion: str | Criterion, subject: Subject) -> Evidence:
+    """Return what a criterion says of the subject.
+
+    Args:
+        criterion: a function, a name, or a file, see `get`.
+        subject: what it looks at.
+
+    Raises:
+        PruningError: as `get`; or the function returns something else than evidence.
+    """
+    score = criterion if callable(criterion) else get(criterion)
+    found = score(subject)
+    name = criterion if isinstance(criterion, str) else getattr(score, '__name__', repr(score))
+    if isinstance(found, Mapping):
+        return subject.scores(name, found)
+    if not hasattr(found, 'offers'):
+        raise PruningError(
+            f'criterion {name!r}: returned a {type(found).__name__}; it must be the scores '
+            '(channels,) of each group, or what subject.scores or subject.sensitivity return'
+        )
+    return found
 
 
 def _load(path: Path) -> ModuleType:

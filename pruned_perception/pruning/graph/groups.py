@@ -75,11 +75,11 @@ class ChannelGroup:
 class ChannelGroups:
     """All groups that may be pruned, and why the other layers' outputs are kept.
 
-    `kept` is by layer; `layer:start` where only a part of the layer's outputs is kept.
+    `not_pruned` is by layer; `layer:start` where only a part of the layer's outputs is kept.
     """
 
     prunable: tuple[ChannelGroup, ...]
-    kept: dict[str, str]
+    not_pruned: dict[str, str]
 
     def __getitem__(self, name: str) -> ChannelGroup:
         return next(group for group in self.prunable if group.name == name)
@@ -112,7 +112,7 @@ class Coupling:
 
 @torch.no_grad()
 def trace_channels(
-    model: nn.Module, example_inputs: Sequence[Any], *, keep: Collection[str] = ()
+    model: nn.Module, example_inputs: Sequence[Any], *, ignored_layers: Collection[str] = ()
 ) -> Coupling:
     """Run a copy of `model` once in evaluation mode and return the coupling of its channels.
 
@@ -120,7 +120,7 @@ def trace_channels(
         PruningError: the forward pass fails; says in which module.
     """
     traced = _Trace(copy.deepcopy(model).eval())
-    for name in keep:
+    for name in ignored_layers:
         traced.ties.fix(traced.outputs[name], f'asked to keep {name}')
     return traced.run(example_inputs)
 
@@ -332,7 +332,7 @@ def group_channels(coupling: Coupling) -> tuple[ChannelGroups, Atoms]:
         else:
             prunable.append(group)
             atoms[group.name] = tuple(numbers)
-    return ChannelGroups(tuple(prunable), _kept(coupling, stays)), atoms
+    return ChannelGroups(tuple(prunable), _not_pruned(coupling, stays)), atoms
 
 
 def _group(members: list[Places], coupling: Coupling) -> ChannelGroup:
@@ -374,7 +374,7 @@ def _group(members: list[Places], coupling: Coupling) -> ChannelGroup:
     )
 
 
-def _kept(coupling: Coupling, stays: Mapping[int, str]) -> dict[str, str]:
+def _not_pruned(coupling: Coupling, stays: Mapping[int, str]) -> dict[str, str]:
     kept = {}
     for layer, numbers in coupling.outputs.items():
         reasons = [stays.get(number) for number in numbers]

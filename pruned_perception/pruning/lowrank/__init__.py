@@ -4,8 +4,7 @@ from pruned_perception.pruning.lowrank.decomposition import (
     Decomposition,
     LayerPlan,
     Projection,
-    decompose,
 )
-from pruned_perception.pruning.lowrank.ranks import Method, get, names
+from pruned_perception.pruning.lowrank.ranks import RankMethod, get, names
 
-__all__ = ['Decomposition', 'LayerPlan', 'Method', 'Projection', 'decompose', 'get', 'names']
+__all__ = ['Decomposition', 'LayerPlan', 'Projection', 'RankMethod', 'get', 'names']

@@ -1,6 +1,6 @@
 """A decomposition: which layers become two, at which groups and rank, and what that costs.
 
-`decompose` replaces them; until then nothing is.
+`Decomposition.apply` replaces them; until then nothing is.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -86,6 +86,54 @@ class Decomposition:
     left_alone: dict[str, str]
     projections: dict[str, Projection] = field(default_factory=dict)
     calibration: CalibrationRecord | None = None
+    kind: ClassVar[str] = 'low_rank'
+
+    @property
+    def masks(self) -> dict[str, Tensor]:
+        """None: no weight is set to zero."""
+        return {}
+
+    @torch.no_grad()
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Return a copy of `model` in which each layer of the plan is two; `model` is untouched.
+
+        A layer `name` becomes `name.0`, which has its geometry, and `name.1`, which has its bias.
+        `model` may have been pruned or decomposed before. In the result, whoever reads the
+        structure sees ordinary layers: the ranks of one group are channels like others, a sliced
+        `name.0` is a grouped convolution.
+
+        Raises:
+            PruningError: the plan is not for this network, or its forward needs the layer as it
+                was.
+            RuntimeError: the network does not cost what was planned (a defect of ours).
+        """
+        example = tuple(each.example() for each in self.inputs)
+        _check_fits(model, self, example)
+        small = copy.deepcopy(model)
+        for name, each in self.layers.items():
+            layer = small.get_submodule(name)
+            parts = slices(layer, each.groups)
+            projection = self.projections.get(name)
+            bias = layer.bias.detach().cpu().double() if isinstance(layer.bias, Tensor) else None
+            if projection is not None:
+                bias = projection.shift if bias is None else bias + projection.shift
+            factors = factors_of(parts, each.rank, projection)
+            _replace(small, layer, factored_layer(layer, factors, bias))
+        probe = copy.deepcopy(small).eval()
+        try:
+            probe(*example)
+        except Exception as error:  # whatever the user's forward raises
+            raise PruningError(
+                f'{type(model).__name__} does not run when decomposed ({error}): name the layers '
+                'whose attributes its forward reads in `ignored_layers`'
+            ) from error
+        real = count(probe, example)
+        if (real.parameters, real.macs) != (self.parameters, self.macs):
+            raise RuntimeError(
+                f'planned {self.parameters} parameters and {self.macs} MACs, but the decomposed '
+                f'network has {real.parameters} and {real.macs}'
+            )
+        return small
 
     @property
     def choice(self) -> dict[str, tuple[int, int]]:
@@ -206,48 +254,6 @@ def factors_of(parts: Tensor, rank: int, projection: Projection | None) -> Facto
         return truncate(parts, rank)
     basis = projection.basis.to(parts)
     return Factors(basis.T @ parts, basis[None])
-
-
-@torch.no_grad()
-def decompose(model: nn.Module, plan: Decomposition) -> nn.Module:
-    """Return a copy of `model` in which each layer of the plan is two; the original is untouched.
-
-    A layer `name` becomes `name.0`, which has its geometry, and `name.1`, which has its bias.
-    `model` may have been pruned or decomposed before. In the result, whoever reads the structure
-    sees ordinary layers: the ranks of one group are channels like others, a sliced `name.0` is a
-    grouped convolution.
-
-    Raises:
-        PruningError: the plan is not for this network, or its forward needs the layer as it was.
-        RuntimeError: the network does not cost what was planned (a defect of ours).
-    """
-    example = tuple(each.example() for each in plan.inputs)
-    _check_fits(model, plan, example)
-    small = copy.deepcopy(model)
-    for name, each in plan.layers.items():
-        layer = small.get_submodule(name)
-        parts = slices(layer, each.groups)
-        projection = plan.projections.get(name)
-        bias = layer.bias.detach().cpu().double() if isinstance(layer.bias, Tensor) else None
-        if projection is not None:
-            bias = projection.shift if bias is None else bias + projection.shift
-        factors = factors_of(parts, each.rank, projection)
-        _replace(small, layer, factored_layer(layer, factors, bias))
-    probe = copy.deepcopy(small).eval()
-    try:
-        probe(*example)
-    except Exception as error:  # whatever the user's forward raises
-        raise PruningError(
-            f'{type(model).__name__} does not run when decomposed ({error}): name the layers whose '
-            'attributes its forward reads in `keep`'
-        ) from error
-    real = count(probe, example)
-    if (real.parameters, real.macs) != (plan.parameters, plan.macs):
-        raise RuntimeError(
-            f'planned {plan.parameters} parameters and {plan.macs} MACs, but the decomposed '
-            f'network has {real.parameters} and {real.macs}'
-        )
-    return small
 
 
 def _check_fits(model: nn.Module, plan: Decomposition, example: Sequence[Tensor]) -> None:

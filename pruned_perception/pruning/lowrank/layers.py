@@ -93,21 +93,24 @@ class Candidates:
 
 
 def find_layers(
-    model: nn.Module, example_inputs: Sequence[Tensor], *, keep: Collection[str] = ()
+    model: nn.Module, example_inputs: Sequence[Tensor], *, ignored_layers: Collection[str] = ()
 ) -> Candidates:
     """Return the layers of `model` that can be decomposed.
 
     Args:
         model: any network; it is run once, on zeros, and left untouched.
         example_inputs: its positional inputs.
-        keep: names of layers to leave alone.
+        ignored_layers: names of layers to leave alone.
 
     Raises:
-        PruningError: a name in `keep` is no layer of the network, or a weight is not finite.
+        PruningError: a name in `ignored_layers` is no layer of the network, or a weight is not
+            finite.
     """
     layers = {name: each for name, each in model.named_modules() if isinstance(each, LAYERS)}
-    if unknown := set(keep) - set(layers):
-        raise PruningError(f'keep: {sorted(unknown)[0]!r} is no convolution or linear layer')
+    if unknown := set(ignored_layers) - set(layers):
+        raise PruningError(
+            f'ignored_layers: {sorted(unknown)[0]!r} is no convolution or linear layer'
+        )
     inputs = tuple(InputSpec.of(each) for each in example_inputs)
     # A copy, since counting sets all of a network's layers to one training mode.
     cost = count(copy.deepcopy(model), tuple(each.example() for each in inputs))
@@ -120,7 +123,9 @@ def find_layers(
     left_alone: dict[str, str] = {}
     for name, layer in layers.items():
         used = macs.get(name, 0)
-        reason = 'asked to keep it' if name in keep else _obstacle(name, layer, used, owners)
+        reason = (
+            'asked to keep it' if name in ignored_layers else _obstacle(name, layer, used, owners)
+        )
         if reason is None:
             shapes[name] = _shape(layer, used)
             if not torch.isfinite(layer.weight).all():

@@ -31,7 +31,7 @@ from pruned_perception.pruning.lowrank.factorisation import relative_errors, sli
 from pruned_perception.pruning.lowrank.layers import Candidates, LayerShape, LayerSize, find_layers
 
 
-class Method(Protocol):
+class RankMethod(Protocol):
     """From a network and a budget to a decomposition: the groups and rank of each layer."""
 
     __name__: str
@@ -42,7 +42,7 @@ class Method(Protocol):
         example_inputs: Sequence[Tensor],
         budget: Macs | Params,
         *,
-        keep: Collection[str] = (),
+        ignored_layers: Collection[str] = (),
         seed: int = 0,
         calibration: Iterable[Batch] | None = None,
     ) -> Decomposition:
@@ -52,20 +52,21 @@ class Method(Protocol):
             model: the dense network; untouched.
             example_inputs: its positional inputs, which are run once.
             budget: the share of the dense multiply-accumulates or parameters that may remain.
-            keep: names of layers to leave alone.
+            ignored_layers: names of layers to leave alone.
             seed: of methods that draw random numbers.
             calibration: batches of inputs without labels, of methods that look at data.
 
         Raises:
             BudgetError: the budget cannot be met; says what can.
-            PruningError: an unknown layer in `keep`, or no calibration set where one is needed.
+            PruningError: an unknown layer in `ignored_layers`, or no calibration set where one is
+                needed.
         """
 
 
-_METHODS: dict[str, Method] = {}
+_METHODS: dict[str, RankMethod] = {}
 
 
-def method(function: Method) -> Method:
+def method(function: RankMethod) -> RankMethod:
     """Register a method under its function's name."""
     _METHODS[function.__name__] = function
     return function
@@ -76,7 +77,7 @@ def names() -> tuple[str, ...]:
     return tuple(_METHODS)
 
 
-def get(name: str) -> Method:
+def get(name: str) -> RankMethod:
     """Return the method of that name; raises PruningError with the names that there are."""
     if name not in _METHODS:
         raise PruningError(f'unknown low-rank method {name!r}; there are {", ".join(_METHODS)}')
@@ -184,11 +185,11 @@ def alds(
     example_inputs: Sequence[Tensor],
     budget: Macs | Params,
     *,
-    keep: Collection[str] = (),
+    ignored_layers: Collection[str] = (),
     seed: int = 0,
     calibration: Iterable[Batch] | None = None,
 ) -> Decomposition:
-    """Choose the ranks; see `Method`. Needs neither `seed` nor `calibration`.
+    """Choose the ranks; see `RankMethod`. Needs neither `seed` nor `calibration`.
 
     Automatic layer-wise decomposition selector: the largest error of any layer, made smallest.
 
@@ -209,7 +210,7 @@ def alds(
     channel pruning, which is relative to the contributions of the channels to an output: no common
     budget of errors can be divided between the two.
     """
-    network = find_layers(model, example_inputs, keep=keep)
+    network = find_layers(model, example_inputs, ignored_layers=ignored_layers)
     found = {}
     for name, shape in network.shapes.items():
         layer = model.get_submodule(name)
@@ -235,11 +236,11 @@ def l_rank(
     example_inputs: Sequence[Tensor],
     budget: Macs | Params,
     *,
-    keep: Collection[str] = (),
+    ignored_layers: Collection[str] = (),
     seed: int = 0,
     calibration: Iterable[Batch] | None = None,
 ) -> Decomposition:
-    """Choose the ranks; see `Method`. Needs neither `seed` nor `calibration`.
+    """Choose the ranks; see `RankMethod`. Needs neither `seed` nor `calibration`.
 
     Ranks that minimise Σ ‖W − W_j‖²_F + λ · cost(j) over all layers, λ chosen to meet the budget.
 
@@ -253,7 +254,7 @@ def l_rank(
     of each layer (CVPR 2020), of whose alternation between learning and compression this is the
     latter step, at the weights as they are.
     """
-    network = find_layers(model, example_inputs, keep=keep)
+    network = find_layers(model, example_inputs, ignored_layers=ignored_layers)
     found = {}
     for name, shape in network.shapes.items():
         values = torch.linalg.svdvals(slices(model.get_submodule(name), 1)[0])
@@ -291,11 +292,11 @@ def pca(
     example_inputs: Sequence[Tensor],
     budget: Macs | Params,
     *,
-    keep: Collection[str] = (),
+    ignored_layers: Collection[str] = (),
     seed: int = 0,
     calibration: Iterable[Batch] | None = None,
 ) -> Decomposition:
-    """Choose the ranks; see `Method`. Needs `calibration`, but no `seed`.
+    """Choose the ranks; see `RankMethod`. Needs `calibration`, but no `seed`.
 
     Principal components of a layer's outputs: low rank where the data is, not the weight.
 
@@ -316,7 +317,7 @@ def pca(
         raise PruningError(
             'pca: needs a calibration set; give batches of inputs without labels as `calibration`'
         )
-    network = find_layers(model, example_inputs, keep=keep)
+    network = find_layers(model, example_inputs, ignored_layers=ignored_layers)
     batches = CheckedBatches(calibration, example_inputs)
     means, bases, found = {}, {}, {}
     for name, (mean, covariance) in _moments(model, network.shapes, batches).items():
@@ -364,18 +365,18 @@ def svd(
     example_inputs: Sequence[Tensor],
     budget: Macs | Params,
     *,
-    keep: Collection[str] = (),
+    ignored_layers: Collection[str] = (),
     seed: int = 0,
     calibration: Iterable[Batch] | None = None,
 ) -> Decomposition:
-    """Choose the ranks; see `Method`. Needs neither `seed` nor `calibration`.
+    """Choose the ranks; see `RankMethod`. Needs neither `seed` nor `calibration`.
 
     Truncated singular value decomposition with the same share of the rank everywhere.
 
     Every layer keeps the share ρ of its full rank min(f, c κ), one ρ for all; k = 1. The baseline
     without any choice per layer (Denton et al., Exploiting linear structure, NeurIPS 2014).
     """
-    network = find_layers(model, example_inputs, keep=keep)
+    network = find_layers(model, example_inputs, ignored_layers=ignored_layers)
     found = {}
     for name, shape in network.shapes.items():
         full = shape.full_rank(1)
@@ -390,11 +391,11 @@ def svd_energy(
     example_inputs: Sequence[Tensor],
     budget: Macs | Params,
     *,
-    keep: Collection[str] = (),
+    ignored_layers: Collection[str] = (),
     seed: int = 0,
     calibration: Iterable[Batch] | None = None,
 ) -> Decomposition:
-    """Choose the ranks; see `Method`. Needs neither `seed` nor `calibration`.
+    """Choose the ranks; see `RankMethod`. Needs neither `seed` nor `calibration`.
 
     Truncated singular value decomposition that retains the same energy everywhere.
 
@@ -403,7 +404,7 @@ def svd_energy(
     (Alvarez and Salzmann, Compression-aware training of deep networks, NeurIPS 2017, choose ranks
     like this.)
     """
-    network = find_layers(model, example_inputs, keep=keep)
+    network = find_layers(model, example_inputs, ignored_layers=ignored_layers)
     found = {}
     for name, shape in network.shapes.items():
         lost = lost_energy(torch.linalg.svdvals(slices(model.get_submodule(name), 1)[0]).square())

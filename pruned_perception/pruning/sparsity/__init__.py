@@ -5,13 +5,12 @@ For size alone: dense kernels run no faster on zeros. Beside it the coreset boun
 
 from pruned_perception.pruning.sparsity import sipp  # noqa: F401, registers its methods
 from pruned_perception.pruning.sparsity.coreset import coreset_bound, draw_coreset, measure_chain
-from pruned_perception.pruning.sparsity.plan import LayerSparsity, SparsityPlan, apply, make_plan
+from pruned_perception.pruning.sparsity.plan import LayerSparsity, SparsityPlan, make_plan
 from pruned_perception.pruning.sparsity.selection import get, names
 
 __all__ = [
     'LayerSparsity',
     'SparsityPlan',
-    'apply',
     'coreset_bound',
     'draw_coreset',
     'get',

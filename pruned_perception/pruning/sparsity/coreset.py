@@ -56,7 +56,7 @@ from pruned_perception.pruning.sparsity.sensitivity import Side, sides_of, weigh
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 _NEUTRAL = (nn.Identity, nn.Flatten, nn.Dropout, nn.Dropout2d, nn.MaxPool2d)
-_AVERAGES = (nn.AvgPool2d, nn.AdaptiveAvgPool2d)
+_MEAN = (torch.mean, 'mean')
 _RELU = (torch.relu, functional.relu, 'relu', 'relu_')
 _FLATTEN = (torch.flatten, 'flatten')
 
@@ -78,6 +78,20 @@ class Chain:
         """The weight layers of `network` by their names there, in order."""
         modules = dict(self.network.named_modules())
         return {name: modules[name] for name in self.names}
+
+
+class _Mean(nn.Module):
+    """The mean over height and width of (B, c, H, W)."""
+
+    def __init__(self, keepdim: bool) -> None:
+        super().__init__()
+        self.keepdim = keepdim
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3), keepdim=self.keepdim)
+
+
+_AVERAGES = (nn.AvgPool2d, nn.AdaptiveAvgPool2d, _Mean)
 
 
 class _ToDouble(nn.Module):
@@ -150,6 +164,12 @@ def _module(source: nn.Module, node: fx.Node) -> nn.Module:
     if node.target in _FLATTEN:
         ends = dict(zip(('start_dim', 'end_dim'), node.args[1:], strict=False))
         return nn.Flatten(**{'start_dim': 0, **ends, **node.kwargs})  # type: ignore[arg-type]
+    if node.target in _MEAN:
+        asked = dict(zip(('dim', 'keepdim'), node.args[1:], strict=False)) | node.kwargs
+        dims = asked.get('dim')
+        if isinstance(dims, list | tuple) and {each % 4 for each in dims} == {2, 3}:
+            return _Mean(bool(asked.get('keepdim', False)))
+        raise _refusal(node, 'averages over something else than height and width')
     raise _refusal(node, 'is no operation of such a chain')
 
 
@@ -236,8 +256,12 @@ class CoresetBound:
     layers: tuple[LayerBound, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data."""
-        return {**asdict(self), 'layers': [asdict(layer) for layer in self.layers]}
+        """Return plain data; what is infinite is None."""
+        layers = [
+            {name: None if value == math.inf else value for name, value in asdict(layer).items()}
+            for layer in self.layers
+        ]
+        return {**asdict(self), 'layers': layers}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> CoresetBound:
@@ -247,7 +271,9 @@ class CoresetBound:
                 **{
                     **data,
                     'calibration': CalibrationRecord.from_dict(data['calibration']),
-                    'layers': tuple(LayerBound(**layer) for layer in data['layers']),
+                    'layers': tuple(
+                        LayerBound(**{**layer, **_infinite(layer)}) for layer in data['layers']
+                    ),
                 }
             )
         except (KeyError, TypeError) as error:
@@ -268,6 +294,10 @@ class CoresetBound:
                 f'{layer.kept:7.0f}'
             )
             lines.append(line + self._remark(layer))
+        weights, kept = (sum(getattr(each, n) for each in self.layers) for n in ('weights', 'kept'))
+        vacuous = sum(each.vacuous for each in self.layers)
+        where = f'; vacuous in {vacuous} of {len(self.layers)} layers' if vacuous else ''
+        lines.append(f'drawn like this, {kept:,.0f} of {weights:,} weights would stay{where}')
         return '\n'.join(lines)
 
     def _remark(self, layer: LayerBound) -> str:
@@ -276,6 +306,10 @@ class CoresetBound:
         if layer.vacuous:
             return '  vacuous: no fewer draws than active weights'
         return ''
+
+
+def _infinite(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: math.inf for name, value in data.items() if value is None}
 
 
 def layer_errors(epsilon: float, cancellations: Sequence[float]) -> tuple[float, ...]:

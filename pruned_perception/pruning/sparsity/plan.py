@@ -15,7 +15,7 @@ import hashlib
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -138,6 +138,33 @@ class SparsityPlan:
     dense_bytes: int
     layers: tuple[LayerSparsity, ...]
     not_pruned: dict[str, str]
+    kind: ClassVar[str] = 'sparsity'
+
+    @property
+    def masks(self) -> dict[str, Tensor]:
+        """Name of a weight → which of its entries stay."""
+        return {f'{each.name}.weight': each.mask for each in self.layers}
+
+    @torch.no_grad()
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Return a copy of `model` with the plan's zeros and factors; `model` is untouched.
+
+        Raises:
+            PruningError: the plan does not fit the network.
+        """
+        sparse = copy.deepcopy(model)
+        layers = find_layers(sparse)
+        for each in self.layers:
+            if each.name not in layers:
+                raise PruningError(f'plan: {each.name!r} is no layer of this network')
+            weight = layers[each.name].weight
+            if tuple(weight.shape) != each.shape:
+                raise PruningError(
+                    f'plan: the weight of {each.name!r} is {tuple(weight.shape)}, planned for '
+                    f'{each.shape}'
+                )
+            weight.mul_(each.factors.to(weight))
+        return sparse
 
     @property
     def pruned(self) -> int:
@@ -150,7 +177,7 @@ class SparsityPlan:
         return 1 - self.pruned / self.parameters
 
     @property
-    def kept(self) -> dict[str, int]:
+    def counts(self) -> dict[str, int]:
         """How many weights each layer keeps."""
         return {layer.name: layer.kept for layer in self.layers}
 
@@ -228,9 +255,9 @@ SCOPES = ('network', 'layer')
 def make_plan(
     model: nn.Module,
     *,
-    method: str,
+    criterion: str,
     budget: Params | None = None,
-    kept: Mapping[str, int] | None = None,
+    counts: Mapping[str, int] | None = None,
     calibration: Iterable[Any] | None = None,
     loss: Loss | None = None,
     scope: str = 'network',
@@ -238,16 +265,16 @@ def make_plan(
     delta: float = DELTA,
     K: float = 1.0,
     seed: int = 0,
-    keep: Collection[str] = (),
+    ignored_layers: Collection[str] = (),
 ) -> SparsityPlan:
     """Choose the weights to keep. Zeros do not make dense kernels faster.
 
     Args:
         model: the dense network; untouched.
-        method: what chooses the weights, see `names()`.
+        criterion: what chooses the weights, see `names()`.
         budget: share of all the network's parameters that may remain; biases and norms stay.
-        kept: instead of a budget: the weights that each layer keeps, for example another plan's
-            `kept`, so that two methods are compared under one allocation.
+        counts: instead of a budget: the weights that each layer keeps, for example another plan's
+            `counts`, so that two methods are compared under one allocation.
         calibration: batches of inputs without labels (SiPP), or whatever `loss` takes (SNIP).
         loss: (model, batch) → scalar, for SNIP.
         scope: 'network' divides the budget over all layers together, 'layer' gives each layer the
@@ -256,24 +283,24 @@ def make_plan(
         delta: probability with which the bounds of random draws may fail.
         K: how far a future input may exceed the sensitivities, see `bounds`.
         seed: of everything random.
-        keep: layers, or prefixes of layers' names, whose weights all stay.
+        ignored_layers: layers, or prefixes of layers' names, whose weights all stay.
 
     Raises:
         BudgetError: the budget cannot be met; says the nearest that can.
         PruningError: unknown names, options that do not fit together, missing or unusable data.
     """
-    choose = methods.get(method)
+    choose = methods.get(criterion)
     if positions is not None and positions < 1:
         raise PruningError(f'positions: at least 1 per image, got {positions}')
     if not 0 < delta < 1 or not K > 0:
         raise PruningError(f'delta must be in (0, 1) and K > 0, got {delta} and {K}')
-    layers = weight_layers(model, keep=keep)
+    layers = weight_layers(model, ignored_layers=ignored_layers)
     parameters = sum(each.numel() for each in model.parameters())
     fixed = parameters - sum(layer.weight.numel() for layer in layers.values())
-    if (budget is None) == (kept is None):
+    if (budget is None) == (counts is None):
         raise PruningError('give either a budget or the weights that each layer keeps')
-    if kept is not None:
-        scope, pools = 'layer', _given(kept, layers)
+    if counts is not None:
+        scope, pools = 'layer', _given(counts, layers)
     else:
         assert budget is not None
         pools = _pools(scope, math.floor(budget.share * parameters) - fixed, layers)
@@ -281,7 +308,7 @@ def make_plan(
     request = Request(pools, parameters, fixed, calibration, loss, positions, delta, K, generator)
     choice = choose(model, layers, request)
     return SparsityPlan(
-        method=method,
+        method=criterion,
         scope=scope,
         seed=seed,
         delta=delta,
@@ -298,28 +325,6 @@ def make_plan(
     )
 
 
-@torch.no_grad()
-def apply(model: nn.Module, plan: SparsityPlan) -> nn.Module:
-    """Return a copy of `model` with the plan's zeros and factors; the original is untouched.
-
-    Raises:
-        PruningError: the plan does not fit the network.
-    """
-    sparse = copy.deepcopy(model)
-    layers = find_layers(sparse)
-    for each in plan.layers:
-        if each.name not in layers:
-            raise PruningError(f'plan: {each.name!r} is no layer of this network')
-        weight = layers[each.name].weight
-        if tuple(weight.shape) != each.shape:
-            raise PruningError(
-                f'plan: the weight of {each.name!r} is {tuple(weight.shape)}, planned for '
-                f'{each.shape}'
-            )
-        weight.mul_(each.factors.to(weight))
-    return sparse
-
-
 def _pools(scope: str, wanted: int, layers: Mapping[str, Layer]) -> Sequence[Pool]:
     if scope not in SCOPES:
         raise PruningError(f'unknown scope {scope!r}; there are {", ".join(SCOPES)}')
@@ -331,15 +336,17 @@ def _pools(scope: str, wanted: int, layers: Mapping[str, Layer]) -> Sequence[Poo
     )
 
 
-def _given(kept: Mapping[str, int], layers: Mapping[str, Layer]) -> Sequence[Pool]:
-    if kept.keys() != layers.keys():
-        name = sorted(kept.keys() ^ layers.keys())[0]
-        raise PruningError(f'kept: {name!r} must be a layer, and be named there or in `keep`')
-    for name, wanted in kept.items():
+def _given(counts: Mapping[str, int], layers: Mapping[str, Layer]) -> Sequence[Pool]:
+    if counts.keys() != layers.keys():
+        name = sorted(counts.keys() ^ layers.keys())[0]
+        raise PruningError(
+            f'counts: {name!r} must be a layer, and be named there or in `ignored_layers`'
+        )
+    for name, wanted in counts.items():
         there = layers[name].weight.numel()
         if not 0 <= wanted <= there:
-            raise BudgetError(f'kept: {name!r} has {there} weights, {wanted} cannot be kept')
-    return tuple(Pool((name,), kept[name]) for name in layers)
+            raise BudgetError(f'counts: {name!r} has {there} weights, {wanted} cannot be kept')
+    return tuple(Pool((name,), counts[name]) for name in layers)
 
 
 def _layer(name: str, layer: Layer, factors: Tensor, bound: float | None) -> LayerSparsity:

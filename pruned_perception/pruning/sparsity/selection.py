@@ -25,36 +25,40 @@ def find_layers(model: nn.Module) -> dict[str, Layer]:
     return {name: each for name, each in model.named_modules() if isinstance(each, LAYERS)}
 
 
-def weight_layers(model: nn.Module, *, keep: Collection[str] = ()) -> dict[str, Layer]:
-    """Return the convolutions and linear layers of `model` by name, without those to `keep`.
+def weight_layers(model: nn.Module, *, ignored_layers: Collection[str] = ()) -> dict[str, Layer]:
+    """Return the convolutions and linear layers of `model` by name, but the ignored ones.
 
     Args:
         model: any module.
-        keep: layers, or prefixes of layers' names, whose weights all stay.
+        ignored_layers: layers, or prefixes of layers' names, whose weights all stay.
 
     Raises:
-        PruningError: a name in `keep` is no such layer and holds none, a weight is shared by two
-            layers or computed from other parameters, or nothing is left to prune.
+        PruningError: a name in `ignored_layers` is no such layer and holds none, a weight is shared
+            by two layers or computed from other parameters, or nothing is left to prune.
     """
     found = find_layers(model)
-    for prefix in keep:
+    for prefix in ignored_layers:
         if not any(_within(name, prefix) for name in found):
-            raise PruningError(f'keep: {prefix!r} is no convolution or linear layer, nor holds any')
+            raise PruningError(
+                f'ignored_layers: {prefix!r} is no convolution or linear layer, nor holds any'
+            )
     layers = {
         name: layer
         for name, layer in found.items()
-        if not any(_within(name, prefix) for prefix in keep)
+        if not any(_within(name, prefix) for prefix in ignored_layers)
     }
     owners: dict[int, str] = {}
     for name, layer in layers.items():
         if layer._parameters.get('weight') is None:
             raise PruningError(
                 f'{name}: its weight is computed from other parameters; remove the '
-                'parametrization, or name the layer in `keep`'
+                'parametrization, or name the layer in `ignored_layers`'
             )
         other = owners.setdefault(id(layer.weight), name)
         if other != name:
-            raise PruningError(f'{name} shares its weight with {other}: name both in `keep`')
+            raise PruningError(
+                f'{name} shares its weight with {other}: name both in `ignored_layers`'
+            )
     if not layers:
         raise PruningError(f'{type(model).__name__}: no convolution or linear layer to prune')
     return layers
@@ -180,12 +184,12 @@ def keep_highest(
 
 
 # (network, its layers that may be pruned, what is asked) → choice
-Method = Callable[[nn.Module, Mapping[str, Layer], Request], Choice]
+WeightMethod = Callable[[nn.Module, Mapping[str, Layer], Request], Choice]
 
-_METHODS: dict[str, Method] = {}
+_METHODS: dict[str, WeightMethod] = {}
 
 
-def method(function: Method) -> Method:
+def method(function: WeightMethod) -> WeightMethod:
     """Register a method under its function's name."""
     _METHODS[function.__name__] = function
     return function
@@ -196,7 +200,7 @@ def names() -> tuple[str, ...]:
     return tuple(_METHODS)
 
 
-def get(name: str) -> Method:
+def get(name: str) -> WeightMethod:
     """Return the method of that name; raises PruningError with the names that there are."""
     if name not in _METHODS:
         raise PruningError(f'unknown method {name!r}; there are {", ".join(_METHODS)}')
@@ -256,7 +260,7 @@ def snip(model: nn.Module, layers: Mapping[str, Layer], request: Request) -> Cho
         if gradient is None or not gradient.isfinite().all():
             raise PruningError(
                 f'{name}: the loss has no finite gradient there; mend the loss, or name the layer '
-                'in `keep`'
+                'in `ignored_layers`'
             )
         scores[name] = (layer.weight.detach() * gradient).abs()
     return Choice(keep_highest(layers, scores, request))

@@ -45,7 +45,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pruned_perception.pruning.bounds import expected_distinct, sample_complexity
+from pruned_perception.pruning.bounds import Claim, expected_distinct, sample_complexity
 from pruned_perception.pruning.calibration import (
     Batch,
     CalibrationRecord,
@@ -125,7 +125,7 @@ def weight_sensitivities(
         if not outputs[name]:
             raise PruningError(
                 f'{name}: the network never calls it as a layer, so its inputs cannot be '
-                'measured; name it in `keep`'
+                'measured; name it in `ignored_layers`'
             )
         events = 2 * math.ceil(outputs[name] / images)
         found[name] = LayerSensitivity(values[name].clamp(max=1), events, signed[name])
@@ -198,15 +198,6 @@ class Side:
         """Return (n,) factors n_k / (m p_k) of m draws, 0 where a weight was not drawn."""
         p = self.probabilities.numpy()
         return torch.from_numpy(rng.multinomial(draws, p / p.sum()) / (draws * p))
-
-
-@dataclass(frozen=True)
-class Claim:
-    """What the random guarantees claim: N events, all of them with probability 1 − δ."""
-
-    events: int
-    delta: float
-    K: float
 
 
 @dataclass(frozen=True)

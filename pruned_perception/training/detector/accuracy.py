@@ -70,5 +70,5 @@ def evaluation_record(metrics: Metrics, data: str, digest: str) -> dict[str, Any
         'data': data,
         'annotations_sha256': digest,
         'tool': f'pruned_perception {__version__}',
-        **metrics.to_json(),
+        **metrics.to_dict(),
     }

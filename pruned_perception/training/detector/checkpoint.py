@@ -1,17 +1,16 @@
-"""Checkpoints of detectors: tensors and plain data only, read with `weights_only=True`."""
+"""Checkpoints of detectors: what they say of the net and of where it comes from."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from pruned_perception.training.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
+from pruned_perception.training.checkpoint import CheckpointError
 from pruned_perception.training.detector.architecture import Architecture
 from pruned_perception.training.detector.network import Detector
 
-__all__ = ['CheckpointError', 'detector_from', 'read_checkpoint', 'save_checkpoint']
 
-
-def detector_from(content: dict[str, Any], path: object = 'checkpoint') -> Detector:
+def detector_from(content: Mapping[str, Any], path: object = 'checkpoint') -> Detector:
     """Return the detector (averaged weights) of a checkpoint, in eval mode.
 
     The net is rebuilt from its widths, whatever surgery made them.
@@ -24,3 +23,24 @@ def detector_from(content: dict[str, Any], path: object = 'checkpoint') -> Detec
             f'{path}: the weights do not fit the architecture: {error}'
         ) from error
     return model.eval()
+
+
+def total_cpu_seconds(content: Mapping[str, Any]) -> float:
+    """Return the CPU time of a checkpoint's training and of its whole ancestry."""
+    return content['cpu_seconds'] + content['ancestry'].get('cpu_seconds', 0.0)
+
+
+def plans_of(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the plans by which a checkpoint's net was made of its dense ancestor, in order."""
+    ancestry = content['ancestry']
+    plans = [*ancestry.get('earlier_plans', ()), ancestry.get('plan')]
+    return [each for each in plans if each is not None]
+
+
+def descent(parent: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the ancestry of a net that was made of a checkpoint's by a plan."""
+    return {
+        'plan': plan,
+        'earlier_plans': plans_of(parent),
+        'cpu_seconds': total_cpu_seconds(parent),
+    }

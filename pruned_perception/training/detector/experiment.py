@@ -2,69 +2,69 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from pruned_perception.errors import UserError
-from pruned_perception.training.budget import Schedule
-from pruned_perception.training.budget import TrainingBudget as Budget
+from pruned_perception.pruning.budget import Macs, Params
+from pruned_perception.pruning.errors import BudgetError, PruningError
+from pruned_perception.training.budget import TrainingBudget
 from pruned_perception.training.detector.architecture import Architecture
+from pruned_perception.training.distillation import Distillation
+from pruned_perception.training.method import (
+    Channels,
+    Method,
+    budget_entry,
+    budget_from,
+    read_method,
+)
+from pruned_perception.training.recipe import FIELDS, Recipe
+
+# Fields of methods that are given otherwise in an experiment.
+ELSEWHERE = {
+    'distill': 'stands beside prune',
+    'learning_rate': 'stands in optimiser',
+    'max_loss': 'all iterations are run',
+    'then': 'our detector is exported by its widths: all cuts are of channels',
+}
 
 
 class ExperimentError(UserError):
     """An experiment's file is missing, malformed or contradicts itself."""
 
 
-@dataclass(frozen=True)
-class Phase:
-    """Until this fraction of the budget: size (height, width) and magnification of the views."""
-
-    until: float
-    size: tuple[int, int]
-    scale: tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Optimiser(Schedule):
-    """AdamW, and its learning rate over the budget."""
-
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.02
+RECIPE = Recipe(
+    optimiser='adamw',
+    learning_rate=2e-3,
+    weight_decay=0.02,
+    ema=0.998,
+    clip=10.0,
+    batch=16,
+    channels_last=True,
+)
+"""What an experiment has where its file says nothing else; its phases are its own."""
 
 
 @dataclass(frozen=True)
 class Pruning:
     """How the parent is pruned before this experiment fine-tunes it.
 
-    `macs` is the share of the parent's multiply-accumulates that is left, at most; what is None is
-    left to `pruning.make_plan`. With several `iterations` it is cut in as many steps, each by the
-    same factor, scored anew and fine-tuned for an equal part of the budget, with a learning rate
-    that starts again (Renda et al., Comparing Rewinding and Fine-tuning, ICLR 2020).
+    With several iterations it is cut in as many steps, each by the same factor, scored anew and
+    fine-tuned, with a learning rate that starts again: for an equal part of the budget (cascade),
+    or for all of it (replicate), see `training.pipeline`.
     """
 
-    macs: float
-    criterion: str | None = None
-    allocation: str | None = None
-    allocation_by: str | None = None
-    block: int | None = None
-    iterations: int = 1
+    budget: Macs | Params
+    method: Method
 
-    def target(self, iteration: int) -> float:
-        """Return the share of the parent's MACs that is left after iteration 1 … `iterations`."""
-        return self.macs ** (iteration / self.iterations)
-
-
-@dataclass(frozen=True)
-class Distillation:
-    """Learning from the parent's outputs too, `weight` times as much as from the labels."""
-
-    weight: float
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, as an experiment's file has it."""
+        return dict([budget_entry(self.budget)]) | self.method.to_dict()
 
 
 @dataclass(frozen=True)
@@ -76,29 +76,28 @@ class Experiment:
     scratch) is set. The `budget` of a control is by default the CPU time of that experiment's whole
     ancestry; on a faster or slower machine than the ancestry's, give as many steps as its time
     bought. `data` names folders below the data root. With `distill` the parent is the teacher; its
-    time counts against the budget.
+    time counts against the budget. In its file, the fields of the `recipe` stand among the others.
     """
 
     name: str
     data: Mapping[str, str]
-    phases: tuple[Phase, ...]
-    budget: Budget | None = None
+    recipe: Recipe
+    budget: TrainingBudget | None = None
     architecture: Architecture | None = None
     parent: str | None = None
     prune: Pruning | None = None
     distill: Distillation | None = None
     control_of: str | None = None
-    batch: int = 16
-    optimiser: Optimiser = field(default_factory=Optimiser)
-    ema: float = 0.998
     seed: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for logs, checkpoints and manifests."""
         data = {key: value for key, value in asdict(self).items() if value is not None}
-        if self.architecture is not None:
-            data['architecture'] = self.architecture.to_dict()
-        return _plain(data)
+        for key in ('architecture', 'budget', 'distill', 'prune'):
+            if key in data:
+                data[key] = getattr(self, key).to_dict()
+        del data['recipe']
+        return data | self.recipe.to_dict()
 
 
 def read_experiment(path: str | os.PathLike[str]) -> Experiment:
@@ -118,9 +117,11 @@ def read_experiment(path: str | os.PathLike[str]) -> Experiment:
 
 def experiment_from(data: Any) -> Experiment:
     """Return the experiment that plain data describe; raise ExperimentError naming the field."""
-    values = _fields(Experiment, data, '')
+    values = _fields((*OWN, *FIELDS), data, '')
+    recipe = recipe_of(values)
+    values = {key: value for key, value in values.items() if key in OWN}
     for key in ('name', 'data', 'phases'):
-        if key not in values:
+        if key not in data:
             raise ExperimentError(f'field {key} is missing')
     origins = [key for key in ('architecture', 'parent', 'control_of') if values.get(key)]
     if len(origins) != 1:
@@ -137,83 +138,49 @@ def experiment_from(data: Any) -> Experiment:
     if 'architecture' in values:
         values['architecture'] = Architecture.from_dict(values['architecture'])
     if 'budget' in values:
-        budget = Budget(**_fields(Budget, values['budget'], 'budget.'))
-        given = [value for value in (budget.cpu_minutes, budget.steps) if value is not None]
-        if len(given) != 1 or not given[0] > 0:
-            raise ExperimentError(
-                f'field budget: exactly one of cpu_minutes and steps, > 0: {values["budget"]!r}'
-            )
-        values['budget'] = budget
+        budget = _fields(('cpu_minutes', 'steps'), values['budget'], 'budget.')
+        try:
+            values['budget'] = TrainingBudget.from_dict(budget)
+        except PruningError as error:
+            raise ExperimentError(f'field budget: {error}') from error
     if 'prune' in values:
         values['prune'] = _pruning(values['prune'])
     if 'distill' in values:
-        values['distill'] = _distillation(values['distill'])
-    if 'optimiser' in values:
-        values['optimiser'] = Optimiser(**_fields(Optimiser, values['optimiser'], 'optimiser.'))
-    values['phases'] = _phases(values['phases'])
+        values['distill'] = Distillation.from_dict(values['distill'])
     for key in ('train', 'validation'):
         if not isinstance(values['data'], dict) or key not in values['data']:
             raise ExperimentError(f'field data.{key} is missing')
-    if not isinstance(values.get('batch', 1), int) or values.get('batch', 1) < 1:
-        raise ExperimentError(f'field batch: must be an integer ≥ 1, got {values["batch"]!r}')
-    return Experiment(**values)
+    return Experiment(**values, recipe=recipe)
+
+
+def recipe_of(experiment: Mapping[str, Any]) -> Recipe:
+    """Return the recipe among the fields of an experiment; raise PruningError naming the field."""
+    return RECIPE.changed({key: experiment[key] for key in FIELDS if key in experiment})
 
 
 def _pruning(data: Any) -> Pruning:
-    values = _fields(Pruning, data, 'prune.')
-    if not _number(values.get('macs')) <= 1:
-        raise ExperimentError(f'field prune.macs: must be > 0 and ≤ 1: {data!r}')
-    iterations = values.get('iterations', 1)
-    if not isinstance(iterations, int) or iterations < 1:
-        raise ExperimentError(f'field prune.iterations: must be an integer ≥ 1, got {iterations!r}')
-    return Pruning(**values)
+    if not isinstance(data, dict):
+        raise ExperimentError('field prune: must be a mapping')
+    units = [unit for unit in ('macs', 'params') if unit in data]
+    if len(units) != 1:
+        raise ExperimentError(f'field prune: needs exactly one of macs and params: {data!r}')
+    own = {name: value for name, value in data.items() if name not in units}
+    method = read_method(own, 'prune.', elsewhere=ELSEWHERE)
+    if not isinstance(method, Method) or method.how.kind != Channels.kind:
+        raise ExperimentError('field prune.kind: our detector is exported by its widths: channels')
+    try:
+        return Pruning(budget_from(units[0], data[units[0]]), method)  # type: ignore[arg-type]
+    except BudgetError as error:
+        raise ExperimentError(f'field prune.{units[0]}: {error}') from error
 
 
-def _distillation(data: Any) -> Distillation:
-    values = _fields(Distillation, data, 'distill.')
-    if not _number(values.get('weight')) < math.inf:
-        raise ExperimentError(f'field distill.weight: must be a number > 0: {data!r}')
-    return Distillation(**values)
-
-
-def _number(value: Any) -> float:
-    """Return the number if it is one, and > 0; else NaN, which is within no bounds."""
-    good = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
-    return float(value) if good else math.nan
-
-
-def _phases(data: Any) -> tuple[Phase, ...]:
-    if not isinstance(data, list) or not data:
-        raise ExperimentError('field phases: must be a list of phases')
-    phases = []
-    for index, item in enumerate(data):
-        values = _fields(Phase, item, f'phases[{index}].')
-        if set(values) != {'until', 'size', 'scale'}:
-            raise ExperimentError(f'field phases[{index}]: needs until, size and scale: {item!r}')
-        phase = Phase(values['until'], tuple(values['size']), tuple(values['scale']))
-        pairs = len(phase.size) == 2 and len(phase.scale) == 2
-        if not pairs or not 0 < phase.scale[0] <= phase.scale[1]:
-            raise ExperimentError(
-                f'field phases[{index}]: size is [height, width], scale is [low, high]: {item!r}'
-            )
-        phases.append(phase)
-    ends = [phase.until for phase in phases]
-    if ends != sorted(ends) or ends[-1] != 1:
-        raise ExperimentError(f'field phases: until must rise to 1, got {ends}')
-    return tuple(phases)
-
-
-def _fields(kind: type, data: Any, prefix: str) -> dict[str, Any]:
+def _fields(known: Sequence[str], data: Any, prefix: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ExperimentError(f'field {prefix.rstrip(".") or "(all)"}: must be a mapping')
-    known = {each.name for each in fields(kind)}
     for key in data:
         if key not in known:
             raise ExperimentError(f'unknown field {prefix}{key}; known: {", ".join(sorted(known))}')
     return dict(data)
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
+OWN = tuple(each.name for each in fields(Experiment) if each.name != 'recipe')

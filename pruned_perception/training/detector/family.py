@@ -11,24 +11,19 @@ from typing import Any
 import yaml
 
 from pruned_perception.bundle import MANIFEST, Bundle, Family, load_bundle, record_evidence
+from pruned_perception.training.checkpoint import read_checkpoint, save_checkpoint
 from pruned_perception.training.detector.accuracy import (
     CONTROL,
     MEMBER,
     evaluate,
     evaluation_record,
 )
-from pruned_perception.training.detector.checkpoint import (
-    detector_from,
-    read_checkpoint,
-    save_checkpoint,
-)
+from pruned_perception.training.detector.checkpoint import detector_from
 from pruned_perception.training.detector.data import load_frames
 from pruned_perception.training.detector.experiment import ExperimentError
 from pruned_perception.training.detector.export import COMPARED_FRAMES, export_bundle
 from pruned_perception.training.detector.importing import import_bundle
 from pruned_perception.training.detector.runs import Folders
-
-Progress = Callable[[int, int], None]
 
 HOLDOUT = 'holdout'
 """The data set of a family that certificates are made on, and that nothing else looks at."""
@@ -131,7 +126,11 @@ def export_member(
 
 
 def evaluate_member(
-    bundle: Bundle, test: Path, *, data_name: str, progress: Progress | None = None
+    bundle: Bundle,
+    test: Path,
+    *,
+    data_name: str,
+    progress: Callable[[int, int], None] | None = None,
 ) -> str:
     """Evaluate on the test set, write the result into the manifest, and return it as text."""
     metrics, digest = evaluate(bundle, test, progress=progress)
@@ -146,7 +145,7 @@ def evaluate_control(
     test: Path,
     *,
     data_name: str,
-    progress: Progress | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> str:
     """Evaluate a control and write the result beside its member's; return it as text."""
     metrics, digest = evaluate(control, test, progress=progress)

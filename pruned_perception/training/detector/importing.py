@@ -29,7 +29,7 @@ from pruned_perception.training.detector.data import FrameSet
 from pruned_perception.training.detector.deployment import Deployed, undeployed
 from pruned_perception.training.detector.export import COMPARED_FRAMES, ExportError, compare
 from pruned_perception.training.detector.network import ConvBlock, Detector
-from pruned_perception.training.detector.runs import calibration_batches
+from pruned_perception.training.detector.task import CALIBRATION_FRAMES, FrameBatches
 
 
 class BundleImportError(UserError):
@@ -59,7 +59,7 @@ def import_bundle(bundle: Bundle, frames: FrameSet) -> dict[str, Any]:
             f'{bundle.path}: its labels ({", ".join(bundle.labels)}) are not those of the '
             f'calibration data ({", ".join(frames.labels)})'
         )
-    detector = with_batch_norms(plain, calibration_batches(frames))
+    detector = with_batch_norms(plain, FrameBatches(frames, CALIBRATION_FRAMES))
     try:
         compare(detector, bundle.onnx_bytes, frames.images[:COMPARED_FRAMES])
     except ExportError as error:

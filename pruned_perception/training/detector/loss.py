@@ -1,4 +1,4 @@
-"""Which cells answer for which boxes, and the loss on their outputs."""
+"""Which cells answer for which boxes; the losses on labels and on a teacher's outputs."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pruned_perception.training.detector.network import distances, grid
 CANDIDATES = 10  # cells per box
 SCORE_POWER, IOU_POWER = 0.5, 6.0
 BOX_WEIGHT = 2.0
+CONFIDENT = 0.1  # the teacher's best score of a cell, from which on its box is worth learning
 FOCUS = 1.0  # the paper has 2, with which short trainings learn more slowly
 
 
@@ -81,7 +82,7 @@ def assign(
 
 
 def detection_loss(raw: Tensor, batch: Batch) -> dict[str, Tensor]:
-    """Return the scalars `total`, `boxes` and `classes` for raw outputs (B, N, 4 + C).
+    """Return the scalars `boxes` and `classes` for raw outputs (B, N, 4 + C).
 
     Quality focal loss on the scores and generalised IoU (Rezatofighi et al. 2019) on the boxes,
     both relative to the sum of the targets.
@@ -96,9 +97,41 @@ def detection_loss(raw: Tensor, batch: Batch) -> dict[str, Tensor]:
     positive = found.positive
     weight = found.scores.sum(-1)[positive]
     gap = 1 - generalised_iou(boxes[positive], found.boxes[positive])
-    classes_loss = classes / norm
-    boxes_loss = BOX_WEIGHT * (gap * weight).sum() / norm
-    return {'total': classes_loss + boxes_loss, 'boxes': boxes_loss, 'classes': classes_loss}
+    classes = classes / norm
+    return {'boxes': BOX_WEIGHT * (gap * weight).sum() / norm, 'classes': classes}
+
+
+def distillation_loss(student: Tensor, teacher: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
+    """Return the scalars `distilled_boxes` and `distilled_classes`; both are 0 for equal outputs.
+
+    After Yang et al., Bridging Cross-task Protocol Inconsistency for Distillation in Dense Object
+    Detection (ICCV 2023), section 3: each class score is a binary classification with the
+    teacher's score as its target, under the same loss as the labels' (quality focal: the more the
+    two differ, the more it counts), and boxes are compared by their overlap, which needs no
+    particular coding of distances. As in Zheng et al., Localization Distillation (CVPR 2022),
+    boxes are compared only where the teacher finds something.
+
+    Both are relative to the sum of the teacher's best scores in confident cells, as the losses on
+    labels are relative to the sum of their targets: the two kinds have the same scale.
+
+    Args:
+        student: raw outputs (B, N, 4 + C), with gradient.
+        teacher: raw outputs of the same images; no gradient reaches them.
+        size: height and width of the images, pixels.
+    """
+    centres, strides = grid(*size)
+    teacher = teacher.detach()
+    scores = teacher[..., 4:].sigmoid()
+    confidence = scores.amax(-1)
+    confident = confidence > CONFIDENT
+    weight = confidence[confident]
+    norm = weight.sum().clamp(min=1)
+    ours, theirs = (boxes_from(raw, centres, strides)[confident] for raw in (student, teacher))
+    gap = 1 - generalised_iou(ours, theirs)
+    return {
+        'distilled_boxes': BOX_WEIGHT * (gap * weight).sum() / norm,
+        'distilled_classes': quality_focal_loss(student[..., 4:], scores).sum() / norm,
+    }
 
 
 def quality_focal_loss(logits: Tensor, targets: Tensor) -> Tensor:

@@ -2,31 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import torch
-from torch import Tensor
 
-from pruned_perception.pruning import Macs, Plan, count, make_plan, prune, recalibrate
-from pruned_perception.training.detector.checkpoint import detector_from, read_checkpoint
+from pruned_perception.training.budget import TrainingBudget
+from pruned_perception.training.checkpoint import read_checkpoint, save_checkpoint, weights_of
+from pruned_perception.training.detector.checkpoint import (
+    descent,
+    detector_from,
+    plans_of,
+    total_cpu_seconds,
+)
 from pruned_perception.training.detector.data import FrameSet, load_frames
+from pruned_perception.training.detector.deployment import folded
 from pruned_perception.training.detector.experiment import (
-    Budget,
     Experiment,
     ExperimentError,
-    Pruning,
     read_experiment,
 )
-from pruned_perception.training.detector.loop import Outcome, Report, train
 from pruned_perception.training.detector.network import Detector
+from pruned_perception.training.detector.task import (
+    CALIBRATION_FRAMES,
+    FrameBatches,
+    accuracy_on,
+    learning,
+)
+from pruned_perception.training.loop import OnProgress, train
+from pruned_perception.training.pipeline import prune_and_finetune
+from pruned_perception.training.random_state import random_numbers
+from pruned_perception.training.task import Task
 
-CALIBRATION_FRAMES = 256
-CALIBRATION_BATCH = 16
+VALIDATIONS = 10
+VALIDATION_FRAMES = 200
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an experiment came to: where its result is, and what its last training took."""
+
+    checkpoint: Path
+    cpu_seconds: float
+    steps: int
 
 
 @dataclass(frozen=True)
@@ -49,29 +68,14 @@ class Folders:
         return self.runs / name / 'final.pt'
 
 
-def use_one_thread(threads: int = 1) -> None:
-    """Prepare this process for training beside others.
-
-    One thread: a small net gains little from more, and CPU time is what is counted. Denormal
-    numbers are flushed to zero; they slow every product that they are part of.
-    """
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)
-    cv2.setNumThreads(1)
-
-
 def run_experiment(
     experiment: Experiment,
     folders: Folders,
     *,
-    budget: Budget | None = None,
-    report: Report | None = None,
+    budget: TrainingBudget | None = None,
+    report: OnProgress | None = None,
 ) -> Outcome:
     """Train what `experiment` describes, or resume it; return at once if it is finished.
-
-    Pruning in several iterations is a chain of runs: the last is in the experiment's folder, the
-    earlier ones are in its sub-folders `1`, `2`, …; each has its part of the budget, and counts
-    those before it among its parents. The outcome is that of the last run there was time for.
 
     Args:
         experiment: as read from its file.
@@ -80,94 +84,98 @@ def run_experiment(
         report: told of the progress.
 
     Raises:
-        UserError: data or a parent's checkpoint are missing, or the folder is in use.
+        UserError: data or a parent's checkpoint are missing, or the folder is in use or holds
+            another training.
+        Interrupted: after SIGTERM or Ctrl-C; the same call goes on.
     """
-    folder = folders.runs / experiment.name
-    if (finished := _finished(folder)) is not None:
-        return finished
+    final = folders.final(experiment.name)
+    if final.is_file():
+        return _outcome(final)
     source = experiment.parent or experiment.control_of
     origin = {} if source is None else read_checkpoint(folders.final(source))
     ancestor = detector_from(origin, folders.final(source)) if source else None
     frames, validation = _data(experiment, ancestor, folders, report)
     # A control has all the time that the other had.
-    budget = budget or experiment.budget or Budget(cpu_minutes=total_cpu_seconds(origin) / 60)
-    earlier = 0 if experiment.prune is None else experiment.prune.iterations - 1
-    stages = [*(folder / str(number + 1) for number in range(earlier)), folder]
-    for iteration, stage in enumerate(stages, start=1):
-        outcome = _finished(stage)
-        if outcome is None:
-            model, ancestry = _initial(experiment, ancestor, origin, iteration, stage, frames)
-            outcome = train(
-                experiment,
-                model,
-                frames,
-                validation,
-                stage,
-                budget=budget.divided(len(stages)),
-                ancestry=ancestry,
-                teacher=ancestor if experiment.distill else None,
-                report=report,
-            )
-        if not outcome.finished:
-            break
-        origin = read_checkpoint(outcome.checkpoint)
-    assert outcome is not None
-    return outcome
-
-
-def pruned_detector(
-    detector: Detector,
-    pruning: Pruning,
-    *,
-    seed: int,
-    calibration: Iterable[Tensor] | None = None,
-    widths: dict[str, int] | None = None,
-) -> tuple[Detector, Plan]:
-    """Return the detector pruned at once as asked (or to given widths), and the plan."""
-    wishes: dict[str, Any] = {
-        'criterion': pruning.criterion,
-        'allocation': pruning.allocation,
-        'allocation_by': pruning.allocation_by,
-        'round_to': pruning.block,
-    }
-    plan = make_plan(
-        detector,
-        (torch.zeros(1, 3, *detector.input_size),),
-        budget=Macs(pruning.macs) if widths is None else None,
-        widths=widths,
-        calibration=calibration,
-        seed=seed,
-        **{name: value for name, value in wishes.items() if value is not None},
+    budget = (
+        budget or experiment.budget or TrainingBudget(cpu_minutes=total_cpu_seconds(origin) / 60)
     )
-    small = prune(detector, plan)
-    assert isinstance(small, Detector)
-    return small, plan
+    options: dict[str, Any] = {
+        'seed': experiment.seed,
+        'validations': VALIDATIONS,
+        'folder': final.parent,
+        'report': report
+        and (lambda title, share, remark: report(f'{experiment.name}: {title}', share, remark)),
+    }
+    if experiment.prune is None:
+        task = _task(experiment, _fresh(experiment, ancestor), frames, validation, cuts=0)
+        trained = train(task.model, task, budget, **options)
+        network = trained.network
+        content: dict[str, Any] = {
+            'steps': trained.steps,
+            'cpu_seconds': trained.cpu_seconds,
+            'ancestry': {} if ancestor is None else {'control_of': experiment.control_of},
+        }
+    else:
+        assert ancestor is not None
+        task = _task(experiment, ancestor, frames, validation, cuts=len(plans_of(origin)))
+        network, record = prune_and_finetune(
+            task,
+            replace(experiment.prune.method, distill=experiment.distill),
+            experiment.prune.budget,
+            training=budget,
+            **options,
+        )
+        content = origin
+        for stage in record.stages:
+            assert stage.pruning.plan is not None
+            content = {
+                'steps': stage.steps,
+                'cpu_seconds': stage.cpu_seconds,
+                'ancestry': descent(content, stage.pruning.plan.to_dict()),
+            }
+    assert isinstance(network, Detector)
+    save_checkpoint(
+        final,
+        {
+            'experiment': experiment.to_dict(),
+            'architecture': network.architecture.to_dict(),
+            'labels': list(frames.labels),
+            'data': {'train': frames.digest, 'frames': len(frames)},
+            'weights': weights_of(network),
+            **content,
+        },
+    )
+    return _outcome(final)
 
 
-def calibration_batches(frames: FrameSet) -> Iterator[Tensor]:
-    """Yield batches (B, 3, H, W) of frames spread over the set, not augmented."""
-    count = min(CALIBRATION_FRAMES, len(frames))
-    indices = np.linspace(0, len(frames) - 1, count).round().astype(int)
-    for start in range(0, count, CALIBRATION_BATCH):
-        images = frames.images[indices[start : start + CALIBRATION_BATCH]]
-        yield torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
-
-
-def total_cpu_seconds(content: Mapping[str, Any]) -> float:
-    """Return the CPU time of a checkpoint's training and of its whole ancestry."""
-    return content['cpu_seconds'] + content['ancestry'].get('cpu_seconds', 0.0)
-
-
-def _finished(folder: Path) -> Outcome | None:
-    final = folder / 'final.pt'
-    if not final.is_file():
-        return None
+def _outcome(final: Path) -> Outcome:
     content = read_checkpoint(final)
-    return Outcome(True, final, content['cpu_seconds'], content['steps'])
+    return Outcome(final, content['cpu_seconds'], content['steps'])
+
+
+def _fresh(experiment: Experiment, ancestor: Detector | None) -> Detector:
+    """Return an untrained net: the experiment's, or of the widths of the one that it controls."""
+    architecture = experiment.architecture if ancestor is None else ancestor.architecture
+    assert architecture is not None
+    with random_numbers(experiment.seed):
+        return Detector(architecture)
+
+
+def _task(
+    experiment: Experiment, model: Detector, frames: FrameSet, validation: FrameSet, *, cuts: int
+) -> Task:
+    return Task(
+        model=model,
+        example_inputs=(torch.zeros(1, 3, *model.input_size),),
+        calibration=FrameBatches(frames, CALIBRATION_FRAMES),
+        evaluate=accuracy_on(validation, VALIDATION_FRAMES),
+        teacher=folded(model),
+        **learning(frames, experiment.recipe, cuts),
+    )
 
 
 def _data(
-    experiment: Experiment, ancestor: Detector | None, folders: Folders, report: Report | None
+    experiment: Experiment, ancestor: Detector | None, folders: Folders, report: OnProgress | None
 ) -> tuple[FrameSet, FrameSet]:
     """Return the frames for training and validation, at the size and with the classes of the net.
 
@@ -192,51 +200,3 @@ def _data(
             f'data: {", ".join(frames.labels)}; validation data: {", ".join(validation.labels)}'
         )
     return frames, validation
-
-
-def _initial(
-    experiment: Experiment,
-    ancestor: Detector | None,
-    origin: dict[str, Any],
-    iteration: int,
-    stage: Path,
-    frames: FrameSet,
-) -> tuple[Detector, dict[str, Any]]:
-    """Return the net that the run in the folder `stage` starts from or resumes, and its ancestry.
-
-    Args:
-        experiment: what to do.
-        ancestor: the net of the experiment's parent, or of the one that it controls.
-        origin: the checkpoint of the parent, or of the iteration before.
-        iteration: of pruning, from 1.
-        stage: folder of the run.
-        frames: training frames.
-    """
-    last = stage / 'last.pt'
-    if last.is_file():  # whatever a plan would be now
-        content = read_checkpoint(last)
-        return detector_from(content, last), content['ancestry']
-    torch.manual_seed(experiment.seed)
-    if experiment.prune is None:
-        architecture = experiment.architecture if ancestor is None else ancestor.architecture
-        assert architecture is not None
-        control = {} if ancestor is None else {'control_of': experiment.control_of}
-        return Detector(architecture), control
-    assert ancestor is not None
-    current = detector_from(origin)
-    share = experiment.prune.target(iteration) * _macs(ancestor) / _macs(current)
-    pruning = replace(experiment.prune, macs=min(1.0, share))
-    calibration = list(calibration_batches(frames))
-    small, plan = pruned_detector(current, pruning, seed=experiment.seed, calibration=calibration)
-    former = origin['ancestry']
-    former_plans = [*former.get('earlier_plans', ()), former.get('plan')]
-    ancestry = {
-        'plan': plan.to_dict(),
-        'earlier_plans': [each for each in former_plans if each is not None],
-        'cpu_seconds': total_cpu_seconds(origin),
-    }
-    return recalibrate(small, calibration), ancestry
-
-
-def _macs(detector: Detector) -> int:
-    return count(detector, (torch.zeros(1, 3, *detector.input_size),)).macs

@@ -1,9 +1,9 @@
-"""Our detector as a task of `pruning`: from a checkpoint and data sets to what its steps take."""
+"""Our detector as a task: from a checkpoint and data sets to what pruning and training take."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import cv2
@@ -17,7 +17,9 @@ from pruned_perception.inference import decoders
 from pruned_perception.inference.decisions import match_decisions
 from pruned_perception.inference.detections import Detections
 from pruned_perception.inference.nms import class_wise_nms
+from pruned_perception.pruning.errors import PruningError
 from pruned_perception.training.budget import TrainingBudget
+from pruned_perception.training.checkpoint import read_checkpoint
 from pruned_perception.training.detector.architecture import STRIDES
 from pruned_perception.training.detector.augmentation import Batch, draw_batch
 from pruned_perception.training.detector.certification import (
@@ -25,28 +27,30 @@ from pruned_perception.training.detector.certification import (
     clusters_of,
     declared_slices,
 )
-from pruned_perception.training.detector.checkpoint import detector_from, read_checkpoint
+from pruned_perception.training.detector.checkpoint import (
+    detector_from,
+    plans_of,
+    total_cpu_seconds,
+)
 from pruned_perception.training.detector.data import (
     FrameSet,
     load_frames,
 )
-from pruned_perception.training.detector.distillation import distillation_loss
-from pruned_perception.training.detector.experiment import Phase, experiment_from
+from pruned_perception.training.detector.deployment import folded
+from pruned_perception.training.detector.experiment import recipe_of
 from pruned_perception.training.detector.export import (
     IOU_THRESHOLD,
     MAX_DETECTIONS,
     SCORE_THRESHOLD,
 )
-from pruned_perception.training.detector.loss import detection_loss
+from pruned_perception.training.detector.loss import detection_loss, distillation_loss
 from pruned_perception.training.detector.network import Detector, decode, grid
-from pruned_perception.training.detector.runs import (
-    CALIBRATION_BATCH,
-    CALIBRATION_FRAMES,
-    total_cpu_seconds,
-)
 from pruned_perception.training.detector.validation import validate
-from pruned_perception.training.distillation import DistillationLoss
+from pruned_perception.training.recipe import Recipe
 from pruned_perception.training.task import Task
+
+CALIBRATION_FRAMES = 256
+CALIBRATION_BATCH = 16
 
 Folder = str | os.PathLike[str]
 
@@ -66,6 +70,43 @@ class FrameBatches:
             yield torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
 
 
+class RandomViews:
+    """Endless batches of random views; every frame is drawn equally often."""
+
+    def __init__(self, frames: FrameSet, recipe: Recipe, seed: tuple[int, int]) -> None:
+        self.frames = frames
+        self.generator = np.random.default_rng(seed)
+        self.order: list[int] = []
+        self.follow(recipe, 0.0)
+
+    def follow(self, recipe: Recipe, fraction: float) -> None:
+        """Draw batches as a recipe says at a fraction of the budget."""
+        if recipe.batch is None or not recipe.phases:
+            raise PruningError(
+                "batch, phases: a detector's recipe needs both; change the task's own, with "
+                '`recipe.changed`'
+            )
+        self.batch, self.phase = recipe.batch, recipe.phase(fraction)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        while len(self.order) < self.batch:
+            self.order += self.generator.permutation(len(self.frames)).tolist()
+        chosen, self.order = self.order[: self.batch], self.order[self.batch :]
+        return draw_batch(self.frames, chosen, self.phase.size, self.phase.scale, self.generator)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the next batches depend on."""
+        return {'generator': self.generator.bit_generator.state, 'order': self.order}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go back to where `state_dict` was called."""
+        self.generator.bit_generator.state = state['generator']
+        self.order = list(state['order'])
+
+
 def detector_task(
     checkpoint: Folder,
     *,
@@ -82,7 +123,7 @@ def detector_task(
     Args:
         checkpoint: of a finished run: …/final.pt.
         calibration: data set of which frames are shown without their labels.
-        train: to fine-tune on; views are drawn from the phases of the checkpoint's experiment.
+        train: to fine-tune on, by the recipe of the checkpoint's experiment.
         validation: for choices: AP50, which counts, and AP50:95.
         test: the same, for the last look.
         holdout: for certificates; none of its frames may be in the other sets.
@@ -96,26 +137,17 @@ def detector_task(
     content = read_checkpoint(checkpoint)
     model = detector_from(content, checkpoint)
 
-    def frames(folder: Folder, *, labelled: bool = True) -> FrameSet:
-        labels = content['labels'] if labelled else None
-        return load_frames(
-            folder, model.input_size, labelled=labelled, labels=labels, owner=str(checkpoint)
-        )
+    def frames(folder: Folder) -> FrameSet:
+        return labelled_frames(folder, content, checkpoint)
 
     fields: dict[str, Any] = {}
     if train is not None:
-        phases = experiment_from(content['experiment']).phases
-        size = content['experiment'].get('batch', CALIBRATION_BATCH)
-        fields |= {
-            'training': _batches(frames(train), phases, size),
-            'step': lambda network, batch: detection_loss(network(batch.images), batch)['total'],
-            'optimiser': _adamw,
-            'distillation_loss': _distillation([each.size for each in phases]),
-        }
+        recipe = recipe_of(content['experiment'])
+        fields |= learning(frames(train), recipe, len(plans_of(content)))
     if validation is not None:
-        fields['evaluate'] = _accuracy(frames(validation), validation_frames)
+        fields['evaluate'] = accuracy_on(frames(validation), validation_frames)
     if test is not None:
-        fields['test'] = _accuracy(frames(test), None)
+        fields['test'] = accuracy_on(frames(test), None)
     if holdout is not None:
         fields |= _holdout(frames(holdout), holdout, model.input_size)
     return Task(
@@ -123,54 +155,53 @@ def detector_task(
         example_inputs=(torch.zeros(1, 3, *model.input_size),),
         calibration=()
         if calibration is None
-        else FrameBatches(frames(calibration, labelled=False), images),
+        else FrameBatches(load_frames(calibration, model.input_size), images),
         trained_for=TrainingBudget(cpu_minutes=max(total_cpu_seconds(content), 1e-3) / 60),
-        initialise=_initialise,
+        initialise=initialise,
+        teacher=folded(model),
         **fields,
     )
 
 
-def _batches(
-    frames: FrameSet, phases: Sequence[Phase], size: int
-) -> Callable[[int], Iterator[Batch]]:
-    """Return seed → endless batches; each is of a phase, as often as the phase is long."""
-    spans = np.diff([0.0, *(phase.until for phase in phases)])
+def labelled_frames(folder: Folder, content: Mapping[str, Any], checkpoint: Folder) -> FrameSet:
+    """Return a data set as the detector of a checkpoint needs it, classes by their names.
 
-    def training(seed: int) -> Iterator[Batch]:
-        generator = np.random.default_rng(seed)
-        order: list[int] = []
-        while True:
-            while len(order) < size:
-                order += generator.permutation(len(frames)).tolist()
-            chosen, order = order[:size], order[size:]
-            phase = phases[generator.choice(len(phases), p=spans / spans.sum())]
-            yield draw_batch(frames, chosen, phase.size, phase.scale, generator)
-
-    return training
+    Raises DataError where its labels do not fit the checkpoint's, whose path is for the message.
+    """
+    height, width = content['architecture']['input_size']
+    return load_frames(folder, (height, width), labels=content['labels'], owner=str(checkpoint))
 
 
-def _adamw(model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
-    """Return AdamW that spares norms and biases from weight decay."""
-    parameters = [each for each in model.parameters() if each.requires_grad]
-    groups = [
-        {'params': [each for each in parameters if each.ndim > 1], 'weight_decay': 0.02},
-        {'params': [each for each in parameters if each.ndim <= 1], 'weight_decay': 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=learning_rate)
+def learning(frames: FrameSet, recipe: Recipe, cuts: int) -> dict[str, Any]:
+    """Return the fields of a task that training needs.
+
+    Args:
+        frames: to train on.
+        recipe: with `batch` and `phases`.
+        cuts: made before, when the network's parent was made of its own: each sees other views.
+    """
+    sizes = {len(grid(*phase.size)[1]): phase.size for phase in recipe.phases}
+
+    def step(network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        raw = network(batch.images)
+        height, width = batch.images.shape[-2:]
+        sizes[raw.shape[1]] = (height, width)
+        return detection_loss(raw, batch)
+
+    def distil(student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
+        return distillation_loss(student, teacher, sizes[student.shape[1]])
+
+    return {
+        'training': lambda seed: RandomViews(frames, recipe, (seed, cuts)),
+        'step': step,
+        'recipe': recipe,
+        'distillation_loss': distil,
+    }
 
 
-def _distillation(sizes: Sequence[tuple[int, int]]) -> DistillationLoss:
-    """Return the loss of raw outputs (B, N, 4 + C); N tells the images' size."""
-    by_cells = {len(grid(*size)[1]): size for size in sizes}
+def accuracy_on(frames: FrameSet, limit: int | None) -> Callable[[nn.Module], Mapping[str, float]]:
+    """Return network → AP50, which counts, and AP50:95 on so many of the frames."""
 
-    def loss(student: Tensor, teacher: Tensor) -> Tensor:
-        parts = distillation_loss(student, teacher, by_cells[student.shape[1]])
-        return torch.stack(list(parts.values())).sum()
-
-    return loss
-
-
-def _accuracy(frames: FrameSet, limit: int | None) -> Callable[[nn.Module], Mapping[str, float]]:
     def evaluate(network: nn.Module) -> Mapping[str, float]:
         assert isinstance(network, Detector)
         metrics = validate(network, frames, limit=limit)
@@ -179,7 +210,8 @@ def _accuracy(frames: FrameSet, limit: int | None) -> Callable[[nn.Module], Mapp
     return evaluate
 
 
-def _initialise(network: nn.Module) -> None:
+def initialise(network: nn.Module) -> None:
+    """Make all weights of a detector random again."""
     assert isinstance(network, Detector)
     network.load_state_dict(Detector(network.architecture).state_dict())
 

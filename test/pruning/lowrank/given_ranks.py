@@ -17,10 +17,10 @@ def make_decomposition(
     example_inputs: Sequence[Tensor],
     choice: Mapping[str, tuple[int, int]],
     *,
-    keep: Collection[str] = (),
+    ignored_layers: Collection[str] = (),
 ) -> Decomposition:
     """Return the plan that gives each named layer its groups k and rank j, if that shrinks it."""
-    network = find_layers(model, example_inputs, keep=keep)
+    network = find_layers(model, example_inputs, ignored_layers=ignored_layers)
     for name, (groups, rank) in choice.items():
         if not network.shapes[name].shrinks(groups, rank):
             raise PruningError(f'{name!r} does not shrink at rank {rank} in {groups} groups')

@@ -13,12 +13,10 @@ from pruned_perception.pruning import (
     count,
     find_groups,
     make_plan,
-    prune,
     slice_channels,
 )
 from pruned_perception.pruning.lowrank import (
     Decomposition,
-    decompose,
     get,
     names,
 )
@@ -42,7 +40,7 @@ def test_every_method_meets_the_budget_by_the_real_cost(
 ) -> None:
     model = networks.build(kind)
     plan = get(method)(model, INPUT, budget, calibration=CALIBRATION)
-    small = decompose(model, plan)
+    small = plan.apply(model)
     before, after = count(model, INPUT), count(small, INPUT)
     assert (after.parameters, after.macs) == (plan.parameters, plan.macs)
     assert (before.parameters, before.macs) == (plan.dense_parameters, plan.dense_macs)
@@ -75,7 +73,7 @@ def test_original_is_untouched_and_the_copy_has_its_modes(residual: nn.Module) -
     residual.get_submodule('inner.0').requires_grad_(False)
     before = {name: value.clone() for name, value in residual.state_dict().items()}
     modes = {name: each.training for name, each in residual.named_modules()}
-    small = decompose(residual, make_decomposition(residual, INPUT, CHOICE))
+    small = make_decomposition(residual, INPUT, CHOICE).apply(residual)
     after = residual.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -86,7 +84,7 @@ def test_original_is_untouched_and_the_copy_has_its_modes(residual: nn.Module) -
 
 
 def test_factors_stand_in_the_place_of_the_layer(residual: nn.Module) -> None:
-    small = decompose(residual, make_decomposition(residual, INPUT, CHOICE))
+    small = make_decomposition(residual, INPUT, CHOICE).apply(residual)
     first, second = small.get_submodule('inner.0.0'), small.get_submodule('inner.0.1')
     assert (first.groups, first.out_channels, first.padding, first.bias) == (4, 12, (1, 1), None)
     assert (second.in_channels, second.kernel_size) == (12, (1, 1))
@@ -123,7 +121,7 @@ def test_layers_left_alone_are_named_with_the_reason() -> None:
     assert list(plan.layers) == ['twice']
     # run twice for each of 3 positions: 6 · j (c + f)
     assert plan.layers['twice'].macs == 6 * plan.layers['twice'].rank * 32
-    small = decompose(model, plan)
+    small = plan.apply(model)
     assert small.alias is small.twice
     assert isinstance(small.twice, nn.Sequential)
 
@@ -140,7 +138,7 @@ def test_layers_left_alone_are_named_with_the_reason() -> None:
 )
 def test_reasons_of_convolutions(kind: type[nn.Module], layer: str, reason: str) -> None:
     keep = ['inner.0'] if kind is networks.Residual else []
-    plan = make_decomposition(networks.build(kind), INPUT, {'stem.0': (1, 2)}, keep=keep)
+    plan = make_decomposition(networks.build(kind), INPUT, {'stem.0': (1, 2)}, ignored_layers=keep)
     assert plan.left_alone[layer] == reason
 
 
@@ -154,13 +152,13 @@ def test_plan_survives_json(residual: nn.Module, method: str) -> None:
     plan = get(method)(residual, INPUT, Params(0.5), calibration=CALIBRATION)
     again = Decomposition.from_dict(json.loads(json.dumps(plan.to_dict())))
     assert again == plan
-    first, second = decompose(residual, plan), decompose(residual, again)
+    first, second = plan.apply(residual), again.apply(residual)
     assert torch.equal(first(*INPUT), second(*INPUT))
     assert bool(plan.projections) == (method == 'pca')
 
 
 def test_table_names_layers_ranks_and_what_the_error_is_relative_to(residual: nn.Module) -> None:
-    plan = make_decomposition(residual, INPUT, CHOICE, keep=['head'])
+    plan = make_decomposition(residual, INPUT, CHOICE, ignored_layers=['head'])
     text = plan.to_text()
     assert 'not comparable with channel pruning' in text
     for name, (groups, rank) in CHOICE.items():
@@ -181,7 +179,7 @@ def test_data_that_is_no_plan_is_refused(data: dict) -> None:
 
 def test_unknown_layer_to_keep_and_infinite_weights_are_named(residual: nn.Module) -> None:
     with pytest.raises(PruningError, match="'inner' is no convolution"):
-        make_decomposition(residual, INPUT, {}, keep=['inner'])
+        make_decomposition(residual, INPUT, {}, ignored_layers=['inner'])
     residual.get_submodule('inner.0').weight.data[0, 0, 0, 0] = float('inf')
     with pytest.raises(PruningError, match=r'inner\.0: the weight has values that are NaN'):
         make_decomposition(residual, INPUT, {})
@@ -190,12 +188,12 @@ def test_unknown_layer_to_keep_and_infinite_weights_are_named(residual: nn.Modul
 def test_plan_for_another_network_is_refused(residual: nn.Module) -> None:
     plan = make_decomposition(residual, INPUT, CHOICE)
     with pytest.raises(PruningError, match=r"'inner\.0' is no layer"):
-        decompose(networks.build(networks.Flatten), plan)
+        plan.apply(networks.build(networks.Flatten))
     with pytest.raises(PruningError, match=r"'inner\.0' is a grouped convolution|is no layer"):
-        decompose(decompose(residual, plan), plan)
+        plan.apply(plan.apply(residual))
     residual.inner[0] = nn.Conv2d(32, 32, 5, padding=2)
     with pytest.raises(PruningError, match=r"'inner\.0' has another shape"):
-        decompose(residual, plan)
+        plan.apply(residual)
 
 
 class ReadsWeight(nn.Module):
@@ -210,23 +208,23 @@ class ReadsWeight(nn.Module):
 def test_network_whose_forward_reads_the_layer_is_refused() -> None:
     model, x = ReadsWeight(), (torch.rand(1, 16),)
     plan = make_decomposition(model, x, {'layer': (1, 2)})
-    with pytest.raises(PruningError, match='`keep`'):
-        decompose(model, plan)
+    with pytest.raises(PruningError, match='`ignored_layers`'):
+        plan.apply(model)
 
 
 def test_channels_then_ranks_compose(residual: nn.Module) -> None:
     dense = count(residual, INPUT)
-    small = prune(residual, make_plan(residual, INPUT, budget=Macs(0.5), round_to=8))
+    small = make_plan(residual, INPUT, budget=Macs(0.5), round_to=8).apply(residual)
     pruned = count(small, INPUT)
     plan = get('alds')(small, INPUT, Macs(0.5))
-    both = count(decompose(small, plan), INPUT)
+    both = count(plan.apply(small), INPUT)
     assert plan.dense_macs == pruned.macs <= 0.5 * dense.macs
     assert both.macs == plan.macs <= 0.25 * dense.macs
     assert both.parameters == plan.parameters < pruned.parameters
 
 
 def test_ranks_of_one_group_are_channels_for_later_pruning(residual: nn.Module) -> None:
-    small = decompose(residual, make_decomposition(residual, INPUT, {'inner.0': (1, 8)}))
+    small = make_decomposition(residual, INPUT, {'inner.0': (1, 8)}).apply(residual)
     groups = find_groups(small, INPUT)
     ranks = groups['inner.0.0']
     assert ranks.channels == 8

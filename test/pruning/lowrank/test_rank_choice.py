@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from pruned_perception.pruning import BudgetError, Error, Macs, Params, PruningError
-from pruned_perception.pruning.lowrank import decompose, get, names
+from pruned_perception.pruning import BudgetError, ErrorBound, Macs, Params, PruningError
+from pruned_perception.pruning.lowrank import get, names
 
 CALIBRATION = [torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(i)) for i in (5, 6)]
 CHAIN_INPUT = (torch.zeros(1, 4, 4, 4),)
@@ -56,7 +56,7 @@ def _possible(model: nn.Sequential, name: str, groupings: tuple[int, ...]) -> li
             each = plan.layers[name]
             frobenius = math.nan
             if groups == 1:
-                first, second = decompose(model, plan).get_submodule(name)
+                first, second = plan.apply(model).get_submodule(name)
                 product = second.weight.flatten(1) @ first.weight.flatten(1)
                 frobenius = float((layer.weight.flatten(1) - product).square().sum())
             found.append(
@@ -137,7 +137,9 @@ def test_ranks_of_a_steep_and_a_flat_spectrum(method: str, ranks: tuple[int, int
 @pytest.mark.parametrize('share', [0.3, 0.6])
 def test_no_layer_has_room_for_another_rank(method: str, share: float) -> None:
     model = networks.build(networks.Concatenation)
-    plan = get(method)(model, networks.INPUT, Params(share), keep=['head'], calibration=CALIBRATION)
+    plan = get(method)(
+        model, networks.INPUT, Params(share), ignored_layers=['head'], calibration=CALIBRATION
+    )
     limit = share * plan.dense_parameters
     assert plan.parameters <= limit
     for name, each in plan.layers.items():
@@ -173,14 +175,14 @@ def test_budget_that_cannot_be_met_says_the_nearest(method: str, unit: type[Para
 
 def test_budget_of_an_error_is_refused() -> None:
     with pytest.raises(BudgetError, match='Macs or Params'):
-        get('svd')(networks.build(networks.Residual), networks.INPUT, Error(0.1))
+        get('svd')(networks.build(networks.Residual), networks.INPUT, ErrorBound(0.1))
 
 
 def test_layers_to_keep_are_left_alone_by_every_method() -> None:
     model = networks.build(networks.Residual)
     for method in names():
         plan = get(method)(
-            model, networks.INPUT, Params(0.6), keep=['inner.0'], calibration=CALIBRATION
+            model, networks.INPUT, Params(0.6), ignored_layers=['inner.0'], calibration=CALIBRATION
         )
         assert plan.left_alone['inner.0'] == 'asked to keep it'
 
@@ -202,14 +204,14 @@ def _images_of_rank_two() -> Tensor:
 def test_pca_reproduces_what_the_data_needs_and_the_weight_would_not_allow() -> None:
     torch.manual_seed(1)
     model, x = nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 4)), _images_of_rank_two()
-    options = {'keep': ['2'], 'calibration': x.split(50)}
+    options = {'ignored_layers': ['2'], 'calibration': x.split(50)}
     budget = Params((2 * (8 + 12) + 12 + 52.5) / (108 + 52))
     by_data = get('pca')(model, (x[:1],), budget, **options)
     by_weight = get('svd')(model, (x[:1],), budget, **options)
     assert by_data.choice == by_weight.choice == {'0': (1, 2)}
     dense = model(x)
-    assert (decompose(model, by_data)(x) - dense).abs().max() <= 1e-5 * dense.abs().max()
-    assert (decompose(model, by_weight)(x) - dense).abs().max() > 1e-2 * dense.abs().max()
+    assert (by_data.apply(model)(x) - dense).abs().max() <= 1e-5 * dense.abs().max()
+    assert (by_weight.apply(model)(x) - dense).abs().max() > 1e-2 * dense.abs().max()
     assert by_data.calibration is not None
     assert by_data.calibration.images == 200
 
@@ -223,7 +225,7 @@ def test_pca_keeps_the_mean_and_loses_the_variance_of_the_smallest_components(bi
     rank = plan.layers['0'].rank
     x = torch.cat(CALIBRATION)
     dense, small = (
-        each(x).double().transpose(0, 1).flatten(1) for each in (model, decompose(model, plan))
+        each(x).double().transpose(0, 1).flatten(1) for each in (model, plan.apply(model))
     )
     assert (dense.mean(1) - small.mean(1)).abs().max() <= 1e-6
     components = torch.linalg.svdvals(dense - dense.mean(1, keepdim=True)).square()
@@ -248,7 +250,7 @@ def test_pca_does_not_depend_on_how_the_calibration_set_is_batched() -> None:
     )
     assert one.choice == two.choice
     assert one.calibration == two.calibration
-    difference = decompose(model, one)(*networks.INPUT) - decompose(model, two)(*networks.INPUT)
+    difference = one.apply(model)(*networks.INPUT) - two.apply(model)(*networks.INPUT)
     assert difference.abs().max() <= 1e-4
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pruned_perception.pruning import BudgetError, PruningError
 from pruned_perception.pruning.budget import Params
-from pruned_perception.pruning.sparsity import SparsityPlan, apply, make_plan, names
+from pruned_perception.pruning.sparsity import SparsityPlan, make_plan, names
 from pruned_perception.pruning.sparsity import plan as plan_module
 from pruned_perception.pruning.sparsity.plan import bitmask_bytes, csr_bytes
 
@@ -53,7 +53,7 @@ def _data(method: str) -> dict:
 
 def _plan(method: str, share: float = 0.4, **options: object) -> SparsityPlan:
     return make_plan(
-        _network(), method=method, budget=Params(share), **{**_data(method), **options}
+        _network(), criterion=method, budget=Params(share), **{**_data(method), **options}
     )
 
 
@@ -64,23 +64,23 @@ def test_applied_weights_are_those_that_the_plan_counts(
     method: str, scope: str, share: float
 ) -> None:
     plan = _plan(method, share, scope=scope)
-    sparse = apply(_network(), plan)
-    for name, kept in plan.kept.items():
+    sparse = plan.apply(_network())
+    for name, kept in plan.counts.items():
         assert int((sparse.get_submodule(name).weight != 0).sum()) == kept
-    left = TOTAL - WEIGHTS + sum(plan.kept.values())
+    left = TOTAL - WEIGHTS + sum(plan.counts.values())
     assert plan.share == pytest.approx(left / TOTAL)
     assert left <= share * TOTAL
 
 
 @pytest.mark.parametrize('method', ['magnitude', 'random', 'snip', 'sipp_deterministic'])
 def test_rankings_use_the_whole_budget(method: str) -> None:
-    assert sum(_plan(method, 0.3).kept.values()) == int(0.3 * TOTAL) - (TOTAL - WEIGHTS)
+    assert sum(_plan(method, 0.3).counts.values()) == int(0.3 * TOTAL) - (TOTAL - WEIGHTS)
 
 
 @METHODS
 def test_whole_budget_changes_no_output(method: str) -> None:
     model = _network()
-    sparse = apply(model, _plan(method, 1.0))
+    sparse = _plan(method, 1.0).apply(model)
     assert torch.equal(sparse(IMAGES), model(IMAGES))
 
 
@@ -88,8 +88,8 @@ def test_whole_budget_changes_no_output(method: str) -> None:
 def test_original_is_untouched(method: str) -> None:
     model = _network().train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    plan = make_plan(model, method=method, budget=Params(0.4), **_data(method))
-    sparse = apply(model, plan)
+    plan = make_plan(model, criterion=method, budget=Params(0.4), **_data(method))
+    sparse = plan.apply(model)
     after = model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -104,8 +104,8 @@ def test_plan_is_reproducible_and_survives_json(method: str) -> None:
     again = SparsityPlan.from_dict(json.loads(json.dumps(plan.to_dict())))
     assert again == plan
     for (name, one), other in zip(
-        apply(_network(), plan).named_parameters(),
-        apply(_network(), again).parameters(),
+        plan.apply(_network()).named_parameters(),
+        again.apply(_network()).parameters(),
         strict=True,
     ):
         assert torch.equal(one, other), name
@@ -124,7 +124,7 @@ def test_plain_data_of_something_else_is_refused() -> None:
 
 
 def test_text_says_what_is_kept_and_that_nothing_gets_faster() -> None:
-    text = _plan('sipp_random', keep=['0']).to_text()
+    text = _plan('sipp_random', ignored_layers=['0']).to_text()
     assert 'run no faster' in text
     assert 'vacuous' in text
     assert text.endswith('kept whole: asked to keep')
@@ -134,9 +134,9 @@ def test_one_threshold_for_the_network_or_one_share_for_each_layer() -> None:
     model = nn.Sequential(nn.Linear(4, 1, bias=False), nn.Linear(4, 1, bias=False))
     model[0].weight.data = torch.tensor([[5.0, -6.0, 7.0, 8.0]])
     model[1].weight.data = torch.tensor([[1.0, -2.0, 3.0, -4.0]])
-    network = make_plan(model, method='magnitude', budget=Params(0.5))
-    layer = make_plan(model, method='magnitude', budget=Params(0.5), scope='layer')
-    assert network.kept == {'0': 4, '1': 0}
+    network = make_plan(model, criterion='magnitude', budget=Params(0.5))
+    layer = make_plan(model, criterion='magnitude', budget=Params(0.5), scope='layer')
+    assert network.counts == {'0': 4, '1': 0}
     assert layer.layers[0].mask.tolist() == [[False, False, True, True]]
     assert layer.layers[1].mask.tolist() == [[False, False, True, True]]
 
@@ -147,7 +147,7 @@ def test_snip_ranks_by_the_change_of_the_loss() -> None:
     inputs = torch.tensor([[0.1, 0.5, 4.0]])  # ∂L/∂w of L = Σ y: |w x| is 0.3, 1 and 4
     plan = make_plan(
         nn.Sequential(model),
-        method='snip',
+        criterion='snip',
         budget=Params(0.7),
         calibration=[inputs],
         loss=lambda network, x: network(x).sum(),
@@ -158,21 +158,21 @@ def test_snip_ranks_by_the_change_of_the_loss() -> None:
 def test_zeros_that_are_there_already_are_never_kept() -> None:
     model = nn.Sequential(nn.Linear(10, 10, bias=False))
     model[0].weight.data[:, :5] = 0
-    plan = make_plan(model, method='random', budget=Params(0.8))
-    assert plan.kept == {'0': 50}
+    plan = make_plan(model, criterion='random', budget=Params(0.8))
+    assert plan.counts == {'0': 50}
     assert not plan.layers[0].mask[:, :5].any()
 
 
 def test_random_weights_under_another_methods_allocation() -> None:
     plan = _plan('magnitude', 0.3)
-    random = make_plan(_network(), method='random', kept=plan.kept)
-    assert random.kept == plan.kept
+    random = make_plan(_network(), criterion='random', counts=plan.counts)
+    assert random.counts == plan.counts
     assert random.layers[0].mask_sha256 != plan.layers[0].mask_sha256
 
 
 def test_sizes_are_those_of_real_arrays() -> None:
     weight = torch.randn(20, 300, generator=torch.Generator().manual_seed(0))
-    plan = make_plan(_holding(weight), method='magnitude', budget=Params(0.05))
+    plan = make_plan(_holding(weight), criterion='magnitude', budget=Params(0.05))
     sparse = (weight * plan.layers[0].mask).numpy()
     values = sparse[sparse != 0]
     mask = np.packbits(sparse != 0)
@@ -191,7 +191,7 @@ def test_documented_sizes_are_right() -> None:
 
 
 def test_what_is_hardly_pruned_is_stored_dense() -> None:
-    plan = make_plan(_holding(torch.randn(20, 300)), method='magnitude', budget=Params(0.99))
+    plan = make_plan(_holding(torch.randn(20, 300)), criterion='magnitude', budget=Params(0.99))
     assert plan.compressed_bytes == plan.dense_bytes
 
 
@@ -215,32 +215,32 @@ def test_budget_that_cannot_be_met_says_the_nearest(method: str) -> None:
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        ({'method': 'magic'}, "unknown method 'magic'"),
+        ({'criterion': 'magic'}, "unknown method 'magic'"),
         ({'scope': 'neuron'}, "unknown scope 'neuron'"),
-        ({'keep': ['nowhere']}, "'nowhere' is no convolution"),
-        ({'keep': ['0', '3', '5', '9']}, 'no convolution or linear layer to prune'),
-        ({'method': 'snip'}, 'give `loss`'),
-        ({'method': 'snip', 'loss': _loss}, 'give `calibration`'),
-        ({'method': 'sipp_hybrid'}, 'give `calibration`'),
-        ({'method': 'sipp_hybrid', 'calibration': []}, 'empty'),
-        ({'method': 'sipp_random', 'calibration': [IMAGES / 0]}, 'NaN or infinite'),
+        ({'ignored_layers': ['nowhere']}, "'nowhere' is no convolution"),
+        ({'ignored_layers': ['0', '3', '5', '9']}, 'no convolution or linear layer to prune'),
+        ({'criterion': 'snip'}, 'give `loss`'),
+        ({'criterion': 'snip', 'loss': _loss}, 'give `calibration`'),
+        ({'criterion': 'sipp_hybrid'}, 'give `calibration`'),
+        ({'criterion': 'sipp_hybrid', 'calibration': []}, 'empty'),
+        ({'criterion': 'sipp_random', 'calibration': [IMAGES / 0]}, 'NaN or infinite'),
         ({'positions': 0}, 'at least 1 per image'),
         ({'delta': 1.5}, r'delta must be in \(0, 1\)'),
-        ({'kept': {'0': 3}}, 'either a budget'),
-        ({'budget': None, 'kept': {'0': 3}}, "'3' must be a layer"),
-        ({'budget': None, 'kept': dict.fromkeys(['0', '3', '5', '9'], 577)}, '577 cannot'),
+        ({'counts': {'0': 3}}, 'either a budget'),
+        ({'budget': None, 'counts': {'0': 3}}, "'3' must be a layer"),
+        ({'budget': None, 'counts': dict.fromkeys(['0', '3', '5', '9'], 577)}, '577 cannot'),
     ],
 )
 def test_bad_wishes_are_named(options: dict, message: str) -> None:
     with pytest.raises(PruningError, match=message):
-        make_plan(_network(), **{'method': 'magnitude', 'budget': Params(0.5), **options})
+        make_plan(_network(), **{'criterion': 'magnitude', 'budget': Params(0.5), **options})
 
 
 def test_loss_without_finite_gradient_is_named() -> None:
     with pytest.raises(PruningError, match='0: the loss has no finite gradient'):
         make_plan(
             _network(),
-            method='snip',
+            criterion='snip',
             budget=Params(0.5),
             calibration=[IMAGES],
             loss=lambda model, x: (model(x) * torch.inf).sum(),
@@ -251,7 +251,7 @@ def test_shared_weights_are_named() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     model[1].weight = model[0].weight
     with pytest.raises(PruningError, match='1 shares its weight with 0'):
-        make_plan(model, method='magnitude', budget=Params(0.5))
+        make_plan(model, criterion='magnitude', budget=Params(0.5))
 
 
 def test_layer_that_is_never_called_is_named() -> None:
@@ -259,12 +259,14 @@ def test_layer_that_is_never_called_is_named() -> None:
     calibration = [torch.rand(2, 4)]
     model.forward = lambda x: model[0](x)  # type: ignore[method-assign]
     with pytest.raises(PruningError, match=r'1\.out_proj: the network never calls it'):
-        make_plan(model, method='sipp_deterministic', budget=Params(0.9), calibration=calibration)
+        make_plan(
+            model, criterion='sipp_deterministic', budget=Params(0.9), calibration=calibration
+        )
 
 
 def test_plan_of_another_network_is_refused() -> None:
     plan = _plan('magnitude')
     with pytest.raises(PruningError, match="'0' is \\(4, 3\\), planned for"):
-        apply(nn.Sequential(nn.Linear(3, 4)), plan)
+        plan.apply(nn.Sequential(nn.Linear(3, 4)))
     with pytest.raises(PruningError, match="'0' is no layer"):
-        apply(nn.Sequential(nn.ReLU()), plan)
+        plan.apply(nn.Sequential(nn.ReLU()))

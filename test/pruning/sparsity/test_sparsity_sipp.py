@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from pruned_perception.pruning.bounds import sample_complexity
 from pruned_perception.pruning.budget import Params
-from pruned_perception.pruning.sparsity import apply, make_plan
+from pruned_perception.pruning.sparsity import make_plan
 from pruned_perception.pruning.sparsity.selection import find_layers, from_kernel
 from pruned_perception.pruning.sparsity.sensitivity import (
     Claim,
@@ -183,9 +183,9 @@ def test_bound_of_what_is_kept_for_certain_holds_on_the_calibration_set(
     method: str, trained: nn.Sequential, images: tuple[Tensor, Tensor]
 ) -> None:
     x = images[0][:64]
-    plan = make_plan(trained, method=method, budget=Params(0.8), calibration=[x], positions=None)
+    plan = make_plan(trained, criterion=method, budget=Params(0.8), calibration=[x], positions=None)
     assert all(not each.values for each in plan.layers), 'something was drawn'
-    sparse = apply(trained, plan)
+    sparse = plan.apply(trained)
     checked = 0
     with torch.no_grad():
         for dense, small in zip(trained, sparse, strict=True):
@@ -262,14 +262,14 @@ def test_plan_draws_what_it_promises(trained: nn.Sequential, images: tuple[Tenso
     for seed in range(3):
         plan = make_plan(
             trained,
-            method='sipp_random',
+            criterion='sipp_random',
             budget=Params(0.7),
             calibration=[x],
             positions=None,
             delta=0.1,
             seed=seed,
         )
-        sparse, a = apply(trained, plan), x
+        sparse, a = plan.apply(trained), x
         bounds = {each.name: each.bound for each in plan.layers}
         with torch.no_grad():
             for (name, dense), small in zip(trained.named_children(), sparse, strict=True):
@@ -293,7 +293,7 @@ def test_hybrid_bound_is_never_worse_than_either(share: float) -> None:
     for method in ('sipp_random', 'sipp_deterministic', 'sipp_hybrid'):
         plan = make_plan(
             _wide(),
-            method=method,
+            criterion=method,
             budget=Params(share),
             calibration=[torch.ones(2, 1500)],
             delta=0.1,
@@ -346,7 +346,7 @@ def test_level_division_has_the_smallest_largest_error(sides, share) -> None:
 
 def test_allowance_for_future_inputs_scales_the_bound_of_what_is_kept_for_certain() -> None:
     options = {
-        'method': 'sipp_deterministic',
+        'criterion': 'sipp_deterministic',
         'budget': Params(0.5),
         'calibration': [torch.ones(2, 1500)],
     }

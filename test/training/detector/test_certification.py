@@ -16,7 +16,7 @@ import torch
 from pruned_perception.bundle import Bundle, load_bundle
 from pruned_perception.cli.main import main
 from pruned_perception.datasets import DataError, read_dataset
-from pruned_perception.pruning import Macs, PruningError, make_plan, prune, recalibrate
+from pruned_perception.pruning import Macs, PruningError, make_plan, recalibrate
 from pruned_perception.pruning.certificate import Certificate
 from pruned_perception.training.detector import certification
 from pruned_perception.training.detector.certification import (
@@ -40,7 +40,7 @@ def pair(
         with torch.no_grad():
             seeing.get_submodule(f'heads.{level}.class_output').bias += 4.0  # type: ignore[operator]
     plan = make_plan(seeing, (torch.zeros(1, 3, *tiny.SIZE),), budget=Macs(0.7))
-    small = recalibrate(prune(seeing, plan), [torch.rand(8, 3, *tiny.SIZE)])
+    small = recalibrate(plan.apply(seeing), [torch.rand(8, 3, *tiny.SIZE)])
     assert isinstance(small, Detector)
     parent = tiny.bundle(seeing, images, folder / 'dense')
     child = tiny.bundle(small, images, folder / 'small', parent=parent, plan=plan.to_dict())

@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from pruned_perception.training.detector.distillation import CONFIDENT, distillation_loss
-from pruned_perception.training.detector.loss import boxes_from
+from pruned_perception.training.detector.loss import CONFIDENT, boxes_from, distillation_loss
 from pruned_perception.training.detector.network import grid
 
 SIZE = (64, 96)

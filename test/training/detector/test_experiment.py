@@ -1,21 +1,23 @@
+import json
 from pathlib import Path
 
 import pytest
 import tiny
 import yaml
 
+from pruned_perception.training.budget import TrainingBudget
 from pruned_perception.training.detector.experiment import (
-    Budget,
     ExperimentError,
-    Optimiser,
-    Pruning,
     experiment_from,
     read_experiment,
+    recipe_of,
 )
 from pruned_perception.training.detector.family import read_family_spec
 from pruned_perception.training.detector.runs import Folders
+from pruned_perception.training.recipe import Recipe
 
-CHILD = {'architecture': None, 'parent': 'other', 'prune': {'macs': 0.5, 'iterations': 2}}
+CUTS = {'macs': 0.5, 'schedule': 'cascade', 'iterations': 2}
+CHILD = {'architecture': None, 'parent': 'other', 'prune': CUTS}
 EXPERIMENTS = Path(__file__).resolve().parents[3] / 'config' / 'experiments'
 
 
@@ -34,27 +36,32 @@ def test_the_shipped_family_and_its_experiments_are_valid() -> None:
 
 
 def test_cpu_time_or_steps_measure_a_budget() -> None:
-    assert Budget(cpu_minutes=2).fraction(30.0, 999) == 0.25
-    assert Budget(steps=10).fraction(1e9, 5) == 0.5
-    assert Budget(steps=10).fraction(0.0, 50) == 1
+    assert TrainingBudget(cpu_minutes=2).fraction(30.0, 999) == 0.25
+    assert TrainingBudget(steps=10).fraction(1e9, 5) == 0.5
+    assert TrainingBudget(steps=10).fraction(0.0, 50) == 1
 
 
 def test_parts_of_a_budget_make_up_the_whole() -> None:
-    assert Budget(cpu_minutes=6).divided(4) == Budget(cpu_minutes=1.5)
-    assert Budget(steps=10).divided(3) == Budget(steps=4)
-    assert Budget(steps=10).divided(1) == Budget(steps=10)
+    assert TrainingBudget(cpu_minutes=6).divided(4) == TrainingBudget(cpu_minutes=1.5)
+    assert TrainingBudget(steps=10).divided(3) == TrainingBudget(steps=4)
+    assert TrainingBudget(steps=10).divided(1) == TrainingBudget(steps=10)
 
 
-def test_iterations_cut_by_equal_factors() -> None:
-    assert Pruning(macs=0.125, iterations=3).target(1) == pytest.approx(0.5)
-    assert Pruning(macs=0.125, iterations=3).target(2) == pytest.approx(0.25)
-    assert Pruning(macs=0.125, iterations=3).target(3) == 0.125
-    assert Pruning(macs=0.3).target(1) == 0.3
+def test_recipes_of_the_shipped_members_are_read() -> None:
+    manifests = sorted((EXPERIMENTS.parents[1] / 'models').glob('*/*/manifest.json'))
+    assert len(manifests) >= 4
+    for path in manifests:
+        written = json.loads(path.read_text(encoding='utf-8'))['provenance']['experiment']
+        recipe = recipe_of(written)
+        assert recipe.optimiser == 'adamw'
+        assert recipe.learning_rate == written['optimiser']['learning_rate']
+        assert (recipe.batch, recipe.ema, recipe.clip) == (written['batch'], written['ema'], 10.0)
+        assert [phase.until for phase in recipe.phases] == [p['until'] for p in written['phases']]
 
 
 def test_learning_rate_rises_then_falls() -> None:
-    optimiser = Optimiser(learning_rate=1.0, warm_up=0.1, final=0.05)
-    rates = [optimiser.rate(step / 100) for step in range(101)]
+    recipe = Recipe(learning_rate=1.0, warm_up=0.1, final=0.05)
+    rates = [recipe.rate(step / 100) for step in range(101)]
     assert rates[:11] == sorted(rates[:11])
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[0] > 0
@@ -79,14 +86,16 @@ def test_what_is_written_can_be_read_again(fields: dict) -> None:
         ({'architecture': None}, 'exactly one of the fields architecture'),
         ({'parent': 'other', 'prune': {'macs': 0.5}}, 'exactly one of the fields architecture'),
         ({'architecture': None, 'parent': 'other'}, 'parent and prune belong together'),
-        (CHILD | {'prune': {'block': 8}}, r'prune\.macs'),
+        (CHILD | {'prune': {'round_to': 8}}, 'prune: needs exactly one of macs and params'),
+        (CHILD | {'prune': {'macs': 0.5, 'block': 8}}, r'prune\.block: is called round_to now'),
+        (CHILD | {'prune': CUTS | {'distill': True}}, r'prune\.distill: stands beside prune'),
+        (CHILD | {'prune': {'macs': 0.5, 'method': 'alds'}}, r'prune\.kind: our detector is'),
         (CHILD | {'prune': {'macs': 1.5}}, r'prune\.macs'),
         (CHILD | {'prune': {'macs': 'half'}}, r'prune\.macs'),
-        (CHILD | {'prune': {'macs': 0.5, 'iterations': 0}}, r'prune\.iterations'),
-        (CHILD | {'prune': {'macs': 0.5, 'iterations': 1.5}}, r'prune\.iterations'),
+        (CHILD | {'prune': CUTS | {'iterations': 0}}, r'prune\.iterations'),
+        (CHILD | {'prune': CUTS | {'iterations': 1.5}}, r'prune\.iterations'),
         ({'distill': {'weight': 1}}, 'field distill: needs the field parent'),
         (CHILD | {'distill': {'weight': 0}}, r'distill\.weight'),
-        (CHILD | {'distill': {}}, r'distill\.weight'),
         (CHILD | {'distill': 2}, 'field distill: must be a mapping'),
         (CHILD | {'distill': {'weight': 1, 'heat': 2}}, r'unknown field distill\.heat'),
         ({'phases': []}, 'field phases'),

@@ -11,7 +11,7 @@ import torch
 from pruned_perception.bundle import load_family, record_evidence
 from pruned_perception.datasets import DataError
 from pruned_perception.inference.detector import Detector as RobotDetector
-from pruned_perception.pruning import Macs, count, make_plan, prune
+from pruned_perception.pruning import Macs, count, make_plan
 from pruned_perception.training.detector.accuracy import evaluate, evaluation_record
 from pruned_perception.training.detector.data import load_frames
 from pruned_perception.training.detector.deployment import folded
@@ -65,7 +65,7 @@ def test_dense_and_pruned_make_a_family(
 ) -> None:
     example = (torch.zeros(1, 3, *tiny.SIZE),)
     plan = make_plan(detector, example, budget=Macs(0.5))
-    small = prune(detector, plan)
+    small = plan.apply(detector)
     assert isinstance(small, Detector)
     dense = tiny.bundle(detector, images, tmp_path / 'dense')
     tiny.bundle(small, images, tmp_path / 'small', parent=dense, plan=plan.to_dict())

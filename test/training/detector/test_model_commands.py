@@ -11,7 +11,7 @@ import yaml
 from pruned_perception.bundle import load_bundle, load_family
 from pruned_perception.cli import main as command
 from pruned_perception.cli import models
-from pruned_perception.training.detector.checkpoint import read_checkpoint
+from pruned_perception.training.checkpoint import read_checkpoint
 
 
 @pytest.fixture(scope='module')
@@ -58,7 +58,7 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(models, 'ROUNDS', 2)
         patch.setattr(models, 'RUNS', 2)
-        patch.setattr('pruned_perception.training.detector.loop.VALIDATIONS', 1)
+        patch.setattr('pruned_perception.training.detector.runs.VALIDATIONS', 1)
         arguments = ['models', str(root / 'shapes.yaml'), '--data', str(root), '--quiet']
         arguments += ['--runs', str(root / 'runs'), '--out', str(root / 'models'), '--controls']
         arguments += ['--steps', 'train', 'export', 'evaluate', 'latency']
@@ -193,7 +193,7 @@ def test_sensitivities_of_a_checkpoint(
 ) -> None:
     dense = str(family / 'runs' / 'shapes-dense' / 'final.pt')
     options = ['--calibration', str(family / 'shapes' / 'train'), '--images', '9']
-    options += ['--definition', 'quadrants', '--positions', '3']
+    options += ['--criterion', 'quadrants', '--positions', '3']
     assert command.main(['sensitivity', dense, *options]) == 0
     assert 'quadrants sensitivity, 9 images, 3 positions an image' in capsys.readouterr().out
     assert command.main(['sensitivity', dense]) == 1
@@ -210,7 +210,7 @@ def test_a_pruned_checkpoint_is_fine_tuned_with_its_parent_as_teacher(
     data = ['--train', str(family / 'shapes' / 'train')]
     data += ['--validation', str(family / 'shapes' / 'validation')]
     arguments = ['finetune', str(small), *data, '--steps', '3', '--out', str(tuned), '--json']
-    assert command.main([*arguments, '--distill', '0.5', '--parent', str(dense)]) == 0
+    assert command.main([*arguments, '--distill', '0.5', '--teacher', str(dense)]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result['steps'] == 3
     assert set(result['before']) == set(result['after']) == {'ap50', 'ap50_95'}
@@ -231,7 +231,7 @@ def test_a_pruned_checkpoint_is_fine_tuned_with_its_parent_as_teacher(
     assert command.main(wrong) == 1
     assert 'hexagon) are not those of' in capsys.readouterr().err
     assert command.main([*arguments, '--distill']) == 1
-    assert '--distill WEIGHT and --parent CHECKPOINT' in capsys.readouterr().err
+    assert '--distill WEIGHT and --teacher CHECKPOINT' in capsys.readouterr().err
     assert command.main(arguments[:2] + arguments[6:]) == 1
     assert 'give --train DATASET and --validation DATASET' in capsys.readouterr().err
 
@@ -245,7 +245,7 @@ def test_a_pruned_checkpoint_is_fine_tuned_with_its_parent_as_teacher(
         (['--macs', '0.5', '--criterion', 'absolute'], 'needs a calibration set'),
         (['--macs', '0.5', '--refit'], '--refit looks at images: give --calibration'),
         (['--macs', '0.5', '--report', 'r.html'], '--report looks at images: give --calibration'),
-        (['--macs', '0.5', '--low-rank', 'alds'], 'exported by its widths; with --task only'),
+        (['--macs', '0.5', '--method', 'alds'], 'exported by its widths; with --task only'),
         (['--macs', '0.5', '--weights', 'w.pt'], '--weights belongs to --task'),
         (['--macs', '0.5', '--calibration', 'nowhere'], 'nowhere/annotations.json: no such file'),
     ],

@@ -11,15 +11,16 @@ import tiny
 import torch
 
 from pruned_perception.datasets import DataError
-from pruned_perception.pruning import Macs, make_plan, prune
+from pruned_perception.pruning import Macs, make_plan
 from pruned_perception.pruning.certificate import certify
-from pruned_perception.training.budget import Schedule, TrainingBudget
-from pruned_perception.training.detector.checkpoint import save_checkpoint
+from pruned_perception.training.budget import TrainingBudget
+from pruned_perception.training.checkpoint import save_checkpoint
 from pruned_perception.training.detector.data import load_frames
 from pruned_perception.training.detector.network import Detector
 from pruned_perception.training.detector.task import FrameBatches, detector_task
 from pruned_perception.training.detector.validation import validate
 from pruned_perception.training.loop import finetune
+from pruned_perception.training.losses import total
 from pruned_perception.training.task import Task
 
 
@@ -80,24 +81,37 @@ def test_a_task_without_data_sets_can_still_be_pruned(checkpoint: Path) -> None:
     assert bare.evaluate is None
     assert bare.holdout is None
     plan = make_plan(bare.model, bare.example_inputs, budget=Macs(0.6))
-    small = prune(bare.model, plan)
+    small = plan.apply(bare.model)
     assert isinstance(small, Detector)
     assert small(*bare.example_inputs).shape == bare.model(*bare.example_inputs).shape
 
 
-def test_batches_come_from_all_phases_and_follow_the_seed(task: Task) -> None:
+def test_batches_follow_the_phases_and_the_seed(task: Task) -> None:
     assert task.training is not None
 
     def sizes(seed: int) -> list[tuple[int, ...]]:
         batches = task.training(seed)  # type: ignore[misc]
-        return [tuple(next(batches).images.shape) for _ in range(60)]
+        found = []
+        for step in range(8):
+            batches.follow(task.recipe, step / 8)
+            found.append(tuple(next(batches).images.shape))
+        return found
 
-    found = sizes(0)
-    assert set(found) == {(4, 3, 64, 96), (4, 3, *tiny.SIZE)}
-    assert 0.55 < found.count((4, 3, 64, 96)) / 60 < 0.92
-    assert found == sizes(0) != sizes(1)
-    one, other = (next(task.training(seed)) for seed in (3, 3))
-    assert torch.equal(one.images, other.images)
+    assert sizes(0) == [(4, 3, 64, 96)] * 6 + [(4, 3, *tiny.SIZE)] * 2
+    one, same, other = (next(task.training(seed)).images for seed in (3, 3, 4))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+def test_batches_can_be_put_back_to_their_place(task: Task) -> None:
+    assert task.training is not None
+    batches, again = task.training(1), task.training(2)
+    for _ in range(31):  # past the end of the first permutation of 120 frames
+        next(batches)
+    again.load_state_dict(batches.state_dict())  # type: ignore[attr-defined]
+    for one, other in ((next(batches), next(again)) for _ in range(3)):
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.boxes, other.boxes)
 
 
 def test_every_frame_is_drawn_equally_often(
@@ -124,10 +138,16 @@ def test_fine_tuning_with_a_teacher_lowers_the_loss(task: Task) -> None:
     torch.manual_seed(0)
     untrained = Detector(tiny.ARCHITECTURE)
     tuned = finetune(
-        untrained, task, TrainingBudget(steps=15), schedule=Schedule(5e-3), teacher=task.model
+        untrained,
+        task,
+        TrainingBudget(steps=15),
+        recipe=task.recipe.changed({'learning_rate': 5e-3, 'ema': None}),
+        teacher=task.teacher,
     )
     unseen = next(task.training(99))
-    before, after = (float(task.step(net.train(), unseen).detach()) for net in (untrained, tuned))
+    before, after = (
+        float(total(task.step(net.train(), unseen)).detach()) for net in (untrained, tuned)
+    )
     assert after < 0.95 * before
 
 
@@ -138,8 +158,8 @@ def test_distillation_is_nothing_between_equal_outputs(task: Task) -> None:
     for batch in (next(batches) for _ in range(8)):
         with torch.no_grad():
             raw = task.model(batch.images)
-            assert float(task.distillation_loss(raw, raw)) == pytest.approx(0, abs=1e-6)
-            assert float(task.distillation_loss(raw + 1, raw)) > 0.01
+            assert float(total(task.distillation_loss(raw, raw))) == pytest.approx(0, abs=1e-6)
+            assert float(total(task.distillation_loss(raw + 1, raw))) > 0.01
 
 
 def test_figures_are_those_of_validation(task: Task, shapes_data: Path) -> None:

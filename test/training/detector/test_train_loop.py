@@ -12,123 +12,104 @@ import torch
 import yaml
 
 from pruned_perception._io import FolderError, locked
-from pruned_perception.training.detector.checkpoint import (
-    CheckpointError,
-    detector_from,
-    read_checkpoint,
-)
+from pruned_perception._processes import Interrupted
+from pruned_perception.compare.cell import run_cell
+from pruned_perception.compare.study import read_study
+from pruned_perception.training.checkpoint import CheckpointError, read_checkpoint
+from pruned_perception.training.compute import use_one_thread
+from pruned_perception.training.detector import task as detector_tasks
+from pruned_perception.training.detector.checkpoint import detector_from, total_cpu_seconds
 from pruned_perception.training.detector.data import load_frames
-from pruned_perception.training.detector.experiment import Budget, Experiment, ExperimentError
-from pruned_perception.training.detector.loop import Outcome, train
+from pruned_perception.training.detector.experiment import ExperimentError
 from pruned_perception.training.detector.network import Detector
-from pruned_perception.training.detector.runs import (
-    Folders,
-    run_experiment,
-    total_cpu_seconds,
-    use_one_thread,
-)
+from pruned_perception.training.detector.runs import Folders, run_experiment
 from pruned_perception.training.detector.validation import validate
+from pruned_perception.training.pipeline import Stage
+from pruned_perception.training.task import Task
 
-STAGES = ('1/final.pt', '2/final.pt', 'final.pt')
-CHILD = {'architecture': None, 'parent': 'dense', 'prune': {'macs': 0.5, 'block': 16}}
+CHILD = {'architecture': None, 'parent': 'dense', 'prune': {'macs': 0.5, 'round_to': 16}}
 
 
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr('pruned_perception.training.detector.loop.VALIDATIONS', 1)
+    monkeypatch.setattr('pruned_perception.training.detector.runs.VALIDATIONS', 1)
     use_one_thread()
 
 
-def _run(
-    folder: Path,
-    data: Path,
-    experiment: Experiment,
-    steps: int,
-    teacher: Detector | None = None,
-) -> Outcome:
-    torch.manual_seed(experiment.seed)
-    return train(
-        experiment,
-        Detector(tiny.ARCHITECTURE),
-        load_frames(data / 'train', tiny.SIZE),
-        load_frames(data / 'validation', tiny.SIZE),
-        folder,
-        budget=Budget(steps=steps),
-        teacher=teacher,
-    )
+def _log(folder: Path, kind: str) -> list[dict]:
+    records = map(json.loads, (folder / 'log.jsonl').read_text().splitlines())
+    return [record for record in records if record['kind'] == kind]
 
 
 def test_training_learns_to_find_shapes(shapes_data: Path, tmp_path: Path) -> None:
-    experiment = tiny.experiment(batch=8, optimiser={'learning_rate': 0.004})
+    data = tiny.experiment_data(batch=8, optimiser={'learning_rate': 0.004}, budget={'steps': 120})
+    folders = _folders(tmp_path, shapes_data, data)
     validation = load_frames(shapes_data / 'validation', tiny.SIZE)
     untrained = validate(Detector(tiny.ARCHITECTURE).eval(), validation).ap50
-    outcome = _run(tmp_path / 'run', shapes_data, experiment, steps=120)
-    assert outcome.finished
+    outcome = run_experiment(folders.experiment('tiny'), folders)
     trained = detector_from(read_checkpoint(outcome.checkpoint))
     ap50 = validate(trained, validation).ap50
     assert untrained < 0.05
     assert ap50 > 0.2
-    log = [json.loads(line) for line in (tmp_path / 'run' / 'log.jsonl').read_text().splitlines()]
-    assert [record['ap50'] for record in log if record['kind'] == 'validation'][-1] == (
-        pytest.approx(ap50, rel=1e-3)
-    )
-    losses = [record['total'] for record in log if record['kind'] == 'step']
+    folder = outcome.checkpoint.parent
+    assert _log(folder, 'validation')[-1]['ap50'] == pytest.approx(ap50, rel=1e-3)
+    losses = [record['total'] for record in _log(folder, 'step')]
     assert losses[-1] < 0.7 * losses[0]
 
 
 def _terminate_in_step(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let SIGTERM arrive in this step of all that are done from now on."""
-    from pruned_perception.training.detector import loop
+    draw, calls = detector_tasks.draw_batch, []
 
-    step, calls = loop._Run.step, []
-
-    def step_then_terminate(run):
+    def draw_then_terminate(*args):
         calls.append(1)
         if len(calls) == number:
             os.kill(os.getpid(), signal.SIGTERM)
-        return step(run)
+        return draw(*args)
 
-    monkeypatch.setattr(loop._Run, 'step', step_then_terminate)
+    monkeypatch.setattr(detector_tasks, 'draw_batch', draw_then_terminate)
 
 
-def _assert_equal_weights(one: Outcome, other: Outcome) -> None:
-    expected, found = (read_checkpoint(each.checkpoint)['weights'] for each in (one, other))
+def _assert_equal_weights(one: Path, other: Path) -> None:
+    expected, found = (read_checkpoint(each)['weights'] for each in (one, other))
     assert expected.keys() == found.keys()
     for name in expected:
-        torch.testing.assert_close(found[name], expected[name], msg=name)
+        assert torch.equal(found[name], expected[name]), name
 
 
-@pytest.mark.parametrize('distilled', [False, True])
-def test_an_interrupted_run_ends_where_an_unbroken_one_does(
-    shapes_data: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    detector: Detector,
-    distilled: bool,
+@pytest.mark.parametrize('kind', ['from scratch', 'pruned and taught', 'control'])
+def test_an_interrupted_experiment_ends_exactly_where_an_unbroken_one_does(
+    shapes_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    experiment, teacher = tiny.experiment(), None
-    if distilled:
-        experiment, teacher = tiny.experiment(**CHILD, distill={'weight': 2}), detector
-    whole = _run(tmp_path / 'whole', shapes_data, experiment, 12, teacher)
+    dense = tiny.experiment_data('dense', budget={'steps': 2})
+    fields = {
+        'from scratch': {},
+        'pruned and taught': {**CHILD, 'distill': {'weight': 2}},
+        'control': {'architecture': None, 'control_of': 'dense'},
+    }[kind]
+    whole, broken = (tiny.experiment_data(name, **fields) for name in ('whole', 'broken'))
+    folders = _folders(tmp_path, shapes_data, dense, whole, broken)
+    run_experiment(folders.experiment('dense'), folders)
+    run_experiment(folders.experiment('whole'), folders)
     _terminate_in_step(5, monkeypatch)
-    first = _run(tmp_path / 'broken', shapes_data, experiment, 12, teacher)
-    assert (first.finished, first.steps) == (False, 5)
-    second = _run(tmp_path / 'broken', shapes_data, experiment, 12, teacher)
-    assert (second.finished, second.steps) == (True, 12)
-    _assert_equal_weights(whole, second)
+    with pytest.raises(Interrupted, match='after 5 steps'):
+        run_experiment(folders.experiment('broken'), folders)
+    outcome = run_experiment(folders.experiment('broken'), folders)
+    assert outcome.steps == 12
+    _assert_equal_weights(folders.final('whole'), outcome.checkpoint)
 
 
 def test_a_student_comes_closer_to_its_teacher_which_stays_what_it_is(
-    shapes_data: Path, tmp_path: Path, detector: Detector
+    shapes_data: Path, tmp_path: Path
 ) -> None:
-    before = {name: value.clone() for name, value in detector.state_dict().items()}
-    experiment = tiny.experiment(**CHILD, distill={'weight': 10})
-    _run(tmp_path, shapes_data, experiment, 40, detector)
-    assert detector.state_dict().keys() == before.keys()
-    for name, value in detector.state_dict().items():
-        assert torch.equal(value, before[name]), name
-    records = map(json.loads, (tmp_path / 'log.jsonl').read_text().splitlines())
-    log = [record for record in records if record['kind'] == 'step']
+    dense = tiny.experiment_data('dense', optimiser={'learning_rate': 0.004}, budget={'steps': 40})
+    child = {**CHILD, 'distill': {'weight': 10}, 'budget': {'steps': 40}}
+    folders = _folders(tmp_path, shapes_data, dense, tiny.experiment_data('child', **child))
+    run_experiment(folders.experiment('dense'), folders)
+    before = folders.final('dense').read_bytes()
+    run_experiment(folders.experiment('child'), folders)
+    assert folders.final('dense').read_bytes() == before
+    log = _log(tmp_path / 'runs' / 'child' / '1', 'step')
     assert log[-1]['distilled_classes'] < 0.9 * log[0]['distilled_classes']
     # Ten times what the two sum up to, beside the losses on the labels.
     record = log[0]
@@ -142,20 +123,26 @@ def test_a_finished_run_is_not_trained_again(shapes_data: Path, tmp_path: Path) 
     folders = _folders(tmp_path, shapes_data, tiny.experiment_data())
     first = run_experiment(folders.experiment('tiny'), folders)
     changed = first.checkpoint.stat().st_mtime_ns
-    again = run_experiment(folders.experiment('tiny'), folders)
-    assert again.finished
+    assert run_experiment(folders.experiment('tiny'), folders) == first
     assert first.checkpoint.stat().st_mtime_ns == changed
 
 
 def test_two_runs_in_one_folder_are_refused(shapes_data: Path, tmp_path: Path) -> None:
-    with locked(tmp_path), pytest.raises(FolderError, match='in use'):
-        _run(tmp_path, shapes_data, tiny.experiment(), steps=1)
+    folders = _folders(tmp_path, shapes_data, tiny.experiment_data())
+    with locked(tmp_path / 'runs' / 'tiny'), pytest.raises(FolderError, match='in use'):
+        run_experiment(folders.experiment('tiny'), folders)
 
 
-def test_another_experiments_folder_is_refused(shapes_data: Path, tmp_path: Path) -> None:
-    _run(tmp_path, shapes_data, tiny.experiment('one'), steps=1)
-    with pytest.raises(FolderError, match="'one'"):
-        _run(tmp_path, shapes_data, tiny.experiment('two'), steps=1)
+def test_an_interrupted_run_does_not_go_on_as_another(
+    shapes_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = _folders(tmp_path, shapes_data, tiny.experiment_data())
+    _terminate_in_step(2, monkeypatch)
+    with pytest.raises(Interrupted):
+        run_experiment(folders.experiment('tiny'), folders)
+    _folders(tmp_path, shapes_data, tiny.experiment_data(ema=0.9))
+    with pytest.raises(FolderError, match='its recipe differ'):
+        run_experiment(folders.experiment('tiny'), folders)
 
 
 def _folders(tmp_path: Path, data: Path, *experiments: dict) -> Folders:
@@ -177,7 +164,6 @@ def test_prune_fine_tune_and_control(shapes_data: Path, tmp_path: Path) -> None:
     outcomes = [
         run_experiment(folders.experiment(name), folders) for name in ('dense', 'small', 'control')
     ]
-    assert all(outcome.finished for outcome in outcomes)
     contents = [read_checkpoint(outcome.checkpoint) for outcome in outcomes]
     assert contents[1]['architecture'] == contents[2]['architecture']
     assert contents[1]['architecture'] != contents[0]['architecture']
@@ -191,41 +177,95 @@ def test_prune_fine_tune_and_control(shapes_data: Path, tmp_path: Path) -> None:
     assert run_experiment(folders.experiment('brief'), folders).steps == 2
 
 
-def test_iterations_are_a_chain_of_runs_whose_time_counts(
+def test_iterations_are_a_cascade_whose_time_counts(
     shapes_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prune = {'macs': 0.25, 'block': 8, 'iterations': 3}
+    prune = {'macs': 0.25, 'round_to': 8, 'schedule': 'cascade', 'iterations': 3}
     whole = tiny.experiment_data('whole', **CHILD | {'prune': prune}, distill={'weight': 1})
     broken = whole | {'name': 'broken'}
     dense = tiny.experiment_data('dense', budget={'steps': 4})
     folders = _folders(tmp_path, shapes_data, dense, whole, broken)
     run_experiment(folders.experiment('dense'), folders)
     outcome = run_experiment(folders.experiment('whole'), folders)
-    assert outcome.finished
 
-    places = [folders.final('dense'), *(tmp_path / 'runs/whole' / end for end in STAGES)]
-    dense, *stages = (read_checkpoint(place) for place in places)
-    assert [content['steps'] for content in stages] == [4, 4, 4]
-    plans = [content['ancestry']['plan'] for content in stages]
-    assert stages[2]['ancestry']['earlier_plans'] == plans[:2]
+    dense, small = (read_checkpoint(folders.final(name)) for name in ('dense', 'whole'))
+    stages = [
+        Stage.from_dict(json.loads((tmp_path / f'runs/whole/{number}/stage.json').read_text()))
+        for number in (1, 2, 3)
+    ]
+    assert [stage.steps for stage in stages] == [4, 4, 4]
+    plans = [*small['ancestry']['earlier_plans'], small['ancestry']['plan']]
+    assert plans == [stage.pruning.plan.to_dict() for stage in stages]
     # Each cuts what the one before left, by about the same factor; the target is the parent's.
     assert [plan['dense_macs'] for plan in plans[1:]] == [plan['macs'] for plan in plans[:2]]
     for iteration, plan in enumerate(plans, start=1):
         assert plan['macs'] <= 0.25 ** (iteration / 3) * plans[0]['dense_macs']
     assert plans[2]['macs'] > 0.15 * plans[0]['dense_macs']
-    seconds = [content['cpu_seconds'] for content in (dense, *stages)]
-    for before, content in enumerate(stages, start=1):
-        assert content['ancestry']['cpu_seconds'] == pytest.approx(sum(seconds[:before]))
-    assert total_cpu_seconds(stages[2]) == pytest.approx(sum(seconds))
+    seconds = [dense['cpu_seconds'], *(stage.cpu_seconds for stage in stages)]
+    assert small['cpu_seconds'] == seconds[3] == outcome.cpu_seconds
+    assert total_cpu_seconds(small) == pytest.approx(sum(seconds))
 
     # Interrupted within the second one.
     _terminate_in_step(6, monkeypatch)
-    first = run_experiment(folders.experiment('broken'), folders)
-    assert (first.finished, first.steps) == (False, 2)
-    assert first.checkpoint.parent == tmp_path / 'runs/broken/2'
-    second = run_experiment(folders.experiment('broken'), folders)
-    assert second.checkpoint == folders.final('broken')
-    _assert_equal_weights(outcome, second)
+    with pytest.raises(Interrupted, match='after 2 steps'):
+        run_experiment(folders.experiment('broken'), folders)
+    run_experiment(folders.experiment('broken'), folders)
+    _assert_equal_weights(folders.final('whole'), folders.final('broken'))
+
+
+@pytest.fixture
+def dense(shapes_data: Path, tmp_path: Path) -> Folders:
+    """Return folders where the experiment `dense` is finished."""
+    phases = [
+        {'until': 0.5, 'size': [64, 96], 'scale': [0.8, 1.25]},
+        {'until': 1, 'size': list(tiny.SIZE), 'scale': [0.9, 1.1]},
+    ]
+    data = tiny.experiment_data(
+        'dense', phases=phases, optimiser={'learning_rate': 0.003, 'weight_decay': 0.01}
+    )
+    folders = _folders(tmp_path, shapes_data, data)
+    run_experiment(folders.experiment('dense'), folders)
+    return folders
+
+
+@pytest.mark.parametrize('iterations', [1, 2])
+def test_compare_and_an_experiment_fine_tune_to_the_same_weights(
+    dense: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, iterations: int
+) -> None:
+    schedule = {} if iterations == 1 else {'schedule': 'cascade', 'iterations': iterations}
+    prune = {'macs': 0.5, 'criterion': 'joint_error', **schedule}
+    recipe = {key: dense.experiment('dense').to_dict()[key] for key in ('phases', 'optimiser')}
+    child = tiny.experiment_data(
+        'child', **CHILD | {'prune': prune}, distill={'weight': 2}, seed=7, **recipe
+    )
+    _folders(tmp_path, dense.data, child)
+    run_experiment(dense.experiment('child'), dense)
+
+    def task() -> Task:
+        return detector_tasks.detector_task(
+            dense.final('dense'),
+            calibration=dense.data / 'train',
+            train=dense.data / 'train',
+            validation=dense.data / 'validation',
+            validation_frames=2,
+        )
+
+    monkeypatch.setattr(tiny, 'task', task, raising=False)
+    study = {
+        'task': 'tiny:task',
+        'methods': {'ours': {'criterion': 'joint_error', **schedule, 'distill': {'weight': 2}}},
+        'budgets': {'macs': 0.5},
+        'seeds': 7,
+        'finetune': {'steps': 12},
+    }
+    (tmp_path / 'study.yaml').write_text(yaml.safe_dump(study))
+    cell = read_study(tmp_path / 'study.yaml').cell('ours-macs0.5-12steps-seed7')
+    _terminate_in_step(9, monkeypatch)
+    with pytest.raises(Interrupted):
+        run_cell(cell, tmp_path / 'results')
+    run_cell(cell, tmp_path / 'results')
+    (found,) = (tmp_path / 'results' / cell.name).glob(f'*/{iterations}/training.pt')
+    _assert_equal_weights(dense.final('child'), found)
 
 
 def test_nets_and_data_must_have_the_same_classes(shapes_data: Path, tmp_path: Path) -> None:
@@ -255,23 +295,28 @@ def test_checkpoints_run_no_code(tmp_path: Path) -> None:
     assert not (tmp_path / 'owned').exists()
 
 
-def test_the_command_survives_sigterm_and_resumes(shapes_data: Path, tmp_path: Path) -> None:
+def test_the_command_survives_sigterm_and_resumes(
+    shapes_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pruned_perception.cli.main import main
+
     _folders(tmp_path, shapes_data, tiny.experiment_data(budget={'cpu_minutes': 60}))
-    command = [sys.executable, '-m', 'pruned_perception.cli.main', 'train', '--quiet']
-    command += [str(tmp_path / 'tiny.yaml'), '--data', str(shapes_data)]
+    command = ['train', '--quiet', str(tmp_path / 'tiny.yaml'), '--data', str(shapes_data)]
     command += ['--runs', str(tmp_path / 'runs')]
     log = tmp_path / 'runs' / 'tiny' / 'log.jsonl'
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, '-m', 'pruned_perception.cli.main', *command],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
         while not log.exists() and process.poll() is None:
             time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert 'run the same command again' in output
-    steps = read_checkpoint(tmp_path / 'runs' / 'tiny' / 'last.pt')['steps']
+    steps = read_checkpoint(tmp_path / 'runs' / 'tiny' / 'training.pt')['steps']
     assert steps >= 20
     # So little CPU time is less than what was used: the resumed run is finished at once.
-    finished = subprocess.run(
-        [*command, '--cpu-minutes', '0.001'], capture_output=True, text=True, check=True
-    )
-    assert f'tiny: {steps} steps' in finished.stdout
+    assert main([*command, '--cpu-minutes', '0.001']) == 0
+    assert f'tiny: {steps} steps' in capsys.readouterr().out

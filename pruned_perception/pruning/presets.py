@@ -1,0 +1,91 @@
+"""Published methods by their names: what each sets of the choices that there are.
+
+Presets are defaults: whatever is given beside one counts instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pruned_perception.pruning.errors import PruningError
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Fields of a method of one kind, as files and the command line name them, and the source."""
+
+    kind: str
+    fields: Mapping[str, Any]
+    source: str
+
+    def __str__(self) -> str:
+        kind = {} if self.kind == 'channels' else {'kind': self.kind}
+        return ', '.join(f'{name} {value}' for name, value in {**kind, **self.fields}.items())
+
+
+PRESETS: dict[str, Preset] = {
+    'pfp': Preset(
+        'channels',
+        {
+            'criterion': 'quadrants',
+            'allocation': 'equal_error',
+            'selection': 'mixed',
+            'round_to': 1,
+        },
+        'Liebenwein et al., Provable filter pruning (ICLR 2020)',
+    ),
+    'thinet': Preset(
+        'channels',
+        {'criterion': 'thinet', 'allocation': 'uniform'},
+        'Luo et al., ThiNet (ICCV 2017)',
+    ),
+    'filter_norms': Preset(
+        'channels',
+        {'criterion': 'filter_l1', 'allocation': 'uniform'},
+        'Li et al., Pruning filters for efficient ConvNets (ICLR 2017)',
+    ),
+    'taylor': Preset(
+        'channels',
+        {'criterion': 'taylor', 'allocation': 'global_ranking'},
+        'Molchanov et al., Importance estimation for neural network pruning (CVPR 2019)',
+    ),
+    'alds': Preset(
+        'low_rank',
+        {'criterion': 'alds'},
+        'Liebenwein et al., Towards determining the optimal layer-wise decomposition '
+        '(NeurIPS 2021)',
+    ),
+    'pca': Preset(
+        'low_rank',
+        {'criterion': 'pca'},
+        'Zhang et al., Accelerating very deep convolutional networks (TPAMI 2016)',
+    ),
+    'l_rank': Preset(
+        'low_rank',
+        {'criterion': 'l_rank'},
+        'Idelbayev and Carreira-Perpiñán, Low-rank compression of neural nets (CVPR 2020)',
+    ),
+    'sipp': Preset(
+        'sparsity',
+        {'criterion': 'sipp_hybrid'},
+        'Baykal et al., SiPPing neural networks (SIAM J. Math. Data Sci. 2022)',
+    ),
+    'snip': Preset('sparsity', {'criterion': 'snip'}, 'Lee et al., SNIP (ICLR 2019)'),
+    'magnitude': Preset(
+        'sparsity',
+        {'criterion': 'magnitude'},
+        'Han et al., Learning both weights and connections (NeurIPS 2015)',
+    ),
+}
+
+
+def find_preset(name: str, kind: str | None = None) -> Preset:
+    """Return the preset of that name; raise PruningError where it is unknown or of another kind."""
+    if name not in tuple(PRESETS):  # which may be anything, in a user's file
+        raise PruningError(f'method: unknown {name!r}; there are {", ".join(PRESETS)}')
+    preset = PRESETS[name]
+    if kind not in (None, preset.kind):
+        raise PruningError(f'method: {name!r} is of kind {preset.kind!r}, not {kind!r}')
+    return preset

@@ -1,0 +1,47 @@
+"""Where a training computes: the one place that knows of devices, precision and processes."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, TypeVar
+
+import cv2
+import torch
+from torch import Tensor, nn
+
+Network = TypeVar('Network', bound=nn.Module)
+
+
+class Compute:
+    """The CPU, float32, this process alone.
+
+    The training loop places its networks and batches, surrounds the forward pass and makes the
+    gradients through these methods only.
+    """
+
+    def network(self, network: Network) -> Network:
+        """Return the network, where it is to compute."""
+        return network
+
+    def batch(self, batch: Any) -> Any:
+        """Return a batch of a task's, where the network is."""
+        return batch
+
+    def forward(self) -> contextlib.AbstractContextManager[Any]:
+        """Return the context of a forward pass: its precision."""
+        return contextlib.nullcontext()
+
+    def backward(self, loss: Tensor) -> None:
+        """Give the parameters their gradients, the same ones in all processes."""
+        loss.backward()
+
+
+def use_one_thread(threads: int = 1) -> None:
+    """Prepare this process for training beside others.
+
+    One thread: a small net gains little from more, and CPU time is what is counted. Denormal
+    numbers are flushed to zero; they slow every product that they are part of.
+    """
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+    cv2.setNumThreads(1)

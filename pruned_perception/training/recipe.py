@@ -1,0 +1,187 @@
+"""How a network is trained, as plain data: optimiser, rates, averaging, clipping, batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from pruned_perception.pruning.errors import PruningError
+
+MOMENTUM = 0.9
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Until this fraction of the budget: size (height, width) and magnification of the views."""
+
+    until: float
+    size: tuple[int, int]
+    scale: tuple[float, float]
+
+    @classmethod
+    def from_dict(cls, data: Any, name: str) -> Phase:
+        """Read a phase from a file's field `name`."""
+        if not isinstance(data, Mapping) or set(data) != {'until', 'size', 'scale'}:
+            raise PruningError(f'field {name}: needs until, size and scale: {data!r}')
+        size, scale = data['size'], data['scale']
+        pairs = all(isinstance(each, list | tuple) and len(each) == 2 for each in (size, scale))
+        if not pairs or not 0 < scale[0] <= scale[1]:
+            raise PruningError(
+                f'field {name}: size is [height, width], scale is [low, high]: {data!r}'
+            )
+        return cls(data['until'], tuple(size), tuple(scale))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained, whatever the network and however long it takes.
+
+    The learning rate rises over the fraction `warm_up` of the budget, then falls as a cosine to
+    `final` of itself.
+    """
+
+    optimiser: str = 'sgd'
+    """Of `OPTIMISERS`."""
+    learning_rate: float = 0.01
+    weight_decay: float = 5e-4
+    warm_up: float = 0.03
+    final: float = 0.01
+    ema: float | None = None
+    """Decay per step of an average of the weights, which is then the result."""
+    clip: float | None = None
+    """Norm that the gradient is shortened to; steps whose gradient is not finite are left out."""
+    batch: int | None = None
+    """Examples per step; None where the task's batches have a size of their own."""
+    phases: tuple[Phase, ...] = ()
+    """What the views of the examples are like, over the budget."""
+    channels_last: bool = False
+    """The memory format of weights that is faster for most convolutions."""
+
+    def __post_init__(self) -> None:
+        if self.optimiser not in OPTIMISERS:
+            raise PruningError(
+                f'unknown optimiser {self.optimiser!r}; there are {", ".join(OPTIMISERS)}'
+            )
+        for name, good, wanted in (
+            ('learning_rate', _within(self.learning_rate, above=0), 'a number > 0'),
+            ('weight_decay', _within(self.weight_decay, least=0), 'a number ≥ 0'),
+            ('warm_up', _within(self.warm_up, least=0, below=1), 'in [0, 1)'),
+            ('final', _within(self.final, least=0, below=1), 'in [0, 1)'),
+            ('ema', self.ema is None or _within(self.ema, above=0, below=1), 'in (0, 1)'),
+            ('clip', self.clip is None or _within(self.clip, above=0), 'a number > 0'),
+            ('batch', self.batch is None or _count(self.batch), 'an integer ≥ 1'),
+            ('channels_last', isinstance(self.channels_last, bool), 'true or false'),
+        ):
+            if not good:
+                raise PruningError(f'field {name}: must be {wanted}, got {getattr(self, name)!r}')
+        ends = [phase.until for phase in self.phases]
+        if ends and (ends != sorted(ends) or ends[-1] != 1):
+            raise PruningError(f'field phases: until must rise to 1, got {ends}')
+
+    def rate(self, fraction: float) -> float:
+        """Return the learning rate at a fraction of the budget."""
+        if fraction < self.warm_up:
+            return self.learning_rate * max(fraction / self.warm_up, 0.01)
+        past = (fraction - self.warm_up) / (1 - self.warm_up)
+        cosine = (1 + math.cos(math.pi * past)) / 2
+        return self.learning_rate * (self.final + (1 - self.final) * cosine)
+
+    def phase(self, fraction: float) -> Phase:
+        """Return the phase at a fraction of the budget; there must be some."""
+        return next(each for each in self.phases if fraction < each.until or each.until == 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, as `changed` reads them."""
+        values = asdict(self)
+        own = {key: values.pop(name) for key, name in GROUPED.items()}
+        phases = [
+            {'until': each.until, 'size': list(each.size), 'scale': list(each.scale)}
+            for each in self.phases
+        ]
+        return {**values, 'optimiser': own, 'phases': phases}
+
+    def changed(self, data: Mapping[str, Any]) -> Recipe:
+        """Return this recipe with what a file says instead.
+
+        `optimiser` is a name, or groups it with its numbers: {name, learning_rate, weight_decay,
+        warm_up, final}. Raises PruningError naming the field.
+        """
+        values = dict(data)
+        own = values.get('optimiser')
+        if isinstance(own, Mapping):
+            del values['optimiser']
+            if unknown := [key for key in own if key not in GROUPED]:
+                raise PruningError(
+                    f'unknown field optimiser.{unknown[0]}; known: {", ".join(GROUPED)}'
+                )
+            values |= {GROUPED[key]: value for key, value in own.items()}
+        if unknown := [key for key in values if key not in FIELDS]:
+            raise PruningError(f'unknown field {unknown[0]}; known: {", ".join(FIELDS)}')
+        if 'phases' in values:
+            values['phases'] = _phases(values['phases'])
+        return replace(self, **values)
+
+
+def make_optimiser(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Return the recipe's optimiser of everything that is not frozen."""
+    return OPTIMISERS[recipe.optimiser](network, recipe)
+
+
+def _sgd(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Return SGD with momentum."""
+    return torch.optim.SGD(
+        _trainable(network),
+        lr=recipe.learning_rate,
+        momentum=MOMENTUM,
+        weight_decay=recipe.weight_decay,
+    )
+
+
+def _adamw(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Return AdamW that spares norms and biases from weight decay."""
+    parameters = _trainable(network)
+    groups = [
+        {
+            'params': [each for each in parameters if each.ndim > 1],
+            'weight_decay': recipe.weight_decay,
+        },
+        {'params': [each for each in parameters if each.ndim <= 1], 'weight_decay': 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
+
+
+def _trainable(network: nn.Module) -> list[nn.Parameter]:
+    return [each for each in network.parameters() if each.requires_grad]
+
+
+OPTIMISERS = {'sgd': _sgd, 'adamw': _adamw}
+GROUPED = {
+    'name': 'optimiser',
+    'learning_rate': 'learning_rate',
+    'weight_decay': 'weight_decay',
+    'warm_up': 'warm_up',
+    'final': 'final',
+}
+FIELDS = tuple(each.name for each in fields(Recipe))
+
+
+def _phases(data: Any) -> tuple[Phase, ...]:
+    if not isinstance(data, list) or not data:
+        raise PruningError(f'field phases: must be a list of phases, got {data!r}')
+    return tuple(Phase.from_dict(item, f'phases[{index}]') for index, item in enumerate(data))
+
+
+def _within(
+    value: object, *, least: float = -math.inf, above: float = -math.inf, below: float = math.inf
+) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and least <= value and above < value < below  # type: ignore[operator]
+
+
+def _count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

@@ -1,0 +1,29 @@
+"""ROS domains for tests: no other test process on this machine is in them."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from pathlib import Path
+from typing import IO
+
+_claimed: list[IO[str]] = []
+
+
+def claim_domain() -> int:
+    """Return a domain, 1 … 100, that is this process's until it ends."""
+    for offset in range(100):
+        domain = 1 + (os.getpid() + offset) % 100
+        path = Path(tempfile.gettempdir(), f'ros_domain_{domain}.lock')
+        try:
+            lock = path.open('w')  # closed, and so unlocked, when it is forgotten
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # somebody has it, or another user's file is there
+            continue
+        _claimed.append(lock)
+        return domain
+    raise RuntimeError('test processes have claimed all ROS domains from 1 to 100')
+
+
+DOMAIN = claim_domain()
