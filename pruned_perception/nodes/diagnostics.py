@@ -162,6 +162,18 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Machine:
+    """What the node may use of it, and what is left."""
+
+    busy_percent: float | None
+    """Of all processors; None where it is not known."""
+    cores: int
+    """That the node may use: all, or as many as an affinity or a container allows."""
+    threads: int
+    """Of one run of the network."""
+
+
+@dataclass(frozen=True)
 class Filters:
     """What detections have to pass to be published; `classes` () means all."""
 
@@ -260,13 +272,10 @@ def clock(
     )
 
 
-def frames(
-    counts: FrameCounts, before: FrameCounts, recent: Window, busy_percent: float | None
-) -> Status:
+def frames(counts: FrameCounts, before: FrameCounts, recent: Window, machine: Machine) -> Status:
     """Report what became of the frames since activation; `before` are the last report's counts.
 
-    `recent` are the last ten seconds; `busy_percent` is how busy all processors of the machine are,
-    None where that is not known.
+    `recent` are the last ten seconds.
     """
     stale, error = counts.stale - before.stale, counts.error - before.error
     superseded = counts.superseded - before.superseded
@@ -283,7 +292,7 @@ def frames(
     if recent.received >= STARVED_IMAGES and dropped > STARVED_SHARE * recent.received:
         problems.append(
             f'{100 * dropped / recent.received:.0f} % of the last {recent.received} gave way to '
-            f'newer ones, since the worker does not keep up: {ways_out(busy_percent)}'
+            f'newer ones, since the worker does not keep up: {ways_out(machine)}'
         )
     return Status(
         'frames',
@@ -293,14 +302,15 @@ def frames(
     )
 
 
-def ways_out(busy_percent: float | None) -> str:
-    """Return what helps where frames take too long; never more threads on a full machine."""
-    if busy_percent is not None and busy_percent > FULL_PERCENT:
+def ways_out(machine: Machine) -> str:
+    """Return what helps where frames take too long; never more threads than there is room for."""
+    text = 'take a smaller member or a lower image rate'
+    if machine.busy_percent is not None and machine.busy_percent > FULL_PERCENT:
         return (
-            'take a smaller member or a lower image rate; the processors are '
-            f'{busy_percent:.0f} % busy, so more threads would not help'
+            f'{text}; the processors are {machine.busy_percent:.0f} % busy, so more threads would '
+            'not help'
         )
-    return 'take a smaller member or a lower image rate; then more threads, if cores are idle'
+    return f'{text}, then more threads' if machine.threads < machine.cores else text
 
 
 def worker(job: Job | None, timeout_s: float, limit_s: float) -> Status:
@@ -360,13 +370,12 @@ def latency(
     recent: Window,
     budget_ms: float,
     process: Mapping[str, Any],
-    busy_percent: float | None,
+    machine: Machine,
 ) -> Status:
     """Report the latency against the budget (0: none), with Autoware's keys.
 
     `second` is the last second, from which Autoware's keys and the level come (medians), `recent`
-    the last ten, from which the percentiles come; `process` are more values, `busy_percent` is as
-    for `frames`.
+    the last ten, from which the percentiles come; `process` are more values.
     """
     level, message = OK, 'no latency budget'
     in_range = not second.deadline_misses
@@ -386,7 +395,7 @@ def latency(
             message = (
                 f'{100 * rate:.0f} % of the frames over the budget of {budget_ms:g} ms'
                 + (f', none within it for {delay / 1000:.1f} s' if level == ERROR else '')
-                + f': {ways_out(busy_percent)}'
+                + f': {ways_out(machine)}'
             )
     values: dict[str, Any] = {
         'processing_time_ms': _median(second, 'processing'),

@@ -21,6 +21,7 @@ from pruned_perception.nodes import diagnostics, messages
 from pruned_perception.nodes.frame_watch import FrameWatch
 from pruned_perception.nodes.image_input import ImageInput
 from pruned_perception.nodes.latest_frame import FrameCounts
+from pruned_perception.nodes.machine import processor_times, usable_cores
 from pruned_perception.nodes.stamps import StampCounts, StampWatch
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Reporter:
         self._now_before = -1
         self._window_start = self._node.get_clock().now().to_msg()
         self._cpu_before = (time.process_time(), time.monotonic())
-        self._processors_before = _processor_times()
+        self._processors_before = processor_times()
 
     def report_inactive(self, status: diagnostics.Status, left_behind: diagnostics.Status) -> None:
         """Publish the diagnostics of a node that is not active."""
@@ -82,7 +83,9 @@ class Reporter:
     ) -> None:
         """Publish the metrics of the last second and the diagnostics of an active node."""
         window, cpu = self.recorder.take(), self._cpu_percent()
-        busy = self._busy_percent()
+        machine = diagnostics.Machine(
+            self._busy_percent(), usable_cores(), parameters.get('threads', 1)
+        )
         self._recent.append(window)
         recent = lat.merge(tuple(self._recent))
         self._publish_metrics(window, cpu)
@@ -123,7 +126,7 @@ class Reporter:
                 jump_s=self._jump_s,
             ),
             worker,
-            diagnostics.frames(counts, self._counts_before, recent, busy),
+            diagnostics.frames(counts, self._counts_before, recent, machine),
             diagnostics.latency(
                 window,
                 recent,
@@ -131,9 +134,11 @@ class Reporter:
                 {
                     'cpu_percent': cpu,
                     'rss_mib': _resident_mib(),
-                    'machine_busy_percent': '' if busy is None else busy,
+                    'machine_busy_percent': (
+                        '' if machine.busy_percent is None else machine.busy_percent
+                    ),
                 },
-                busy,
+                machine,
             ),
             diagnostics.model(description, failures),
             *([] if filters is None else [diagnostics.settings(filters)]),
@@ -175,7 +180,7 @@ class Reporter:
 
     def _busy_percent(self) -> float | None:
         """Return how busy all processors were since the last call; None where it is not known."""
-        now = _processor_times()
+        now = processor_times()
         before, self._processors_before = self._processors_before, now
         if now is None or before is None or now[1] <= before[1]:
             return None
@@ -192,13 +197,3 @@ class Reporter:
 def _resident_mib() -> float:
     pages = int(Path('/proc/self/statm').read_text().split()[1])
     return pages * os.sysconf('SC_PAGE_SIZE') / (1 << 20)
-
-
-def _processor_times() -> tuple[int, int] | None:
-    """Return the idle and the whole time of all processors since boot, in ticks (proc(5))."""
-    try:
-        first = Path('/proc/stat').read_text().partition('\n')[0]
-        user, nice, system, idle, waiting, *rest = (int(word) for word in first.split()[1:9])
-    except (OSError, ValueError):
-        return None
-    return idle + waiting, user + nice + system + idle + waiting + sum(rest)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,13 +20,16 @@ from pruned_perception.nodes.diagnostics import (
     Filters,
     Input,
     Job,
+    Machine,
 )
 from pruned_perception.nodes.latest_frame import FrameCounts
+from pruned_perception.nodes.machine import processor_times, usable_cores
 from pruned_perception.nodes.stamps import StampCounts
 
 IMAGE, COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
 INPUT = Input('/front/image_raw', IMAGE, 'raw', 'reliable', [], 0, 0.5)
 CAMERA = ('/camera', IMAGE, 'reliable')
+IDLE = Machine(busy_percent=35.0, cores=4, threads=1)
 
 
 def window(**changes: object) -> Window:
@@ -135,10 +140,10 @@ def test_the_clock(changes: dict, level: int, words: str) -> None:
 
 def test_frames_warn_of_loss_in_this_period_only() -> None:
     before = FrameCounts(10, 5, 3, 1, 1)
-    calm = diagnostics.frames(FrameCounts(20, 14, 4, 1, 1), before, window(), None)
+    calm = diagnostics.frames(FrameCounts(20, 14, 4, 1, 1), before, window(), IDLE)
     assert calm.level == OK
     assert calm.message == '9 of 10 images became detections, 1 gave way to newer ones'
-    bad = diagnostics.frames(FrameCounts(20, 12, 3, 3, 2), before, window(), None)
+    bad = diagnostics.frames(FrameCounts(20, 12, 3, 3, 2), before, window(), IDLE)
     assert bad.level == WARN
     assert '2 were older than max_age_ms, 1 failed' in bad.message
     assert bad.values['received'] == 20
@@ -153,18 +158,39 @@ def test_a_worker_that_does_not_keep_up_is_a_warning(
     drops = {'superseded': superseded, 'stale': 0, 'error': 0}
     recent = window(received=received, drops=drops)
     counts = FrameCounts(received, received - superseded, superseded)
-    status = diagnostics.frames(counts, FrameCounts(), recent, 35.0)
+    status = diagnostics.frames(counts, FrameCounts(), recent, IDLE)
     assert status.level == level
     assert ('does not keep up' in status.message) == (level == WARN)
 
 
 def test_the_ways_out_come_in_order_and_fit_the_machine() -> None:
-    idle, full, unknown = (diagnostics.ways_out(busy) for busy in (35.0, 99.0, None))
-    for text in (idle, unknown):
+    unknown = replace(IDLE, busy_percent=None)
+    for machine in (IDLE, unknown):
+        text = diagnostics.ways_out(machine)
         assert text.index('smaller member') < text.index('lower image rate')
-        assert text.index('lower image rate') < text.index('more threads, if cores are idle')
+        assert text.index('lower image rate') < text.index('more threads')
+    full = diagnostics.ways_out(replace(IDLE, busy_percent=99.0))
     assert full.index('smaller member') < full.index('lower image rate')
     assert '99 % busy, so more threads would not help' in full
+    assert 'threads' not in diagnostics.ways_out(replace(IDLE, threads=4))
+
+
+def test_processor_times_are_read() -> None:
+    times = processor_times()
+    assert times is not None
+    assert 0 < times[0] < times[1]
+
+
+def test_cores_are_those_that_a_container_leaves(tmp_path: Path) -> None:
+    allowed = len(os.sched_getaffinity(0))
+    assert usable_cores(tmp_path) == allowed
+    for text, expected in (
+        ('max 100000', allowed),
+        ('50000 100000', 1),
+        (f'{allowed + 1}00000 100000', allowed),
+    ):
+        (tmp_path / 'cpu.max').write_text(text)
+        assert usable_cores(tmp_path) == expected
 
 
 @pytest.mark.parametrize(
@@ -210,7 +236,7 @@ def test_latency_against_the_budget(
     budget: float, misses: int, lasting_ms: float, level: int
 ) -> None:
     second = window(deadline_misses=misses, consecutive_misses_ms=lasting_ms)
-    status = diagnostics.latency(second, second, budget, {'cpu_percent': 12.0}, None)
+    status = diagnostics.latency(second, second, budget, {'cpu_percent': 12.0}, IDLE)
     assert status.level == level
     assert status.values['is_processing_time_ms_in_expected_range'] is (misses == 0)
     assert status.values['consecutive_processing_delay_ms'] == lasting_ms
@@ -225,7 +251,7 @@ def test_latency_against_the_budget(
 def test_a_budget_says_nothing_of_a_recordings_stamps() -> None:
     samples = {'e2e_publish': np.array([3 * 31_557_600_000.0])}
     second = window(samples=samples, deadline_misses=3, consecutive_misses_ms=5000.0)
-    status = diagnostics.latency(second, second, 50.0, {}, None)
+    status = diagnostics.latency(second, second, 50.0, {}, IDLE)
     assert status.level == WARN
     assert 'the stamps are 3.0 years old (see stamps)' in status.message
 
