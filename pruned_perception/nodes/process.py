@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 STOP_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM})
 GRACE_S = 4.0
 """Longest orderly end, in seconds: launch sends the next, harder signal after 5."""
+END_S = 8.0
+"""From there on the end is the watchdog's: before launch's last signal, SIGKILL after 10 s."""
 START_S = 60.0
 """Longest step of a start (imports and middleware; making the node; starting it, but for a model)
 before the watchdog bites."""
@@ -64,7 +66,7 @@ class StopSignals:
         with self._lock:
             self.stopped.set()
             callback = self._callback
-        self._watchdog.last(GRACE_S + 1.0)
+        self._watchdog.last(END_S)
         if callback is not None:
             callback()
             # Whatever the main thread is busy with by then, such as a large model, can be lost.
@@ -127,7 +129,7 @@ def run(create_node: Callable[[], Node], args: Sequence[str] | None = None) -> i
         except _middleware_errors() as error:
             get_logger(program).fatal(_readable(error))
     finally:
-        watchdog.last(GRACE_S + 1.0)
+        watchdog.last(END_S)
         if node is not None:
             if hasattr(node, 'stop'):
                 node.stop()

@@ -147,7 +147,7 @@ FREEZING = """
 import sys
 from pruned_perception.nodes import process
 
-process.GRACE_S = process.HUNGRY_S = process.START_S = 2.0
+process.GRACE_S = process.END_S = process.HUNGRY_S = process.START_S = 2.0
 
 def freeze(*_):
     print('frozen', flush=True)
