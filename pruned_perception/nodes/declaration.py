@@ -42,6 +42,8 @@ class NodeParameters:
         self._is_active = is_active
         self._refuse = refuse
         self._changed = changed
+        self._node = node
+        self._before: dict[str, Any] = {}
         self.values: Mapping[str, Any] = {row.name: self._declare(node, row) for row in table}
         known = {*self.values, 'use_sim_time', 'start_type_description_service'}
         given = getattr(node, '_parameter_overrides', {})  # rclpy has no public name for it
@@ -75,11 +77,23 @@ class NodeParameters:
             self._refuse(changes)
         except UserError as error:
             return SetParametersResult(successful=False, reason=str(error))
+        names = [parameter.name for parameter in parameters]
+        self._before = {
+            name: self._node.get_parameter(name).value
+            for name in names
+            if self._node.has_parameter(name)
+        }
         if self._set_is_final:
             self._after_set(parameters)
         return SetParametersResult(successful=True)
 
     def _after_set(self, parameters: Sequence[RosParameter[Any]]) -> None:
+        for parameter in parameters:
+            old, new = self._before.get(parameter.name), parameter.value
+            # With repr: what is written in it must not act on a terminal.
+            self._node.get_logger().info(
+                f'parameter {parameter.name} was changed from {old!r} to {new!r}'
+            )
         changes = self._checked(parameters)
         if changes:
             self.values = {**self.values, **changes}

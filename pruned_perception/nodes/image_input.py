@@ -11,6 +11,8 @@ from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CompressedImage, Image
 
+from pruned_perception.nodes import shared_memory
+
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
 except ImportError:  # Humble
@@ -36,6 +38,8 @@ class Publisher:
     node: str
     type: str
     reliability: str
+    gid: bytes = b''
+    """The middleware's identifier of the endpoint."""
 
 
 def choose_reliability(setting: str, offered: Sequence[str], present: str) -> str:
@@ -123,6 +127,28 @@ class ImageInput:
         """Return the publishers whose type is that of the subscription."""
         return [each for each in self.publishers if each.type == self.type_name]
 
+    def unreachable(self) -> list[str]:
+        """Return the publishers from which nothing can arrive: their shared memory is elsewhere.
+
+        For use where nothing arrives; see `shared_memory`.
+        """
+        own = self._own_gid()
+        return [
+            f'the publisher {each.gid[:12].hex()}'
+            for each in self.of_type()
+            if each.node.endswith(shared_memory.UNKNOWN_NODE)
+            and shared_memory.on_this_host(each.gid, own)
+            and shared_memory.has_other_shared_memory(each.gid) is not False
+        ]
+
+    def _own_gid(self) -> bytes:
+        """Return an identifier of our own subscription; b'' where the graph does not show it."""
+        own = (self._node.get_name(), self._node.get_namespace())
+        for info in self._node.get_subscriptions_info_by_topic(self.topic):
+            if (info.node_name, info.node_namespace) == own:
+                return bytes(info.endpoint_gid)
+        return b''
+
     def _choice(self) -> str:
         offered = [each.reliability for each in self.of_type()]
         return choose_reliability(self._setting, offered, self.reliability)
@@ -135,6 +161,7 @@ class ImageInput:
                 RELIABLE
                 if info.qos_profile.reliability == ReliabilityPolicy.RELIABLE
                 else BEST_EFFORT,
+                bytes(info.endpoint_gid),
             )
             for info in self._node.get_publishers_info_by_topic(self.topic)
         )

@@ -124,6 +124,28 @@ IMAGE_PARAMETERS = (
         bounds=(0.0, 1e9),
     ),
     Parameter(
+        'frame_timeout_s',
+        1.0,
+        LIVE,
+        'Seconds that the worker may take for one frame before diagnostics report an ERROR.',
+        bounds=(0.05, 3600.0),
+    ),
+    Parameter(
+        'frame_limit_s',
+        10.0,
+        LIVE,
+        'Seconds for one frame after which the run of the network is broken off; if it does not '
+        'end then, the process does (by SIGALRM), so that it can be started again.',
+        bounds=(0.1, 3600.0),
+    ),
+    Parameter(
+        'load_limit_s',
+        60.0,
+        LIVE,
+        'Seconds for loading and warming up the model after which configure gives up.',
+        bounds=(0.1, 3600.0),
+    ),
+    Parameter(
         'class_id_format',
         'index',
         INACTIVE,
@@ -153,6 +175,13 @@ PERCEPTION_PARAMETERS = (
         'Bundle or family: a path or package://PACKAGE/PATH.',
     ),
     Parameter('member', '', INACTIVE, 'Member of the family, by name; "" = the dense one.'),
+    Parameter(
+        'trusted_keys',
+        '',
+        INACTIVE,
+        'File of OpenSSH public keys (Ed25519), one a line: only models signed by one of them are '
+        'loaded; "" = unsigned ones too.',
+    ),
     Parameter('threads', 1, INACTIVE, 'Threads of one run of the network.', bounds=(1, 256)),
     Parameter(
         'score_threshold',
