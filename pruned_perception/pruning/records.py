@@ -89,7 +89,6 @@ def from_dict(kind: type[T], data: Any, where: str | None = None) -> T:
     """
     where = f'{kind.__name__}.' if where is None else where
     path = where.rstrip('.')
-    fields: Any = kind
     _check_mapping(data, path)
     try:
         given = kind._given(data) if issubclass(kind, Record) else data
@@ -97,9 +96,9 @@ def from_dict(kind: type[T], data: Any, where: str | None = None) -> T:
         raise _placed(error, path) from error
     derived = kind._derived if issubclass(kind, Written) else ()
     check_known(given, (*names_of(kind), *derived), where)
-    if missing := [name for name in (*_needed(fields), *derived) if name not in given]:
+    if missing := [name for name in (*_needed(kind), *derived) if name not in given]:
         raise PruningError(f'field {where}{missing[0]} is missing')
-    hints = _hints(fields)
+    hints = _hints(kind)  # type: ignore[arg-type]
     values = {
         name: _read(hints[name], value, f'{where}{name}')
         for name, value in given.items()
@@ -108,7 +107,7 @@ def from_dict(kind: type[T], data: Any, where: str | None = None) -> T:
     try:
         record = kind(**values)
     except PruningError as error:
-        if str(error).partition(':')[0] in values:
+        if str(error).partition(':')[0] in names_of(kind):
             raise PruningError(f'field {where}{error}') from error
         raise _placed(error, path) from error
     for name in derived:
@@ -160,8 +159,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-@functools.cache
-def _needed(kind: Any) -> tuple[str, ...]:
+def _needed(kind: type) -> tuple[str, ...]:
     """Return the names of the fields without a default."""
     return tuple(
         each.name
