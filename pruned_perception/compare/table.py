@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pruned_perception._tables import Table as Columns
 from pruned_perception.compare.result import Result, find_failure, find_result
 from pruned_perception.compare.study import PARENT, Cell, Study
-from pruned_perception.pruning.errors import PruningError
+from pruned_perception.pruning.records import Record
 from pruned_perception.pruning.statistics import PairedDifference, paired_difference
 from pruned_perception.training.task import first_figure
 
@@ -60,23 +59,9 @@ class Row:
     test_difference: PairedDifference | None
     cpu_seconds: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data."""
-        return {**asdict(self), 'seeds': list(self.seeds)}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Row:
-        """Read what `to_dict` wrote."""
-        values = {**data, 'seeds': tuple(data['seeds'])}
-        for name in ('before', 'after', 'test'):
-            values[name] = data[name] and Mean(**data[name])
-        for name in ('difference', 'test_difference'):
-            values[name] = data[name] and PairedDifference.from_dict(data[name])
-        return cls(**values)
-
 
 @dataclass(frozen=True)
-class Table:
+class Table(Record):
     """All rows, the parent's first.
 
     `figure` names what is compared; `missing` the cells without a result, `failed` why some have
@@ -89,20 +74,6 @@ class Table:
     cells: int
     missing: tuple[str, ...]
     failed: dict[str, str]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data."""
-        rows = [row.to_dict() for row in self.rows]
-        return {**vars(self), 'rows': rows, 'missing': list(self.missing)}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Table:
-        """Read what `to_dict` wrote; raise PruningError where it is something else."""
-        try:
-            rows = tuple(Row.from_dict(each) for each in data['rows'])
-            return cls(**{**data, 'rows': rows, 'missing': tuple(data['missing'])})
-        except (KeyError, TypeError) as error:
-            raise PruningError(f'not a table: {error}') from error
 
     def to_text(self) -> str:
         """Return the table in Markdown."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -24,6 +24,7 @@ from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.cost import count
 from pruned_perception.pruning.graph.groups import ChannelGroups
 from pruned_perception.pruning.presets import find_preset
+from pruned_perception.pruning.records import Record
 from pruned_perception.pruning.scores import Evidence, in_runs
 from pruned_perception.pruning.structure import InputSpec, Structure, Widths, trace
 from pruned_perception.pruning.surgery import find_groups, slice_channels
@@ -51,7 +52,7 @@ class AnyPlan(Protocol):
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Record):
     """Kept channels of each group, how they were chosen, and what the network will cost.
 
     Where sensitivities ranked them or divided the budget, `sums` has S of each group and `errors`
@@ -114,26 +115,6 @@ class Plan:
     def widths(self) -> Widths:
         """Return how many channels each group keeps."""
         return {name: len(indices) for name, indices in self.kept.items()}
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data, for checkpoints and manifests."""
-        return _listed(asdict(self))
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Plan:
-        """Read what `to_dict` wrote; raise PruningError where it is something else."""
-        try:
-            calibration = data['calibration']
-            values = {
-                **data,
-                'calibration': calibration and CalibrationRecord.from_dict(calibration),
-                'inputs': tuple(InputSpec(tuple(i['shape']), i['dtype']) for i in data['inputs']),
-                'kept': {name: tuple(each) for name, each in data['kept'].items()},
-                'factors': {name: tuple(each) for name, each in data['factors'].items()},
-            }
-            return cls(**values)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise PruningError(f'not a plan: {error}') from error
 
     def to_text(self) -> str:
         """Return a table: kept channels of each group, how compressible it is, its bound."""
@@ -338,12 +319,6 @@ def _check_widths(widths: Mapping[str, float], structure: Structure, selection: 
             raise PruningError(
                 f'widths: channels of {name!r} go in runs of {unit}, {wanted} cannot be kept'
             )
-
-
-def _listed(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _listed(item) for key, item in value.items()}
-    return [_listed(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 @torch.no_grad()

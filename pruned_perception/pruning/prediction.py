@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
@@ -20,6 +19,7 @@ from pruned_perception.pruning.bounds import (
 )
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.plan import DELTA
+from pruned_perception.pruning.records import Record
 from pruned_perception.pruning.scores import in_runs
 from pruned_perception.pruning.sensitivity import Sensitivity
 
@@ -42,7 +42,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Curve:
+class Curve(Record):
     """Error against size, in ascending order of ε; sizes are expectations of random selection."""
 
     definition: str
@@ -53,18 +53,6 @@ class Curve:
     dense_parameters: int
     dense_channels: int
     points: tuple[Point, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data."""
-        return {**asdict(self), 'points': [asdict(point) for point in self.points]}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Curve:
-        """Read what `to_dict` wrote; raise PruningError where it is something else."""
-        try:
-            return cls(**{**data, 'points': tuple(Point(**point) for point in data['points'])})
-        except (KeyError, TypeError) as error:
-            raise PruningError(f'not a curve: {error}') from error
 
     def to_text(self) -> str:
         """Return a table: error, share of MACs, parameters and channels."""

@@ -24,10 +24,10 @@ batch in memory at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,7 @@ from pruned_perception.pruning.contributions import Fields, contributions, field
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.groups import ChannelGroup, Slice
 from pruned_perception.pruning.graph.observation import observed, run
+from pruned_perception.pruning.records import Record
 from pruned_perception.pruning.structure import Structure, trace
 
 POSITIONS = 8
@@ -70,7 +71,7 @@ class ConsumerSensitivity:
 
 
 @dataclass(frozen=True)
-class Sensitivity:
+class Sensitivity(Record):
     """Sensitivities of all consumers of a network's prunable groups.
 
     `positions` is the number of positions per image that was sampled, or None for all.
@@ -128,35 +129,6 @@ class Sensitivity:
     def within(self, structure: Structure) -> Sensitivity:
         """Return the same about some of the groups only."""
         return replace(self, structure=structure)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data."""
-        return {
-            'definition': self.definition,
-            'structure': self.structure.to_dict(),
-            'consumers': [{**vars(each), 'values': list(each.values)} for each in self.consumers],
-            'calibration': self.calibration.to_dict(),
-            'positions': self.positions,
-            'seed': self.seed,
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Sensitivity:
-        """Read what `to_dict` wrote; raise PruningError where it is something else."""
-        try:
-            return cls(
-                data['definition'],
-                Structure.from_dict(data['structure']),
-                tuple(
-                    ConsumerSensitivity(**{**each, 'values': tuple(each['values'])})
-                    for each in data['consumers']
-                ),
-                CalibrationRecord.from_dict(data['calibration']),
-                data['positions'],
-                data['seed'],
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise PruningError(f'not a sensitivity: {error}') from error
 
     def to_text(self) -> str:
         """Return a table: how compressible each consumer is, and how far S can be trusted."""

@@ -282,7 +282,7 @@ def test_findings_are_plain_data(known: Findings) -> None:
     assert known.plan.to_text() in known.to_text()
     assert known.certificate is not None
     assert known.certificate.to_text() in known.to_text()
-    with pytest.raises(PruningError, match='not the findings of a pruning'):
+    with pytest.raises(PruningError, match=r'field Findings\.name is missing'):
         Findings.from_dict({'plan': data['plan']})
 
 

@@ -37,7 +37,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,7 @@ from pruned_perception.pruning.calibration import Batch, CalibrationRecord
 from pruned_perception.pruning.contributions import Layer, kernel
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.observation import observed
+from pruned_perception.pruning.records import Record
 from pruned_perception.pruning.sparsity.selection import from_kernel
 from pruned_perception.pruning.sparsity.sensitivity import Side, sides_of, weight_sensitivities
 
@@ -214,7 +215,7 @@ class MeasuredChain:
 
 
 @dataclass(frozen=True)
-class LayerBound:
+class LayerBound(Record):
     """What the end-to-end error asks of one layer.
 
     Attributes:
@@ -240,9 +241,16 @@ class LayerBound:
         """Whether the bound asks for as many draws as there are active weights, or more."""
         return self.draws >= self.active
 
+    def _written(self, data: dict[str, Any]) -> dict[str, Any]:
+        return {name: None if value == math.inf else value for name, value in data.items()}
+
+    @classmethod
+    def _given(cls, data: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {name: math.inf if value is None else value for name, value in data.items()}
+
 
 @dataclass(frozen=True)
-class CoresetBound:
+class CoresetBound(Record):
     """How many weights each layer of a chain must draw for an end-to-end relative error ε.
 
     With probability 1 − δ each output has |ẑ − z| ≤ ε |z|, for one input whose sensitivities and
@@ -255,30 +263,6 @@ class CoresetBound:
     events: int
     calibration: CalibrationRecord
     layers: tuple[LayerBound, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data; what is infinite is None."""
-        layers = [
-            {name: None if value == math.inf else value for name, value in asdict(layer).items()}
-            for layer in self.layers
-        ]
-        return {**asdict(self), 'layers': layers}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> CoresetBound:
-        """Read what `to_dict` wrote; raise PruningError where it is something else."""
-        try:
-            return cls(
-                **{
-                    **data,
-                    'calibration': CalibrationRecord.from_dict(data['calibration']),
-                    'layers': tuple(
-                        LayerBound(**{**layer, **_infinite(layer)}) for layer in data['layers']
-                    ),
-                }
-            )
-        except (KeyError, TypeError) as error:
-            raise PruningError(f'not a bound of a chain: {error}') from error
 
     def to_text(self) -> str:
         """Return a table: cancellation, error and draws of each layer, and what is vacuous."""
@@ -303,10 +287,6 @@ class CoresetBound:
         if math.isinf(layer.cancellation):
             return 'vacuous: an output cancels to zero'
         return 'vacuous: no fewer draws than active weights' if layer.vacuous else ''
-
-
-def _infinite(data: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: math.inf for name, value in data.items() if value is None}
 
 
 def layer_errors(epsilon: float, cancellations: Sequence[float]) -> tuple[float, ...]:
