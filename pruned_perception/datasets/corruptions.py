@@ -103,14 +103,14 @@ def _rounded(image: _Floats | Picture) -> Picture:
 
 
 def _noise(image: Picture, level: tuple[float, float], rng: np.random.Generator) -> _Floats:
-    """Shot noise, variance gain · brightness, and the sensor's own, σ; both nearly normal."""
+    """Add shot noise, of variance gain · brightness, and the sensor's own, σ; both as normal."""
     gain, sigma = level
     spread = np.sqrt(np.arange(256, dtype=np.float32) * np.float32(gain) + np.float32(sigma**2))
     return image + spread[image] * rng.standard_normal(image.shape, dtype=np.float32)
 
 
 def _blur(image: Picture, radius: float, _: np.random.Generator) -> Picture:
-    """A point out of focus is a disc."""
+    """Draw every point as a disc: out of focus."""
     radius *= _scale(image)
     half = int(np.ceil(radius))
     fine = (np.arange((2 * half + 1) * 5) - 2) / 5 - half  # five points a pixel
@@ -119,7 +119,7 @@ def _blur(image: Picture, radius: float, _: np.random.Generator) -> Picture:
 
 
 def _motion(image: Picture, length: float, rng: np.random.Generator) -> Picture:
-    """A point is drawn out along a line: level, as the robot turns, within some degrees."""
+    """Draw every point as a line, level within some degrees: the robot turns."""
     length *= _scale(image)
     angle = np.deg2rad(rng.normal(0, 12))
     half = int(np.ceil(length / 2))
@@ -134,7 +134,7 @@ def _motion(image: Picture, length: float, rng: np.random.Generator) -> Picture:
 
 
 def _dark(image: Picture, level: tuple[float, float], rng: np.random.Generator) -> _Floats:
-    """Little light: what is left of it, and the sensor's noise."""
+    """Leave a share of the light, with the sensor's noise."""
     share, sigma = level
     table = np.arange(256, dtype=np.float32) * np.float32(share)
     spread = np.sqrt(np.float32(0.3) * table + np.float32(sigma**2))
@@ -142,7 +142,7 @@ def _dark(image: Picture, level: tuple[float, float], rng: np.random.Generator) 
 
 
 def _glare(image: Picture, level: tuple[float, float, float], rng: np.random.Generator) -> _Floats:
-    """A light in view: it saturates, has a halo, and veils the whole picture."""
+    """Add a lamp in view: it saturates, has a halo, and veils the whole picture."""
     strength, size, veil = level
     height, width = image.shape[:2]
     side = max(height, width)
@@ -155,7 +155,7 @@ def _glare(image: Picture, level: tuple[float, float, float], rng: np.random.Gen
 
 
 def _jpeg(image: Picture, quality: int, _: np.random.Generator) -> Picture:
-    """Compressed and read again."""
+    """Compress and read again."""
     done, data = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, quality])
     assert done
     flag = cv2.IMREAD_GRAYSCALE if image.ndim == 2 else cv2.IMREAD_COLOR
@@ -165,7 +165,7 @@ def _jpeg(image: Picture, quality: int, _: np.random.Generator) -> Picture:
 
 
 def _fog(image: Picture, density: float, rng: np.random.Generator) -> _Floats:
-    """Light is lost by e^(−density · depth) and replaced by the fog's own.
+    """Lose light by e^(−density · depth), and put the fog's own in its place.
 
     The depth is not known: it grows upwards, as on a floor seen from above it, in clouds.
     """

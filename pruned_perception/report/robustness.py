@@ -134,13 +134,13 @@ def _potential(found: Robustness, measured: str, at: str) -> Table:
     severities = ', '.join(map(str, found.severities))
     needed = layouts_needed(found.margin, tests=len(found.potential), alpha=1 - found.confidence)
     note = (
-        f'“Certified”: with {100 * found.confidence:g} % confidence for all rows together, on new '
-        f'{found.unit}s like these it misses less than {points} points more of a '
-        f'{found.unit}’s objects than {found.members[0]} does on the same pixels ({at}), at every '
-        f'severity measured ({severities}), and so does each larger member. From {measured}; '
-        f'assumed: {found.unit}s are independent, and members, corruptions and margin were '
-        'fixed before looking at them. “Measured”: the same of these frames alone, which proves '
-        'nothing.'
+        f'“Certified”: with {100 * found.confidence:g} % confidence for all rows together, it '
+        f'misses on average over new {found.unit}s like these less than {points} points more of '
+        f'a {found.unit}’s objects than {found.members[0]} does on the same pixels ({at}), at '
+        f'every severity measured ({severities}), and so does each larger member. From {measured}; '
+        f'assumed: {found.unit}s are independent, and members, corruptions, severities and margin '
+        'were fixed before looking at them. “Measured”: the same of these frames alone, which '
+        'proves nothing.'
     )
     if found.layouts < needed:
         note += (

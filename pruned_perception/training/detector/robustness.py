@@ -37,8 +37,9 @@ from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.prune_potential import (
     PrunePotential,
     certify_potential,
-    layouts_needed,
+    loss_evidence,
 )
+from pruned_perception.pruning.statistics import check_confidence
 from pruned_perception.training.detector.accuracy import MIN_SCORE
 
 NET = 'member, on corrupted frames'
@@ -277,7 +278,8 @@ def measure(
     for name in names:
         for severity in severities:
             corruptions.check_corruption(name, severity)
-    layouts_needed(margin)  # checks the margin, before hours pass
+    loss_evidence([0.0], margin=margin)  # refuses a margin before hours pass
+    check_confidence(confidence)
     if images is not None and images < 1:
         raise UserError(f'{images} images: at least 1 is needed')
     threshold = _check_members(members)
