@@ -225,7 +225,7 @@ def test_the_command_writes_page_pictures_json_and_the_manifests(
     assert ['dark', 'dense', 'dense'] in rows
     assert ['jpeg', 'small', 'small'] in rows
     assert ['dark 1', '0.0', '+100.0 [+100.0, +100.0]'] in rows
-    assert 'on new layouts like these' in text
+    assert 'on average over new layouts like these' in text
     assert 'score ≥ 0.6' in text
     page = (out / 'index.html').read_text()
     pictures = sorted((out / 'pictures').iterdir())
