@@ -32,6 +32,7 @@ MOST_PICTURES = 14
 PER_CORRUPTION = 2
 _WIDTH = 640  # of each of the two frames, pixels
 _CAPTION = 30
+_AROUND = np.array([-5, -5, 5, 5], np.float32)
 _MARK = (255, 0, 255)  # of what is missed; bgr
 
 
@@ -259,14 +260,15 @@ def side_by_side(each: Parting, notes: Dataset, seed: int, dense: str) -> NDArra
     image = each.condition.picture(notes.image(each.index), seed, each.index)
     scale = _WIDTH / image.shape[1]
     halves = []
+    marked = image.copy()
+    for place in each.lost:
+        left, top, right, bottom = (
+            round(float(edge)) for edge in notes.boxes[each.index][place] + _AROUND / scale
+        )
+        cv2.rectangle(marked, (left, top), (right, bottom), _MARK, max(1, round(2 / scale)))
     for name, detections in ((dense, each.dense), (each.member, each.pruned)):
-        drawn = draw(image, detections, notes.labels)
+        drawn = draw(marked, detections, notes.labels)
         canvas = cv2.resize(drawn, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        for place in each.lost:
-            left, top, right, bottom = (
-                round(scale * float(edge)) for edge in notes.boxes[each.index][place]
-            )
-            cv2.rectangle(canvas, (left - 5, top - 5), (right + 5, bottom + 5), _MARK, 2)
         bar = np.full((_CAPTION, canvas.shape[1], 3), 255, np.uint8)
         text = f'{name}: {len(detections)} reported'
         if name == each.member:

@@ -25,7 +25,7 @@ from pruned_perception.bundle import Bundle, load_family
 from pruned_perception.cli.main import main
 from pruned_perception.errors import UserError
 from pruned_perception.pruning import PruningError
-from pruned_perception.pruning.prune_potential import PrunePotential
+from pruned_perception.pruning.prune_potential import PrunePotential, certify_potential
 from pruned_perception.training.detector import robustness
 from pruned_perception.training.detector.robustness import NET, Robustness, measure, spread
 
@@ -128,6 +128,23 @@ def test_a_member_may_be_certified_up_to_a_severity(found: Robustness) -> None:
     one = dataclasses.replace(found, potential={'dark': PrunePotential(1, (4.0, 0.0))})
     assert one.certified('dark') == ('dense', 'small', 1)
     assert one.entry('small', 'x')['prune_potential']['certified'] == {'dark': [1]}
+
+
+def test_a_loss_at_one_severity_alone_is_not_certified_away() -> None:
+    # Clean and at severity 1 nothing is lost; at severity 2 a tenth of the layouts lose everything.
+    margin, layouts, worlds = 0.1, 60, 500
+    rng = np.random.default_rng(0)
+    nothing = np.zeros(layouts)
+    wrong = believed = 0
+    for _ in range(worlds):
+        collapse = (rng.random(layouts) < margin).astype(float)
+        chains = {'clean': [nothing], 'dark': [nothing, collapse], 'fog': [nothing, nothing]}
+        potential = certify_potential(chains, margin=margin)
+        assert potential['fog'].certified == 2
+        wrong += potential['dark'].certified == 2
+        believed += collapse.mean() < margin
+    assert wrong <= 0.05 * worlds
+    assert believed > 0.3 * worlds  # what is measured would be wrong that often
 
 
 def test_few_layouts_certify_nothing(
