@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
+from pruned_perception.cli import evaluate_corruptions
 from pruned_perception.cli.output import say
 
 
@@ -25,10 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--record', action='store_true', help="write the result into the bundles' manifests"
     )
     parser.add_argument('--data-name', help='what to call the data set (default: its folder)')
+    evaluate_corruptions.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate a bundle, or every member of a family."""
+    """Evaluate a bundle, or every member of a family; under corruption where that is asked for."""
+    if evaluate_corruptions.asked_for(args):
+        return evaluate_corruptions.run(args)
     from pruned_perception.bundle import (
         is_family,
         load_bundle,
