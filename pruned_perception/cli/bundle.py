@@ -25,6 +25,7 @@ from pruned_perception.bundle import (
 )
 from pruned_perception.bundle.files import read_file
 from pruned_perception.cli.arguments import add_time_limit, at_least, fraction
+from pruned_perception.cli.output import say
 from pruned_perception.datasets import read_labels
 from pruned_perception.errors import UserError
 
@@ -149,7 +150,7 @@ def _show(members: tuple[Bundle, ...], as_json: bool) -> int:
     if as_json:
         print(json.dumps([bundle.manifest for bundle in members], indent=2, ensure_ascii=False))
     else:
-        print('\n\n'.join(_description(bundle) for bundle in members))
+        say('\n\n'.join(_description(bundle) for bundle in members))
     return 0
 
 
@@ -233,7 +234,7 @@ def _create(args: argparse.Namespace) -> int:
         except UserError as error:
             raise UserError(str(error).replace(trial, str(args.path))) from error
     bundle = write_bundle(args.path, model, manifest)
-    print(_description(bundle))
+    say(_description(bundle))
     return 0
 
 

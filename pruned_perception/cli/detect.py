@@ -12,8 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
+from pruned_perception._tables import printable
 from pruned_perception.bundle import load_member, resolve_model
 from pruned_perception.cli.arguments import add_time_limit, at_least, fraction
+from pruned_perception.cli.output import say
 from pruned_perception.errors import UserError
 from pruned_perception.inference.detections import Detections
 from pruned_perception.inference.detector import MOST_CANDIDATES, Detector
@@ -69,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
                 detections, frame_times = detector.detect(frame.image, frame.order)
             except (ImageError, InferenceError) as error:  # of this frame alone
                 unreadable += 1
-                print(f'not used: {error}', file=sys.stderr)
+                say(f'not used: {error}', file=sys.stderr)
                 advance()
                 continue
             times.append(frame_times)
@@ -81,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
                 _annotate(args.annotate, args.source, frame, detections, bundle.labels)
             advance()
     if not args.json:
-        print(_summary(times, found))
+        say(_summary(times, found))
     if crowded:
         print(
             f'{crowded} of {len(times)} frames had more than {MOST_CANDIDATES} candidates; those '
@@ -126,7 +128,7 @@ def text_line(
         for label, _, score, (x, y, w, h) in _rows(detections, labels)
     )
     name = f'{frame.source} #{frame.index}'
-    return f'{name}  {width}×{height}  {milliseconds:.1f} ms  {boxes or "nothing found"}'
+    return printable(f'{name}  {width}×{height}  {milliseconds:.1f} ms  {boxes or "nothing found"}')
 
 
 def _rows(

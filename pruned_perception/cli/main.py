@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from pruned_perception import __version__
 from pruned_perception._watchdog import leave
+from pruned_perception.cli.output import say
 from pruned_perception.environment import add_own_prefix
 from pruned_perception.errors import UserError
 from pruned_perception.inference import runs
@@ -71,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = build_parser(name).parse_args(argv)
         return int(args.run(args) or 0)
     except UserError as error:
-        print(f'pruned-perception: error: {error}', file=sys.stderr)
+        say(f'pruned-perception: error: {error}', file=sys.stderr)
         return 1
     except BrokenPipeError:  # the reader of our output (head, less) went away: nothing to report
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

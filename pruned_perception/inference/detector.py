@@ -162,6 +162,12 @@ class Detector:
         times.t_post = time.monotonic_ns()
         return detections, times
 
+    def outputs(self, image: NDArray[np.uint8], order: str = 'bgr') -> list[NDArray[Any]]:
+        """Return the network's own outputs for an image, before decoding; see `detect`."""
+        outputs = self._run(self._preprocess(image, order)[0])
+        self._check_finite(outputs)
+        return outputs
+
     def _finish(
         self,
         outputs: Sequence[NDArray[Any]],

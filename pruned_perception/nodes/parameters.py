@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from pruned_perception._tables import Table
 from pruned_perception.errors import UserError
 
 LIVE = 'live'  # at any moment; the next frame sees the new value
@@ -330,17 +331,12 @@ def as_yaml(
 
 def as_markdown(table: Sequence[Parameter] = PERCEPTION_PARAMETERS) -> str:
     """Return the table for the documentation."""
-    lines = [
-        '| parameter | type | default | range | may change | meaning |',
-        '|---|---|---|---|---|---|',
+    header = 'parameter | type | default | range | may change | meaning'
+    rows = [
+        (f'`{row.name}`', row.type, f'`{_yaml(row.default)}`', row.constraint, row.change, row.text)
+        for row in table
     ]
-    for row in table:
-        constraint = row.constraint.replace('|', '\\|')
-        lines.append(
-            f'| `{row.name}` | {row.type} | `{_yaml(row.default)}` | {constraint} | {row.change} '
-            f'| {row.text} |'
-        )
-    return '\n'.join(lines) + '\n'
+    return Table.under(header, rows).to_markdown() + '\n'
 
 
 def _yaml(value: Any) -> str:

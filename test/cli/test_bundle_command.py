@@ -177,6 +177,13 @@ def test_create_takes_a_third_party_detector(shared_data, tmp_path, capsys):
     assert len(bundle.labels) == 80
 
 
+def test_names_in_errors_cannot_steer_the_terminal(tmp_path, capsys):
+    assert main(['bundle', 'show', str(tmp_path / '\x1b[2J\u202e')]) == 1
+    shown = capsys.readouterr().err
+    assert r'\x1b[2J\u202e' in shown
+    assert shown.replace('\n', '').isprintable()
+
+
 @pytest.mark.parametrize(
     ('breakable', 'words'),
     [(True, 'the run was broken off after'), (False, 'cannot be broken off')],
