@@ -58,8 +58,8 @@ def explain(error: str) -> str | None:
     """Return an error of rcl's or the middleware's in our words; None if it is not of security."""
     if _BUILT_WITHOUT in error:
         return (
-            f'{ENABLE} is true, but this middleware was built without security, as the ROS 2 wheels '
-            'of PyPI are: run on an installed ROS 2 (its packages have it), or unset '
+            f'{ENABLE} is true, but this middleware was built without security, as the ROS 2 '
+            'wheels of PyPI are: run on an installed ROS 2 (its packages have it), or unset '
             f'{ENABLE} for a domain that is open to everybody in it'
         )
     if found := _NO_ENCLAVE.search(error):
