@@ -18,6 +18,7 @@ from pruned_perception.nodes import transport
 PARAMETERS = {
     'model': str,
     'member': str,
+    'trusted_keys': str,
     'image_transport': str,
     'autostart': bool,
     'use_sim_time': bool,
@@ -50,6 +51,12 @@ def generate_launch_description() -> LaunchDescription:
                 default_value='',
                 choices=['', 'raw', 'compressed'],
                 description='raw, or compressed for the topic IMAGE/compressed (default: raw).',
+            ),
+            DeclareLaunchArgument(
+                'trusted_keys',
+                default_value='',
+                description='File of public keys: only models signed by one of them are loaded '
+                '(default: any model).',
             ),
             DeclareLaunchArgument(
                 'namespace',

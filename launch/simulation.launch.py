@@ -27,6 +27,7 @@ ROBOT_PARAMETERS = ('scene_seed', 'rate_hz')
 PERCEPTION_ARGUMENTS = (
     'model',
     'member',
+    'trusted_keys',
     'namespace',
     'params_file',
     'autostart',
@@ -63,6 +64,12 @@ def generate_launch_description() -> LaunchDescription:
             ),
             DeclareLaunchArgument(
                 'rate_hz', default_value='', description='Images per second (default: 15).'
+            ),
+            DeclareLaunchArgument(
+                'trusted_keys',
+                default_value='',
+                description='File of public keys: only models signed by one of them are loaded '
+                '(default: any model).',
             ),
             DeclareLaunchArgument(
                 'namespace',

@@ -88,6 +88,11 @@ class Demonstration:
     runs: dict[str, Run]
     truth: dict[int, list[list[Any]]]
 
+    @property
+    def replays(self) -> list[dict[str, Any]]:
+        """Return the document's sections of the replays."""
+        return [section for section in self.document['runs'] if section['name'] != LIVE]
+
 
 def demonstrate(settings: Settings, tell: Tell) -> Demonstration:
     """Run everything; writes the bag, logs, raw records and latency.json to the output folder.

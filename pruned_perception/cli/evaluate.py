@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from pruned_perception.cli import evaluate_corruptions
+from pruned_perception.cli.output import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,6 +67,6 @@ def run(args: argparse.Namespace) -> int:
         if args.json:
             print(json.dumps({'bundle': bundle.name, 'sha256': bundle.sha256, **entry}))
         else:
-            print(f'{bundle.name} ({bundle.cost.macs / 1e6:.0f} MMAC) on {name}:')
-            print(metrics.to_text())
+            say(f'{bundle.name} ({bundle.cost.macs / 1e6:.0f} MMAC) on {name}:')
+            say(metrics.to_text())
     return 0

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from pruned_perception._tables import Table as Columns
 from pruned_perception.compare.result import Result, find_failure, find_result
 from pruned_perception.compare.study import PARENT, Cell, Study
-from pruned_perception.pruning.errors import PruningError
+from pruned_perception.pruning.records import Record
 from pruned_perception.pruning.statistics import PairedDifference, paired_difference
 from pruned_perception.training.task import first_figure
 
@@ -59,23 +59,9 @@ class Row:
     test_difference: PairedDifference | None
     cpu_seconds: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data."""
-        return {**asdict(self), 'seeds': list(self.seeds)}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Row:
-        """Read what `to_dict` wrote."""
-        values = {**data, 'seeds': tuple(data['seeds'])}
-        for name in ('before', 'after', 'test'):
-            values[name] = data[name] and Mean(**data[name])
-        for name in ('difference', 'test_difference'):
-            values[name] = data[name] and PairedDifference.from_dict(data[name])
-        return cls(**values)
-
 
 @dataclass(frozen=True)
-class Table:
+class Table(Record):
     """All rows, the parent's first.
 
     `figure` names what is compared; `missing` the cells without a result, `failed` why some have
@@ -89,20 +75,6 @@ class Table:
     missing: tuple[str, ...]
     failed: dict[str, str]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data."""
-        rows = [row.to_dict() for row in self.rows]
-        return {**vars(self), 'rows': rows, 'missing': list(self.missing)}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Table:
-        """Read what `to_dict` wrote; raise PruningError where it is something else."""
-        try:
-            rows = tuple(Row.from_dict(each) for each in data['rows'])
-            return cls(**{**data, 'rows': rows, 'missing': tuple(data['missing'])})
-        except (KeyError, TypeError) as error:
-            raise PruningError(f'not a table: {error}') from error
-
     def to_text(self) -> str:
         """Return the table in Markdown."""
         tested = any(row.test for row in self.rows)
@@ -112,7 +84,7 @@ class Table:
             *([f'test {self.figure}', f'test, against {self.baseline}'] if tested else []),
             'CPU min',
         ]  # fmt: skip
-        lines = [header] + [
+        rows = [
             [
                 row.method,
                 row.budget,
@@ -129,13 +101,7 @@ class Table:
             ]
             for row in self.rows
         ]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        padded = [
-            ' | '.join(text.ljust(width) for text, width in zip(line, widths, strict=True))
-            for line in lines
-        ]
-        rule = '-|-'.join('-' * width for width in widths)
-        text = [f'| {padded[0]} |', f'|-{rule}-|', *(f'| {line} |' for line in padded[1:])]
+        text = [Columns([(each, '') for each in header], rows).to_markdown(padded=True)]
         done = self.cells - len(self.missing)
         text += ['', f'{done} of {self.cells} cells done; ± is the standard deviation over seeds']
         if self.missing:

@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pruned_perception.errors import UserError
+from pruned_perception.images.format import MAX_PIXELS, check_size, kind_of
 from pruned_perception.inference.encodings import image_from_compressed, image_from_message
 from pruned_perception.inference.errors import ImageError
 
+# What is taken for an image by its name; those that are neither JPEG nor PNG are reported.
 IMAGE_SUFFIXES = frozenset(
     ('.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.pnm', '.ppm', '.tif', '.tiff', '.webp')
 )
@@ -79,9 +81,18 @@ def open_source(path: str | os.PathLike[str], topic: str | None = None) -> Sourc
         raise SourceError(f'{path}: not a bag, so there is no topic {topic} in it')
     if path.is_dir():
         return _open_images(path, _images_below(path))
-    if path.suffix.lower() in IMAGE_SUFFIXES:
+    # Video readers know images, too, and read them their own way; a JPEG may start a video.
+    if path.suffix.lower() in IMAGE_SUFFIXES or _kind(path) not in (None, 'JPEG'):
         return _open_images(path, [path])
     return _open_video(path)
+
+
+def _kind(path: Path) -> str | None:
+    try:
+        with path.open('rb') as file:
+            return kind_of(file.read(32))
+    except OSError as error:
+        raise SourceError(f'{path}: {error.strerror}') from error
 
 
 def _is_bag(path: Path) -> bool:
@@ -125,13 +136,28 @@ def _open_images(source: Path, files: list[Path]) -> Source:
     return Source(frames(), len(files))
 
 
+# Not OpenCV's own readers: one takes any numbered file for a series of images, of every format.
+_VIDEO_READERS = (cv2.CAP_FFMPEG, cv2.CAP_GSTREAMER)
+
+
 def _open_video(path: Path) -> Source:
-    capture = cv2.VideoCapture(str(path))
-    if not capture.isOpened():
+    for reader in _VIDEO_READERS:
+        capture = cv2.VideoCapture(str(path), reader)
+        if capture.isOpened():
+            break
+    else:
         raise SourceError(
             f'{path}: not an image ({", ".join(sorted(IMAGE_SUFFIXES))}), not a bag (.mcap, .db3 '
             'or a folder with metadata.yaml), and OpenCV cannot open it as a video'
         )
+    try:
+        size = (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH)
+        height, width = (int(capture.get(each)) for each in size)
+        check_size(height, width, MAX_PIXELS, 'video')
+    except ImageError as error:
+        capture.release()
+        raise SourceError(f'{path}: {error}') from None
+    capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)  # frames as they are stored, as all images here
     announced = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
 
     def frames() -> Iterator[Frame | UnreadableFrame]:

@@ -92,6 +92,10 @@ _MODEL = Argument(
 )
 _MEMBER = Argument('member', 'Member of the family, by name (default: the dense one).')
 _COMMON = (
+    Argument(
+        'trusted_keys',
+        'File of public keys: only models signed by one of them are loaded (default: any model).',
+    ),
     Argument('namespace', 'Namespace of all names; one for each camera.'),
     Argument('params_file', 'YAML file of parameters; arguments given here win over it.'),
     Argument(
@@ -139,7 +143,14 @@ PERCEPTION = ProcessSet(
     (
         Process(
             'perception_node',
-            parameters=('model', 'member', 'image_transport', 'autostart', 'use_sim_time'),
+            parameters=(
+                'model',
+                'member',
+                'trusted_keys',
+                'image_transport',
+                'autostart',
+                'use_sim_time',
+            ),
             remappings=(('image_raw', 'image'),),
         ),
     ),
@@ -157,7 +168,10 @@ SIMULATION = ProcessSet(
     ),
     (
         Process('simulated_robot', parameters=('scene_seed', 'rate_hz')),
-        Process('perception_node', parameters=('model', 'member', 'autostart', 'use_sim_time')),
+        Process(
+            'perception_node',
+            parameters=('model', 'member', 'trusted_keys', 'autostart', 'use_sim_time'),
+        ),
         Process(
             'pruned-perception',
             words=('monitor', '--interval', '2'),

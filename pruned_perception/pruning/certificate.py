@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 import pruned_perception
+from pruned_perception._tables import Table
 from pruned_perception.pruning.calibration import Batch, CheckedBatches, as_inputs
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.observation import tensors
@@ -314,19 +315,18 @@ class Certificate:
         return '\n'.join(lines)
 
     def _table(self) -> list[str]:
-        width = max(5, *map(len, self.slices))
         counted = _plural(self.unit)
-        lines = [f'{"slice":{width}}  frames  {counted}  changed  at most']
-        for name, each in self.slices.items():
-            clusters = '–' if each.clusters is None else each.clusters
-            lines.append(
-                f'{name:{width}}  {each.frames:6,}  {clusters:>{len(counted)}}  '
-                f'{each.rate:7.1%}  {_at_most(each.bound):>7}'
-            )
-        lines.append(
+        columns = [('slice', ''), ('frames', '6,'), (counted, 'd')]
+        columns += [('changed', '7.1%'), ('at most', '>7')]
+        rows = [
+            (name, each.frames, each.clusters, each.rate, _at_most(each.bound))
+            for name, each in self.slices.items()
+        ]
+        lines = [
+            Table(columns, rows).to_text(),
             f'Worst slice: {self.worst_slice}. The column "at most" holds for all slices at once '
-            f'with {_level(self.confidence)} confidence.'
-        )
+            f'with {_level(self.confidence)} confidence.',
+        ]
         few = [
             name
             for name, each in self.slices.items()

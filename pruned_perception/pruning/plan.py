@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from pruned_perception._tables import Table
 from pruned_perception.pruning import criteria
 from pruned_perception.pruning import selection as select
 from pruned_perception.pruning.allocation import RULES, default_rule, widths_for
@@ -23,6 +24,7 @@ from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.cost import count
 from pruned_perception.pruning.graph.groups import ChannelGroups
 from pruned_perception.pruning.presets import find_preset
+from pruned_perception.pruning.records import Record
 from pruned_perception.pruning.scores import Evidence, in_runs
 from pruned_perception.pruning.structure import InputSpec, Structure, Widths, trace
 from pruned_perception.pruning.surgery import find_groups, slice_channels
@@ -50,7 +52,7 @@ class AnyPlan(Protocol):
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Record):
     """Kept channels of each group, how they were chosen, and what the network will cost.
 
     Where sensitivities ranked them or divided the budget, `sums` has S of each group and `errors`
@@ -114,46 +116,23 @@ class Plan:
         """Return how many channels each group keeps."""
         return {name: len(indices) for name, indices in self.kept.items()}
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data, for checkpoints and manifests."""
-        return _listed(asdict(self))
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Plan:
-        """Read what `to_dict` wrote; raise PruningError where it is something else."""
-        try:
-            calibration = data['calibration']
-            values = {
-                **data,
-                'calibration': calibration and CalibrationRecord.from_dict(calibration),
-                'inputs': tuple(InputSpec(tuple(i['shape']), i['dtype']) for i in data['inputs']),
-                'kept': {name: tuple(each) for name, each in data['kept'].items()},
-                'factors': {name: tuple(each) for name, each in data['factors'].items()},
-            }
-            return cls(**values)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise PruningError(f'not a plan: {error}') from error
-
     def to_text(self) -> str:
         """Return a table: kept channels of each group, how compressible it is, its bound."""
-        width = max(map(len, self.kept), default=5)
         lines = [
             f'{self.criterion} scores, {self.allocation} allocation, {self.selection} selection, '
             f'multiples of {self.round_to}',
             f'{self.macs:,} of {self.dense_macs:,} MACs ({self.macs / self.dense_macs:.1%}), '
             f'{self.parameters:,} of {self.dense_parameters:,} parameters '
             f'({self.parameters / self.dense_parameters:.1%})',
-            f'{"group":{width}}  channels  kept  share     S_ℓ  bound',
         ]
-        for name, indices in self.kept.items():
-            channels, kept = self.channels[name], len(indices)
-            total = f'{self.sums[name]:7.2f}' if name in self.sums else f'{"–":>7}'
-            lines.append(
-                f'{name:{width}}  {channels:8d}  {kept:4d}  {kept / channels:5.0%}  {total}  '
-                f'{bound_text(self.errors.get(name))}'
-            )
-        lines += [f'{name:{width}}  kept whole: {why}' for name, why in self.not_pruned.items()]
-        return '\n'.join(lines)
+        header = 'group | channels:d | kept:d | share:5.0% | S_ℓ:7.2f | bound'
+        rows: list[tuple[object, ...]] = [
+            (name, of, kept, kept / of, self.sums.get(name), bound_text(self.errors.get(name)))
+            for name, kept in self.widths.items()
+            for of in [self.channels[name]]
+        ]
+        rows += [(name, f'kept whole: {why}') for name, why in self.not_pruned.items()]
+        return '\n'.join([*lines, Table.under(header, rows).to_text()])
 
 
 def bound_text(error: float | None) -> str:
@@ -340,12 +319,6 @@ def _check_widths(widths: Mapping[str, float], structure: Structure, selection: 
             raise PruningError(
                 f'widths: channels of {name!r} go in runs of {unit}, {wanted} cannot be kept'
             )
-
-
-def _listed(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _listed(item) for key, item in value.items()}
-    return [_listed(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 @torch.no_grad()

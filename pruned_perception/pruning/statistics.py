@@ -7,8 +7,8 @@ Here whole clusters (drives, venues) are the unit; nothing is assumed of what ha
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -200,18 +200,6 @@ class PairedDifference:
     def is_tie(self) -> bool:
         """Say whether the interval holds 0: neither is shown to be better."""
         return self.low <= 0 <= self.high
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> PairedDifference:
-        """Read what `to_dict` wrote."""
-        try:
-            return cls(**data)
-        except TypeError as error:
-            raise PruningError(f'not a paired difference: {error}') from error
 
     def to_text(self) -> str:
         """Return one line: mean, interval, pairs."""

@@ -7,16 +7,16 @@ predicted without the network.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.cost import LAYERS, count
 from pruned_perception.pruning.graph.groups import ChannelGroup, ChannelGroups, Slice
+from pruned_perception.pruning.records import Record
 from pruned_perception.pruning.surgery import find_groups
 
 Widths = dict[str, int]
@@ -62,7 +62,7 @@ class LayerTerm:
 
 
 @dataclass(frozen=True)
-class Structure:
+class Structure(Record):
     """Groups of coupled channels and the cost of a network as a function of their widths."""
 
     groups: ChannelGroups
@@ -151,44 +151,15 @@ class Structure:
                 found[group.name] = max(found[group.name], len(who))
         return found
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data."""
-        return {
-            'groups': [asdict(group) for group in self.groups.prunable],
-            'not_pruned': dict(self.groups.not_pruned),
-            'terms': [asdict(term) for term in self.terms],
-            'macs': self.macs,
-            'parameters': self.parameters,
-            'inputs': [asdict(each) for each in self.inputs],
-        }
+    def _written(self, data: dict[str, Any]) -> dict[str, Any]:
+        groups = data.pop('groups')
+        return {'groups': groups['prunable'], 'not_pruned': groups['not_pruned'], **data}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Structure:
-        """Read what `to_dict` wrote; raise PruningError where it is something else."""
-        try:
-            groups = tuple(
-                ChannelGroup(
-                    **{
-                        **group,
-                        'producers': tuple(_slice(each) for each in group['producers']),
-                        'consumers': tuple(_slice(each) for each in group['consumers']),
-                    }
-                )
-                for group in data['groups']
-            )
-            terms = tuple(
-                LayerTerm(
-                    **{**term, **{side: _shares(term[side]) for side in ('outputs', 'inputs')}}
-                )
-                for term in data['terms']
-            )
-            inputs = tuple(
-                InputSpec(tuple(each['shape']), each['dtype']) for each in data['inputs']
-            )
-            kept = dict(data['not_pruned'])
-            return cls(ChannelGroups(groups, kept), terms, data['macs'], data['parameters'], inputs)
-        except (KeyError, TypeError, ValueError) as error:
-            raise PruningError(f'not the structure of a network: {error}') from error
+    def _given(cls, data: Mapping[str, Any]) -> Mapping[str, Any]:
+        own = dict(data)
+        groups = {'prunable': own.get('groups'), 'not_pruned': own.pop('not_pruned', None)}
+        return {**own, 'groups': groups}
 
 
 def trace(
@@ -248,11 +219,3 @@ def _inputs(layer: Any) -> int:
 
 def _numel(tensor: Any) -> int:
     return 0 if tensor is None else int(tensor.numel())
-
-
-def _shares(data: Sequence[Sequence[Any]]) -> tuple[tuple[str, float], ...]:
-    return tuple((str(group), float(share)) for group, share in data)
-
-
-def _slice(data: Mapping[str, Any]) -> Slice:
-    return Slice(data['layer'], tuple(data['indices']), tuple(data['roots']))

@@ -7,7 +7,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from hostile_images import after_start, bombs, exif
 
+from pruned_perception.inference import sources
 from pruned_perception.inference.sources import (
     Frame,
     SourceError,
@@ -31,7 +33,7 @@ def test_an_image(tmp_path):
 
 
 def test_a_folder_with_its_sub_folders_in_order(tmp_path):
-    for name in ('b/2.JPG', 'b/1.png', 'a.bmp', 'c/d/e.webp'):
+    for name in ('b/2.JPG', 'b/1.png', 'a.png', 'c/d/e.jpeg'):
         write_image(tmp_path / name)
     (tmp_path / 'b' / '1.txt').write_text('a label file')
     (tmp_path / '._a.png').write_bytes(b'left by a file manager')
@@ -40,7 +42,8 @@ def test_a_folder_with_its_sub_folders_in_order(tmp_path):
     assert source.count == 4
     assert [frame.index for frame in frames] == [0, 1, 2, 3]
     relative = [str(Path(frame.source).relative_to(tmp_path)) for frame in frames]
-    assert relative == ['a.bmp', 'b/1.png', 'b/2.JPG', 'c/d/e.webp']
+    assert relative == ['a.png', 'b/1.png', 'b/2.JPG', 'c/d/e.jpeg']
+    assert {type(frame) for frame in frames} == {Frame}
 
 
 def test_a_damaged_image_is_reported_and_the_others_go_on(tmp_path):
@@ -56,6 +59,44 @@ def test_a_damaged_image_is_reported_and_the_others_go_on(tmp_path):
     assert frames[1].reason.startswith(str(tmp_path / '1.png'))
     assert 'damaged' in frames[1].reason
     assert 'without data' in frames[2].reason
+
+
+def test_images_of_other_kinds_are_reported(tmp_path):
+    write_image(tmp_path / 'a.bmp')
+    write_image(tmp_path / 'b.png')
+    assert cv2.imwrite(str(tmp_path / 'c.png'), np.full((24, 32), 3000, np.uint16))
+    (tmp_path / 'd.jpg').write_bytes(bombs()['GIF'])
+    frames = list(open_source(tmp_path).frames)
+    assert [type(frame) for frame in frames] == [
+        UnreadableFrame,
+        Frame,
+        UnreadableFrame,
+        UnreadableFrame,
+    ]
+    for index, words in ((0, 'a BMP file'), (2, '16 bits'), (3, 'a GIF file')):
+        assert words in frames[index].reason
+
+
+def test_images_by_other_names_are_no_videos(tmp_path):
+    for name, data in (('0.dat', write_image(tmp_path / 'a.png').read_bytes()), ('1', b'GIF89a')):
+        (tmp_path / name).write_bytes(data)
+    (png,) = open_source(tmp_path / '0.dat').frames
+    (gif,) = open_source(tmp_path / '1').frames
+    assert isinstance(png, Frame)
+    assert png.stamp is None
+    assert 'a GIF file; only JPEG and PNG are read' in gif.reason
+
+
+def test_a_video_of_too_many_pixels_is_refused(tmp_path, monkeypatch):
+    file = tmp_path / 'v.avi'
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*'MJPG'), 10, (64, 48))
+    if not writer.isOpened():
+        pytest.skip('this OpenCV writes no MJPG video')
+    writer.write(np.zeros((48, 64, 3), np.uint8))
+    writer.release()
+    monkeypatch.setattr(sources, 'MAX_PIXELS', 64 * 48 - 1)
+    with pytest.raises(SourceError, match='video of 64 × 48 pixels: more than'):
+        open_source(file)
 
 
 @pytest.mark.parametrize(
@@ -192,6 +233,33 @@ def test_damaged_messages_are_reported_and_the_others_go_on(tmp_path):
     for number, words in ((1, 'unknown image encoding'), (2, 'step is 7'), (3, '0 × 0')):
         assert f'message {number} of /image: ' in frames[number].reason
         assert words in frames[number].reason
+
+
+def test_bags_and_files_show_pixels_as_they_are_stored(tmp_path):
+    plain = cv2.imencode('.jpg', np.arange(24 * 32, dtype=np.uint8).reshape(24, 32))[1].tobytes()
+    turned = after_start(plain, exif(6))
+    (tmp_path / 'plain.jpg').write_bytes(plain)
+    (tmp_path / 'turned.jpg').write_bytes(turned)
+    data = np.frombuffer(turned, np.uint8)
+    fields = {'format': 'jpeg', 'data': data}
+    bag = write_bag(tmp_path / 'bag', [('/image/compressed', 'CompressedImage', fields)])
+    (stored,) = open_source(tmp_path / 'plain.jpg').frames
+    for path in (tmp_path / 'turned.jpg', bag):
+        (frame,) = open_source(path).frames
+        np.testing.assert_array_equal(frame.image, stored.image)
+
+
+def test_depth_in_a_bag_is_refused(tmp_path):
+    depth = cv2.imencode('.png', np.full((24, 32), 900, np.uint16))[1].ravel()
+    messages = [
+        ('/depth', 'CompressedImage', {'format': '16UC1; png compressed', 'data': depth}),
+        ('/depth', 'CompressedImage', {'format': 'png', 'data': depth}),
+        ('/depth', 'CompressedImage', compressed(7)),
+    ]
+    frames = list(open_source(write_bag(tmp_path / 'bag', messages)).frames)
+    assert [type(frame) for frame in frames] == [UnreadableFrame, UnreadableFrame, Frame]
+    assert 'a depth image' in frames[0].reason
+    assert 'a depth image' in frames[1].reason
 
 
 def test_a_bag_that_breaks_off_gives_what_came_before(tmp_path):

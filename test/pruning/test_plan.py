@@ -267,8 +267,12 @@ def test_plans_of_another_network_are_refused() -> None:
 
 def test_other_data_is_no_plan() -> None:
     plan = allocate(trained.sensitivity('summed'), Macs(0.5)).to_dict()
-    for wrong in ({}, {**plan, 'kept': 3}, {**plan, 'more': 1}):
-        with pytest.raises(PruningError, match='not a plan'):
+    for wrong, message in (
+        ({}, 'field Plan.criterion is missing'),
+        ({**plan, 'kept': 3}, 'field Plan.kept: must be a mapping, got 3'),
+        ({**plan, 'more': 1}, 'unknown field Plan.more'),
+    ):
+        with pytest.raises(PruningError, match=message):
             Plan.from_dict(wrong)
 
 
