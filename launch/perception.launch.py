@@ -64,6 +64,11 @@ def generate_launch_description() -> LaunchDescription:
                 description='Namespace of all names; one for each camera.',
             ),
             DeclareLaunchArgument(
+                'enclave',
+                default_value='',
+                description='Security enclave of the processes (default: /; docs/security.md).',
+            ),
+            DeclareLaunchArgument(
                 'params_file',
                 default_value='',
                 description='YAML file of parameters; arguments given here win over it.',
@@ -117,6 +122,8 @@ def start_node(context: LaunchContext) -> list[Node]:
 
     # By --params-file: of a file that is not there, `parameters` would only warn.
     ros_arguments = ['--params-file', given('params_file')] if given('params_file') else []
+    if given('enclave'):
+        ros_arguments += ['--enclave', given('enclave')]
     if given('log_level'):
         ros_arguments += ['--log-level', given('log_level')]
     # The Fast DDS profile for images, unless transports are chosen already (docs/node.md).

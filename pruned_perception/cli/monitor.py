@@ -46,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--detections', default=Names.detections, help='name of the detections')
     parser.add_argument('--image', default=Names.image, help='name of the images')
     parser.add_argument('--camera-info', default=Names.camera_info, help='name of the camera_info')
+    parser.add_argument('--enclave', default='', help='security enclave (docs/security.md)')
     parser.add_argument('--use-sim-time', action='store_true', help='ages by /clock')
     parser.add_argument(
         '--json', action='store_true', help='one JSON object a line and update, the totals last'
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         records = _open(args.records, stack)
         session = stack.enter_context(
-            ros_session('perception_monitor', use_sim_time=args.use_sim_time)
+            ros_session('perception_monitor', use_sim_time=args.use_sim_time, enclave=args.enclave)
         )
         names = Names(args.detections, args.image, args.camera_info)
         monitor = Monitor(

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from pruned_perception._watchdog import Watchdog, leave
 from pruned_perception.environment import add_own_prefix
 from pruned_perception.errors import UserError
-from pruned_perception.nodes import malloc
+from pruned_perception.nodes import malloc, security
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -105,12 +105,15 @@ def run(create_node: Callable[[], Node], args: Sequence[str] | None = None) -> i
     status = 1
     try:
         try:
-            rclpy.init(
-                args=None if args is None else list(args),
-                signal_handler_options=SignalHandlerOptions.NO,
-            )
-            watchdog.feed(START_S)
-            node = create_node()
+            with security.explained():
+                rclpy.init(
+                    args=None if args is None else list(args),
+                    signal_handler_options=SignalHandlerOptions.NO,
+                )
+                watchdog.feed(START_S)
+                node = create_node()
+            if open_door := security.remark(node, os.environ):
+                node.get_logger().warning(open_door)
             watchdog.feed(START_S)
             executor = SingleThreadedExecutor()
             executor.add_node(node)

@@ -85,6 +85,8 @@ def meaning(arguments: list[str]) -> dict[str, Any]:
                     meant['parameters'].update(section['ros__parameters'])
             else:
                 meant['files'].append(path)
+        elif word == '--enclave':
+            meant['enclave'] = next(rest)
         elif word == '--log-level':
             meant['log_level'] = next(rest)
         elif word != '--ros-args':
@@ -96,6 +98,7 @@ GIVEN: list[dict[str, str]] = [
     {},
     {'namespace': 'front', 'model': 'package://a/b', 'member': '10', 'log_level': 'debug'},
     {'autostart': 'false', 'use_sim_time': 'true', 'respawn': 'true', 'namespace': '/a/b'},
+    {'enclave': '/front/perception_node', 'use_sim_time': 'true'},
     {'discovery_range': 'localhost', 'params_file': str(ROOT / 'config' / 'perception.yaml')},
 ]
 ONLY = {

@@ -66,6 +66,7 @@ def test_every_argument_reaches_the_command_line(tmp_path: Path) -> None:
         image='/camera/image_raw',
         image_transport='compressed',
         namespace='front',
+        enclave='/front/camera',
         params_file=str(params_file),
         autostart='false',
         use_sim_time='true',
@@ -85,6 +86,7 @@ def test_every_argument_reaches_the_command_line(tmp_path: Path) -> None:
     ]
     assert pairs(arguments, '--params-file') == [str(params_file)]
     assert pairs(arguments, '--log-level') == ['debug']
+    assert pairs(arguments, '--enclave') == ['/front/camera']
 
 
 def test_texts_that_look_like_numbers_stay_texts() -> None:
@@ -95,6 +97,12 @@ def test_texts_that_look_like_numbers_stay_texts() -> None:
 def test_the_monitor_takes_the_time_that_the_nodes_take() -> None:
     assert '--use-sim-time' in words(SIMULATION, 'pruned-perception', use_sim_time='true')
     assert '--use-sim-time' not in words(SIMULATION, 'pruned-perception', use_sim_time='false')
+
+
+@pytest.mark.parametrize('executable', [each.executable for each in SIMULATION.processes])
+def test_every_process_is_in_the_enclave(executable: str) -> None:
+    assert pairs(words(SIMULATION, executable, enclave='/sim'), '--enclave') == ['/sim']
+    assert '--enclave' not in words(SIMULATION, executable)
 
 
 @pytest.mark.parametrize(
