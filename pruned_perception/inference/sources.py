@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pruned_perception.errors import UserError
-from pruned_perception.images.format import MAX_PIXELS, check_size, kind_of
+from pruned_perception.images.checks import MAX_PIXELS, check_size, kind_of
 from pruned_perception.inference.encodings import image_from_compressed, image_from_message
 from pruned_perception.inference.errors import ImageError
 

@@ -36,12 +36,12 @@ from pruned_perception.inference import runs
 from pruned_perception.inference.detections import Detections
 from pruned_perception.inference.errors import ImageError
 from pruned_perception.nodes import diagnostics, messages
-from pruned_perception.nodes.declaration import NodeParameters
+from pruned_perception.nodes.header_stamps import stamp_ns
 from pruned_perception.nodes.image_input import ImageInput
 from pruned_perception.nodes.latest_frame import PUBLISHED
+from pruned_perception.nodes.parameter_declaration import NodeParameters
 from pruned_perception.nodes.parameters import Parameter
 from pruned_perception.nodes.reporter import Reporter
-from pruned_perception.nodes.stamps import stamp_ns
 from pruned_perception.nodes.timings_file import TimingsFile
 from pruned_perception.nodes.worker import Background, Worker
 
