@@ -49,8 +49,9 @@ def verifying_inputs(
     if all(places):
         where = 'its example inputs' if calibration is None else 'its calibration set'
         raise PruningError(
-            f'{type(model).__name__}: {places[-1]} is not finite on {where} (random numbers, 0 … '
-            '1, in place of constants): nothing can be verified on it; give inputs as in use'
+            f'{type(model).__name__}: {places[-1]} has NaN or infinite values on {where} (random '
+            'numbers, 0 … 1, in place of constants): nothing can be verified on it; give '
+            'inputs as in use'
         )
     return [inputs for inputs, place in zip(candidates, places, strict=True) if not place]
 
