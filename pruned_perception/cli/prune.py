@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
         else:
             small, plan, data = _other_kind(args, how, network)
             text = plan.to_text()
-        _save(args.out, network, small, plan)
+        _save(args.out, network, small, plan, args.calibration)
         _write_findings(args.out, data)
     if args.report is not None:
         from pruned_perception.report.page import write_report
@@ -209,19 +209,23 @@ def _widths(path: Path) -> dict[str, int]:
     return Plan.from_dict(found).widths
 
 
-def _save(path: Path, network: Network, small: nn.Module, plan: AnyPlan) -> None:
+def _save(
+    path: Path, network: Network, small: nn.Module, plan: AnyPlan, calibration: Path | None
+) -> None:
     """Write a checkpoint of our detector, or the weights and plans of a user's network."""
     from pruned_perception.training.pipeline import save_pruned
 
     if network.checkpoint is None:
         save_pruned(path, small, (*network.plans, plan))
         return
+    from pruned_perception.datasets import read_dataset
     from pruned_perception.training.checkpoint import save_checkpoint, weights_of
-    from pruned_perception.training.detector.checkpoint import descent
+    from pruned_perception.training.detector.checkpoint import SEEN, descent, seen
     from pruned_perception.training.detector.network import Detector
 
     content = network.checkpoint
     assert isinstance(small, Detector)
+    sets = {} if calibration is None else {'calibration': read_dataset(calibration)}
     save_checkpoint(
         path,
         {
@@ -230,6 +234,7 @@ def _save(path: Path, network: Network, small: nn.Module, plan: AnyPlan) -> None
             'weights': weights_of(small),
             'steps': 0,
             'cpu_seconds': 0.0,
+            SEEN: seen(content, **sets),
             'ancestry': descent(content, plan.to_dict()),
         },
     )
