@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pruned_perception.pruning.certificate import Certificate
+from pruned_perception.pruning.certificate import (
+    Certificate,
+    FormerCertificate,
+    read_certificate,
+)
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.measurement import MeasuredErrors
 from pruned_perception.pruning.plan import Plan
@@ -27,7 +31,7 @@ class Findings:
     measured: MeasuredErrors | None = None
     sensitivity: Sensitivity | None = None
     curves: tuple[Curve, ...] = ()
-    certificate: Certificate | None = None
+    certificate: Certificate | FormerCertificate | None = None
     comparison: Mapping[str, Any] | None = None
     earlier: tuple[Plan, ...] = ()
 
@@ -66,7 +70,7 @@ class Findings:
                 measured=measured and MeasuredErrors.from_dict(measured),
                 sensitivity=found and Sensitivity.from_dict(found),
                 curves=tuple(Curve.from_dict(each) for each in data.get('curves', ())),
-                certificate=certificate and Certificate.from_dict(certificate),
+                certificate=certificate and read_certificate(certificate),
                 comparison=data.get('comparison'),
                 earlier=tuple(Plan.from_dict(each) for each in data.get('earlier_plans', ())),
             )

@@ -12,7 +12,7 @@ from string import Template
 from typing import Any
 
 from pruned_perception._io import write_text
-from pruned_perception.pruning.certificate import FEWEST_CLUSTERS, Certificate
+from pruned_perception.pruning.certificate import Certificate, FormerCertificate
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.prediction import Curve
 from pruned_perception.report.charts import CUT, KEPT, Line, data_uri, error_chart, ramp
@@ -126,11 +126,13 @@ def _bound_card(layers: Sequence[LayerFinding]) -> tuple[str, str]:
     return f'≤ {max(bounds):.2g}', 'a-priori error of every layer, relative to its contributions'
 
 
-def _certificate_card(certificate: Certificate) -> tuple[str, str]:
-    of = f'frames of new {certificate.unit}s' if certificate.for_new_venues else 'frames like these'
+def _certificate_card(certificate: Certificate | FormerCertificate) -> tuple[str, str]:
+    if isinstance(certificate, FormerCertificate):
+        return 'frames only', 'an earlier kind of certificate, with a dead-band: see below'
+    first = certificate.headline
     return (
-        f'≤ {_up(certificate.changed.bound)}',
-        f'of the {of} decided differently, at {100 * certificate.confidence:g}% confidence',
+        f'{first.verb} {first.bound_text}',
+        f'{first.of} ({first.terms}), proven at {100 * certificate.confidence:g}%',
     )
 
 
@@ -293,50 +295,37 @@ def _bound_text(findings: Findings) -> str:
     )
 
 
-def _certificate(certificate: Certificate | None) -> str:
+def _certificate(certificate: Certificate | FormerCertificate | None) -> str:
     if certificate is None:
         return (
             '<p>There is none yet. <code>pruned-perception certify</code> runs both networks over '
-            'frames that have served nothing else, and says how often they decide differently.</p>'
+            'drives that have served nothing else, and says what the pruned one misses.</p>'
         )
-    sentences = 2 + (certificate.negative_flips is not None)
-    words = ''.join(
-        f'<p>{html.escape(line)}</p>' for line in certificate.to_text().splitlines()[:sentences]
-    )
+    words = ''.join(f'<p>{html.escape(line)}</p>' for line in certificate.paragraphs())
     return f'<div class="say">{words}</div>{_slices(certificate)}'
 
 
-def _slices(certificate: Certificate) -> str:
-    if not certificate.slices:
-        return '<p>No slices were declared.</p>'
+def _slices(certificate: Certificate | FormerCertificate) -> str:
+    if isinstance(certificate, FormerCertificate) or not certificate.slices:
+        return '<p>No slices of objects were declared.</p>'
+    first = certificate.headline
     rows = [
         [
             html.escape(name),
-            f'{each.frames:,}',
-            '–' if each.clusters is None else str(each.clusters),
-            f'{each.rate:.1%}',
-            f'{_bar(each.bound)}<b>≤ {_up(each.bound)}</b>',
+            f'{sum(each.counts):,}',
+            str(each.drives),
+            '–' if each.rate is None else f'{each.rate:.1%}',
+            f'{_bar(each.bound or 0.0)}<b>{each.bound_text}</b>',
         ]
         for name, each in certificate.slices.items()
     ]
-    unit = html.escape(certificate.unit)
-    few = [
-        html.escape(name)
-        for name, each in certificate.slices.items()
-        if each.clusters is not None and each.clusters < FEWEST_CLUSTERS
-    ]
-    caveat = (
-        f'<p>With fewer than {FEWEST_CLUSTERS} {unit}s nothing is said about new ones: '
-        f'{", ".join(few)}.</p>'
-        if few and certificate.for_new_venues
-        else ''
-    )
     return (
-        '<h3>Parts of the hold-out, declared beforehand</h3><p>All bounds of this table hold '
-        f'together, at {100 * certificate.confidence:g}% confidence. Worst: '
+        '<h3>Parts of the hold-out, declared beforehand</h3><p>It '
+        f'{html.escape(f"{first.verb} … {first.of} ({first.terms})")}; all bounds of this table '
+        f'hold together, at {100 * certificate.confidence:g}% confidence. Worst: '
         f'<b>{html.escape(str(certificate.worst_slice))}</b>.</p><div class="wide">'
-        + _table(['slice', 'frames', f'{unit}s', 'changed', 'at most'], rows)
-        + f'</div>{caveat}'
+        + _table(['slice', first.unit, f'{html.escape(certificate.unit)}s', 'seen', 'bound'], rows)
+        + '</div>'
     )
 
 
@@ -430,13 +419,7 @@ def _facts(findings: Findings) -> list[tuple[str, Any]]:
     for record in dict.fromkeys(each for _, each in sets if each is not None):
         names = ', '.join(name for name, each in sets if each == record)
         facts.append((names, f'{record.images} images, SHA-256 {record.sha256}'))
-    if (certificate := findings.certificate) is not None:
-        facts.append(
-            (
-                'hold-out',
-                f'{certificate.frames:,} frames, SHA-256 {certificate.holdout_sha256 or "unknown"}',
-            )
-        )
+    if isinstance(certificate := findings.certificate, Certificate):
         versions = (f'{name} {value}' for name, value in certificate.versions.items())
         facts.append(('certified with', ', '.join(versions)))
     return facts
@@ -475,12 +458,6 @@ def _small(text: str) -> str:
 
 def _percent(share: float | None) -> str:
     return '–' if share is None else f'{share:.1%}'
-
-
-def _up(bound: float) -> str:
-    """Return a bound in per cent, never rounded below itself."""
-    rounded = round(100 * bound, 1)
-    return f'{rounded if rounded >= 100 * bound - 1e-9 else rounded + 0.1:.1f}%'
 
 
 def _macs(count: int) -> str:

@@ -80,7 +80,12 @@ class Task:
     slices: Mapping[str, Any] | None = None
     """Name → (n,) bool: parts of the hold-out, declared beforehand, to be certified apart."""
     decide: Decide | None = None
-    """(parent's output, child's output) → (B,) bool, where they differ; by default by argmax."""
+    """(parent's output, child's output) → (B,) bool, where they differ; by default by argmax. Or
+    counts of several kinds, see `pruning.certificate.KINDS`."""
+    terms: Mapping[str, str] | None = None
+    """For 'frames' and 'objects': threshold and overlap of `decide`, printed in each sentence."""
+    used: Mapping[str, Iterable[Batch]] | None = None
+    """Name → inputs that training, a choice or stopping saw: none may be in the hold-out."""
 
 
 @torch.no_grad()
