@@ -13,7 +13,9 @@ from pruned_perception.cli.pruning_inputs import (
     add_calibration,
     add_method,
     add_network,
+    add_positions,
     check_output,
+    curves_of,
     emit,
     load_network,
     method_of,
@@ -57,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for old, new in (('--low-rank', 'low_rank'), ('--sparsity', 'sparsity')):
         parser.add_argument(old, action=Renamed, metavar=f'--kind {new} --criterion NAME')
     add_calibration(parser)
+    add_positions(parser)
     parser.add_argument('--report', type=Path, metavar='FILE', help='page about it, as HTML')
     parser.add_argument('--json', action='store_true', help='print plan and errors as JSON')
 
@@ -138,11 +141,18 @@ def _channels(
         None if widths is not None else budget_from(unit, getattr(args, unit)),
         args.seed,
         widths=widths,
+        positions=args.positions,
     )
     measured = None
     if calibration is not None:
         bar.phase('measuring errors', None, '')
-        measured = measure_errors(task.model, plan, Watched(calibration, bar), seed=args.seed)
+        measured = measure_errors(
+            task.model,
+            plan,
+            Watched(calibration, bar),
+            positions=args.positions,
+            seed=args.seed,
+        )
     share = plan.macs / plan.dense_macs
     findings = Findings(f'{network.name} at {share:.0%} of the MACs', plan, measured)
     if args.report is not None:
@@ -164,7 +174,7 @@ def _with_sensitivities(
     """Return the findings with the sensitivities and curves that the report shows."""
     from dataclasses import replace
 
-    from pruned_perception.pruning import estimate_sensitivity, predict
+    from pruned_perception.pruning import estimate_sensitivity
     from pruned_perception.pruning.sensitivity import DEFINITIONS
 
     assert network.calibration is not None
@@ -175,9 +185,10 @@ def _with_sensitivities(
         Watched(network.calibration, bar),
         example_inputs=network.task.example_inputs,
         definition=criterion if criterion in DEFINITIONS else 'absolute',
+        positions=args.positions,
         seed=args.seed,
     )
-    curves = tuple(predict(found, selection=each) for each in ('deterministic', 'random'))
+    curves = curves_of(found)
     return replace(findings, sensitivity=found, curves=curves)
 
 

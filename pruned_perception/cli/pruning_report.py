@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pruned_perception.cli.pruning_inputs import check_output, read_json
+from pruned_perception.cli.pruning_inputs import check_output, curves_of, read_json
 
 if TYPE_CHECKING:
     from pruned_perception.report.findings import Findings
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     """Read, write the page."""
     from dataclasses import replace
 
-    from pruned_perception.pruning import Sensitivity, predict
+    from pruned_perception.pruning import Sensitivity
     from pruned_perception.pruning.certificate import read_certificate
     from pruned_perception.report.page import write_report
 
@@ -44,8 +44,7 @@ def run(args: argparse.Namespace) -> int:
     if args.sensitivity is not None:
         found = read_json(args.sensitivity, Sensitivity.from_dict)
         given['sensitivity'] = found
-        selections = ('deterministic', 'random')
-        given['curves'] = tuple(predict(found, selection=each) for each in selections)
+        given['curves'] = curves_of(found)
     if args.certificate is not None:
         given['certificate'] = read_json(args.certificate, read_certificate)
     if args.comparison is not None:

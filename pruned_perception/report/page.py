@@ -6,6 +6,7 @@ A single file without scripts that fetches nothing.
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
@@ -14,6 +15,7 @@ from typing import Any
 from pruned_perception._io import write_text
 from pruned_perception.pruning.certificate import Certificate, FormerCertificate
 from pruned_perception.pruning.errors import PruningError
+from pruned_perception.pruning.plan import bound_text
 from pruned_perception.pruning.prediction import Curve
 from pruned_perception.report.charts import CUT, KEPT, Line, data_uri, error_chart, ramp
 from pruned_perception.report.findings import Findings, LayerFinding
@@ -55,7 +57,9 @@ def render(findings: Findings) -> str:
 def _lead(findings: Findings) -> str:
     plan = findings.plan
     asked = f', asked for {html.escape(plan.budget)}' if plan.budget else ''
+    bounds = plan.bounds_text() if plan.errors else ''
     return (
+        f'{html.escape(bounds[:1].upper() + bounds[1:])}{". " if bounds else ""}'
         f'{_macs(plan.macs)} of {_macs(plan.dense_macs)} multiply–accumulates are left{asked}: '
         f'channels ranked by <b>{html.escape(plan.criterion)}</b>, the budget divided by '
         f'<b>{html.escape(plan.allocation)}</b>, {html.escape(plan.selection)} selection.'
@@ -123,7 +127,8 @@ def _bound_card(layers: Sequence[LayerFinding]) -> tuple[str, str]:
             f'vacuous in {vacuous} of {len(bounds)}',
             'layers: there the a-priori bound promises nothing',
         )
-    return f'≤ {max(bounds):.2g}', 'a-priori error of every layer, relative to its contributions'
+    text = 'a-priori error of every layer, relative to its contributions'
+    return f'≤ {bound_text(max(bounds))}', text
 
 
 def _certificate_card(certificate: Certificate | FormerCertificate) -> tuple[str, str]:
@@ -196,7 +201,7 @@ def _bound(layer: LayerFinding) -> str:
     if layer.bound is None:
         return '–'
     mark = '<span class="vacuous">vacuous</span>' if layer.vacuous else ''
-    return f'{layer.bound:.2f}{mark}' if layer.bound else '0'
+    return f'{math.ceil(100 * layer.bound - 1e-9) / 100:.2f}{mark}' if layer.bound else '0'
 
 
 def _channels(findings: Findings, layers: Sequence[LayerFinding]) -> str:
@@ -283,15 +288,24 @@ def _curve_name(curve: Curve) -> str:
 
 def _bound_text(findings: Findings) -> str:
     plan = findings.plan
+    sampled = plan.positions is not None
     if plan.factors:
+        origin = f'from {plan.K_images} other images' if plan.K_images else 'assumed, not shown'
         return (
-            'Here it is the ε of Bernstein’s inequality, for new images too, if none exceeds the '
-            f'sensitivities by more than the factor K = {plan.K:g}; it fails with probability '
-            f'≤ {plan.delta:g}.'
+            'Here it is the ε of Bernstein’s inequality, for a new image, if it exceeds no '
+            f'sensitivity by more than the factor K = {plan.K:.3g} ({origin}); both together fail '
+            f'with probability ≤ {plan.delta:g}.'
+            + (' At sampled positions it is an estimate.' if sampled else '')
+        )
+    if sampled:
+        return (
+            'Here it is the sum of the sensitivities of what was cut: an estimate, from below, of '
+            f'a bound, since they were measured at {plan.positions} positions an image; at all '
+            'positions it would hold on the calibration set with certainty.'
         )
     return (
         'Here it is the sum of the sensitivities of what was cut: it holds on the calibration set '
-        'with certainty (as nearly as the sensitivities were measured).'
+        'with certainty.'
     )
 
 
