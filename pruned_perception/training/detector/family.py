@@ -213,8 +213,6 @@ def _ap50(entry: Mapping[str, Any] | None) -> str:
 def _latency_cells(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     if not entries:
         return ['–'] * 2
-    low, high = entries[-1]['speedup_interval']
-    return [
-        f'{entries[-1]["latency_ms"]["p50"]:.2f} ms',
-        f'{entries[-1]["speedup"]:.2f} [{low:.2f}, {high:.2f}]',
-    ]
+    interval = entries[-1]['speedup_interval']
+    text = '' if interval is None else f' [{interval[0]:.2f}, {interval[1]:.2f}]'
+    return [f'{entries[-1]["latency_ms"]["p50"]:.2f} ms', f'{entries[-1]["speedup"]:.2f}{text}']
