@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pruned_perception.compare.result import Result, find_failure, find_result
 from pruned_perception.compare.study import PARENT, Cell, Study
 from pruned_perception.pruning.errors import PruningError
-from pruned_perception.pruning.statistics import PairedDifference, paired_difference
+from pruned_perception.pruning.statistics import PairedDifference, holm, paired_difference
 from pruned_perception.training.task import first_figure
 
 
@@ -58,6 +58,11 @@ class Row:
     difference: PairedDifference | None
     test_difference: PairedDifference | None
     cpu_seconds: float
+    steps: float | None = None
+    """Of fine-tuning, mean over seeds; None in tables that did not keep them."""
+    values: dict[str, float] = field(default_factory=dict)
+    """Seed → the final figure: what the differences can be computed from again."""
+    test_values: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
@@ -66,7 +71,9 @@ class Row:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Row:
         """Read what `to_dict` wrote."""
-        values = {**data, 'seeds': tuple(data['seeds'])}
+        former = {'macs': 'macs_share', 'params': 'params_share'}  # names in tables of before
+        values = {former.get(name, name): each for name, each in data.items()}
+        values['seeds'] = tuple(data['seeds'])
         for name in ('before', 'after', 'test'):
             values[name] = data[name] and Mean(**data[name])
         for name in ('difference', 'test_difference'):
@@ -88,18 +95,34 @@ class Table:
     cells: int
     missing: tuple[str, ...]
     failed: dict[str, str]
+    chosen_on: tuple[int, ...] = ()
+    """Seeds by which the methods were chosen: left out of all differences."""
+
+    @property
+    def adjusted(self) -> dict[tuple[int, str], float]:
+        """(row, 'difference' or 'test_difference') → its p, by Holm over all of the table."""
+        every = [
+            (n, name, found)
+            for n, row in enumerate(self.rows)
+            for name in ('difference', 'test_difference')
+            if (found := getattr(row, name)) is not None
+        ]
+        values = holm([found.p_value for *_, found in every])
+        return {(n, name): p for (n, name, _), p in zip(every, values, strict=True)}
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
         rows = [row.to_dict() for row in self.rows]
-        return {**vars(self), 'rows': rows, 'missing': list(self.missing)}
+        lists = {name: list(getattr(self, name)) for name in ('missing', 'chosen_on')}
+        return {**vars(self), 'rows': rows, **lists}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Table:
         """Read what `to_dict` wrote; raise PruningError where it is something else."""
         try:
             rows = tuple(Row.from_dict(each) for each in data['rows'])
-            return cls(**{**data, 'rows': rows, 'missing': tuple(data['missing'])})
+            lists = {name: tuple(data.get(name, ())) for name in ('missing', 'chosen_on')}
+            return cls(**{**data, 'rows': rows, **lists})
         except (KeyError, TypeError) as error:
             raise PruningError(f'not a table: {error}') from error
 
@@ -110,8 +133,9 @@ class Table:
             'method', 'budget', 'fine-tuning', 'seeds', 'MACs', 'parameters',
             'before fine-tuning', self.figure, f'against {self.baseline}',
             *([f'test {self.figure}', f'test, against {self.baseline}'] if tested else []),
-            'CPU min',
+            'CPU min', 'steps',
         ]  # fmt: skip
+        adjusted = self.adjusted
         lines = [header] + [
             [
                 row.method,
@@ -122,12 +146,17 @@ class Table:
                 f'{row.params_share:.1%}',
                 row.before.to_text() if row.before else '–',
                 row.after.to_text(),
-                _interval(row.difference),
+                _interval(row.difference, adjusted.get((n, 'difference'))),
                 *([row.test.to_text() if row.test else '–'] if tested else []),
-                *([_interval(row.test_difference)] if tested else []),
+                *(
+                    [_interval(row.test_difference, adjusted.get((n, 'test_difference')))]
+                    if tested
+                    else []
+                ),
                 f'{row.cpu_seconds / 60:.2g}',
+                '–' if row.steps is None else f'{row.steps:.0f}',
             ]
-            for row in self.rows
+            for n, row in enumerate(self.rows)
         ]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         padded = [
@@ -138,16 +167,25 @@ class Table:
         text = [f'| {padded[0]} |', f'|-{rule}-|', *(f'| {line} |' for line in padded[1:])]
         done = self.cells - len(self.missing)
         text += ['', f'{done} of {self.cells} cells done; ± is the standard deviation over seeds']
+        if adjusted:
+            text.append(
+                f'p: of {len(adjusted)} differences, by Holm: those below .05 stand together. '
+                'Intervals are over seeds alone, on these very images'
+            )
+        if self.chosen_on:
+            seeds = ', '.join(map(str, self.chosen_on))
+            text.append(f'seeds that chose the methods, left out of the differences: {seeds}')
         if self.missing:
             text.append(f'missing: {", ".join(self.missing)}')
         text += [f'failed: {name}: {reason}' for name, reason in self.failed.items()]
         return '\n'.join(text)
 
 
-def _interval(difference: PairedDifference | None) -> str:
-    if difference is None:
+def _interval(difference: PairedDifference | None, p: float | None) -> str:
+    if difference is None or p is None:
         return '–'
-    return f'{difference.mean:+.3g} [{difference.low:+.3g}, {difference.high:+.3g}]'
+    low, high = difference.low, difference.high
+    return f'{difference.mean:+.3g} [{low:+.3g}, {high:+.3g}], p {p:.2g}'
 
 
 def make_table(study: Study, results: Path) -> Table:
@@ -159,7 +197,7 @@ def make_table(study: Study, results: Path) -> Table:
             groups.setdefault(_key(cell), []).append((cell, result))
     order = list(dict.fromkeys(_key(cell)[1:] for cell in study.cells))  # what is to be compared
     rows = [
-        _row(key, groups[key], groups, study.baseline)
+        _row(key, groups[key], groups, study)
         for key in sorted(groups, key=lambda key: order.index(key[1:]))
     ]
     some = next((each for each in found.values() if each is not None), None)
@@ -174,6 +212,7 @@ def make_table(study: Study, results: Path) -> Table:
             for cell in study.cells
             if (reason := find_failure(results, cell)) is not None
         },
+        chosen_on=study.chosen_on,
     )
 
 
@@ -186,11 +225,11 @@ def _row(
     key: tuple[str, str, str],
     members: list[tuple[Cell, Result]],
     groups: dict[tuple[str, str, str], list[tuple[Cell, Result]]],
-    baseline: str | None,
+    study: Study,
 ) -> Row:
     results = [result for _, result in members]
-    opposite = groups.get((baseline or '', *key[1:]), [])
-    own = key[0] in (baseline, PARENT)
+    opposite = groups.get((study.baseline or '', *key[1:]), [])
+    own = key[0] in (study.baseline, PARENT)
     after = Mean.of([first_figure(each.after) for each in results])
     assert after is not None
     return Row(
@@ -203,20 +242,30 @@ def _row(
         before=Mean.of([first_figure(each.before) for each in results if each.before and key[2]]),
         after=after,
         test=Mean.of([first_figure(each.test) for each in results if each.test]),
-        difference=None if own else _difference(members, opposite, 'after'),
-        test_difference=None if own else _difference(members, opposite, 'test'),
+        difference=None if own else _difference(members, opposite, 'after', study.chosen_on),
+        test_difference=None if own else _difference(members, opposite, 'test', study.chosen_on),
         cpu_seconds=statistics.fmean(each.cpu_seconds for each in results),
+        steps=statistics.fmean(
+            sum(stage.steps for stage in each.pipeline.stages) for each in results
+        ),
+        values={str(cell.seed): first_figure(each.after) for cell, each in members},
+        test_values={
+            str(cell.seed): first_figure(each.test) for cell, each in members if each.test
+        },
     )
 
 
 def _difference(
-    ours: list[tuple[Cell, Result]], theirs: list[tuple[Cell, Result]], which: str
+    ours: list[tuple[Cell, Result]],
+    theirs: list[tuple[Cell, Result]],
+    which: str,
+    chosen_on: Collection[int],
 ) -> PairedDifference | None:
-    """Return the difference over the seeds that both have; None with fewer than two."""
+    """Return the difference over the fresh seeds that both have; None with fewer than two."""
     mine, other = (
         {cell.seed: getattr(result, which) for cell, result in each} for each in (ours, theirs)
     )
-    common = [seed for seed in mine if mine[seed] and other.get(seed)]
+    common = [seed for seed in mine if mine[seed] and other.get(seed) and seed not in chosen_on]
     if len(common) < 2:
         return None
     return paired_difference(

@@ -31,6 +31,15 @@ class PairedDifference:
         """Say whether the interval holds 0: neither is shown to be better."""
         return self.low <= 0 <= self.high
 
+    @property
+    def p_value(self) -> float:
+        """Two-sided p of Student's test that the mean is 0: from mean and interval."""
+        half = (self.high - self.low) / 2
+        if half == 0:
+            return 1.0 if self.mean == 0 else 0.0
+        quantile = stats.t.ppf((1 + self.confidence) / 2, self.pairs - 1)
+        return float(2 * stats.t.sf(abs(self.mean) / half * quantile, self.pairs - 1))
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
         return asdict(self)
@@ -50,6 +59,22 @@ class PairedDifference:
             f'{self.mean:+.4g}, {self.confidence:.4g} interval {self.low:+.4g} … {self.high:+.4g} '
             f'over {self.pairs} pairs{tie}'
         )
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values of which those below α are all right at once with probability 1 − α.
+
+    Source: Holm, A simple sequentially rejective multiple test procedure (1979).
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    order = sorted(range(len(p_values)), key=lambda k: p_values[k])
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, k in enumerate(order):
+        largest = max(largest, min(1.0, (len(order) - rank) * p_values[k]))
+        adjusted[k] = largest
+    return adjusted
 
 
 def paired_difference(
