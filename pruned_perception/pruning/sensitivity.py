@@ -204,10 +204,21 @@ class Sensitivity:
             )
         channels = sum(len(each.values) for each in self.consumers)
         exceeded = expected_exceedances(channels, self.calibration.images)
-        lines.append(
-            f'One more image like these is expected to exceed the values of at most {exceeded:.3g} '
-            f'of {channels} channels; more images lower that.'
-        )
+        if self.positions is None:
+            lines.append(
+                'One more image like these is expected to exceed the values of at most '
+                f'{exceeded:.3g} of {channels} channels; more images lower that.'
+            )
+        else:
+            lines.append(
+                'At sampled positions nothing is said of how many values one more image exceeds; '
+                'measure at all.'
+            )
+        if self.ratios:
+            lines.append(
+                f'second half: {len(self.ratios)} images, which exceed some value '
+                f'{np.median(self.ratios):.3g}-fold (median), {max(self.ratios):.3g}-fold at most'
+            )
         return '\n'.join(lines)
 
 

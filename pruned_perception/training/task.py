@@ -11,12 +11,13 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pruned_perception.pruning.calibration import Batch
+from pruned_perception.pruning.certificate import Decide
 from pruned_perception.pruning.criteria import Loss
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.training.budget import TrainingBudget
@@ -24,9 +25,6 @@ from pruned_perception.training.checkpoint import load_tensors
 from pruned_perception.training.distillation import DistillationLoss
 from pruned_perception.training.losses import Losses
 from pruned_perception.training.recipe import Recipe
-
-if TYPE_CHECKING:  # SciPy, of which nobody but a certificate has need
-    from pruned_perception.pruning.certificate import Decide
 
 
 @dataclass(frozen=True)

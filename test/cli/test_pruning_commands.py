@@ -219,6 +219,28 @@ def test_with_json_standard_output_is_one_object(here: Path, capsys: pytest.Capt
     assert shown['sensitivity'] == found
 
 
+def test_all_positions_and_a_second_half(here: Path, capsys: pytest.CaptureFixture) -> None:
+    options = ['--positions', 'all', '--second-half', '--out', 'halves.json']
+    assert main(['sensitivity', *OWN, *options]) == 0
+    assert 'second half: 128 images' in capsys.readouterr().out
+    found = json.loads(Path('halves.json').read_text())
+    assert (len(found['ratios']), found['calibration']['images']) == (128, 128)
+    assert main(['predict', 'halves.json', '--delta', '0.1', '--json']) == 0
+    assert json.loads(capsys.readouterr().out)['K'] > 1
+    assert main(['predict', 'halves.json']) == 1
+    assert 'δ = 0.001 on 128 image(s) of the second half: needs 1999' in capsys.readouterr().err
+    assert main(['sensitivity', *OWN, '--second-half']) == 1
+    assert 'give --positions all' in capsys.readouterr().err
+
+    how = ['--macs', '0.5', '--criterion', 'absolute', '--round-to', '4', '--out', 'all.pt']
+    for positions, words in (('all', 'certain on the calibration set'), ('8', 'estimates')):
+        assert main(['prune', *OWN, *how, '--positions', positions, '--report', 'all.html']) == 0
+        first = capsys.readouterr().out.splitlines()[0]
+        assert first.startswith('a-priori bounds: vacuous in ')
+        assert words in first
+        assert words in Path('all.html').read_text(encoding='utf-8')
+
+
 def test_predict_reads_the_file_alone(here: Path, tmp_path: Path, monkeypatch) -> None:
     assert main(['sensitivity', *OWN, '--out', str(tmp_path / 's.json')]) == 0
     monkeypatch.chdir(tmp_path)
