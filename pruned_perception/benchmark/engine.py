@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +21,10 @@ from pruned_perception.benchmark.environment import environment
 from pruned_perception.bundle import Bundle, is_family, load_bundle, load_family
 from pruned_perception.errors import UserError
 from pruned_perception.inference.engine import create_session
+from pruned_perception.inference.intervals import median_interval_if_any
 from pruned_perception.inference.latency import (
     NS_PER_MS,
     Summary,
-    bootstrap_percentiles,
     summarize,
 )
 
@@ -54,13 +54,14 @@ class NetworkLatency:
     """Latency of one network, ms, and how it compares with the first of the run.
 
     `speedup` is the median over rounds of (median of the first network / median of this one),
-    with a 95 % bootstrap interval over rounds; the SingleStream-style p90 is `latency.p90`.
+    with a 95 % interval over rounds, from order statistics, None with fewer than six; so are the
+    intervals of `latency`: of a round's p50 and p90. The SingleStream-style p90 is `latency.p90`.
     """
 
     network: Network
     latency: Summary
     speedup: float
-    speedup_interval: tuple[float, float]
+    speedup_interval: tuple[float, float] | None
 
 
 def load_networks(paths: Sequence[Path]) -> list[Network]:
@@ -116,21 +117,23 @@ def measure(
     return times
 
 
-def compare(
-    networks: Sequence[Network], times: NDArray[np.float64], *, seed: int = 0
-) -> list[NetworkLatency]:
+def compare(networks: Sequence[Network], times: NDArray[np.float64]) -> list[NetworkLatency]:
     """Return the statistics of `times` (networks, rounds, runs) in ms; the first is the baseline.
 
-    The intervals of latency are over all runs as if they were independent; those of the speed-up
-    are over rounds, which is the honest one for comparisons.
+    All intervals are over rounds, whose runs resemble each other.
     """
     medians = np.median(times, axis=2)
     results = []
     for which, network in enumerate(networks):
-        latency = summarize(times[which].ravel(), seed=seed)
+        latency = summarize(times[which].ravel(), resamples=0)
         assert latency is not None
+        latency = replace(
+            latency,
+            p50_interval=median_interval_if_any(medians[which]),
+            p90_interval=median_interval_if_any(np.percentile(times[which], 90, axis=1)),
+        )
         ratios = medians[0] / medians[which]
-        interval = bootstrap_percentiles(ratios, [50], seed=seed)[0]
+        interval = median_interval_if_any(ratios)
         results.append(NetworkLatency(network, latency, float(np.median(ratios)), interval))
     return results
 
@@ -148,7 +151,7 @@ def as_json(results: Sequence[NetworkLatency], configuration: dict[str, Any]) ->
                 'latency_ms': asdict(each.latency),
                 'single_stream_style_p90_ms': each.latency.p90,
                 'speedup': each.speedup,
-                'speedup_interval': list(each.speedup_interval),
+                'speedup_interval': each.speedup_interval and list(each.speedup_interval),
             }
             for each in results
         ],
@@ -170,7 +173,9 @@ def as_table(results: Sequence[NetworkLatency]) -> str:
             each.latency.p90,
             _interval(each.latency.p90_interval),
             each.latency.p99,
-            '{:.2f} [{:.2f}, {:.2f}]'.format(each.speedup, *each.speedup_interval),
+            '{:.2f} [{:.2f}, {:.2f}]'.format(
+                each.speedup, *(each.speedup_interval or (float('nan'),) * 2)
+            ),
         )
         for each in results
     ]

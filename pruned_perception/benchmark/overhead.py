@@ -27,11 +27,11 @@ from pruned_perception.benchmark.results import read_json_lines
 from pruned_perception.benchmark.session import Session, private_domain, ros_session
 from pruned_perception.bundle import load_member, resolve_model
 from pruned_perception.errors import UserError
+from pruned_perception.inference.intervals import median_interval_if_any
 from pruned_perception.inference.latency import (
     FRAME_QUANTITIES,
     NS_PER_MS,
     Summary,
-    bootstrap_percentiles,
     summarize,
 )
 from pruned_perception.nodes import transport
@@ -50,7 +50,7 @@ class Setup:
     model: str
     member: str = ''
     threads: int = 1
-    pairs: int = 5
+    pairs: int = 6
     frames: int = 300
     warm_up: int = 60
     rate: float = 30.0
@@ -90,18 +90,28 @@ class Run:
 
 @dataclass(frozen=True)
 class Ratio:
-    """The median of the pairs' ratios perception : echo, with its 95 % bootstrap interval."""
+    """The median of the pairs' ratios perception : echo, with its 95 % interval.
+
+    From order statistics; None with fewer pairs than six, which carry none.
+    """
 
     median: float
-    interval: tuple[float, float]
+    interval: tuple[float, float] | None
     pairs: list[float]
 
 
 def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Ratio:
     """Return the median of the ratios, pair by pair."""
     ratios = np.asarray(numerators, float) / np.asarray(denominators, float)
-    [interval] = bootstrap_percentiles(ratios, (50,))
+    interval = median_interval_if_any(ratios)
     return Ratio(float(np.median(ratios)), interval, [float(each) for each in ratios])
+
+
+def interval_text(interval: tuple[float, float] | None) -> str:
+    """Return the interval of a ratio in words."""
+    if interval is None:
+        return 'no interval: it takes 6'
+    return f'95 % interval {interval[0]:.2f} … {interval[1]:.2f}'
 
 
 def frame_overheads(

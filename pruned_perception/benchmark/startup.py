@@ -35,7 +35,7 @@ class Setup:
     model: str
     member: str = ''
     threads: int = 1
-    pairs: int = 5
+    pairs: int = 6
     seconds: float = 5.0
 
 

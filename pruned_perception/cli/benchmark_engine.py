@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
             seed=args.seed,
             on_progress=progress.share if progress is not None else lambda share: None,
         )
-    results = engine.compare(networks, times, seed=args.seed)
+    results = engine.compare(networks, times)
     content = json.dumps(engine.as_json(results, configuration), indent=2)
     if args.json == Path('-'):
         print(content)

@@ -15,7 +15,7 @@ from pruned_perception.cli.benchmark_result import add_model, write_result
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_model(parser)
-    parser.add_argument('--pairs', type=at_least(1), default=5, help='runs of each node (5)')
+    parser.add_argument('--pairs', type=at_least(1), default=6, help='runs of each node (6)')
     parser.add_argument('--frames', type=at_least(10), default=300, help='frames of a run (300)')
     parser.add_argument('--warm-up', type=at_least(0), default=60, help='of these, left out (60)')
     parser.add_argument('--rate', type=float, default=30.0, help='frames per second (30)')
@@ -73,8 +73,7 @@ def _print_stages(runs: list[dict[str, Any]]) -> None:
 
 def _print_ratios(ratios: dict[str, Any]) -> None:
     for name, ratio in ratios.items():
-        low, high = ratio['interval']
         print(
             f'overhead {name}, perception : echo, median of {len(ratio["pairs"])} pairs: '
-            f'{ratio["median"]:.2f} (95 % interval {low:.2f} … {high:.2f})'
+            f'{ratio["median"]:.2f} ({overhead.interval_text(ratio["interval"])})'
         )

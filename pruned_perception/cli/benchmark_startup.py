@@ -6,7 +6,7 @@ import argparse
 import statistics
 from pathlib import Path
 
-from pruned_perception.benchmark import startup
+from pruned_perception.benchmark import overhead, startup
 from pruned_perception.cli.arguments import at_least
 from pruned_perception.cli.benchmark_result import add_model, write_result
 from pruned_perception.errors import UserError
@@ -15,7 +15,7 @@ from pruned_perception.errors import UserError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_model(parser)
-    parser.add_argument('--pairs', type=at_least(1), default=5, help='starts of each (5)')
+    parser.add_argument('--pairs', type=at_least(1), default=6, help='starts of each (6)')
     parser.add_argument(
         '--seconds', type=float, default=5.0, help='run on before memory is read (5)'
     )
@@ -28,10 +28,9 @@ def run(args: argparse.Namespace) -> int:
     print(f'{"first detection s":>18} {"bare script s":>14} {"ratio":>6} {"RSS MB":>8} {"peak":>7}')
     result = startup.measure(startup.Setup(**values), _print_pair)
     ratio = result['start_ratio']
-    low, high = ratio['interval']
     print(
         f'start to first detection : bare script, median of {len(ratio["pairs"])} pairs: '
-        f'{ratio["median"]:.2f} (95 % interval {low:.2f} … {high:.2f})'
+        f'{ratio["median"]:.2f} ({overhead.interval_text(ratio["interval"])})'
     )
     resident = statistics.median(pair['resident_mb'] for pair in result['pairs'])
     print(f'resident memory, median: {resident:.0f} MB; PyTorch loaded: {_torch(result)}')

@@ -193,9 +193,10 @@ def _description(bundle: Bundle) -> str:
             )
         ),
     }
-    for section in ('pruning', 'certificate'):
-        if manifest[section] is not None:
-            rows[section] = _flat(manifest[section])
+    if manifest['pruning'] is not None:
+        rows['pruning'] = _flat(manifest['pruning'])
+    if manifest['certificate'] is not None:
+        rows['certificate'] = _certified(manifest['certificate'])
     for section in ('evaluation', 'latency'):
         for number, record in enumerate(manifest[section]):
             rows[f'{section} {number + 1}'] = _flat(record)
@@ -203,6 +204,15 @@ def _description(bundle: Bundle) -> str:
     return '\n'.join(
         [f'{bundle.name}  ({bundle.path})', *(f'  {k:13} {v}' for k, v in rows.items())]
     )
+
+
+def _certified(data: Mapping[str, Any]) -> str:
+    """Return what a certificate says, in words; its entries where PyTorch is missing."""
+    try:
+        from pruned_perception.pruning.certificate import read_certificate
+    except ModuleNotFoundError:
+        return _flat(data)
+    return f'\n{" " * 16}'.join(read_certificate(data).paragraphs())
 
 
 def _flat(record: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pruned_perception.cli.arguments import at_least, fraction
 from pruned_perception.cli.pruning_inputs import check_output, emit
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--holdout',
         type=Path,
         metavar='DATASET',
-        help='frames that served neither training nor calibration nor a choice',
+        help='drives on which nothing was fitted, chosen or stopped',
     )
     ours.add_argument(
         '--score-threshold', type=fraction, metavar='X', help="of both; the manifests' by default"
@@ -32,10 +32,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=fraction,
         default=0.1,
         metavar='X',
-        help='about that threshold, within which detections may come and go (%(default)s)',
+        help='of the lines about frames: about that threshold, where detections may come and go '
+        '(%(default)s); objects are counted without it',
     )
     ours.add_argument(
         '--record', action='store_true', help="write the certificate into the child's manifest"
+    )
+    ours.add_argument(
+        '--add',
+        nargs='?',
+        const='',
+        metavar='FILE',
+        help='add these drives to the certificate in FILE, or in the manifest; needs no correction',
     )
     ours.add_argument('--threads', type=at_least(1), default=1, help='(default: %(default)s)')
     own = parser.add_argument_group('your own network, whose task has a `holdout`')
@@ -46,9 +54,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--confidence', type=fraction, default=0.95, metavar='X', help='(default: %(default)s)'
     )
     parser.add_argument(
+        '--longest',
+        nargs='+',
+        metavar='N',
+        help='the longest drive that the certificate shall speak of, declared before looking: its '
+        'frames, its objects (of bundles); as NAME=N those of a slice, or its detections',
+    )
+    parser.add_argument(
         '--unit', help='what frames that belong together have in common (layout; drive of a task)'
     )
-    parser.add_argument('--seed', type=int, default=0, help='of the bootstrap (%(default)s)')
     parser.add_argument('--out', type=Path, metavar='FILE', help='JSON file for the certificate')
     parser.add_argument('--json', action='store_true', help='print the certificate as JSON')
 
@@ -77,28 +91,66 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _longest(words: list[str] | None) -> dict[str, int]:
+    """Return what `--longest` declares."""
+    from pruned_perception.pruning import PruningError
+
+    declared: dict[str, int] = {}
+    names = iter(('frames', 'objects'))
+    for word in words or ():
+        name, equals, number = word.rpartition('=')
+        key = name if equals else next(names, '')
+        if not key or not number.isdigit() or int(number) < 1:
+            raise PruningError(
+                f'--longest {word}: give frames and objects of the longest drive, and NAME=N for a '
+                'slice, for example --longest 600 2000 person=400'
+            )
+        declared[key] = int(number)
+    return declared
+
+
 def _of_bundles(args: argparse.Namespace) -> Certificate:
     from pruned_perception.bundle import load_bundle, load_member, record_evidence, resolve_model
     from pruned_perception.cli.progress import Progress
     from pruned_perception.training.detector.certification import certify_bundles
 
     child = load_bundle(resolve_model(args.child))
+    former = None if args.add is None else _former(args.add, child.manifest['certificate'])
     with Progress(f'certifying {child.name}') as bar:
         certificate = certify_bundles(
             load_member(resolve_model(args.parent)),
             child,
             args.holdout,
+            longest=_longest(args.longest),
             score_threshold=args.score_threshold,
             dead_band=args.dead_band,
             confidence=args.confidence,
             unit=args.unit,
-            seed=args.seed,
             threads=args.threads,
             progress=lambda done, total: bar.share(done / total),
         )
+    if former is not None:
+        certificate = former.extended(certificate)
     if args.record:
         record_evidence(child, 'certificate', certificate.to_dict())
     return certificate
+
+
+def _former(file: str, recorded: Any) -> Certificate:
+    """Return the certificate that drives are added to."""
+    from pruned_perception.cli.pruning_inputs import read_json
+    from pruned_perception.pruning import PruningError
+    from pruned_perception.pruning.certificate import Certificate, read_certificate
+
+    if not file and recorded is None:
+        raise PruningError('--add: the manifest has no certificate yet; certify without --add')
+    found = read_json(Path(file), read_certificate) if file else read_certificate(recorded)
+    if not isinstance(found, Certificate):
+        raise PruningError(
+            '--add: the former certificate is of frames, of an earlier kind, and keeps no drives; '
+            'certify all drives anew'
+        )
+    return found
 
 
 def _of_task(args: argparse.Namespace) -> Certificate:
@@ -112,16 +164,20 @@ def _of_task(args: argparse.Namespace) -> Certificate:
     task = load_task(args.task, weights=args.weights)
     if task.holdout is None:
         raise PruningError(f'task {args.task!r}: to certify, it needs a `holdout`')
+    if args.add is not None:
+        raise PruningError('--add is for bundles; in Python: Certificate.extended')
     with Progress('certifying') as bar:
         return certify(
             task.model,
             load_pruned(task, args.pruned),
             Watched(task.holdout, bar),
+            used={'the calibration set': task.calibration, **(task.used or {})},
             decide=task.decide or argmax_decisions,
             clusters=task.clusters,
+            longest=_longest(args.longest),
+            terms=task.terms,
             unit=args.unit or 'drive',
             slices=task.slices,
             confidence=args.confidence,
             record={'plans': [each.to_dict() for each in read_plans(args.pruned)]},
-            seed=args.seed,
         )

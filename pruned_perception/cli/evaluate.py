@@ -41,6 +41,8 @@ def run(args: argparse.Namespace) -> int:
         resolve_model,
     )
     from pruned_perception.cli.progress import Progress
+    from pruned_perception.datasets import read_dataset
+    from pruned_perception.datasets.fingerprints import fingerprints
     from pruned_perception.training.detector.accuracy import MEMBER, evaluate, evaluation_record
 
     path = resolve_model(args.model)
@@ -61,7 +63,8 @@ def run(args: argparse.Namespace) -> int:
                     done / total
                 ),
             )
-        entry = {'net': MEMBER, **evaluation_record(metrics, name, digest)}
+        frames = fingerprints(read_dataset(args.dataset)) if args.record else None
+        entry = {'net': MEMBER, **evaluation_record(metrics, name, digest, frames)}
         if args.record:
             record_evidence(bundle, 'evaluation', entry, keys=('net', 'data'))
         if args.json:

@@ -161,6 +161,7 @@ def _save(
     """Write the weights of a user's network with its plans, or a checkpoint of our detector."""
     from pruned_perception.datasets import read_dataset
     from pruned_perception.training.checkpoint import save_checkpoint, weights_of
+    from pruned_perception.training.detector.checkpoint import SEEN, seen
     from pruned_perception.training.pipeline import save_pruned
 
     if network.checkpoint is None:
@@ -188,6 +189,7 @@ def _save(
             'weights': weights_of(trained.network),
             'steps': trained.steps,
             'cpu_seconds': trained.cpu_seconds,
+            SEEN: seen(former, training=notes, validation=read_dataset(args.validation)),
         },
     )
 

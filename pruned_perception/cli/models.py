@@ -129,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
                 text = family.evaluate_control(control, bundle, sets['test'], data_name=test_name)
                 print(f'{member.control} on {test_name}:\n{text}')
     if 'certify' in args.steps and family.HOLDOUT in sets:
-        _certify(out, sets[family.HOLDOUT])
+        _certify(out, sets[family.HOLDOUT], spec.longest)
     if 'latency' in args.steps:
         _measure_latency(out)
     if 'summary' in args.steps:
@@ -151,7 +151,7 @@ def _generate(split: object, out: Path) -> None:
     print(f'{out}: {summary["frames"]} frames, SHA-256 {summary["sha256"]}')
 
 
-def _certify(out: Path, holdout: Path) -> None:
+def _certify(out: Path, holdout: Path, longest: dict[str, int]) -> None:
     """Certify every pruned member against the dense one and record it in its manifest."""
     from pruned_perception.bundle import load_family, record_evidence
     from pruned_perception.cli.progress import Progress
@@ -164,6 +164,7 @@ def _certify(out: Path, holdout: Path) -> None:
                 dense,
                 member,
                 holdout,
+                longest=longest,
                 progress=lambda done, total, bar=bar: bar.share(  # type: ignore[misc]
                     done / total
                 ),

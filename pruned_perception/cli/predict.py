@@ -19,8 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--K',
         type=float,
-        default=1.0,
-        help='how far new images may exceed the sensitivities (default: %(default)g)',
+        help='how far new images may exceed the sensitivities (default: as their second half '
+        'says, and 1, assumed, without)',
     )
     parser.add_argument(
         '--selection',

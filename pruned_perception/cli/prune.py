@@ -13,7 +13,9 @@ from pruned_perception.cli.pruning_inputs import (
     add_calibration,
     add_method,
     add_network,
+    add_positions,
     check_output,
+    curves_of,
     emit,
     load_network,
     method_of,
@@ -57,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for old, new in (('--low-rank', 'low_rank'), ('--sparsity', 'sparsity')):
         parser.add_argument(old, action=Renamed, metavar=f'--kind {new} --criterion NAME')
     add_calibration(parser)
+    add_positions(parser)
     parser.add_argument('--report', type=Path, metavar='FILE', help='page about it, as HTML')
     parser.add_argument('--json', action='store_true', help='print plan and errors as JSON')
 
@@ -79,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         else:
             small, plan, data = _other_kind(args, how, network)
             text = plan.to_text()
-        _save(args.out, network, small, plan)
+        _save(args.out, network, small, plan, args.calibration)
         _write_findings(args.out, data)
     if args.report is not None:
         from pruned_perception.report.page import write_report
@@ -138,11 +141,18 @@ def _channels(
         None if widths is not None else budget_from(unit, getattr(args, unit)),
         args.seed,
         widths=widths,
+        positions=args.positions,
     )
     measured = None
     if calibration is not None:
         bar.phase('measuring errors', None, '')
-        measured = measure_errors(task.model, plan, Watched(calibration, bar), seed=args.seed)
+        measured = measure_errors(
+            task.model,
+            plan,
+            Watched(calibration, bar),
+            positions=args.positions,
+            seed=args.seed,
+        )
     share = plan.macs / plan.dense_macs
     findings = Findings(f'{network.name} at {share:.0%} of the MACs', plan, measured)
     if args.report is not None:
@@ -164,7 +174,7 @@ def _with_sensitivities(
     """Return the findings with the sensitivities and curves that the report shows."""
     from dataclasses import replace
 
-    from pruned_perception.pruning import estimate_sensitivity, predict
+    from pruned_perception.pruning import estimate_sensitivity
     from pruned_perception.pruning.sensitivity import DEFINITIONS
 
     assert network.calibration is not None
@@ -175,9 +185,10 @@ def _with_sensitivities(
         Watched(network.calibration, bar),
         example_inputs=network.task.example_inputs,
         definition=criterion if criterion in DEFINITIONS else 'absolute',
+        positions=args.positions,
         seed=args.seed,
     )
-    curves = tuple(predict(found, selection=each) for each in ('deterministic', 'random'))
+    curves = curves_of(found)
     return replace(findings, sensitivity=found, curves=curves)
 
 
@@ -209,19 +220,23 @@ def _widths(path: Path) -> dict[str, int]:
     return Plan.from_dict(found).widths
 
 
-def _save(path: Path, network: Network, small: nn.Module, plan: AnyPlan) -> None:
+def _save(
+    path: Path, network: Network, small: nn.Module, plan: AnyPlan, calibration: Path | None
+) -> None:
     """Write a checkpoint of our detector, or the weights and plans of a user's network."""
     from pruned_perception.training.pipeline import save_pruned
 
     if network.checkpoint is None:
         save_pruned(path, small, (*network.plans, plan))
         return
+    from pruned_perception.datasets import read_dataset
     from pruned_perception.training.checkpoint import save_checkpoint, weights_of
-    from pruned_perception.training.detector.checkpoint import descent
+    from pruned_perception.training.detector.checkpoint import SEEN, descent, seen
     from pruned_perception.training.detector.network import Detector
 
     content = network.checkpoint
     assert isinstance(small, Detector)
+    sets = {} if calibration is None else {'calibration': read_dataset(calibration)}
     save_checkpoint(
         path,
         {
@@ -230,6 +245,7 @@ def _save(path: Path, network: Network, small: nn.Module, plan: AnyPlan) -> None
             'weights': weights_of(small),
             'steps': 0,
             'cpu_seconds': 0.0,
+            SEEN: seen(content, **sets),
             'ancestry': descent(content, plan.to_dict()),
         },
     )

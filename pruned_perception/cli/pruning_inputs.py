@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pruned_perception.cli.progress import Progress
     from pruned_perception.pruning.calibration import Batch
     from pruned_perception.pruning.plan import AnyPlan
+    from pruned_perception.pruning.prediction import Curve
+    from pruned_perception.pruning.sensitivity import Sensitivity
     from pruned_perception.training.method import Cut
     from pruned_perception.training.task import Task
 
@@ -156,6 +158,26 @@ def add_calibration(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--seed', type=int, default=0, help='of everything random (%(default)s)')
 
 
+def add_positions(parser: argparse.ArgumentParser) -> None:
+    """Add the argument that says where sensitivities are measured."""
+    parser.add_argument(
+        '--positions',
+        type=positions,
+        default=8,
+        metavar='N|all',
+        help='output positions that are sampled per image, which makes bounds estimates; all: '
+        'exact, slow (default: %(default)s)',
+    )
+
+
+def curves_of(sensitivity: Sensitivity) -> tuple[Curve, ...]:
+    """Return the predictions for all selections that these sensitivities bound."""
+    from pruned_perception.pruning import predict
+
+    drawn = () if sensitivity.definition == 'summed' else ('random',)
+    return tuple(predict(sensitivity, selection=each) for each in ('deterministic', *drawn))
+
+
 @dataclass(frozen=True)
 class Network:
     """What a command works on: `task.model`, made of `parent` by `plans`.
@@ -253,6 +275,21 @@ class _First:
             left -= len(inputs[0])
             if left <= 0:
                 return
+
+
+def halves(batches: Iterable[Batch]) -> tuple[list[Batch], list[Batch]]:
+    """Return every other image of the batches, and the rest."""
+    from pruned_perception.pruning.calibration import as_inputs
+
+    first: list[Batch] = []
+    second: list[Batch] = []
+    done = 0
+    for batch in batches:
+        inputs = as_inputs(batch)
+        for half, start in ((first, done % 2), (second, 1 - done % 2)):
+            half.append(tuple(each[start::2] for each in inputs))
+        done += len(inputs[0])
+    return first, second
 
 
 class Watched:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pruned_perception.cli.output import say
-from pruned_perception.cli.pruning_inputs import check_output, read_json
+from pruned_perception.cli.pruning_inputs import check_output, curves_of, read_json
 
 if TYPE_CHECKING:
     from pruned_perception.report.findings import Findings
@@ -33,8 +33,8 @@ def run(args: argparse.Namespace) -> int:
     """Read, write the page."""
     from dataclasses import replace
 
-    from pruned_perception.pruning import Sensitivity, predict
-    from pruned_perception.pruning.certificate import Certificate
+    from pruned_perception.pruning import Sensitivity
+    from pruned_perception.pruning.certificate import read_certificate
     from pruned_perception.report.page import write_report
 
     check_output(args.out)
@@ -45,10 +45,9 @@ def run(args: argparse.Namespace) -> int:
     if args.sensitivity is not None:
         found = read_json(args.sensitivity, Sensitivity.from_dict)
         given['sensitivity'] = found
-        selections = ('deterministic', 'random')
-        given['curves'] = tuple(predict(found, selection=each) for each in selections)
+        given['curves'] = curves_of(found)
     if args.certificate is not None:
-        given['certificate'] = read_json(args.certificate, Certificate.from_dict)
+        given['certificate'] = read_json(args.certificate, read_certificate)
     if args.comparison is not None:
         given['comparison'] = read_json(args.comparison, dict)
     findings = replace(findings, **given)
@@ -61,7 +60,7 @@ def _read(path: Path) -> Findings:
     """Return what a file of `prune`, or a bundle's manifest, says."""
     from pruned_perception.bundle import load_bundle
     from pruned_perception.pruning import Plan, PruningError
-    from pruned_perception.pruning.certificate import Certificate
+    from pruned_perception.pruning.certificate import read_certificate
     from pruned_perception.report.findings import Findings
 
     if not path.is_dir():
@@ -74,7 +73,7 @@ def _read(path: Path) -> Findings:
         return Findings(
             bundle.name,
             Plan.from_dict(plan),
-            certificate=certificate and Certificate.from_dict(certificate),
+            certificate=certificate and read_certificate(certificate),
             earlier=tuple(
                 Plan.from_dict(each)
                 for each in bundle.manifest['provenance'].get('earlier_plans', ())

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from pruned_perception.cli.arguments import Renamed
 from pruned_perception.cli.pruning_inputs import (
     Watched,
     add_calibration,
     add_network,
+    add_positions,
     check_output,
     emit,
+    halves,
     load_network,
-    positions,
 )
 
 CRITERIA = ('absolute', 'quadrants', 'summed')
@@ -33,12 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='what counts as sensitivity, see docs/pruning.md (default: %(default)s)',
     )
     parser.add_argument('--definition', action=Renamed, metavar='--criterion')
+    add_positions(parser)
     parser.add_argument(
-        '--positions',
-        type=positions,
-        default=8,
-        metavar='N|all',
-        help='output positions that are sampled per image; all: exact, slow (default: %(default)s)',
+        '--second-half',
+        action='store_true',
+        help='measure on every other image and learn from the rest how far new images exceed that '
+        '(K); with --positions all',
     )
     parser.add_argument('--json', action='store_true', help='print the sensitivities as JSON')
 
@@ -48,20 +51,29 @@ def run(args: argparse.Namespace) -> int:
     from pruned_perception._io import write_json
     from pruned_perception.cli.progress import Progress
     from pruned_perception.pruning import PruningError, estimate_sensitivity
+    from pruned_perception.pruning.sensitivity import with_second_half
 
     check_output(args.out)
     network = load_network(args)
     if network.calibration is None:
         raise PruningError('sensitivities are measured on images: give --calibration DATASET')
+    if args.second_half and args.positions is not None:
+        raise PruningError('--second-half: K is of all positions; give --positions all')
+    first: Iterable[Any] = network.calibration
+    if args.second_half:
+        first, second = halves(network.calibration)
     with Progress('sensitivity') as bar:
         found = estimate_sensitivity(
             network.task.model,
-            Watched(network.calibration, bar),
+            Watched(first, bar),
             example_inputs=network.task.example_inputs,
             definition=args.criterion,
             positions=args.positions,
             seed=args.seed,
         )
+        if args.second_half:
+            bar.phase('second half', None, '')
+            found = with_second_half(found, network.task.model, Watched(second, bar))
     if args.out is not None:
         write_json(args.out, found.to_dict())
     emit(args.json, found.to_dict(), found.to_text())

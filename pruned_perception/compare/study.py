@@ -31,6 +31,7 @@ from pruned_perception.training.recipe import Recipe
 PARENT = 'parent'
 FIELDS = (
     'task', 'weights', 'methods', 'budgets', 'seeds', 'finetune', 'recalibrate', 'baseline',
+    'chosen_on',
 )  # fmt: skip
 _NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9_.+-]*')
 
@@ -120,6 +121,8 @@ class Study:
     finetunings: tuple[Finetuning | None, ...]
     recalibrate: bool
     baseline: str | None
+    chosen_on: tuple[int, ...] = ()
+    """Seeds by which the methods were chosen: no difference may count them."""
 
     @cached_property
     def weights_sha256(self) -> str | None:
@@ -153,7 +156,8 @@ def read_study(path: str | os.PathLike[str]) -> Study:
     Fields: `task` (package.module:function), `weights` (a file beside this one; optional),
     `methods` (name → see `read_method`), `budgets` (macs or params → shares), `seeds`, `finetune`
     (steps or cpu_minutes, and what is to differ from the task's recipe, see `Recipe`; or a list of
-    such; optional), `recalibrate` (default true), `baseline` (name of a method; default the first).
+    such; optional), `recalibrate` (default true), `baseline` (name of a method; default the first),
+    `chosen_on` (seeds by which these methods were chosen among others: left out of differences).
     """
     path = Path(path)
     try:
@@ -188,6 +192,9 @@ def _study(path: Path, data: Any) -> Study:
     seeds = data['seeds'] if isinstance(data['seeds'], list) else [data['seeds']]
     if not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
         raise PruningError(f'field seeds: must be integers ≥ 0: {seeds}')
+    chosen_on = data.get('chosen_on') or []
+    if not isinstance(chosen_on, list) or not set(chosen_on) <= set(seeds):
+        raise PruningError(f'field chosen_on: must be a list of some of the seeds: {chosen_on}')
     baseline = data.get('baseline', next(iter(methods)))
     if baseline not in methods:
         raise PruningError(f'field baseline: no method {baseline!r}')
@@ -208,6 +215,7 @@ def _study(path: Path, data: Any) -> Study:
         ),
         recalibrate=bool(data.get('recalibrate', True)),
         baseline=baseline,
+        chosen_on=tuple(chosen_on),
     )
     names = [cell.name for cell in study.cells]
     if twice := [name for name in names if names.count(name) > 1]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pruned_perception._tables import Table as Columns
 from pruned_perception.compare.result import Result, find_failure, find_result
 from pruned_perception.compare.study import PARENT, Cell, Study
 from pruned_perception.pruning.records import Record
-from pruned_perception.pruning.statistics import PairedDifference, paired_difference
+from pruned_perception.pruning.statistics import PairedDifference, holm, paired_difference
 from pruned_perception.training.task import first_figure
 
 
@@ -37,7 +38,7 @@ class Mean:
 
 
 @dataclass(frozen=True)
-class Row:
+class Row(Record):
     """One method at one budget and fine-tuning.
 
     `macs_share` and `params_share` are left of the parent, means over seeds; `before` is the figure
@@ -58,6 +59,16 @@ class Row:
     difference: PairedDifference | None
     test_difference: PairedDifference | None
     cpu_seconds: float
+    steps: float | None = None
+    """Of fine-tuning, mean over seeds; None in tables that did not keep them."""
+    values: dict[str, float] = field(default_factory=dict)
+    """Seed → the final figure: what the differences can be computed from again."""
+    test_values: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def _given(cls, data: Mapping[str, Any]) -> Mapping[str, Any]:
+        former = {'macs': 'macs_share', 'params': 'params_share'}  # names in tables of before
+        return {former.get(name, name): value for name, value in data.items()}
 
 
 @dataclass(frozen=True)
@@ -74,6 +85,20 @@ class Table(Record):
     cells: int
     missing: tuple[str, ...]
     failed: dict[str, str]
+    chosen_on: tuple[int, ...] = ()
+    """Seeds by which the methods were chosen: left out of all differences."""
+
+    @property
+    def adjusted(self) -> dict[tuple[int, str], float]:
+        """(row, 'difference' or 'test_difference') → its p, by Holm over all of the table."""
+        every = [
+            (n, name, found)
+            for n, row in enumerate(self.rows)
+            for name in ('difference', 'test_difference')
+            if (found := getattr(row, name)) is not None
+        ]
+        values = holm([found.p_value for *_, found in every])
+        return {(n, name): p for (n, name, _), p in zip(every, values, strict=True)}
 
     def to_text(self) -> str:
         """Return the table in Markdown."""
@@ -82,8 +107,9 @@ class Table(Record):
             'method', 'budget', 'fine-tuning', 'seeds', 'MACs', 'parameters',
             'before fine-tuning', self.figure, f'against {self.baseline}',
             *([f'test {self.figure}', f'test, against {self.baseline}'] if tested else []),
-            'CPU min',
+            'CPU min', 'steps',
         ]  # fmt: skip
+        adjusted = self.adjusted
         rows = [
             [
                 row.method,
@@ -94,26 +120,40 @@ class Table(Record):
                 f'{row.params_share:.1%}',
                 row.before.to_text() if row.before else '–',
                 row.after.to_text(),
-                _interval(row.difference),
+                _interval(row.difference, adjusted.get((n, 'difference'))),
                 *([row.test.to_text() if row.test else '–'] if tested else []),
-                *([_interval(row.test_difference)] if tested else []),
+                *(
+                    [_interval(row.test_difference, adjusted.get((n, 'test_difference')))]
+                    if tested
+                    else []
+                ),
                 f'{row.cpu_seconds / 60:.2g}',
+                '–' if row.steps is None else f'{row.steps:.0f}',
             ]
-            for row in self.rows
+            for n, row in enumerate(self.rows)
         ]
         text = [Columns([(each, '') for each in header], rows).to_markdown(padded=True)]
         done = self.cells - len(self.missing)
         text += ['', f'{done} of {self.cells} cells done; ± is the standard deviation over seeds']
+        if adjusted:
+            text.append(
+                f'p: of {len(adjusted)} differences, by Holm: those below .05 stand together. '
+                'Intervals are over seeds alone, on these very images'
+            )
+        if self.chosen_on:
+            seeds = ', '.join(map(str, self.chosen_on))
+            text.append(f'seeds that chose the methods, left out of the differences: {seeds}')
         if self.missing:
             text.append(f'missing: {", ".join(self.missing)}')
         text += [f'failed: {name}: {reason}' for name, reason in self.failed.items()]
         return '\n'.join(text)
 
 
-def _interval(difference: PairedDifference | None) -> str:
-    if difference is None:
+def _interval(difference: PairedDifference | None, p: float | None) -> str:
+    if difference is None or p is None:
         return '–'
-    return f'{difference.mean:+.3g} [{difference.low:+.3g}, {difference.high:+.3g}]'
+    low, high = difference.low, difference.high
+    return f'{difference.mean:+.3g} [{low:+.3g}, {high:+.3g}], p {p:.2g}'
 
 
 def make_table(study: Study, results: Path) -> Table:
@@ -125,7 +165,7 @@ def make_table(study: Study, results: Path) -> Table:
             groups.setdefault(_key(cell), []).append((cell, result))
     order = list(dict.fromkeys(_key(cell)[1:] for cell in study.cells))  # what is to be compared
     rows = [
-        _row(key, groups[key], groups, study.baseline)
+        _row(key, groups[key], groups, study)
         for key in sorted(groups, key=lambda key: order.index(key[1:]))
     ]
     some = next((each for each in found.values() if each is not None), None)
@@ -140,6 +180,7 @@ def make_table(study: Study, results: Path) -> Table:
             for cell in study.cells
             if (reason := find_failure(results, cell)) is not None
         },
+        chosen_on=study.chosen_on,
     )
 
 
@@ -152,11 +193,11 @@ def _row(
     key: tuple[str, str, str],
     members: list[tuple[Cell, Result]],
     groups: dict[tuple[str, str, str], list[tuple[Cell, Result]]],
-    baseline: str | None,
+    study: Study,
 ) -> Row:
     results = [result for _, result in members]
-    opposite = groups.get((baseline or '', *key[1:]), [])
-    own = key[0] in (baseline, PARENT)
+    opposite = groups.get((study.baseline or '', *key[1:]), [])
+    own = key[0] in (study.baseline, PARENT)
     after = Mean.of([first_figure(each.after) for each in results])
     assert after is not None
     return Row(
@@ -169,20 +210,30 @@ def _row(
         before=Mean.of([first_figure(each.before) for each in results if each.before and key[2]]),
         after=after,
         test=Mean.of([first_figure(each.test) for each in results if each.test]),
-        difference=None if own else _difference(members, opposite, 'after'),
-        test_difference=None if own else _difference(members, opposite, 'test'),
+        difference=None if own else _difference(members, opposite, 'after', study.chosen_on),
+        test_difference=None if own else _difference(members, opposite, 'test', study.chosen_on),
         cpu_seconds=statistics.fmean(each.cpu_seconds for each in results),
+        steps=statistics.fmean(
+            sum(stage.steps for stage in each.pipeline.stages) for each in results
+        ),
+        values={str(cell.seed): first_figure(each.after) for cell, each in members},
+        test_values={
+            str(cell.seed): first_figure(each.test) for cell, each in members if each.test
+        },
     )
 
 
 def _difference(
-    ours: list[tuple[Cell, Result]], theirs: list[tuple[Cell, Result]], which: str
+    ours: list[tuple[Cell, Result]],
+    theirs: list[tuple[Cell, Result]],
+    which: str,
+    chosen_on: Collection[int],
 ) -> PairedDifference | None:
-    """Return the difference over the seeds that both have; None with fewer than two."""
+    """Return the difference over the fresh seeds that both have; None with fewer than two."""
     mine, other = (
         {cell.seed: getattr(result, which) for cell, result in each} for each in (ours, theirs)
     )
-    common = [seed for seed in mine if mine[seed] and other.get(seed)]
+    common = [seed for seed in mine if mine[seed] and other.get(seed) and seed not in chosen_on]
     if len(common) < 2:
         return None
     return paired_difference(

@@ -1,8 +1,11 @@
-"""Whether two detectors decide alike on a frame: a dense network and its pruned child.
+"""Whether two detectors decide alike: a dense network and its pruned child.
 
-Flicker about the score threshold would make almost every frame count as changed, so that a band
-about the threshold is dead: only a sure detection of one network (above the band) has to be found
-by the other, there with any score that is not below the band.
+Users judge by the object: `match_objects` counts, at the operating threshold, what the child misses
+of what its parent finds, what it finds beyond that, and what it invents.
+
+Frame by frame (`match_decisions`), flicker about the score threshold would make most frames count
+as changed, so that a band about the threshold is dead: only a sure detection of one network (above
+the band) has to be found by the other, there with any score that is not below the band.
 """
 
 from __future__ import annotations
@@ -43,6 +46,90 @@ class FrameDecision:
         return None if self.negative_flips is None else bool(self.negative_flips)
 
 
+@dataclass(frozen=True)
+class ObjectDecisions:
+    """What the child decides differently from its parent on a frame, object by object.
+
+    Indices are of the true objects, of the child's detections and of the parent's, all of them.
+    """
+
+    found: tuple[int, ...]
+    """True objects that the parent finds."""
+    missed: tuple[int, ...]
+    """Those of them that the child does not find."""
+    gained: tuple[int, ...]
+    """True objects that only the child finds."""
+    detected: tuple[int, ...]
+    """The child's detections at the threshold."""
+    invented: tuple[int, ...]
+    """Those of them that are no true object and that the parent does not show either."""
+    shown: tuple[int, ...]
+    """The parent's detections at the threshold."""
+    lost: tuple[int, ...]
+    """Those of them without a counterpart among the child's: seen without knowing the truth."""
+
+
+def match_objects(
+    parent: Detections,
+    child: Detections,
+    truth: GroundTruth | None = None,
+    *,
+    score_threshold: float,
+    iou_threshold: float = 0.5,
+) -> ObjectDecisions:
+    """Compare the detections of two networks on one frame, one to one within each class.
+
+    All at the operating threshold, without any band. An object that the parent finds is missed if
+    no matching of the child's detections to such objects finds it, too. Without the truth, nothing
+    is found, missed or gained, and what the parent does not show is invented.
+
+    Args:
+        parent: the dense network's detections.
+        child: the pruned network's.
+        truth: the frame's objects; crowd boxes are neither lost nor found, and what lies in one is
+            not invented.
+        score_threshold: operating threshold of both.
+        iou_threshold: least overlap of two boxes that match.
+
+    Raises:
+        InferenceError: an IoU threshold outside (0, 1].
+    """
+    _check_overlap(iou_threshold)
+    at_parent, at_child = (each.scores >= score_threshold for each in (parent, child))
+    links = _links(parent.boxes, parent.class_ids, child.boxes, child.class_ids, iou_threshold)
+    lost = _unmatched(links, at_parent, at_child)
+    invented = set(_unmatched(links.T, at_child, at_parent))
+    found: NDArray[np.intp] = np.zeros(0, int)
+    missed: set[int] = set()
+    gained: tuple[int, ...] = ()
+    if truth is not None:
+        crowd = np.zeros(len(truth.class_ids), bool)
+        if truth.crowd is not None:
+            crowd = truth.crowd.astype(bool)
+        by_parent, by_child = (
+            _links(truth.boxes, truth.class_ids, each.boxes, each.class_ids, iou_threshold)
+            for each in (parent, child)
+        )
+        unseen = set(_unmatched(by_parent, ~crowd, at_parent))
+        found = np.array([k for k in np.flatnonzero(~crowd) if k not in unseen], int)
+        # Earlier rows are served first: what the parent finds comes before what only the child may.
+        order = np.array([*found, *sorted(unseen)], int)
+        rows = np.ones(len(order), bool)
+        missed = {int(order[k]) for k in _unmatched(by_child[order], rows, at_child)}
+        gained = tuple(sorted(unseen - missed))
+        invented &= set(_unmatched(by_child.T, at_child, ~crowd))
+        invented -= set(np.flatnonzero(_inside(child, truth, crowd, iou_threshold)).tolist())
+    return ObjectDecisions(
+        found=tuple(found.tolist()),
+        missed=tuple(sorted(missed & set(found.tolist()))),
+        gained=gained,
+        detected=tuple(np.flatnonzero(at_child).tolist()),
+        invented=tuple(sorted(invented)),
+        shown=tuple(np.flatnonzero(at_parent).tolist()),
+        lost=lost,
+    )
+
+
 def match_decisions(
     parent: Detections,
     child: Detections,
@@ -78,8 +165,7 @@ def match_decisions(
             f'score threshold {score_threshold:g} with a dead-band of ±{dead_band:g}: '
             'the band must lie within 0 … 1'
         )
-    if not 0 < iou_threshold <= 1:
-        raise InferenceError(f'the IoU threshold must be in (0, 1], got {iou_threshold:g}')
+    _check_overlap(iou_threshold)
     links = _links(parent.boxes, parent.class_ids, child.boxes, child.class_ids, iou_threshold)
     return FrameDecision(
         lost=_unmatched(links, parent.scores >= sure, child.scores >= possible),
@@ -109,6 +195,26 @@ def _negative_flips(
     found = wanted.copy()
     found[list(missed)] = False
     return _unmatched(found_by_child, found, child.scores >= possible)
+
+
+def _inside(
+    found: Detections, truth: GroundTruth, crowd: NDArray[np.bool_], least: float
+) -> NDArray[np.bool_]:
+    """Return which detections (N,) lie in a crowd box of their class with that share of theirs."""
+    boxes, regions = found.boxes[:, None], truth.boxes[crowd][None]
+    low, high = (
+        np.maximum(boxes[..., :2], regions[..., :2]),
+        np.minimum(boxes[..., 2:], regions[..., 2:]),
+    )
+    common = np.prod(np.clip(high - low, 0, None), axis=-1)
+    own = np.prod(boxes[..., 2:] - boxes[..., :2], axis=-1)
+    same = np.equal.outer(found.class_ids, truth.class_ids[crowd])
+    return np.asarray((same & (common >= least * own)).any(1))
+
+
+def _check_overlap(iou_threshold: float) -> None:
+    if not 0 < iou_threshold <= 1:
+        raise InferenceError(f'the IoU threshold must be in (0, 1], got {iou_threshold:g}')
 
 
 def _links(

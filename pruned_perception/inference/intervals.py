@@ -69,6 +69,15 @@ def median_interval(values: ArrayLike, *, confidence: float = CONFIDENCE) -> tup
     return float(sample[rank - 1]), float(sample[n - rank])
 
 
+def median_interval_if_any(values: ArrayLike) -> tuple[float, float] | None:
+    """Return `median_interval` at 95 %; None where there are fewer values than it takes.
+
+    >>> median_interval_if_any([3.0, 1.0, 2.0]) is None
+    True
+    """
+    return median_interval(values) if len(np.asarray(values)) >= values_needed() else None
+
+
 def mean_interval(values: ArrayLike, *, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Return Student's interval of the mean of values that are nearly normal.
 

@@ -1,9 +1,10 @@
-"""Certificates: how often a pruned network decides differently, on frames it has never met.
+"""Certificates: what a pruned network may do worse than its parent, on drives nobody has met.
 
-A-priori errors are void after fine-tuning or quantisation; what counts then is measured on a
-hold-out that served neither calibration nor the choice of a threshold. The bounds are those of
-`statistics.py`: exact for independent frames (Clopper and Pearson 1934), by whole drives or
-venues otherwise (Gaffke 2005); over slices, Bonferroni's.
+A-priori errors are void after fine-tuning or quantisation; what counts then is counted on a
+hold-out that nothing was fitted, chosen or stopped on. The unit that users judge by is the object
+at the operating threshold; the unit that bounds count is the drive (`eprocess.rate_bound`): any
+number of drives, of any length up to the declared one, and more may be added later without a
+correction (`Certificate.extended`).
 """
 
 from __future__ import annotations
@@ -11,44 +12,78 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
-import scipy
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 import pruned_perception
 from pruned_perception._tables import Table
+from pruned_perception.datasets.fingerprints import Fingerprints, picture_hash
 from pruned_perception.pruning.calibration import Batch, CheckedBatches, as_inputs
+from pruned_perception.pruning.eprocess import drives_needed, rate_bound
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.observation import tensors
-from pruned_perception.pruning.statistics import (
-    Clusters,
-    check_confidence,
-    effective_sample_size,
-    intraclass_correlation,
-    rate_bound,
-)
 
-Decide = Callable[[Any, Any], ArrayLike]
-"""Parent's output, child's output → (B,) bool, which frames of the batch are decided otherwise."""
+VERSION = 2
+"""Of the format; the first one had no number (`FormerCertificate`)."""
+
+Counts = tuple[ArrayLike, ArrayLike]
+"""(n,) events and (n,) objects (or ones) of each frame, whole numbers."""
+
+Decide = Callable[[Any, Any], Any]
+"""Parent's output, child's output → (B,) bool, which frames of the batch are decided otherwise; or
+for each name, such as those of `KINDS`, (B,) bool or `Counts`."""
 
 Flip = Callable[[Any, Any, Any], ArrayLike]
 """Parent's output, child's output, labels → (B,) bool, where only the parent is right."""
 
+Clusters = Sequence[Hashable] | NDArray[Any]
+"""(n,) the drive of each frame, by name or number."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is counted, in words."""
+
+    verb: str
+    of: str
+    unit: Literal['objects', 'detections', 'frames']
+    side: Literal['upper', 'lower'] = 'upper'
+
+
+KINDS = {
+    'missed': Kind('misses', 'of the objects that the dense network finds', 'objects'),
+    'invented': Kind(
+        'invents', 'of its own detections: nothing is there, nor does the dense one show it',
+        'detections',
+    ),
+    'gained': Kind(
+        'finds', 'of all objects though the dense network misses them', 'objects', 'lower'
+    ),
+    'lost': Kind('does not show', 'of the detections of the dense network', 'detections'),
+    'added': Kind('adds', 'of its own detections to those of the dense network', 'detections'),
+    'changed': Kind('decides differently on', 'of the frames', 'frames'),
+    'negative_flips': Kind(
+        'is wrong where the dense network is right on', 'of the frames (negative flips)', 'frames'
+    ),
+}  # fmt: skip
+"""The first one that is counted is the headline: it has its confidence to itself."""
+
 
 @dataclass(frozen=True)
 class Comparison:
-    """Decisions of two networks on the same frames, and the fingerprint of the frames."""
+    """Decisions of two networks on the same frames, and what tells the frames."""
 
-    changed: NDArray[np.bool_]
-    """(n,) whether the pruned network decided differently."""
-    negative_flips: NDArray[np.bool_] | None
-    """(n,) whether only the parent was right; None without labels."""
+    counts: dict[str, Counts]
+    """For each kind the events and what they are among, frame by frame."""
+    pictures: tuple[bytes, ...]
+    """(n,) hash of each frame's inputs."""
     sha256: str
 
 
@@ -87,7 +122,7 @@ def compare(
         model: the parent.
         small: the pruned network, as it will be used: after fine-tuning.
         holdout: batches of inputs; may be a generator, nothing is kept.
-        decide: from the two outputs on a batch, which frames are decided differently.
+        decide: from the two outputs on a batch, which frames are decided differently, or counts.
         labels: (n,) the truth of each frame, for negative flips.
         flip: from the two outputs and the batch's labels, which frames only the parent gets right.
 
@@ -102,26 +137,62 @@ def compare(
     batches = CheckedBatches(
         itertools.chain([first], iterator), as_inputs(first), name='hold-out set'
     )
-    changed: list[NDArray[np.bool_]] = []
-    flips: list[NDArray[np.bool_]] = []
+    parts: dict[str, list[Counts]] = {}
+    pictures: list[bytes] = []
     done = 0
     with _evaluation(model, small):
         for index, inputs in enumerate(batches):
             size = len(inputs[0])
             parent = _output('parent', model, index, inputs)
             child = _output('pruned network', small, index, inputs)
-            changed.append(as_events(f'batch {index}: decide', decide(parent, child), size))
+            found = decide(parent, child)
+            if not isinstance(found, Mapping):
+                found = {'changed': found}
+            found = dict(found)
             if labels is not None and done + size <= len(labels):
-                truth = labels[done : done + size]
-                flips.append(as_events(f'batch {index}: flip', flip(parent, child, truth), size))
+                found['negative_flips'] = flip(parent, child, labels[done : done + size])
+            for kind, each in found.items():
+                what = 'flip' if kind == 'negative_flips' else 'decide'
+                parts.setdefault(kind, []).append(_counts(f'batch {index}: {what}', each, size))
+            pictures += [_example_hash(each) for each in zip(*inputs, strict=True)]
             done += size
     if labels is not None and len(labels) != done:
         raise PruningError(f'labels: {len(labels)} for {done} frames; give one for each')
-    return Comparison(
-        changed=np.concatenate(changed),
-        negative_flips=np.concatenate(flips) if flips else None,
-        sha256=batches.record.sha256,
+    counts: dict[str, Counts] = {
+        kind: (
+            np.concatenate([each[0] for each in every]),
+            np.concatenate([each[1] for each in every]),
+        )
+        for kind, every in parts.items()
+    }
+    return Comparison(counts, tuple(pictures), batches.record.sha256)
+
+
+def _example_hash(inputs: Sequence[Tensor]) -> bytes:
+    hashes = [picture_hash(each.detach().cpu().numpy()) for each in inputs]
+    return hashes[0] if len(hashes) == 1 else picture_hash(np.frombuffer(b''.join(hashes), 'u1'))
+
+
+def fingerprints_of(batches: Iterable[Batch]) -> Fingerprints:
+    """Return the record of a set of inputs, example by example."""
+    return Fingerprints(
+        frozenset(
+            _example_hash(example)
+            for batch in batches
+            for example in zip(*as_inputs(batch), strict=True)
+        )
     )
+
+
+def _counts(name: str, values: Any, n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return (n,) events and counts; refuse what is neither a bool a frame nor whole numbers."""
+    if not isinstance(values, tuple):
+        return as_events(name, values, n).astype(np.int64), np.ones(n, np.int64)
+    events, counts = (np.asarray(each) for each in values)
+    whole = all(each.shape == (n,) and each.dtype.kind in 'iu' for each in (events, counts))
+    if not whole or (events < 0).any() or (events > counts).any():
+        raise PruningError(f'{name}: must be ({n},) whole events and counts, 0 ≤ events ≤ counts')
+    return events.astype(np.int64), counts.astype(np.int64)
 
 
 def as_events(name: str, values: ArrayLike, n: int | None = None) -> NDArray[np.bool_]:
@@ -165,290 +236,521 @@ def _output(name: str, network: nn.Module, index: int, inputs: tuple[Tensor, ...
     return output
 
 
-FEWEST_CLUSTERS = 10
-"""With fewer drives or venues nothing is certified about new ones."""
+# -- what is certified ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class BoundedRate:
-    """Share of frames on which something happened, and the upper confidence bound of its rate.
+class Statement:
+    """One kind of events among what was counted, drive by drive, and the bound of its rate."""
 
-    `clusters` counts the drives or venues of the frames; None where frames are independent.
-    """
-
-    frames: int
-    clusters: int | None
-    rate: float
-    bound: float
-
-
-@dataclass(frozen=True)
-class BoundCheck:
-    """Other frames held against a certificate's bound."""
-
-    frames: int
-    rate: float
-    lower_bound: float
-    certified_bound: float
+    verb: str
+    of: str
+    unit: str
+    """What is counted: objects, detections or frames."""
+    terms: str
+    """Threshold, overlap and dead-band; in every sentence."""
+    side: str
+    """'upper': the rate is at most the bound; 'lower': at least."""
+    events: tuple[int, ...]
+    counts: tuple[int, ...]
+    longest: int
+    """Most that is counted in a drive, as declared."""
     confidence: float
+    """Of this bound alone."""
 
     @property
-    def contradicted(self) -> bool:
-        """Say whether the new frames' rate is, at this confidence, above the certified bound."""
-        return self.lower_bound > self.certified_bound
+    def rate(self) -> float | None:
+        """Share of events; None where nothing was counted."""
+        return sum(self.events) / sum(self.counts) if sum(self.counts) else None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data."""
-        return asdict(self)
+    @property
+    def drives(self) -> int:
+        """How many drives show what is counted."""
+        return sum(each > 0 for each in self.counts)
+
+    @cached_property
+    def bound(self) -> float | None:
+        """The bound, see `eprocess.rate_bound`; None with fewer than two drives that show it."""
+        if self.drives < 2:
+            return None
+        return rate_bound(
+            self.events,
+            self.counts,
+            longest=self.longest,
+            confidence=self.confidence,
+            side='lower' if self.side == 'lower' else 'upper',
+        )
+
+    @property
+    def bound_text(self) -> str:
+        """At most (rounded up) or at least (rounded down) so many percent."""
+        if self.bound is None:
+            return 'nothing to judge by'
+        if self.side == 'lower':
+            return f'at least {_down(self.bound)}'
+        return f'at most {_up(self.bound)}'
 
     def to_text(self) -> str:
-        """Return the verdict in words."""
-        found = (
-            f'On {self.frames:,} other frames the pruned network decided differently on '
-            f'{self.rate:.1%} (with {_level(self.confidence)} confidence on at least '
-            f'{self.lower_bound:.1%}); certified is at most {_at_most(self.certified_bound)}.'
-        )
-        if self.contradicted:
-            return f'{found} The certificate does not hold for frames like these.'
-        if self.rate > self.certified_bound:
-            return f'{found} That is more than certified, but may be chance: collect more frames.'
-        return f'{found} The certificate stands.'
+        """Return a sentence with bound, terms, and what was seen."""
+        if self.bound is None:
+            few = 'no drive shows' if not self.drives else 'a single drive shows'
+            return f'{self._words("?")}: nothing is proven, {few} any ({self.terms}).'
+        seen = f'seen: {sum(self.events):,} of {sum(self.counts):,}, {self.rate:.1%}'
+        return f'{self._words(self.bound_text)} ({_joined(self.terms, seen)}).'
+
+    def _words(self, bound: str) -> str:
+        return f'It {self.verb} {bound} {self.of}'
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data; the drives' numbers in two lines of text."""
+        data = {name: ' '.join(map(str, getattr(self, name))) for name in ('events', 'counts')}
+        return {**asdict(self), **data, 'rate': self.rate, 'bound': self.bound}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Statement:
+        """Read what `to_dict` wrote; the bound must be that of the numbers."""
+        numbers = {
+            name: tuple(int(each) for each in data[name].split()) for name in ('events', 'counts')
+        }
+        plain = {each.name: data[each.name] for each in fields(cls)}
+        found = cls(**{**plain, **numbers})
+        if found.bound is not data['bound'] and not (
+            found.bound is not None and math.isclose(found.bound, data['bound'], abs_tol=1e-9)
+        ):
+            raise PruningError(
+                f'the bound {data["bound"]} is not that of its drives, {found.bound}: edited, or '
+                'damaged'
+            )
+        return found
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """How often a pruned network decides differently from its parent, with confidence.
+    """What a pruned network may do worse than its parent on new drives, with confidence.
 
-    `changed` and `negative_flips` are statements of their own, each at `confidence`; those of all
-    `slices` hold at once at `confidence`. `icc` and `effective_frames` describe how alike the
-    frames of a cluster are; the bounds do not rest on them.
+    The first statement has the confidence to itself; the others hold together at it, and so do the
+    slices, which are of the first statement's kind.
     """
 
     unit: str
-    icc: float | None
-    effective_frames: float
+    """What a cluster is called: drive, layout, venue."""
+    drives: tuple[str, ...]
     confidence: float
-    changed: BoundedRate
-    negative_flips: BoundedRate | None
-    slices: dict[str, BoundedRate]
+    statements: dict[str, Statement]
+    slices: dict[str, Statement]
+    frames: int
+    holdout: Fingerprints
     holdout_sha256: str | None
-    seed: int
+    unseen: tuple[str, ...]
+    """Sets of which the hold-out was found to have no frame and no drive."""
+    unchecked: tuple[str, ...]
+    """Sets of which nothing is recorded that could be compared."""
     record: dict[str, Any]
     versions: dict[str, str]
 
     @property
-    def frames(self) -> int:
-        """How many frames the hold-out has."""
-        return self.changed.frames
-
-    @property
-    def clusters(self) -> int | None:
-        """How many drives or venues they are from; None where frames are independent."""
-        return self.changed.clusters
-
-    @property
-    def for_new_venues(self) -> bool:
-        """Say whether the bounds speak of new drives or venues, not only of frames like these."""
-        return self.clusters is not None and self.clusters >= FEWEST_CLUSTERS
+    def headline(self) -> Statement:
+        """The statement that counts."""
+        return next(iter(self.statements.values()))
 
     @property
     def worst_slice(self) -> str | None:
-        """Return the slice with the highest bound; None where none was declared."""
-        return max(self.slices, key=lambda name: self.slices[name].bound, default=None)
+        """Return the slice with the highest bound; None where none was declared, or none shows."""
+        bounds = {name: each.bound for name, each in self.slices.items() if each.bound is not None}
+        return max(bounds, key=lambda name: bounds[name], default=None)
 
-    def check(
-        self, changed: ArrayLike, *, clusters: Clusters | None = None, seed: int = 0
-    ) -> BoundCheck:
-        """Hold other frames against the bound of `changed`.
+    def extended(self, more: Certificate) -> Certificate:
+        """Return the certificate with the drives of another one of the same pair added.
 
-        Args:
-            changed: (n,) bool, whether the networks decided differently on each of these frames.
-            clusters: (n,) the drive or venue of each; None: the frames are independent. The
-                bound is of an average over drives, which a single bad one does not contradict.
-            seed: of the bootstrap over clusters.
+        No correction is needed, as often as one likes: each bound holds after every drive. But no
+        drive may be left out because of what happened in it.
 
         Raises:
-            PruningError: no frame, not one bool per frame, or lengths that differ.
+            PruningError: another pair, other terms or declarations, or frames or drives that both
+                have.
         """
-        happened = as_events('changed', changed)
-        lower = rate_bound(happened, clusters, confidence=self.confidence, side='lower', seed=seed)
-        return BoundCheck(
-            frames=len(happened),
-            rate=float(happened.mean()),
-            lower_bound=lower,
-            certified_bound=self.changed.bound,
-            confidence=self.confidence,
+        for what, mine, other in (
+            ('pair of networks', _pair(self), _pair(more)),
+            ('unit', self.unit, more.unit),
+            ('statements', _terms_of(self.statements), _terms_of(more.statements)),
+            ('slices', _terms_of(self.slices), _terms_of(more.slices)),
+        ):
+            if mine != other:
+                raise PruningError(
+                    f'the certificates are of other {what}: {mine} and {other}; certify all drives '
+                    'on the same terms'
+                )
+        check_unseen(
+            more.holdout, more.drives, {'the drives that it is certified on': self.holdout}
+        )
+
+        def both(a: Mapping[str, Statement], b: Mapping[str, Statement]) -> dict[str, Statement]:
+            return {
+                name: replace(
+                    each, events=each.events + b[name].events, counts=each.counts + b[name].counts
+                )
+                for name, each in a.items()
+            }
+
+        return replace(
+            self,
+            drives=self.drives + more.drives,
+            statements=both(self.statements, more.statements),
+            slices=both(self.slices, more.slices),
+            frames=self.frames + more.frames,
+            holdout=self.holdout | more.holdout,
+            holdout_sha256=None,
+            unseen=tuple(each for each in self.unseen if each in more.unseen),
+            unchecked=tuple(dict.fromkeys((*self.unchecked, *more.unchecked))),
+            versions=more.versions,
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data, for checkpoints and manifests."""
-        return {**asdict(self), 'for_new_venues': self.for_new_venues}
+        """Return plain data, for files and manifests."""
+        return {
+            'version': VERSION,
+            **{each.name: getattr(self, each.name) for each in fields(self)},
+            **{
+                group: {name: each.to_dict() for name, each in getattr(self, group).items()}
+                for group in ('statements', 'slices')
+            },
+            'drives': list(self.drives),
+            'unseen': list(self.unseen),
+            'unchecked': list(self.unchecked),
+            'holdout': self.holdout.to_dict(),
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Certificate:
-        """Read what `to_dict` wrote."""
-        fields = {key: value for key, value in data.items() if key != 'for_new_venues'}
+        """Read what `to_dict` wrote; raise PruningError where it is something else, or edited."""
         try:
-            flips = fields['negative_flips']
-            fields['changed'] = BoundedRate(**fields['changed'])
-            fields['negative_flips'] = None if flips is None else BoundedRate(**flips)
-            fields['slices'] = {
-                name: BoundedRate(**each) for name, each in fields['slices'].items()
-            }
-            return cls(**fields)
-        except (KeyError, TypeError, AttributeError) as error:
+            if data['version'] != VERSION:
+                raise PruningError(f'a certificate of version {data["version"]}, not {VERSION}')
+            plain = {each.name: data[each.name] for each in fields(cls)}
+            for group in ('statements', 'slices'):
+                plain[group] = {
+                    name: Statement.from_dict(each) for name, each in data[group].items()
+                }
+            for group in ('drives', 'unseen', 'unchecked'):
+                plain[group] = tuple(data[group])
+            plain['holdout'] = Fingerprints.from_dict(data['holdout'])
+            certificate = cls(**plain)
+            certificate.headline  # noqa: B018  a certificate has one
+        except (KeyError, TypeError, AttributeError, ValueError, StopIteration) as error:
             raise PruningError(f'not a certificate: {error}') from error
+        return certificate
 
     def to_text(self) -> str:
         """Return what is certified, in words, and a table of the slices."""
-        lines = [self._scope(), self._sentence('decided differently', self.changed)]
-        if self.negative_flips is not None:
-            what = 'was wrong where the dense one was right (negative flips)'
-            lines.append(self._sentence(what, self.negative_flips))
-        if self.slices:
-            lines += self._table()
-        lines.append(
-            f'hold-out: {self.frames:,} frames, SHA-256 {self.holdout_sha256 or "unknown"}'
+        return '\n'.join(
+            [
+                *self.paragraphs(),
+                *self._table(),
+                *(f'{name}: {_brief(value)}' for name, value in self.record.items()),
+                ', '.join(f'{name} {value}' for name, value in self.versions.items()),
+            ]
         )
-        lines += [f'{name}: {_brief(value)}' for name, value in self.record.items()]
-        lines.append(', '.join(f'{name} {value}' for name, value in self.versions.items()))
-        return '\n'.join(lines)
+
+    def paragraphs(self) -> list[str]:
+        """Return the sentences: the headline first, with its assumption, the band's last."""
+        first, level = self.headline, _level(self.confidence)
+        others = list(self.statements.values())[1:]
+        lines = [f'{self._proven()}{self._outlook()}', self._assumption()]
+        for title, of_frames in (('Objects', False), ('Frames', True)):
+            same = [each.to_text() for each in others if (each.unit == 'frames') is of_frames]
+            if same:
+                lines.append(f'{title}, all such lines together at {level}: {" ".join(same)}')
+        seen = f'{sum(first.events):,} of {sum(first.counts):,} ({first.rate:.1%})'
+        lines.insert(1, f'Seen: {seen}, in {self.frames:,} frames.')
+        return [*lines, self._novelty()]
+
+    def _proven(self) -> str:
+        first = self.headline
+        text = f'{first.verb} {first.bound_text} {first.of}'
+        count = len(self.drives)
+        return (
+            f'{text[0].upper()}{text[1:]}{f" ({first.terms})" if first.terms else ""}, proven at '
+            f'{_level(self.confidence)}; certified on {count:,} {_plural(self.unit, count)}'
+        )
+
+    def _outlook(self) -> str:
+        first = self.headline
+        assert first.bound is not None
+        assert first.rate is not None
+        target = math.ceil((first.rate + first.bound) / 2 * 1000 - 1e-9) / 1000
+        if not first.rate < target < first.bound:
+            return '.'
+        more = drives_needed(
+            first.events, first.counts, target,
+            longest=first.longest, confidence=first.confidence,
+        )  # fmt: skip
+        return f'; {more:,} more like these would give {_up(target)}.'
+
+    def _assumption(self) -> str:
+        first, units = self.headline, _plural(self.unit)
+        limits = dict.fromkeys(
+            f'{each.longest:,} {each.unit if each.longest != 1 else each.unit[:-1]}'
+            for each in self.statements.values()
+        )
+        return (
+            f'Holds after every {self.unit} at once, for all {first.unit} of new {units} taken '
+            f'together, if {units} are drawn independently, like those to come, and none has more '
+            f'than {" or ".join(limits)}, as declared.'
+        )
+
+    def _novelty(self) -> str:
+        text = f'hold-out: SHA-256 {self.holdout_sha256 or "of several sets"}'
+        if self.unseen:
+            text += f'; shares no frame and no named {self.unit} with: {", ".join(self.unseen)}'
+        if self.unchecked:
+            text += f'; not checked, nothing is recorded of: {", ".join(self.unchecked)}'
+        if not self.unseen and not self.unchecked:
+            text += '; not checked that nothing was fitted, chosen or stopped on it'
+        return text
 
     def _table(self) -> list[str]:
-        counted = _plural(self.unit)
-        columns = [('slice', ''), ('frames', '6,'), (counted, 'd')]
-        columns += [('changed', '7.1%'), ('at most', '>7')]
+        if not self.slices:
+            return []
+        first = self.headline
         rows = [
-            (name, each.frames, each.clusters, each.rate, _at_most(each.bound))
+            (name, sum(each.counts), each.drives, each.rate, each.bound_text)
             for name, each in self.slices.items()
         ]
+        columns = [('slice', ''), (first.unit, ','), (_plural(self.unit), 'd')]
         lines = [
-            Table(columns, rows).to_text(),
-            f'Worst slice: {self.worst_slice}. The column "at most" holds for all slices at once '
-            f'with {_level(self.confidence)} confidence.',
+            f'Slices: it {first.verb} … {first.of} ({first.terms}); all together at '
+            f'{_level(self.confidence)}.',
+            Table([*columns, ('seen', '5.1%'), ('bound', '')], rows).to_text(),
         ]
-        few = [
-            name
-            for name, each in self.slices.items()
-            if each.clusters is not None and each.clusters < FEWEST_CLUSTERS
-        ]
-        if few and self.for_new_venues:
-            lines.append(
-                f'Fewer than {FEWEST_CLUSTERS} {counted}, nothing certified about new ones: '
-                f'{", ".join(few)}.'
+        return [*lines, f'Worst slice: {self.worst_slice or "none shows anything"}.']
+
+
+@dataclass(frozen=True)
+class FormerCertificate:
+    """A certificate of the first format: frames, with a dead-band, by resampling drives.
+
+    Kept as it is: shipped manifests hold such.
+    """
+
+    data: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as it was read."""
+        return dict(self.data)
+
+    def paragraphs(self) -> list[str]:
+        """Return what it says, and what it does not."""
+        data, unit = self.data, self.data['unit']
+        record = data['record']
+        level = _level(data['confidence'])
+        band = ''
+        if 'dead_band' in record:
+            threshold, width = record['score_threshold'], record['dead_band']
+            band = (
+                f' (score threshold {threshold:g} with a dead-band of ±{width:g}: a network counts '
+                f'as seeing from {threshold + width:g} on, and as not seeing only below '
+                f'{threshold - width:g}; IoU ≥ {record["iou_threshold"]:g})'
             )
+        lines = [
+            'An earlier kind of certificate: of frames with a dead-band, not of objects at the '
+            'threshold. Its bounds come from resampling drives: they rest on a conjecture, and '
+            f'hold for {_plural(unit)} of equal length only. Certify again for more.'
+        ]
+        for name in ('changed', 'negative_flips'):
+            if (each := data[name]) is not None:
+                kind = KINDS[name]
+                lines.append(
+                    f'It {kind.verb} at most {_up(each["bound"])} {kind.of}{band}, at {level}; '
+                    f'seen: {each["rate"]:.1%} of {each["frames"]:,} frames, '
+                    f'{each["clusters"] or "unknown"} {_plural(unit)}.'
+                )
         return lines
 
-    def _scope(self) -> str:
-        if self.clusters is None:
-            return (
-                f'{self.frames:,} frames, taken as independent of each other. No certificate for '
-                'new venues: it is not said which frames belong together.'
-            )
-        same = (
-            f'{self.frames:,} frames from {self.clusters} {_plural(self.unit, self.clusters)}, '
-            f'worth {self.effective_frames:,.0f} independent ones (intra-class correlation '
-            f'{self.icc:.2f}). The bounds count whole {_plural(self.unit)}: one of a kind not '
-            'seen here may differ on all its frames.'
-        )
-        if self.for_new_venues:
-            return same
-        return (
-            f'{same} No certificate for new venues: it takes at least {FEWEST_CLUSTERS} '
-            f'{_plural(self.unit)} to say how they differ.'
-        )
-
-    def _sentence(self, what: str, rate: BoundedRate) -> str:
-        of = 'frames drawn like these'
-        if self.for_new_venues:
-            of = f'frames of new {_plural(self.unit)} like these'
-        return (
-            f'The pruned network {what} on {rate.rate:.1%} of them. With '
-            f'{_level(self.confidence)} confidence this is at most {_at_most(rate.bound)} of '
-            f'the {of}.'
-        )
+    def to_text(self) -> str:
+        """Return the paragraphs, and its slices."""
+        rows = [
+            f'{name}: {each["rate"]:.1%} of {each["frames"]:,} frames, at most {_up(each["bound"])}'
+            for name, each in self.data['slices'].items()
+        ]
+        return '\n'.join([*self.paragraphs(), *rows])
 
 
-def certify_decisions(
-    changed: ArrayLike,
-    *,
-    negative_flips: ArrayLike | None = None,
-    clusters: Clusters | None = None,
-    unit: str = 'drive',
-    slices: Mapping[str, ArrayLike] | None = None,
-    confidence: float = 0.95,
-    holdout_sha256: str | None = None,
-    record: Mapping[str, Any] | None = None,
-    seed: int = 0,
-) -> Certificate:
-    """Certify from decisions that were compared already, frame by frame.
+def read_certificate(data: Any) -> Certificate | FormerCertificate:
+    """Return the certificate in plain data, of this format or the former one.
+
+    Raises PruningError where it is neither.
+    """
+    if not isinstance(data, Mapping):
+        raise PruningError(f'not a certificate: {type(data).__name__}')
+    if 'version' in data:
+        return Certificate.from_dict(data)
+    former = FormerCertificate(data)
+    try:
+        former.to_text()
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise PruningError(f'not a certificate: {error}') from error
+    return former
+
+
+def check_unseen(
+    holdout: Fingerprints, drives: Iterable[str], used: Mapping[str, Fingerprints | None]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of the sets that the hold-out is disjoint from, and of those not known.
 
     Args:
-        changed: (n,) bool, whether the pruned network decided differently on each frame.
-        negative_flips: (n,) bool, whether it was wrong where its parent was right.
-        clusters: (n,) the drive or venue of each frame; None only where each frame was drawn
-            independently of the others.
-        unit: what a cluster is called.
-        slices: for each name declared beforehand, (n,) bool: the frames that belong to it.
-        confidence: of each figure; of the slices together.
-        holdout_sha256: of the frames' inputs, see `calibration.fingerprint`.
-        record: plain data to keep with the certificate: the plan's seed, δ, K, kept indices and
-            errors, the fingerprints of the sets used before.
-        seed: of the bootstrap over clusters.
+        holdout: its pictures and drives.
+        drives: their names, for messages.
+        used: by name, the sets that anything was fitted, chosen or stopped on; None where nothing
+            is recorded of one.
 
     Raises:
-        PruningError: no frame, lengths that differ, a slice without a frame, a confidence outside
-            (0, 1), or a hold-out whose fingerprint is in `record`.
+        PruningError: a picture or a drive of the hold-out is in one of them.
     """
-    check_confidence(confidence)
-    happened = as_events('changed', changed)
-    names = None if clusters is None else np.asarray(clusters)
-    n = len(happened)
-    for path in _paths_to(holdout_sha256, record or {}):
+    for name, other in used.items():
+        pictures, common = (0, 0) if other is None else holdout.shared(other)
+        if pictures:
+            raise PruningError(
+                f'{pictures:,} of the {len(holdout.pictures):,} frames of the hold-out are in '
+                f'{name}: calibration, training, choice and certification never share frames; '
+                'certify on drives of their own'
+            )
+        if common:
+            assert other is not None
+            theirs = sorted(
+                each for each in set(drives) if Fingerprints.of((), [each]).drives & other.drives
+            )
+            raise PruningError(
+                f'{_some(theirs)} of the hold-out: there are frames of it in {name}; certify on '
+                'other drives, or, where these are others, give them names of their own'
+            )
+    known = tuple(name for name, each in used.items() if each is not None)
+    return known, tuple(name for name, each in used.items() if each is None)
+
+
+def certify_counts(
+    counts: Mapping[str, Counts],
+    *,
+    clusters: Clusters | None,
+    longest: int | Mapping[str, int] | None,
+    terms: Mapping[str, str] | None = None,
+    slices: Mapping[str, Counts] | None = None,
+    unit: str = 'drive',
+    confidence: float = 0.95,
+    holdout: Fingerprints,
+    used: Mapping[str, Fingerprints | None],
+    holdout_sha256: str | None = None,
+    record: Mapping[str, Any] | None = None,
+) -> Certificate:
+    """Certify from what was counted already, frame by frame.
+
+    What is stated, the slices too, must be fixed before the drives are seen: none is left out
+    because nothing, or too much, was counted.
+
+    Args:
+        counts: for each kind, see `KINDS`, (n,) events and counts; the first one is the headline.
+        clusters: (n,) the drive of each frame, the venue where the claim is about venues; None only
+            where each frame was drawn independently of the others.
+        longest: the longest drive that shall be spoken of, declared beforehand: its 'frames', its
+            'objects', its 'detections' and those objects of a slice by its name (by default as
+            'objects'); a number is of frames.
+        terms: for 'objects' and 'frames', the threshold, overlap and band.
+        slices: of the headline's kind, by name, (n,) events and counts.
+        unit: what a cluster is called.
+        confidence: of the headline; of the others together; of the slices together.
+        holdout: which frames and drives these are.
+        used: the sets that anything was fitted, chosen or stopped on, see `check_unseen`; give an
+            empty one only where there is none.
+        holdout_sha256: names the hold-out.
+        record: plain data to keep with the certificate.
+
+    Raises:
+        PruningError: nothing counted, lengths that differ, a drive longer than declared, fewer
+            than two drives, a hold-out that was used, a confidence outside (0, 1).
+    """
+    if not 0 < confidence < 1:
+        raise PruningError(f'the confidence must be in (0, 1), for example 0.95; got {confidence}')
+    if not counts:
+        raise PruningError('nothing was counted: give at least one kind of events')
+    n = len(np.asarray(next(iter(counts.values()))[0]))
+    names = np.arange(n) if clusters is None else np.asarray(clusters)
+    if names.shape != (n,):
+        raise PruningError(f'clusters: {names.shape} names for {n} frames; give one for each')
+    if n == 0:
+        raise PruningError('no frame; certify on at least two drives')
+    drives, members = np.unique(names, return_inverse=True)
+    unseen, unchecked = check_unseen(holdout, map(str, drives), used)
+    if not isinstance(longest, Mapping):
+        longest = {} if longest is None else {'frames': longest}
+    if clusters is None:
+        longest = {'frames': 1, **longest}
+    limits, terms = dict(longest), terms or {}
+    known = {'objects', 'detections', 'frames', *(slices or {})}
+    if foreign := set(limits) - known:
         raise PruningError(
-            f'the hold-out has the fingerprint that the record gives as {path}: calibration, '
-            'threshold choice and certification never share frames; give frames of their own'
+            f'longest drive: {_some(sorted(foreign))} is not counted; there are '
+            f'{", ".join(sorted(known))}'
         )
 
-    def bounded(events: NDArray[np.bool_], chosen: NDArray[np.bool_], level: float) -> BoundedRate:
-        these = None if names is None else names[chosen]
-        bound = rate_bound(events[chosen], these, confidence=level, seed=seed)
-        return BoundedRate(
-            frames=int(chosen.sum()),
-            clusters=None if these is None else len(np.unique(these)),
-            rate=float(events[chosen].mean()),
-            bound=bound,
+    def stated(name: str, kind: Kind, values: Counts, level: float, *keys: str) -> Statement:
+        events, every = _counts(name, (np.asarray(values[0]), np.asarray(values[1])), n)
+        if kind.unit == 'detections':
+            keys = (*keys, 'objects')
+        limit = next((limits[key] for key in keys if key in limits), None)
+        if limit is None:
+            raise PruningError(
+                f'declare the longest {unit} that the certificate shall speak of, in {kind.unit} '
+                '(--longest): no number that was seen can stand for it'
+            )
+        found = Statement(
+            verb=kind.verb,
+            of=kind.of,
+            unit=kind.unit,
+            terms=terms.get('frames' if kind.unit == 'frames' else 'objects', ''),
+            side=kind.side,
+            events=tuple(np.bincount(members, events).astype(int).tolist()),
+            counts=tuple(np.bincount(members, every).astype(int).tolist()),
+            longest=int(limit),
+            confidence=level,
         )
+        if max(found.counts) > limit:
+            where = str(drives[int(np.argmax(found.counts))])
+            raise PruningError(
+                f'{name}: {unit} {where} has {max(found.counts):,} {kind.unit}, declared are at '
+                f'most {limit:,} (--longest): declare the longest that the certificate shall speak '
+                'of, before looking'
+            )
+        return found
 
-    icc = None if names is None else intraclass_correlation(happened, names)
-    everything = np.ones(n, bool)
-    each_slice = {
-        name: as_events(f'slice {name!r}', chosen, n) for name, chosen in (slices or {}).items()
-    }
-    for name, chosen in each_slice.items():
-        if not chosen.any():
-            raise PruningError(f'slice {name!r} has no frame; collect some or leave it out')
-    level = 1 - (1 - confidence) / max(1, len(each_slice))
+    statements: dict[str, Statement] = {}
+    each_level = 1 - (1 - confidence) / max(1, len(counts) - 1)
+    for name, values in counts.items():
+        kind = KINDS.get(name, Kind('shows', f'of {name}', 'objects'))
+        level = each_level if statements else confidence
+        statements[name] = stated(name, kind, values, level, kind.unit)
+    first = next(iter(statements.values()))
+    if first.bound is None:  # says why
+        rate_bound(first.events, first.counts, longest=first.longest, confidence=confidence)
+    kind = KINDS.get(next(iter(counts)), Kind(first.verb, first.of, 'objects'))
+    level = 1 - (1 - confidence) / max(1, len(slices or {}))
     return Certificate(
         unit=unit,
-        icc=icc,
-        effective_frames=n
-        if names is None or icc is None
-        else effective_sample_size(n, names, icc),
+        drives=tuple(map(str, drives)),
         confidence=confidence,
-        changed=bounded(happened, everything, confidence),
-        negative_flips=None
-        if negative_flips is None
-        else bounded(as_events('negative_flips', negative_flips, n), everything, confidence),
-        slices={name: bounded(happened, chosen, level) for name, chosen in each_slice.items()},
+        statements=statements,
+        slices={
+            name: stated(f'slice {name!r}', kind, values, level, name, kind.unit)
+            for name, values in (slices or {}).items()
+        },
+        frames=n,
+        holdout=holdout,
         holdout_sha256=holdout_sha256,
-        seed=seed,
+        unseen=unseen,
+        unchecked=unchecked,
         record=dict(record or {}),
         versions={
             'pruned_perception': pruned_perception.__version__,
             'torch': str(torch.__version__),
             'numpy': np.__version__,
-            'scipy': scipy.__version__,
         },
     )
 
@@ -458,33 +760,58 @@ def certify(
     small: nn.Module,
     holdout: Iterable[Batch],
     *,
+    used: Mapping[str, Iterable[Batch]],
+    clusters: Clusters | None,
+    longest: int | Mapping[str, int] | None = None,
     decide: Decide = argmax_decisions,
     labels: Sequence[Any] | Tensor | None = None,
     flip: Flip = argmax_negative_flips,
-    clusters: Clusters | None = None,
+    terms: Mapping[str, str] | None = None,
     unit: str = 'drive',
     slices: Mapping[str, ArrayLike] | None = None,
     confidence: float = 0.95,
     record: Mapping[str, Any] | None = None,
-    seed: int = 0,
 ) -> Certificate:
     """Run both networks over the hold-out and certify how often they decide differently.
 
-    `compare` and `certify_decisions` in one: see there for arguments and errors.
+    `compare` and `certify_counts` in one: see there for arguments and errors. Here `used` gives,
+    by name, the inputs themselves that anything was fitted, chosen or stopped on (calibration,
+    training, validation); an empty one is printed as not checked. `slices` gives, for each name
+    declared beforehand, (n,) bool: the frames that belong to it.
     """
-    check_confidence(confidence)
     found = compare(model, small, holdout, decide=decide, labels=labels, flip=flip)
-    return certify_decisions(
-        found.changed,
-        negative_flips=found.negative_flips,
+    events, every = (np.asarray(each) for each in next(iter(found.counts.values())))
+    for path in _paths_to(found.sha256, record or {}):
+        raise PruningError(
+            f'the hold-out has the fingerprint that the record gives as {path}: calibration, '
+            'threshold choice and certification never share frames; give frames of their own'
+        )
+    chosen = {
+        name: as_events(f'slice {name!r}', each, len(events))
+        for name, each in (slices or {}).items()
+    }
+    names = () if clusters is None else map(str, np.asarray(clusters))
+    return certify_counts(
+        found.counts,
         clusters=clusters,
+        longest=longest,
+        terms=terms,
+        slices={name: (events * each, every * each) for name, each in chosen.items()},
         unit=unit,
-        slices=slices,
         confidence=confidence,
+        holdout=Fingerprints.of(found.pictures, names),
+        used={name: fingerprints_of(batches) for name, batches in used.items()},
         holdout_sha256=found.sha256,
         record=record,
-        seed=seed,
     )
+
+
+def _pair(certificate: Certificate) -> tuple[Any, ...]:
+    return tuple((certificate.record.get(name) or {}).get('sha256') for name in ('parent', 'child'))
+
+
+def _terms_of(statements: Mapping[str, Statement]) -> dict[str, Statement]:
+    return {name: replace(each, events=(), counts=()) for name, each in statements.items()}
 
 
 def _paths_to(wanted: str | None, record: Any, path: str = 'record') -> Iterator[str]:
@@ -499,8 +826,12 @@ def _paths_to(wanted: str | None, record: Any, path: str = 'record') -> Iterator
         yield path
 
 
-def _at_most(bound: float) -> str:
+def _up(bound: float) -> str:
     return f'{math.ceil(bound * 1000 - 1e-9) / 10:.1f}%'  # never rounded below the bound
+
+
+def _down(bound: float) -> str:
+    return f'{math.floor(bound * 1000 + 1e-9) / 10:.1f}%'
 
 
 def _level(confidence: float) -> str:
@@ -509,6 +840,15 @@ def _level(confidence: float) -> str:
 
 def _plural(unit: str, count: int = 2) -> str:
     return unit if count == 1 else f'{unit}s'
+
+
+def _joined(*parts: str) -> str:
+    return '; '.join(each for each in parts if each)
+
+
+def _some(names: Sequence[str], most: int = 3) -> str:
+    more = f' and {len(names) - most} more' if len(names) > most else ''
+    return f'{", ".join(names[:most])}{more}'
 
 
 def _brief(value: Any, most: int = 100) -> str:

@@ -22,7 +22,6 @@ from fractions import Fraction
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from pruned_perception.pruning.errors import PruningError
 
@@ -120,6 +119,8 @@ def exceedance_bound(images: int, delta: float, *, confidence: float = 0.95) -> 
     """
     if not 0 < confidence < 1:
         raise PruningError(f'the confidence must be in (0, 1), for example 0.95; got {confidence}')
+    from scipy import stats  # of which nobody else here has need
+
     rank = conformal_rank(images, delta)
     return float(stats.beta.ppf(confidence, images + 1 - rank, rank))
 

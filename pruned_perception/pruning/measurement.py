@@ -23,6 +23,7 @@ from pruned_perception.pruning.sensitivity import mixing_outputs
 from pruned_perception.pruning.structure import Structure, trace
 
 POSITIONS = 8
+_OTHERS = 1 << 40
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ def measure_errors(
         plan: what would be cut of it.
         calibration: batches of inputs.
         positions: sampled per image, or None for all.
-        seed: of the positions.
+        seed: of the positions, which are others than those that sensitivities of the same seed
+            were measured at: these know their own best.
         structure: of the network, if it has been traced already.
     """
     example = [each.example() for each in plan.inputs]
@@ -85,7 +87,7 @@ def measure_errors(
             )
             indices += part.of(gone)
         lost[layer] = torch.tensor(sorted(indices), dtype=torch.long)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed + _OTHERS)
     sums = {name: [0.0, 0, 0.0] for name in lost}
 
     def observe(name: str, x: Tensor, output: Tensor) -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -27,6 +28,7 @@ from pruned_perception.pruning.graph.observation import outside_inference_mode
 from pruned_perception.pruning.presets import find_preset
 from pruned_perception.pruning.records import Record
 from pruned_perception.pruning.scores import Evidence, in_runs
+from pruned_perception.pruning.sensitivity import POSITIONS, Sensitivity
 from pruned_perception.pruning.structure import InputSpec, Structure, Widths, trace
 from pruned_perception.pruning.surgery import find_groups, slice_channels, unsliceable
 
@@ -81,6 +83,11 @@ class Plan(Record):
     sums: dict[str, float]
     errors: dict[str, float]
     not_pruned: dict[str, str]
+    positions: int | None = POSITIONS
+    """Positions an image at which sensitivities were measured, None for all; old plans do not say
+    it, and had few."""
+    K_images: int = 0
+    """Images of the second half that gave K; 0: K is assumed."""
     kind: ClassVar[str] = 'channels'
 
     @property
@@ -122,9 +129,29 @@ class Plan(Record):
         """Return how many channels each group keeps."""
         return {name: len(indices) for name, indices in self.kept.items()}
 
+    def bounds_text(self) -> str:
+        """Return how many bounds say nothing, and what the others rest on."""
+        vacuous = sum(each >= 1 for each in self.errors.values())
+        text = f'a-priori bounds: vacuous in {vacuous} of {len(self.errors)} groups; '
+        where = (
+            ''
+            if self.positions is None
+            else f'estimates (sensitivities of {self.positions} positions an image are too low) '
+        )
+        if self.selection == 'deterministic':
+            return f'{text}{where or "certain "}on the calibration set'
+        origin = (
+            f'of {self.K_images} images of a second half' if self.K_images else 'assumed, not shown'
+        )
+        return (
+            f'{text}{where}for a new image with probability 1 − δ = {1 - self.delta:g} if it '
+            f'exceeds no sensitivity K-fold (K = {self.K:.3g}, {origin})'
+        )
+
     def to_text(self) -> str:
         """Return a table: kept channels of each group, how compressible it is, its bound."""
         lines = [
+            *([self.bounds_text()] if self.errors else []),
             f'{self.criterion} scores, {self.allocation} allocation, {self.selection} selection, '
             f'multiples of {self.round_to}',
             f'{self.macs:,} of {self.dense_macs:,} MACs ({self.macs / self.dense_macs:.1%}), '
@@ -142,10 +169,14 @@ class Plan(Record):
 
 
 def bound_text(error: float | None) -> str:
-    """Return a bound relative to V in words: at 1 and more it says nothing."""
+    """Return a bound relative to V in words, rounded up: at 1 and more it says nothing."""
     if error is None:
         return '–'
-    return f'{error:.3g} (vacuous)' if error >= 1 else f'{error:.3g}'
+    if not 0 < error < math.inf:
+        return f'{error:g}' + ' (vacuous)' * (error > 0)
+    unit = 10.0 ** (math.floor(math.log10(error)) - 2)
+    text = f'{math.ceil(error / unit - 1e-9) * unit:.3g}'
+    return f'{text} (vacuous)' if error >= 1 else text
 
 
 def allocate(
@@ -159,7 +190,7 @@ def allocate(
     scores: Evidence | None = None,
     selection: str = 'deterministic',
     delta: float = DELTA,
-    K: float = 1.0,
+    K: float | None = None,
     seed: int = 0,
 ) -> Plan:
     """Divide a budget among the groups and choose their channels.
@@ -179,7 +210,8 @@ def allocate(
         selection: 'deterministic', 'random' or 'mixed'; the latter two draw from sensitivities,
             cannot be rounded, and meet the budget in expectation.
         delta: probability with which the bounds may fail.
-        K: how far future inputs may exceed the sensitivities, see `bounds`.
+        K: how far future inputs may exceed the sensitivities; by default the conformal factor of
+            their second half, and assumed to be 1 where there is none.
         seed: of the draws.
 
     Raises:
@@ -202,6 +234,8 @@ def allocate(
     if selection != 'deterministic':
         if claim is None:
             raise PruningError(f'selection {selection!r} draws from sensitivities: give some')
+        if isinstance(ranking, Sensitivity):
+            ranking.check_drawn()
         if round_to > 1:
             raise PruningError(
                 f'selection {selection!r}: how many channels are drawn is random and cannot be '
@@ -243,7 +277,7 @@ def allocate(
         seed=seed,
         budget=None if budget is None else str(budget),
         delta=delta,
-        K=K,
+        K=(1.0 if K is None else K) if claim is None else claim.K,
         calibration=None if measured is None else measured.calibration,
         inputs=structure.inputs,
         dense_macs=structure.macs,
@@ -256,6 +290,8 @@ def allocate(
         sums={} if measured is None else {n: float(measured.values[n].sum()) for n in kept},
         errors=errors,
         not_pruned=dict(structure.groups.not_pruned),
+        positions=measured.positions if isinstance(measured, Sensitivity) else POSITIONS,
+        K_images=len(measured.ratios) if isinstance(measured, Sensitivity) and K is None else 0,
     )
 
 
@@ -365,6 +401,7 @@ def score(
     loss: criteria.Loss | None = None,
     seed: int = 0,
     structure: Structure | None = None,
+    positions: int | None = POSITIONS,
 ) -> Evidence:
     """Return what a criterion says of the network: sensitivities or scores.
 
@@ -378,13 +415,14 @@ def score(
         loss: for criteria that differentiate, see `criteria.Subject`.
         seed: of positions, projections and random scores.
         structure: of the network, if it has been traced already.
+        positions: at which sensitivities are measured, per image; None for all.
 
     Raises:
         PruningError: an unknown criterion, or one that returns something else.
     """
     found = structure or trace(model, example_inputs)
     batches = list(calibration) if isinstance(calibration, Iterator) else calibration
-    subject = criteria.Subject(model, found, batches, loss, seed)
+    subject = criteria.Subject(model, found, batches, loss, seed, positions)
     return criteria.evidence(criterion, subject)
 
 
@@ -404,6 +442,7 @@ def make_plan(
     ignored_layers: Collection[str] = (),
     calibration: Iterable[Batch] | None = None,
     loss: criteria.Loss | None = None,
+    positions: int | None = POSITIONS,
 ) -> Plan:
     """Choose the channels to keep.
 
@@ -428,6 +467,8 @@ def make_plan(
         ignored_layers: layers whose outputs stay, beside those of the network.
         calibration: batches of inputs without labels.
         loss: for criteria that differentiate.
+        positions: at which sensitivities are measured, per image; None for all, without which
+            their bounds are estimates.
 
     Raises:
         BudgetError: the budget cannot be met.
@@ -449,6 +490,7 @@ def make_plan(
             loss=loss,
             seed=seed,
             structure=structure,
+            positions=positions,
         )
 
     ranking = scored(criterion)

@@ -78,7 +78,7 @@ def predict(
     sensitivity: Sensitivity,
     *,
     delta: float = DELTA,
-    K: float = 1.0,
+    K: float | None = None,
     selection: str = 'random',
     epsilons: Sequence[float] | None = None,
 ) -> Curve:
@@ -93,7 +93,7 @@ def predict(
     Args:
         sensitivity: as estimated.
         delta: probability with which the bound may fail.
-        K: how far future inputs may exceed the sensitivities.
+        K: how far future inputs may exceed the sensitivities, see `allocate`.
         selection: 'random' or 'deterministic'.
         epsilons: errors to predict for; by default 25 from where nothing is pruned to where one
             channel per group is left.
@@ -106,6 +106,8 @@ def predict(
         raise PruningError(
             f'selection: random or deterministic can be predicted, not {selection!r}'
         )
+    if selection == 'random':
+        sensitivity.check_drawn()
     structure = sensitivity.structure
     beside = structure.side_by_side()
     units = {group.name: group.unit for group in structure.groups.prunable}
@@ -134,7 +136,7 @@ def predict(
         sensitivity.definition,
         selection,
         delta,
-        K,
+        claim.K,
         structure.macs,
         structure.parameters,
         sum(structure.channels.values()),

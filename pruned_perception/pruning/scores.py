@@ -47,7 +47,7 @@ class Evidence(Protocol):
     def offers(self) -> str | None:
         """What rules of allocation may need: 'sensitivities', 'errors' or nothing."""
 
-    def claim(self, delta: float, K: float) -> Claim | None:
+    def claim(self, delta: float, K: float | None = None) -> Claim | None:
         """Return what the bounds of a selection claim; None where nothing bounds it.
 
         Raises:
@@ -88,7 +88,7 @@ class Scores(Record):
         """Errors, where the criterion knows them."""
         return None if self.errors is None else 'errors'
 
-    def claim(self, delta: float, K: float) -> None:
+    def claim(self, delta: float, K: float | None = None) -> None:
         """Nothing bounds what is lost with the lowest scores."""
 
     def within(self, structure: Structure) -> Scores:

@@ -18,8 +18,10 @@ suffices) and the number of channels (every one is indispensable somewhere).
 An output that reads a single channel has g = 1 for it whatever the data: it passes the channel on,
 as a depthwise layer or an identity shortcut does, and nothing is claimed about it; what counts is
 who reads it next. The first two definitions are maxima over positions. Measured at a few random
-positions per image they are estimates from below; `positions=None` takes all. One pass over S, one
-batch in memory at a time.
+positions per image they are estimates from below, with which no bound is certain, not even on S;
+`positions=None` takes all. One pass over S, one batch in memory at a time.
+
+For new images the bounds of random selection need a factor K, see `conformal`: `with_second_half`.
 """
 
 from __future__ import annotations
@@ -29,12 +31,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pruned_perception._tables import Table
 from pruned_perception.pruning.bounds import Claim, calibration_size, expected_exceedances
 from pruned_perception.pruning.calibration import Batch, CalibrationRecord, CheckedBatches
+from pruned_perception.pruning.conformal import conformal_factor, largest_ratios
 from pruned_perception.pruning.contributions import Fields, contributions, fields, kernel, sampled
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.groups import ChannelGroup, Slice
@@ -74,7 +78,8 @@ class ConsumerSensitivity:
 class Sensitivity(Record):
     """Sensitivities of all consumers of a network's prunable groups.
 
-    `positions` is the number of positions per image that was sampled, or None for all.
+    `positions` is the number of positions per image that was sampled, or None for all. `ratios` are
+    max_j g_j / s_j of each image of a second half, from which K follows; none where K is assumed.
     """
 
     definition: str
@@ -83,6 +88,7 @@ class Sensitivity(Record):
     calibration: CalibrationRecord
     positions: int | None
     seed: int
+    ratios: tuple[float, ...] = ()
     errors: ClassVar[None] = None
     offers: ClassVar[str] = 'sensitivities'
 
@@ -112,8 +118,15 @@ class Sensitivity(Record):
         """
         return sum(each.events for each in self.consumers)
 
-    def claim(self, delta: float, K: float) -> Claim:
-        """Return what the bounds claim; refuse a calibration set that cannot support it."""
+    def claim(self, delta: float, K: float | None = None) -> Claim:
+        """Return what the bounds claim; refuse a calibration set that cannot support it.
+
+        Without K it is the conformal one of the second half, or assumed to be 1 where there is
+        none.
+        """
+        signed = self.definition != 'quadrants'
+        if self.ratios and K is None:
+            return Claim(self.events, delta, conformal_factor(self.ratios, delta), signed=signed)
         channels = max(1, sum(len(each.values) for each in self.consumers))
         needed = calibration_size(channels, delta=delta)
         images = self.calibration.images
@@ -124,7 +137,19 @@ class Sensitivity(Record):
                 'must be expected to exceed the sensitivities of '
                 f'{expected_exceedances(channels, images):.3g} of them'
             )
-        return Claim(self.events, delta, K, signed=self.definition != 'quadrants')
+        return Claim(self.events, delta, 1.0 if K is None else K, signed=signed)
+
+    def check_drawn(self) -> None:
+        """Raise PruningError where drawing by these sensitivities bounds nothing.
+
+        Of draws, the summed definition bounds the sum of errors with their signs over a map, which
+        may cancel: it says nothing about their sizes.
+        """
+        if self.definition == 'summed':
+            raise PruningError(
+                "sensitivity 'summed' with random or mixed selection: errors of both signs would "
+                'cancel in its bound; use deterministic selection, or absolute sensitivities'
+            )
 
     def within(self, structure: Structure) -> Sensitivity:
         """Return the same about some of the groups only."""
@@ -143,13 +168,27 @@ class Sensitivity(Record):
         ]
         channels = sum(len(each.values) for each in self.consumers)
         exceeded = expected_exceedances(channels, self.calibration.images)
-        return (
+        text = (
             f'{self.definition} sensitivity, {self.calibration.images} images, {where} '
             f'({"exact" if self.positions is None else "estimated from below"})\n'
             f'{Table.under(header, rows).to_text()}\n'
-            f'One more image like these is expected to exceed the values of at most {exceeded:.3g} '
-            f'of {channels} channels; more images lower that.'
         )
+        if self.positions is None:
+            text += (
+                'One more image like these is expected to exceed the values of at most '
+                f'{exceeded:.3g} of {channels} channels; more images lower that.'
+            )
+        else:
+            text += (
+                'At sampled positions nothing is said of how many values one more image exceeds; '
+                'measure at all.'
+            )
+        if self.ratios:
+            text += (
+                f'\nsecond half: {len(self.ratios)} images, which exceed some value '
+                f'{np.median(self.ratios):.3g}-fold (median), {max(self.ratios):.3g}-fold at most'
+            )
+        return text
 
 
 def estimate_sensitivity(
@@ -213,6 +252,43 @@ def estimate_sensitivity(
     )
     sampled_at = None if definition == 'summed' else positions
     return Sensitivity(definition, structure, consumers, batches.record, sampled_at, seed)
+
+
+def with_second_half(
+    sensitivity: Sensitivity, model: nn.Module, images: Iterable[Batch]
+) -> Sensitivity:
+    """Return the sensitivities with what a second half of images says of K.
+
+    Args:
+        sensitivity: of a first half, at all positions.
+        model: the network that they are of.
+        images: other images, exchangeable with those to come; one pass, image by image.
+
+    Raises:
+        PruningError: sensitivities at sampled positions, which are not what g_j is compared with;
+            an unusable set.
+    """
+    if sensitivity.positions is not None:
+        raise PruningError(
+            'K from a second half: g and s are compared at all positions; measure sensitivities '
+            'with positions=None (--positions all)'
+        )
+    example = [each.example() for each in sensitivity.structure.inputs]
+    read = sorted({each.group for each in sensitivity.consumers})
+    found = []
+    for batch in CheckedBatches(images, example, name='second half'):
+        for n in range(len(batch[0])):
+            alone = estimate_sensitivity(
+                model,
+                [tuple(each[n : n + 1] for each in batch)],
+                example_inputs=example,
+                definition=sensitivity.definition,
+                positions=None,
+                structure=sensitivity.structure,
+            )
+            found.append(torch.cat([alone.values[name] for name in read]).numpy())
+    measured = torch.cat([sensitivity.values[name] for name in read]).numpy()
+    return replace(sensitivity, ratios=tuple(largest_ratios(np.stack(found), measured).tolist()))
 
 
 def mixing_outputs(weight: Tensor) -> Tensor:

@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pruned_perception.pruning.certificate import Certificate
+from pruned_perception.pruning.certificate import (
+    Certificate,
+    FormerCertificate,
+    read_certificate,
+)
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.measurement import MeasuredErrors
 from pruned_perception.pruning.plan import Plan
@@ -31,7 +35,7 @@ class Findings(Record):
     measured: MeasuredErrors | None = None
     sensitivity: Sensitivity | None = None
     curves: tuple[Curve, ...] = ()
-    certificate: Certificate | None = None
+    certificate: Certificate | FormerCertificate | None = None
     comparison: Mapping[str, Any] | None = None
     earlier: tuple[Plan, ...] = ()
 
@@ -55,7 +59,7 @@ class Findings(Record):
         own = {names.get(name, name): value for name, value in data.items()}
         own.pop('out', None)  # what `prune --json` prints beside them
         certificate = own.get('certificate')
-        return {**own, 'certificate': certificate and Certificate.from_dict(certificate)}
+        return {**own, 'certificate': certificate and read_certificate(certificate)}
 
     def to_text(self) -> str:
         """Return the plan's table, then the measured errors and the certificate."""

@@ -5,6 +5,7 @@ A single file without scripts that fetches nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from typing import Any
 from pruned_perception import _pages as pages
 from pruned_perception._io import write_text
 from pruned_perception._tables import UNKNOWN, Table
-from pruned_perception.pruning.certificate import FEWEST_CLUSTERS, Certificate
+from pruned_perception.pruning.certificate import Certificate, FormerCertificate
 from pruned_perception.pruning.errors import PruningError
+from pruned_perception.pruning.plan import bound_text
 from pruned_perception.pruning.prediction import Curve
 from pruned_perception.report.charts import CUT, KEPT, SIZE, Line, error_chart, strip
 from pruned_perception.report.findings import Findings, LayerFinding
@@ -31,7 +33,7 @@ def render(findings: Findings) -> str:
     layers = findings.layers()
     bounds = [each.bound for each in layers if each.bound is not None]
     mark = max(bounds, default=0.0) or None
-    slices = findings.certificate.slices if findings.certificate else {}
+    certificate = findings.certificate
     return pages.render(
         'report/page.html',
         findings=findings,
@@ -41,12 +43,7 @@ def render(findings: Findings) -> str:
         strip=strip,
         mark=mark,
         charts=_charts(findings, mark),
-        FEWEST_CLUSTERS=FEWEST_CLUSTERS,
-        few=[
-            name
-            for name, each in slices.items()
-            if each.clusters is not None and each.clusters < FEWEST_CLUSTERS
-        ],
+        slices=certificate.slices if isinstance(certificate, Certificate) else {},
         up=_up,
         **_comparison(findings),
         made=_facts(findings),
@@ -100,14 +97,17 @@ def _bound_card(layers: Sequence[LayerFinding]) -> tuple[str, str]:
             f'vacuous in {vacuous} of {len(bounds)}',
             'layers: there the a-priori bound promises nothing',
         )
-    return f'≤ {max(bounds):.2g}', 'a-priori error of every layer, relative to its contributions'
+    text = 'a-priori error of every layer, relative to its contributions'
+    return f'≤ {bound_text(max(bounds))}', text
 
 
-def _certificate_card(certificate: Certificate) -> tuple[str, str]:
-    of = f'frames of new {certificate.unit}s' if certificate.for_new_venues else 'frames like these'
+def _certificate_card(certificate: Certificate | FormerCertificate) -> tuple[str, str]:
+    if isinstance(certificate, FormerCertificate):
+        return 'frames only', 'an earlier kind of certificate, with a dead-band: see below'
+    first = certificate.headline
     return (
-        f'≤ {_up(certificate.changed.bound)}',
-        f'of the {of} decided differently, at {100 * certificate.confidence:g}% confidence',
+        f'{first.verb} {first.bound_text}',
+        f'{first.of} ({first.terms}), proven at {100 * certificate.confidence:g}%',
     )
 
 
@@ -232,19 +232,12 @@ def _facts(findings: Findings) -> list[tuple[str, Any]]:
     for record in dict.fromkeys(each for _, each in sets if each is not None):
         names = ', '.join(name for name, each in sets if each == record)
         facts.append((names, f'{record.images} images, SHA-256 {record.sha256}'))
-    if (certificate := findings.certificate) is not None:
-        facts.append(
-            (
-                'hold-out',
-                f'{certificate.frames:,} frames, SHA-256 {certificate.holdout_sha256 or "unknown"}',
-            )
-        )
+    if isinstance(certificate := findings.certificate, Certificate):
         versions = (f'{name} {value}' for name, value in certificate.versions.items())
         facts.append(('certified with', ', '.join(versions)))
     return facts
 
 
 def _up(bound: float) -> str:
-    """Return a bound in per cent, never rounded below itself."""
-    rounded = round(100 * bound, 1)
-    return f'{rounded if rounded >= 100 * bound - 1e-9 else rounded + 0.1:.1f}%'
+    """Return a bound with two decimals, never rounded below itself."""
+    return f'{math.ceil(100 * bound - 1e-9) / 100:.2f}' if bound else '0'

@@ -37,6 +37,7 @@ from pruned_perception.pruning.records import (
 )
 from pruned_perception.pruning.refit import refit
 from pruned_perception.pruning.selection import SELECTIONS
+from pruned_perception.pruning.sensitivity import POSITIONS
 from pruned_perception.training.distillation import Distillation
 from pruned_perception.training.losses import total
 from pruned_perception.training.task import Task, load_function
@@ -93,7 +94,13 @@ class Channels(ByPlan):
             raise PruningError(f'round_to: must be at least 1 channel, got {self.round_to}')
 
     def plan(
-        self, task: Task, budget: Budget | None, seed: int, *, widths: dict[str, int] | None = None
+        self,
+        task: Task,
+        budget: Budget | None,
+        seed: int,
+        *,
+        widths: dict[str, int] | None = None,
+        positions: int | None = POSITIONS,
     ) -> Plan:
         """Return what would be cut of the task's network, within a budget or to widths."""
         names = ('criterion', 'allocation', 'allocation_by', 'selection', 'round_to')
@@ -102,6 +109,7 @@ class Channels(ByPlan):
             task.example_inputs,
             budget=budget,
             widths=widths,
+            positions=positions,
             seed=seed,
             ignored_layers=self.ignored_layers,
             calibration=None if task.calibration == () else task.calibration,

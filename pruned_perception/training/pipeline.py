@@ -87,9 +87,10 @@ def prune_and_finetune(
         seed: of everything random.
         recalibrated: measure batch norms again after each cut.
         validations: see `train`.
-        accept: whether a network may be returned: `loses_at_most`, or, say,
-            `lambda small: certify(parent, small, holdout).changed.bound <= 0.01`. If the first
-            network is not accepted, the parent is returned.
+        accept: whether a network may be returned, by data that choices may see: `loses_at_most`,
+            or, say, `lambda small: accuracy(small, validation) > 0.9`. What chooses cannot
+            certify: certify what is returned, on drives of its own. If the first network is not
+            accepted, the parent is returned.
         folder: for what an interrupted call needs to go on, a sub-folder for each stage.
         report: told what goes on, the share of it that is done, and a remark.
 

@@ -11,12 +11,13 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pruned_perception.pruning.calibration import Batch
+from pruned_perception.pruning.certificate import Decide
 from pruned_perception.pruning.criteria import Loss
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.training.budget import TrainingBudget
@@ -24,9 +25,6 @@ from pruned_perception.training.checkpoint import load_tensors
 from pruned_perception.training.distillation import DistillationLoss
 from pruned_perception.training.losses import Losses
 from pruned_perception.training.recipe import Recipe
-
-if TYPE_CHECKING:  # SciPy, of which nobody but a certificate has need
-    from pruned_perception.pruning.certificate import Decide
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,12 @@ class Task:
     slices: Mapping[str, Any] | None = None
     """Name → (n,) bool: parts of the hold-out, declared beforehand, to be certified apart."""
     decide: Decide | None = None
-    """(parent's output, child's output) → (B,) bool, where they differ; by default by argmax."""
+    """(parent's output, child's output) → (B,) bool, where they differ; by default by argmax. Or
+    counts of several kinds, see `pruning.certificate.KINDS`."""
+    terms: Mapping[str, str] | None = None
+    """For 'frames' and 'objects': threshold and overlap of `decide`, printed in each sentence."""
+    used: Mapping[str, Iterable[Batch]] | None = None
+    """Name → inputs that training, a choice or stopping saw: none may be in the hold-out."""
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tiny_detector import tiny_onnx
 
-from pruned_perception.benchmark.engine import Network, compare, load_networks, measure
+from pruned_perception.benchmark.engine import Network, as_table, compare, load_networks, measure
 from pruned_perception.cli.main import main
 from pruned_perception.errors import UserError
 
@@ -32,7 +32,7 @@ def test_every_run_is_measured(tiny_family):
 def test_speed_ups_are_ratios_round_by_round():
     networks = [Network(name, '0' * 64, None, b'') for name in ('dense', 'small')]
     # The machine slows down from round to round; the ratio stays.
-    slow = np.array([1.0, 2.0, 5.0, 10.0, 20.0])
+    slow = np.array([1.0, 2.0, 5.0, 10.0, 20.0, 40.0])
     dense = 8.0 * slow[:, None] * np.array([1.0, 1.0, 1.5])
     small = 2.0 * slow[:, None] * np.array([1.0, 1.0, 3.0])
     first, second = compare(networks, np.stack([dense, small]))
@@ -42,7 +42,12 @@ def test_speed_ups_are_ratios_round_by_round():
     assert second.speedup_interval == (4, 4)
     assert first.latency.p50 == np.percentile(dense, 50)
     assert second.latency.p90 == np.percentile(small, 90)
-    assert second.latency.n == 15
+    assert second.latency.n == 18
+    assert first.latency.p50_interval == (8.0, 320.0)  # six rounds, whatever the runs
+    few = compare(networks, np.stack([dense, small])[:, :5])
+    assert few[1].speedup_interval is None
+    assert few[1].latency.p50_interval is None
+    assert 'nan' in as_table(few)
 
 
 def test_an_open_input_size_is_refused(tmp_path):
@@ -69,8 +74,8 @@ def test_the_command_prints_a_table_and_writes_json(tiny_family, tmp_path, capsy
     for network in result['networks']:
         assert network['latency_ms']['n'] == 6
         assert network['single_stream_style_p90_ms'] == network['latency_ms']['p90']
-        low, high = network['speedup_interval']
-        assert low <= network['speedup'] <= high
+        assert network['speedup_interval'] is None  # two rounds
+        assert network['speedup'] > 0
 
 
 def test_json_alone_goes_to_standard_output(tiny_bundle, capsys):

@@ -43,7 +43,9 @@ def test_the_ratio_is_the_median_of_pairs() -> None:
     result = ratio([2.0, 30.0, 5.0], [1.0, 10.0, 5.0])
     assert result.pairs == [2.0, 3.0, 1.0]
     assert result.median == 2.0
-    assert 1.0 <= result.interval[0] <= 2.0 <= result.interval[1] <= 3.0
+    assert result.interval is None  # three pairs carry none
+    six = ratio([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [1.0] * 6)
+    assert six.interval == (1.0, 6.0)
 
 
 def test_accounts_must_add_up() -> None:

@@ -126,7 +126,8 @@ def test_the_pages_seven_steps_run(
     assert 'absolute sensitivity, 256 images' in printed
     assert 'deterministic selection' in printed
     assert 'second  kept whole: asked to keep second' in printed
-    assert '500 frames from 20 drives' in printed
+    assert 'certified on 20 drives' in printed
+    assert 'in 500 frames' in printed
 
 
 def test_the_pages_own_criterion_and_published_method_make_plans(
@@ -184,7 +185,7 @@ def test_the_pages_commands_run_in_order(here: Path, capsys: pytest.CaptureFixtu
         program, *arguments = shlex.split(line)
         assert program == 'pruned-perception'
         assert main(arguments) == 0, line
-    assert 'new drives like these' in capsys.readouterr().out
+    assert 'certified on 20 drives' in capsys.readouterr().out
     assert 'vacuous' in (here / 'small.html').read_text(encoding='utf-8')
 
 
@@ -211,10 +212,33 @@ def test_with_json_standard_output_is_one_object(here: Path, capsys: pytest.Capt
     tuned = printed('finetune', *OWN, '--pruned', 'j.pt', '--steps', '3', '--out', 'jt.pt')
     assert tuned['steps'] == 3
     assert set(tuned['before']) == set(tuned['after']) == {'accuracy'}
-    certificate = printed('certify', *OWN, '--pruned', 'jt.pt')
-    assert certificate['changed']['clusters'] == 20
+    certificate = printed('certify', *OWN, '--pruned', 'jt.pt', '--longest', '25')
+    assert len(certificate['drives']) == 20
+    assert certificate['unseen'] == ['the calibration set']
     shown = printed('pruning-report', 'j.json', '--sensitivity', 's.json', '--out', 'j.html')
     assert shown['sensitivity'] == found
+
+
+def test_all_positions_and_a_second_half(here: Path, capsys: pytest.CaptureFixture) -> None:
+    options = ['--positions', 'all', '--second-half', '--out', 'halves.json']
+    assert main(['sensitivity', *OWN, *options]) == 0
+    assert 'second half: 128 images' in capsys.readouterr().out
+    found = json.loads(Path('halves.json').read_text())
+    assert (len(found['ratios']), found['calibration']['images']) == (128, 128)
+    assert main(['predict', 'halves.json', '--delta', '0.1', '--json']) == 0
+    assert json.loads(capsys.readouterr().out)['K'] > 1
+    assert main(['predict', 'halves.json']) == 1
+    assert 'δ = 0.001 on 128 image(s) of the second half: needs 1999' in capsys.readouterr().err
+    assert main(['sensitivity', *OWN, '--second-half']) == 1
+    assert 'give --positions all' in capsys.readouterr().err
+
+    how = ['--macs', '0.5', '--criterion', 'absolute', '--round-to', '4', '--out', 'all.pt']
+    for positions, words in (('all', 'certain on the calibration set'), ('8', 'estimates')):
+        assert main(['prune', *OWN, *how, '--positions', positions, '--report', 'all.html']) == 0
+        first = capsys.readouterr().out.splitlines()[0]
+        assert first.startswith('a-priori bounds: vacuous in ')
+        assert words in first
+        assert words in Path('all.html').read_text(encoding='utf-8')
 
 
 def test_predict_reads_the_file_alone(here: Path, tmp_path: Path, monkeypatch) -> None:
@@ -253,7 +277,7 @@ def test_channels_and_low_rank_go_together(here: Path, capsys: pytest.CaptureFix
     assert sizes[2] <= 0.6 * sizes[1] < sizes[0]
     assert 'not comparable' in capsys.readouterr().out
     assert main(['finetune', *OWN, '--pruned', 'both.pt', '--steps', '2', '--out', 'bt.pt']) == 0
-    assert main(['certify', *OWN, '--pruned', 'bt.pt']) == 0
+    assert main(['certify', *OWN, '--pruned', 'bt.pt', '--longest', '25']) == 0
 
 
 def test_zeros_stay_zeros_while_fine_tuning(here: Path) -> None:
@@ -427,7 +451,7 @@ def test_a_pickled_network_is_not_loaded_and_the_error_says_what_to_save(
         ),
         (
             ['certify', '--task', 'tasks:calibrated_on_holdout', '--pruned', 'absolute.pt'],
-            'calibration, threshold choice and certification never share frames',
+            'never share frames',
         ),
     ],
 )

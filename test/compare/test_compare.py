@@ -9,6 +9,7 @@ import blobs
 import pytest
 import torch
 import yaml
+from scipy import stats
 
 from pruned_perception._io import FolderError, locked, write_json
 from pruned_perception._processes import Interrupted
@@ -18,6 +19,7 @@ from pruned_perception.compare.result import Result, find_failure, find_result
 from pruned_perception.compare.study import Cell, Study, read_study
 from pruned_perception.compare.table import Table, make_table
 from pruned_perception.pruning import PruningError
+from pruned_perception.pruning.statistics import holm, paired_difference
 from pruned_perception.training.budget import TrainingBudget
 from pruned_perception.training.checkpoint import read_checkpoint
 from pruned_perception.training.loop import finetune
@@ -435,11 +437,50 @@ def test_table_reads_as_markdown_and_as_plain_data(filled: tuple[Study, Path]) -
     assert lines[0].startswith('| method ')
     assert lines[1].startswith('|---')
     assert len({line.count('|') for line in lines[:11]}) == 1
-    assert '+0.03 [+0.00516, +0.0548]' in text
+    assert '+0.03 [+0.00516, +0.0548], p ' in text
+    assert 'p: of 4 differences, by Holm' in text
+    assert lines[0].rstrip(' |').endswith('steps')
     assert '24 of 25 cells done' in text
     assert 'missing: ours-macs0.4-seed2' in text
     assert 'test accuracy' in lines[0]
     assert Table.from_dict(json.loads(json.dumps(table.to_dict()))) == table
+
+
+def test_differences_can_be_computed_from_the_table_and_are_adjusted_by_holm(
+    filled: tuple[Study, Path],
+) -> None:
+    table = make_table(*filled)
+    rows = {(row.method, row.budget, row.finetuning): row for row in table.rows}
+    ours, l2 = (rows[name, '0.6 of the MACs', '40 steps'] for name in ('ours', 'l2'))
+    again = paired_difference(
+        [ours.values[seed] for seed in ours.values], [l2.values[seed] for seed in ours.values]
+    )
+    assert again == ours.difference
+    places = [n for n, row in enumerate(table.rows) if row.difference is not None]
+    raw = [table.rows[n].difference.p_value for n in places]
+    assert [table.adjusted[n, 'difference'] for n in places] == holm(raw)
+    assert ours.difference.p_value == pytest.approx(stats.ttest_1samp([0.02, 0.03, 0.04], 0).pvalue)
+
+
+def test_the_seed_that_chose_is_left_out(filled: tuple[Study, Path]) -> None:
+    study, results = filled
+    table = make_table(dataclasses.replace(study, chosen_on=(0,)), results)
+    rows = {(row.method, row.budget, row.finetuning): row for row in table.rows}
+    row = rows['ours', '0.6 of the MACs', '40 steps']
+    assert row.difference.pairs == 2
+    assert row.difference.mean == pytest.approx(0.035)
+    assert row.seeds == (0, 1, 2)
+    assert rows['ours', '0.4 of the MACs', '–'].difference is None  # one fresh seed
+    assert 'left out of the differences: 0' in table.to_text()
+
+
+def test_tables_of_before_are_read_and_adjusted() -> None:
+    data = json.loads(Path('studies/results/levers.json').read_text())
+    table = Table.from_dict(data)
+    assert table.rows[1].values == {}
+    assert table.rows[1].steps is None
+    assert table.adjusted
+    assert all(0 <= p <= 1 for p in table.adjusted.values())
 
 
 @pytest.mark.parametrize('suffix', ['png', 'svg'])

@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 
 from pruned_perception.inference import Detections, InferenceError
 from pruned_perception.inference.coco_metrics import Boxes
-from pruned_perception.inference.decisions import FrameDecision, match_decisions
+from pruned_perception.inference.decisions import (
+    FrameDecision,
+    ObjectDecisions,
+    match_decisions,
+    match_objects,
+)
 from pruned_perception.inference.nms import iou_matrix
 
 # x of a box 10 wide and high, score, class: few places, so that boxes contend for each other.
@@ -148,3 +153,71 @@ def test_a_band_that_leaves_the_scores_is_refused(options) -> None:
 def test_an_impossible_overlap_is_refused(iou_threshold: float) -> None:
     with pytest.raises(InferenceError, match='IoU'):
         decide([], [], iou_threshold=iou_threshold)
+
+
+def of_objects(parent, child, truth=None, crowd=(), **options) -> ObjectDecisions:
+    """Compare at the threshold .4; the truth is (x, class) of each object, `crowd` which are."""
+    boxes = None
+    if truth is not None:
+        table = np.array(truth, np.float32).reshape(-1, 2)
+        marks = np.isin(np.arange(len(table)), crowd)
+        boxes = Boxes(squares(table[:, 0]), table[:, 1].astype(np.int64), marks)
+    return match_objects(
+        detections(parent), detections(child), boxes, score_threshold=0.4, **options
+    )
+
+
+def test_objects_are_counted_at_the_threshold_without_a_band() -> None:
+    truth = [(0, 0), (20, 0), (40, 1), (60, 1)]
+    parent = [(0, 0.8, 0), (20, 0.41, 0), (60, 0.39, 1), (90, 0.5, 0)]
+    child = [(1, 0.4, 0), (20, 0.39, 0), (40, 0.5, 1), (90, 0.6, 0), (120, 0.7, 0)]
+    found = of_objects(parent, child, truth)
+    assert (found.found, found.missed, found.gained) == ((0, 1), (1,), (2,))
+    by_score = sorted(child, key=lambda row: -row[1])
+    assert [by_score[k][0] for k in found.invented] == [120]  # the parent shows the one at 90, too
+    assert len(found.detected) == 4
+    assert (len(found.shown), len(found.lost)) == (3, 1)
+    assert of_objects(parent, child).missed == ()
+    assert [by_score[k][0] for k in of_objects(parent, child).invented] == [120, 40]
+
+
+def test_one_detection_finds_one_object_and_those_of_the_parent_come_first() -> None:
+    truth, both = [(2, 0), (0, 0)], [(1, 0.8, 0)]
+    assert of_objects(both, both, truth).missed == ()
+    assert of_objects(both, both, truth).gained == ()
+    twice = [(0, 0.8, 0), (2, 0.7, 0)]
+    assert of_objects(twice, both, truth).missed == (1,)
+    assert of_objects(both, twice, truth).gained == (1,)
+    assert of_objects([(0, 0.8, 0)], [(0, 0.8, 1)], [(0, 0)]).missed == (0,)  # another class
+
+
+def test_what_lies_in_a_crowd_is_neither_missed_nor_invented() -> None:
+    region = Boxes(np.array([[0, 0, 100, 10]], np.float32), np.zeros(1, np.int64), np.ones(1, bool))
+    places = ((50, 0.8, 0), (97, 0.8, 0), (50, 0.8, 1))
+    inside, outside, other = (detections([row]) for row in places)
+    none = detections([])
+    for found, count in ((inside, 0), (outside, 1), (other, 1)):
+        decision = match_objects(none, found, region, score_threshold=0.4)
+        assert len(decision.invented) == count
+        assert decision.found == ()
+    assert of_objects([(0, 0.8, 0)], [], [(0, 0)], crowd=[0]).missed == ()
+
+
+@given(rows, rows, st.lists(st.tuples(st.integers(0, 9), st.integers(0, 1)), max_size=4))
+def test_counts_of_objects_fit_each_other(parent, child, truth) -> None:
+    found = of_objects(parent, child, truth)
+    assert set(found.missed) <= set(found.found)
+    assert not set(found.gained) & set(found.found)
+    assert set(found.invented) <= set(found.detected)
+    assert set(found.lost) <= set(found.shown)
+    kept = len(found.found) - len(found.missed) + len(found.gained)
+    assert kept <= len(found.detected)
+    back = of_objects(child, parent, truth)
+    assert len(back.found) == kept
+    same = of_objects(parent, parent, truth)
+    assert same.missed == same.gained == same.invented == same.lost == ()
+
+
+def test_an_overlap_outside_0_1_is_refused_for_objects_too() -> None:
+    with pytest.raises(InferenceError, match='IoU threshold'):
+        of_objects([], [], iou_threshold=0.0)

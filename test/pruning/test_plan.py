@@ -23,7 +23,11 @@ from pruned_perception.pruning import (
     count,
     estimate_sensitivity,
     make_plan,
+    predict,
 )
+from pruned_perception.pruning import selection as select
+from pruned_perception.pruning.bounds import relative_error
+from pruned_perception.pruning.measurement import measure_errors
 from pruned_perception.pruning.plan import bound_text, scale_inputs
 from pruned_perception.pruning.presets import PRESETS
 from pruned_perception.pruning.selection import SELECTIONS
@@ -193,6 +197,74 @@ def test_table_calls_bounds_of_one_and_more_vacuous() -> None:
     plan = allocate(trained.sensitivity('summed'), ErrorBound(0.5))
     assert '(vacuous)' not in plan.to_text()
     assert 'head    kept whole: reaches the output of the network' in plan.to_text()
+
+
+@pytest.mark.parametrize('selection', ['random', 'mixed'])
+def test_draws_from_summed_sensitivities_are_refused(selection: str) -> None:
+    with pytest.raises(PruningError, match=r"'summed' with random or mixed.* cancel in its bound"):
+        allocate(trained.sensitivity('summed'), Macs(0.5), selection=selection)
+    with pytest.raises(PruningError, match='cancel in its bound'):
+        predict(trained.sensitivity('summed'), selection='random')
+
+
+def test_what_the_draws_of_summed_sensitivities_would_bound_cancels() -> None:
+    """A thousand channels, each active at one position: the signed sum is small, errors are not."""
+    channels, kept = 1024, 512
+    generator = torch.Generator().manual_seed(0)
+    p = torch.full((channels,), 1 / channels, dtype=torch.float64)
+    factors = select.draw(p, kept, generator)
+    lost = 1 - factors  # of each position's output, which one channel makes
+    bound = relative_error(kept, 1.0, 1, delta=0.1, signed=True)
+    assert abs(float(lost.sum())) / channels <= bound
+    assert float(lost.abs().sum()) / channels > 3 * bound
+    assert float(lost.abs().max()) > 1
+
+
+def test_bounds_are_certain_at_all_positions_and_estimates_at_sampled_ones() -> None:
+    model, batches = trained.network(), trained.batches(32, 0)
+    broken = 0
+    for positions in (None, 1):
+        plan = make_plan(
+            model, trained.EXAMPLE, budget=Macs(0.9), criterion='absolute',
+            allocation='equal_sum', round_to=1, calibration=batches, positions=positions,
+        )  # fmt: skip
+        found = measure_errors(model, plan, batches, positions=None)
+        reads = {'second': 'first', 'third': 'second', 'head': 'third'}
+        over = [e.largest > plan.errors[reads[e.layer]] * (1 + 1e-5) for e in found.consumers]
+        first = plan.to_text().splitlines()[0]
+        if positions is None:
+            assert not any(over)
+            assert 'certain on the calibration set' in first
+        else:
+            broken = sum(over)
+            assert 'estimates (sensitivities of 1 positions an image are too low)' in first
+        assert 'vacuous in ' in first
+        assert Plan.from_dict(plan.to_dict()) == plan
+    assert broken > 0
+    old = {k: v for k, v in plan.to_dict().items() if k not in ('positions', 'K_images')}
+    assert 'estimates' in Plan.from_dict(old).bounds_text()
+
+
+def test_errors_are_measured_at_other_positions_than_sensitivities() -> None:
+    """At the very positions of the sensitivities no bound would ever seem broken."""
+    model, batches = trained.network(), trained.batches(16, 0)
+    reads = {'second': 'first', 'third': 'second', 'head': 'third'}
+    broken = 0
+    for seed in range(12):
+        plan = make_plan(
+            model, trained.EXAMPLE, budget=Macs(0.95), criterion='absolute', seed=seed,
+            allocation='equal_sum', round_to=1, calibration=batches, positions=1,
+        )  # fmt: skip
+        found = measure_errors(model, plan, batches, positions=1, seed=seed)
+        broken += any(e.largest > plan.errors[reads[e.layer]] for e in found.consumers)
+    assert broken > 0
+
+
+def test_bounds_are_rounded_up() -> None:
+    assert bound_text(0.12341) == '0.124'
+    assert bound_text(12.001) == '12.1 (vacuous)'
+    assert bound_text(0.5) == '0.5'
+    assert bound_text(0.0) == '0'
 
 
 def test_training_mode_changes_no_plan() -> None:

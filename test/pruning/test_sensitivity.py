@@ -376,6 +376,13 @@ def test_table_says_how_far_so_few_images_can_be_trusted() -> None:
     assert f'at most {channels / 4:.3g} of {channels} channels' in last
 
 
+def test_of_sampled_positions_nothing_is_said_of_the_next_image() -> None:
+    found = estimate_sensitivity(
+        trained.network(), trained.batches(8, 0), example_inputs=trained.EXAMPLE
+    )
+    assert 'nothing is said' in found.to_text().splitlines()[-1]
+
+
 def test_next_image_exceeds_no_more_channels_than_the_table_says() -> None:
     exceeded, promised = [], []
     for seed in range(20):

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from pruned_perception.datasets.fingerprints import Fingerprints
 from pruned_perception.pruning import (
     Macs,
     PruningError,
@@ -24,7 +25,11 @@ from pruned_perception.pruning import (
     make_plan,
     predict,
 )
-from pruned_perception.pruning.certificate import certify_decisions
+from pruned_perception.pruning.certificate import (
+    Certificate,
+    certify_counts,
+    read_certificate,
+)
 from pruned_perception.pruning.measurement import measure_errors
 from pruned_perception.report.findings import Findings
 from pruned_perception.report.page import render, write_report
@@ -79,19 +84,22 @@ def known() -> Findings:
     images = [torch.rand(16, 3, 16, 16) for _ in range(2)]
     found = estimate_sensitivity(model, images, example_inputs=networks.INPUT)
     plan = allocate(found, Macs(0.2), round_to=4)
-    changed = np.zeros(300, bool)
-    changed[:30] = True
+    changed, ones = np.zeros(300, int), np.ones(300, int)
+    changed[:30] = 1
     return Findings(
         'concatenation',
         plan,
         measured=measure_errors(model, plan, images),
         sensitivity=found,
         curves=tuple(predict(found, selection=each) for each in ('deterministic', 'random')),
-        certificate=certify_decisions(
-            changed,
-            negative_flips=changed,
+        certificate=certify_counts(
+            {'missed': (changed, 3 * ones), 'changed': (changed, ones)},
             clusters=np.repeat(np.arange(20), 15),
-            slices={'dark & wet': np.arange(300) < 200},
+            longest={'frames': 15, 'objects': 45},
+            terms={'objects': 'score ≥ 0.4', 'frames': 'dead-band ±0.1'},
+            slices={'dark & wet': (changed, 2 * ones)},
+            holdout=Fingerprints(),
+            used={},
         ),
     )
 
@@ -178,15 +186,29 @@ def test_the_curves_carry_the_plans_real_size(known: Findings) -> None:
 
 
 def test_the_certificate_is_in_plain_words(known: Findings) -> None:
-    assert known.certificate is not None
+    assert isinstance(known.certificate, Certificate)
     page = Page(render(known))
-    for line in known.certificate.to_text().splitlines()[:3]:
+    for line in known.certificate.paragraphs():
         assert line in page.text
-    assert 'was wrong where the dense one was right' in page.text
+    first = known.certificate.headline
+    assert f'misses {first.bound_text} of the objects that the dense network finds' in page.text
     assert html.escape('dark & wet') in render(known)
-    bound = known.certificate.slices['dark & wet'].bound
-    shown = re.findall(r'≤ ([\d.]+)%', page.text)
-    assert any(bound * 100 <= float(each) <= bound * 100 + 0.1 for each in shown)
+    assert f'4.2% {known.certificate.slices["dark & wet"].bound_text}' not in page.text
+    assert f'5.0% {known.certificate.slices["dark & wet"].bound_text}' in page.text
+
+
+def test_a_former_certificate_is_shown_as_what_it_is(known: Findings) -> None:
+    rate = {'frames': 2000, 'clusters': 100, 'rate': 0.0615, 'bound': 0.0912}
+    record = {'score_threshold': 0.4, 'dead_band': 0.1, 'iou_threshold': 0.5}
+    former = read_certificate(
+        {
+            'unit': 'layout', 'confidence': 0.95, 'changed': rate, 'negative_flips': None,
+            'slices': {}, 'record': record,
+        }
+    )  # fmt: skip
+    text = Page(render(dataclasses.replace(known, certificate=former))).text
+    assert 'frames only an earlier kind of certificate, with a dead-band' in text
+    assert 'dead-band of ±0.1' in text
 
 
 def test_what_is_not_known_is_said_to_be_missing() -> None:

@@ -24,7 +24,11 @@ from pruned_perception.pruning.calibration import Batch, CheckedBatches
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.observation import tensors
 from pruned_perception.pruning.scores import Evidence, Scores
-from pruned_perception.pruning.sensitivity import Sensitivity, estimate_sensitivity
+from pruned_perception.pruning.sensitivity import (
+    POSITIONS,
+    Sensitivity,
+    estimate_sensitivity,
+)
 from pruned_perception.pruning.structure import Structure
 
 __all__ = ['Criterion', 'Loss', 'Subject', 'criterion', 'evidence', 'get', 'names']
@@ -48,6 +52,8 @@ class Subject:
     calibration: Iterable[Batch] | None = None
     loss: Loss | None = None
     seed: int = 0
+    positions: int | None = POSITIONS
+    """At which sensitivities are measured, per image; None for all."""
 
     @property
     def generator(self) -> torch.Generator:
@@ -70,6 +76,7 @@ class Subject:
             self.batches(definition),
             example_inputs=[each.example() for each in self.structure.inputs],
             definition=definition,
+            positions=self.positions,
             seed=self.seed,
             structure=self.structure,
         )

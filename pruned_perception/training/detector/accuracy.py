@@ -10,8 +10,10 @@ from typing import Any
 from pruned_perception import __version__
 from pruned_perception.bundle import Bundle
 from pruned_perception.datasets import read_dataset
+from pruned_perception.datasets.fingerprints import Fingerprints
 from pruned_perception.inference.coco_metrics import Boxes, Metrics, coco_metrics
 from pruned_perception.inference.detector import Detector
+from pruned_perception.training.detector.checkpoint import SEEN
 
 MIN_SCORE = 0.01  # AP needs the tail below the operating threshold
 RESAMPLES = 1000
@@ -64,11 +66,14 @@ def evaluate(
     return metrics, notes.digest
 
 
-def evaluation_record(metrics: Metrics, data: str, digest: str) -> dict[str, Any]:
-    """Return the manifest's entry: `data` names the set."""
+def evaluation_record(
+    metrics: Metrics, data: str, digest: str, frames: Fingerprints | None = None
+) -> dict[str, Any]:
+    """Return the manifest's entry: `data` names the set, whose frames may certify no more."""
     return {
         'data': data,
         'annotations_sha256': digest,
+        **({} if frames is None else {SEEN: frames.to_dict()}),
         'tool': f'pruned_perception {__version__}',
         **metrics.to_dict(),
     }

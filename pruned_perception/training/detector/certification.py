@@ -1,4 +1,4 @@
-"""Certificate of a pruned detector: the two exported models, decision by decision, on a hold-out.
+"""Certificate of a pruned detector: the two exported models, object by object, on a hold-out.
 
 Every frame goes through both bundles as on the robot: preprocessing, ONNX Runtime, decoding,
 suppression. So the certificate is of what runs there, fine-tuned, folded and quantised as it is.
@@ -7,7 +7,7 @@ suppression. So the certificate is of what runs there, fine-tuned, folded and qu
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,11 +17,22 @@ from numpy.typing import NDArray
 
 from pruned_perception.bundle import Bundle
 from pruned_perception.datasets import Dataset, read_dataset
+from pruned_perception.datasets.fingerprints import Fingerprints, fingerprints
 from pruned_perception.inference.coco_metrics import SMALL, Boxes
-from pruned_perception.inference.decisions import match_decisions
+from pruned_perception.inference.decisions import (
+    ObjectDecisions,
+    match_decisions,
+    match_objects,
+)
 from pruned_perception.inference.detector import Detector
 from pruned_perception.pruning import PruningError
-from pruned_perception.pruning.certificate import Certificate, certify_decisions
+from pruned_perception.pruning.certificate import (
+    Certificate,
+    Counts,
+    certify_counts,
+    check_unseen,
+)
+from pruned_perception.training.detector.checkpoint import SEEN
 
 DEAD_BAND = 0.1
 """Half width of the band about the score threshold within which detections may come and go."""
@@ -36,33 +47,34 @@ def certify_bundles(
     child: Bundle,
     holdout: str | os.PathLike[str],
     *,
+    longest: Mapping[str, int],
     score_threshold: float | None = None,
     dead_band: float = DEAD_BAND,
     iou_threshold: float = IOU_THRESHOLD,
     confidence: float = 0.95,
     unit: str | None = None,
-    seed: int = 0,
     threads: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Certificate:
-    """Run both bundles over a data set and certify how often they decide differently.
+    """Run both bundles over a data set and certify what the child misses, object by object.
 
     Args:
         parent: the dense bundle.
         child: the one that was pruned from it.
-        holdout: data set that served neither training nor calibration.
+        holdout: data set on which nothing was fitted, chosen or stopped.
+        longest: declared 'frames' and 'objects' of the longest drive, see `certify_counts`.
         score_threshold: of both; by default the manifests', which must agree.
-        dead_band: see `inference.decisions.match_decisions`.
+        dead_band: of the lines about frames, see `inference.decisions.match_decisions`; objects
+            are counted at the threshold itself.
         iou_threshold: likewise.
-        confidence: of each figure; of the slices together.
+        confidence: of the headline; of the other statements and of the slices together.
         unit: what frames of one group have in common; the hold-out's own word by default.
-        seed: of the bootstrap over clusters.
         threads: of ONNX Runtime.
         progress: called with (done, total).
 
     Raises:
-        PruningError: the child is another parent's, labels or thresholds differ, or the hold-out
-            was used for training.
+        PruningError: the child is another parent's, labels or thresholds differ, the hold-out or
+            one of its drives was used before, or a drive is longer than declared.
         DataError: the data set is broken or has no boxes, or its labels are not the bundles'.
     """
     _check_pair(parent, child)
@@ -81,8 +93,20 @@ def certify_bundles(
                 f'score thresholds: {threshold:g} of {parent.name}, {child.thresholds.score:g} of '
                 f'{child.name}; say at which to compare them (--score-threshold)'
             )
+    used = sets_used(parent, child)
+    _check_annotations(notes, parent, child)
+    seen = fingerprints(notes)
+    check_unseen(seen, notes.groups, used)  # before the work
+    needed = ('objects',) if clusters_of(notes) is None else ('frames', 'objects')
+    for each in needed:
+        if each not in longest:
+            raise PruningError(
+                f'declare the {each} of the longest {unit or notes.unit or UNIT} that the '
+                'certificate shall speak of (--longest): no number that was seen can stand for it'
+            )
     detectors = [Detector(each, threads=threads) for each in (parent, child)]
     lowest = max(0.0, threshold - dead_band)
+    frames: list[ObjectDecisions] = []
     changed, flips, brightness = [], [], []
     for index, image in enumerate(notes.images()):
         found = [
@@ -90,6 +114,15 @@ def certify_bundles(
             for each in detectors
         ]
         truth = Boxes(notes.boxes[index], notes.class_ids[index], notes.crowd[index])
+        frames.append(
+            match_objects(
+                found[0],
+                found[1],
+                truth,
+                score_threshold=threshold,
+                iou_threshold=iou_threshold,
+            )
+        )
         decision = match_decisions(
             found[0],
             found[1],
@@ -103,14 +136,39 @@ def certify_bundles(
         brightness.append(float(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).mean()))
         if progress is not None:
             progress(index + 1, len(notes))
-    declared = declared_slices(notes, np.array(brightness))
-    return certify_decisions(
-        np.array(changed, bool),
-        negative_flips=np.array(flips, bool),
+    ones = np.ones(len(notes), int)
+    true = np.array([int((~crowd).sum()) for crowd in notes.crowd])
+    counts: dict[str, Counts] = {
+        'missed': _numbers([each.missed for each in frames], [each.found for each in frames]),
+        'invented': _numbers(
+            [each.invented for each in frames], [each.detected for each in frames]
+        ),
+        'gained': (np.array([len(each.gained) for each in frames]), true),
+        'lost': _numbers([each.lost for each in frames], [each.shown for each in frames]),
+        'changed': (np.array(changed, int), ones),
+        'negative_flips': (np.array(flips, int), ones),
+    }
+    return certify_counts(
+        counts,
         clusters=clusters_of(notes),
+        longest=longest,
+        terms=terms_at(threshold, iou_threshold, dead_band),
+        slices={
+            name: _numbers(
+                *(
+                    [
+                        [k for k in each if chosen[k]]
+                        for each, chosen in zip(those, own, strict=True)
+                    ]
+                    for those in ([x.missed for x in frames], [x.found for x in frames])
+                )
+            )
+            for name, own in declared_slices(notes, np.array(brightness)).items()
+        },
         unit=unit or notes.unit or UNIT,
-        slices={name: chosen for name, chosen in declared.items() if chosen.any()},
         confidence=confidence,
+        holdout=seen,
+        used=used,
         holdout_sha256=notes.digest,
         record={
             'parent': {'name': parent.name, 'sha256': parent.sha256},
@@ -118,37 +176,86 @@ def certify_bundles(
             'score_threshold': threshold,
             'dead_band': dead_band,
             'iou_threshold': iou_threshold,
-            'slices_without_frames': [n for n, chosen in declared.items() if not chosen.any()],
-            'trained_on': sorted({_trained_on(each.manifest) for each in (parent, child)} - {''}),
-            'calibration': (child.manifest['pruning'] or {}).get('calibration'),
         },
-        seed=seed,
     )
+
+
+def terms_at(threshold: float, iou_threshold: float, dead_band: float) -> dict[str, str]:
+    """Return what the certificate's sentences about objects and about frames carry."""
+    same = f'score ≥ {threshold:g}, IoU ≥ {iou_threshold:g}'
+    return {
+        'objects': f'{same}, no dead-band',
+        'frames': f'{same}, dead-band ±{dead_band:g}: seen from {threshold + dead_band:g} on, '
+        f'not seen below {threshold - dead_band:g}',
+    }
+
+
+def sets_used(*bundles: Bundle) -> dict[str, Fingerprints | None]:
+    """Return the sets that anything was fitted, chosen or stopped on, as the manifests say.
+
+    None where a manifest names a set of which no hashes are recorded.
+    """
+    used: dict[str, Fingerprints | None] = {}
+
+    def add(name: str, recorded: Any) -> None:
+        each = None if recorded is None else Fingerprints.from_dict(recorded)
+        former = used.get(name)
+        used[name] = each if former is None else former if each is None else former | each
+
+    for bundle in bundles:
+        manifest = bundle.manifest
+        recorded = manifest['provenance'].get(SEEN) or {}
+        if not recorded:
+            add(f'the training of {bundle.name}', None)
+        for name, each in recorded.items():
+            add(f'the {name} data', each)
+        for entry in manifest['evaluation']:
+            add(f'the evaluation on {entry.get("data", "a data set")}', entry.get(SEEN))
+    return used
+
+
+def _check_annotations(notes: Dataset, *bundles: Bundle) -> None:
+    """Raise PruningError where a manifest, an old one without hashes too, names this very set."""
+    for bundle in bundles:
+        manifest = bundle.manifest
+        training = manifest['provenance'].get('training')
+        entries = [('training', training), *(('evaluation', e) for e in manifest['evaluation'])]
+        for name, entry in entries:
+            known = isinstance(entry, Mapping) and entry.get('annotations_sha256')
+            if known and known == notes.digest:
+                raise PruningError(
+                    f'{notes.source}: {bundle.manifest_path} names it under {name}: calibration, '
+                    'training, choice and certification never share frames; certify on others'
+                )
+
+
+def _numbers(
+    events: Sequence[Sequence[int]], every: Sequence[Sequence[int]]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    return np.array([len(x) for x in events]), np.array([len(x) for x in every])
 
 
 def declared_slices(
     notes: Dataset, brightness: NDArray[np.float64]
-) -> dict[str, NDArray[np.bool_]]:
-    """Return the slices that are always declared: name → (n,) bool, the frames that belong to it.
+) -> dict[str, tuple[NDArray[np.bool_], ...]]:
+    """Return the slices that are always declared: name → per frame (K,) bool, its true objects.
 
-    Frames with a small box, dark frames, and for each class the frames that show it; crowd boxes
-    count as shown by nobody.
+    Small objects, those of dark frames, and those of each class.
 
     Args:
         notes: of the hold-out.
         brightness: (n,) mean of each frame, 0 … 255.
     """
-    shown = [
-        (boxes[~crowd], class_ids[~crowd])
-        for boxes, class_ids, crowd in zip(notes.boxes, notes.class_ids, notes.crowd, strict=True)
-    ]
-    sides = [(boxes[:, 2:] - boxes[:, :2]).max(1, initial=0) for boxes, _ in shown]
+    sides = [(boxes[:, 2:] - boxes[:, :2]).max(1, initial=0) for boxes in notes.boxes]
     slices = {
-        f'a box below {SMALL} px': np.array([bool((each < SMALL).any()) for each in sides]),
-        'dark': np.asarray(brightness < DARK),
+        f'below {SMALL} px': tuple(each < SMALL for each in sides),
+        'dark': tuple(
+            np.full(len(ids), value < DARK)
+            for ids, value in zip(notes.class_ids, brightness, strict=True)
+        ),
     }
     for class_id, label in enumerate(notes.labels):
-        slices[f'with {label}'] = np.array([bool((ids == class_id).any()) for _, ids in shown])
+        slices[label] = tuple(ids == class_id for ids in notes.class_ids)
     return slices
 
 
@@ -166,8 +273,3 @@ def _check_pair(parent: Bundle, child: Bundle) -> None:
         )
     if parent.sha256 == child.sha256:
         raise PruningError(f'{child.path}: is the same model as {parent.path}')
-
-
-def _trained_on(manifest: Mapping[str, Any]) -> str:
-    training = manifest['provenance'].get('training')
-    return str(training.get('annotations_sha256', '')) if isinstance(training, Mapping) else ''

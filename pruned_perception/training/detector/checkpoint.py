@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pruned_perception.datasets import Dataset
+from pruned_perception.datasets.fingerprints import Fingerprints, fingerprints
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.training.checkpoint import CheckpointError
 from pruned_perception.training.detector.architecture import Architecture
@@ -36,6 +38,31 @@ def plans_of(content: Mapping[str, Any]) -> list[dict[str, Any]]:
     ancestry = content['ancestry']
     plans = [*ancestry.get('earlier_plans', ()), ancestry.get('plan')]
     return [each for each in plans if each is not None]
+
+
+SEEN = 'seen'
+"""Where checkpoints and manifests keep which frames a set has."""
+
+
+def seen(parent: Mapping[str, Any], **sets: Dataset) -> dict[str, Any]:
+    """Return, by name, the record of all that a net and its ancestors were fitted or chosen on.
+
+    Args:
+        parent: a checkpoint, or nothing.
+            An old one, without such a record, leaves an entry of which nothing is known.
+        sets: by name ('training', 'validation', 'calibration'), what the net itself has seen.
+
+    Raises:
+        DataError: a picture is missing or broken.
+    """
+    recorded = dict(parent.get(SEEN, {'earlier training': None} if parent else {}))
+    for name, notes in sets.items():
+        former = recorded.get(name)
+        found = fingerprints(notes)
+        recorded[name] = (
+            found if former is None else found | Fingerprints.from_dict(former)
+        ).to_dict()
+    return recorded
 
 
 def descent(parent: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]:

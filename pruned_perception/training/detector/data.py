@@ -25,6 +25,7 @@ class FrameSet:
         detection there is neither right nor wrong.
     groups: per frame the scene it comes from; frames of one group are not independent.
     digest: SHA-256 of the annotations, to name the data by.
+    notes: the data set that they are of.
     """
 
     images: np.ndarray
@@ -34,6 +35,7 @@ class FrameSet:
     groups: Sequence[str]
     labels: tuple[str, ...]
     digest: str
+    notes: Dataset
 
     def __len__(self) -> int:
         return len(self.images)
@@ -90,6 +92,7 @@ def load_frames(
         groups=notes.groups,
         labels=notes.labels,
         digest=notes.digest,
+        notes=notes,
     )
 
 

@@ -19,6 +19,7 @@ from pruned_perception.errors import UserError
 from pruned_perception.inference.engine import create_session
 from pruned_perception.pruning import count
 from pruned_perception.training.detector.architecture import STRIDES
+from pruned_perception.training.detector.checkpoint import SEEN
 from pruned_perception.training.detector.deployment import Deployed, folded
 from pruned_perception.training.detector.network import Detector, decode, grid
 
@@ -171,6 +172,7 @@ def export_bundle(
                 'torch': str(torch.__version__),
             },
             'earlier_plans': ancestry.get('earlier_plans', []),
+            SEEN: checkpoint.get(SEEN, {}),
             'seed': checkpoint['experiment']['seed'],
         },
     }

@@ -12,6 +12,8 @@ import yaml
 
 from pruned_perception._tables import Table
 from pruned_perception.bundle import MANIFEST, Bundle, Family, load_bundle, record_evidence
+from pruned_perception.datasets import read_dataset
+from pruned_perception.datasets.fingerprints import Fingerprints, fingerprints
 from pruned_perception.training.checkpoint import read_checkpoint, save_checkpoint
 from pruned_perception.training.detector.accuracy import (
     CONTROL,
@@ -56,6 +58,8 @@ class FamilySpec:
     data: dict[str, Split]
     members: tuple[Member, ...]
     provenance: dict[str, str]
+    longest: dict[str, int]
+    """Frames and objects of the longest drive that certificates shall speak of."""
 
 
 def read_family_spec(path: str | os.PathLike[str]) -> FamilySpec:
@@ -68,6 +72,7 @@ def read_family_spec(path: str | os.PathLike[str]) -> FamilySpec:
             data={name: Split(**split) for name, split in data['data'].items()},
             members=tuple(Member(**member) for member in data['members']),
             provenance=dict(data.get('provenance', {})),
+            longest=dict(data.get('longest', {})),
         )
     except OSError as error:
         raise ExperimentError(f'{path}: cannot be read: {error.strerror}') from error
@@ -135,7 +140,7 @@ def evaluate_member(
 ) -> str:
     """Evaluate on the test set, write the result into the manifest, and return it as text."""
     metrics, digest = evaluate(bundle, test, progress=progress)
-    entry = {'net': MEMBER, **evaluation_record(metrics, data_name, digest)}
+    entry = {'net': MEMBER, **evaluation_record(metrics, data_name, digest, _frames(test))}
     record_evidence(bundle, 'evaluation', entry, keys=('net', 'data'))
     return metrics.to_text()
 
@@ -155,10 +160,14 @@ def evaluate_control(
         'net': CONTROL,
         'cpu_seconds': training['cpu_seconds'],
         'steps': training['steps'],
-        **evaluation_record(metrics, data_name, digest),
+        **evaluation_record(metrics, data_name, digest, _frames(test)),
     }
     record_evidence(member, 'evaluation', entry, keys=('net', 'data'))
     return metrics.to_text()
+
+
+def _frames(folder: Path) -> Fingerprints:
+    return fingerprints(read_dataset(folder))
 
 
 def summary(family: Family) -> str:
@@ -206,8 +215,6 @@ def _ap50(entry: Mapping[str, Any] | None) -> str:
 def _latency_cells(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     if not entries:
         return ['–'] * 2
-    low, high = entries[-1]['speedup_interval']
-    return [
-        f'{entries[-1]["latency_ms"]["p50"]:.2f} ms',
-        f'{entries[-1]["speedup"]:.2f} [{low:.2f}, {high:.2f}]',
-    ]
+    interval = entries[-1]['speedup_interval']
+    text = '' if interval is None else f' [{interval[0]:.2f}, {interval[1]:.2f}]'
+    return [f'{entries[-1]["latency_ms"]["p50"]:.2f} ms', f'{entries[-1]["speedup"]:.2f}{text}']

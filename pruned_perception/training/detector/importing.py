@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from pruned_perception.bundle import Bundle
 from pruned_perception.errors import UserError
 from pruned_perception.training.detector.architecture import Architecture
+from pruned_perception.training.detector.checkpoint import SEEN, seen
 from pruned_perception.training.detector.data import FrameSet
 from pruned_perception.training.detector.deployment import Deployed, undeployed
 from pruned_perception.training.detector.export import COMPARED_FRAMES, ExportError, compare
@@ -83,6 +84,10 @@ def import_bundle(bundle: Bundle, frames: FrameSet) -> dict[str, Any]:
             'weights': detector.state_dict(),
             'steps': training['steps'],
             'cpu_seconds': training['cpu_seconds'],
+            SEEN: seen(
+                {SEEN: provenance.get(SEEN) or {f'training of {bundle.name}': None}},
+                calibration=frames.notes,
+            ),
             'ancestry': {**ancestry, 'cpu_seconds': training['cpu_seconds_of_parents']},
         }
     except (KeyError, TypeError) as error:

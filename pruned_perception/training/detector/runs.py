@@ -11,9 +11,11 @@ import torch
 from pruned_perception.training.budget import TrainingBudget
 from pruned_perception.training.checkpoint import read_checkpoint, save_checkpoint, weights_of
 from pruned_perception.training.detector.checkpoint import (
+    SEEN,
     descent,
     detector_from,
     plans_of,
+    seen,
     total_cpu_seconds,
 )
 from pruned_perception.training.detector.data import FrameSet, load_frames
@@ -142,6 +144,7 @@ def run_experiment(
             'labels': list(frames.labels),
             'data': {'train': frames.digest, 'frames': len(frames)},
             'weights': weights_of(network),
+            SEEN: seen(origin, training=frames.notes, validation=validation.notes),
             **content,
         },
     )

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from pruned_perception.datasets import read_dataset
 from pruned_perception.inference import decoders
-from pruned_perception.inference.decisions import match_decisions
+from pruned_perception.inference.decisions import match_objects
 from pruned_perception.inference.detections import Detections
 from pruned_perception.inference.nms import class_wise_nms
 from pruned_perception.pruning.errors import PruningError
@@ -22,11 +21,7 @@ from pruned_perception.training.budget import TrainingBudget
 from pruned_perception.training.checkpoint import read_checkpoint
 from pruned_perception.training.detector.architecture import STRIDES
 from pruned_perception.training.detector.augmentation import Batch, draw_batch
-from pruned_perception.training.detector.certification import (
-    DEAD_BAND,
-    clusters_of,
-    declared_slices,
-)
+from pruned_perception.training.detector.certification import clusters_of
 from pruned_perception.training.detector.checkpoint import (
     detector_from,
     plans_of,
@@ -218,35 +213,36 @@ def initialise(network: nn.Module) -> None:
 
 def _holdout(frames: FrameSet, folder: Folder, size: tuple[int, int]) -> dict[str, Any]:
     notes = read_dataset(folder)
-    brightness = [float(cv2.cvtColor(each, cv2.COLOR_RGB2GRAY).mean()) for each in frames.images]
-    slices = declared_slices(notes, np.array(brightness))
     _, strides = grid(*size)
 
-    def decide(parent: Tensor, child: Tensor) -> NDArray[np.bool_]:
-        return np.array(
-            [
-                match_decisions(
-                    *(_detections(decode(raw, strides), size) for raw in pair),
-                    score_threshold=SCORE_THRESHOLD,
-                    dead_band=DEAD_BAND,
-                ).changed
-                for pair in zip(parent, child, strict=True)
-            ],
-            bool,
-        )
+    def decide(parent: Tensor, child: Tensor) -> Mapping[str, tuple[NDArray[np.int64], ...]]:
+        found = [
+            match_objects(
+                _detections(decode(of_parent, strides), size),
+                _detections(decode(of_child, strides), size),
+                score_threshold=SCORE_THRESHOLD,
+            )
+            for of_parent, of_child in zip(parent, child, strict=True)
+        ]
+        return {
+            name: tuple(
+                np.array([len(getattr(each, what)) for each in found], np.int64) for what in pair
+            )
+            for name, pair in (('lost', ('lost', 'shown')), ('added', ('invented', 'detected')))
+        }
 
     return {
         'holdout': FrameBatches(frames),
         'clusters': clusters_of(notes),
-        'slices': {name: chosen for name, chosen in slices.items() if chosen.any()},
         'decide': decide,
+        'terms': {'objects': f'score ≥ {SCORE_THRESHOLD:g}, IoU ≥ 0.5, no dead-band'},
     }
 
 
 def _detections(predictions: Tensor, size: tuple[int, int]) -> Detections:
-    """Return the detections in the predictions (N, 4 + C) of one image, below the threshold too."""
+    """Return the detections in the predictions (N, 4 + C) of one image."""
     candidates = decoders.get('anchor_free').decode(
-        [predictions[None].numpy()], {'strides': STRIDES}, size, SCORE_THRESHOLD - DEAD_BAND
+        [predictions[None].numpy()], {'strides': STRIDES}, size, SCORE_THRESHOLD
     )
     keep = class_wise_nms(*candidates, IOU_THRESHOLD, MAX_DETECTIONS)
     boxes, scores, class_ids = candidates

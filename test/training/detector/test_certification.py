@@ -7,6 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import shapes
@@ -24,7 +25,10 @@ from pruned_perception.training.detector.certification import (
     clusters_of,
     declared_slices,
 )
+from pruned_perception.training.detector.checkpoint import seen
 from pruned_perception.training.detector.network import Detector
+
+LONGEST = {'frames': 4, 'objects': 60, 'detections': 400}
 
 
 @pytest.fixture(scope='module')
@@ -61,8 +65,9 @@ def test_the_command_records_what_it_certifies(
     shutil.copytree(pair[0].path.parent, tmp_path / 'family')
     dense, small = (tmp_path / 'family' / each.name for each in pair)
     arguments = ['certify', '--parent', str(dense), '--child', str(small)]
-    arguments += ['--holdout', str(holdout), '--out', str(tmp_path / 'c.json')]
-    assert main([*arguments, '--record', '--json']) == 0
+    arguments += ['--holdout', str(holdout), '--longest', '4', '60', 'disc=30']
+    arguments += ['detections=400']
+    assert main([*arguments, '--out', str(tmp_path / 'c.json'), '--record', '--json']) == 0
     printed = json.loads(capsys.readouterr().out)
     bundle = load_bundle(small)
     assert (
@@ -71,19 +76,36 @@ def test_the_command_records_what_it_certifies(
     assert bundle.sha256 == pair[1].sha256
     assert load_bundle(dense).manifest['certificate'] is None
     certificate = Certificate.from_dict(printed)
-    assert (certificate.frames, certificate.clusters) == (48, 12)
-    assert certificate.for_new_venues
+    assert (certificate.frames, len(certificate.drives)) == (48, 12)
     assert certificate.unit == 'layout'
-    assert certificate.negative_flips is not None
-    assert certificate.changed.rate > 0
+    assert list(certificate.statements) == [
+        'missed', 'invented', 'gained', 'lost', 'changed', 'negative_flips',
+    ]  # fmt: skip
+    assert certificate.headline.rate
+    assert certificate.slices['disc'].longest == 30
     assert certificate.holdout_sha256 == read_dataset(holdout).digest
     assert certificate.record['child'] == {'name': 'small', 'sha256': pair[1].sha256}
-    assert certificate.record['trained_on'] == ['abc']
-    assert {'dark', 'a box below 48 px', 'with disc'} <= set(certificate.slices)
+    assert certificate.unchecked == ('the training of dense', 'the training of small')
+    assert list(certificate.slices) == ['below 48 px', 'dark', 'disc', 'square', 'triangle']
 
+    words = 'of the objects that the dense network finds (score ≥ 0.4, IoU ≥ 0.5, no dead-band)'
     page = tmp_path / 'page.html'
     assert main(['pruning-report', str(small), '--out', str(page)]) == 0
-    assert 'frames of new layouts like these' in page.read_text(encoding='utf-8')
+    assert words in page.read_text(encoding='utf-8')
+    capsys.readouterr()
+    assert main(['bundle', 'show', str(small)]) == 0
+    assert words in capsys.readouterr().out
+
+    shapes.write_shapes(tmp_path / 'more', 12, seed=10)
+    arguments[arguments.index(str(holdout))] = str(tmp_path / 'more')
+    assert main([*arguments, '--add', '--record', '--json']) == 0
+    both = Certificate.from_dict(json.loads(capsys.readouterr().out))
+    assert (both.frames, len(both.drives)) == (60, 15)
+    assert load_bundle(small).manifest['certificate'] == json.loads(json.dumps(both.to_dict()))
+    assert main([*arguments, '--add', str(tmp_path / 'c.json'), '--json']) == 0
+    assert Certificate.from_dict(json.loads(capsys.readouterr().out)) == both
+    assert main([*arguments, '--add']) == 1
+    assert '12 of the 12 frames' in capsys.readouterr().err
 
 
 def test_the_same_decisions_change_nothing(pair: tuple[Bundle, Bundle], holdout: Path) -> None:
@@ -91,55 +113,183 @@ def test_the_same_decisions_change_nothing(pair: tuple[Bundle, Bundle], holdout:
     twin = dataclasses.replace(
         parent, manifest={**child.manifest, 'onnx': {**parent.manifest['onnx'], 'sha256': '0' * 64}}
     )
-    certificate = certify_bundles(parent, twin, holdout)
-    assert certificate.changed.rate == 0
-    assert certificate.negative_flips is not None
-    assert certificate.negative_flips.rate == 0
-    assert 0 < certificate.changed.bound < 1
+    certificate = certify_bundles(parent, twin, holdout, longest=LONGEST)
+    for name in ('missed', 'gained', 'lost', 'changed', 'negative_flips'):
+        assert certificate.statements[name].rate == 0
+    assert certificate.headline.bound is not None
+    assert 0 < certificate.headline.bound < 1
 
 
-def test_a_wider_dead_band_lets_more_pass(pair: tuple[Bundle, Bundle], holdout: Path) -> None:
-    rates = [
-        certify_bundles(*pair, holdout, dead_band=band).changed.rate for band in (0.0, 0.1, 0.39)
+def test_the_band_is_of_frames_alone(pair: tuple[Bundle, Bundle], holdout: Path) -> None:
+    found = [
+        certify_bundles(*pair, holdout, longest=LONGEST, dead_band=band).statements
+        for band in (0.0, 0.1, 0.39)
     ]
+    rates = [each['changed'].rate for each in found]
     assert rates[0] >= rates[1] >= rates[2]
     assert rates[0] > rates[2]
+    for name in ('missed', 'invented', 'gained', 'lost'):
+        assert len({each[name] for each in found}) == 1
+    assert 'no dead-band' in found[1]['missed'].terms
+    assert 'dead-band ±0.1' in found[1]['changed'].terms
 
 
-def test_slices_without_a_frame_are_named_and_left_out(
+def test_drives_longer_than_declared_are_refused(
+    pair: tuple[Bundle, Bundle], holdout: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for longest, name in (
+        ({**LONGEST, 'frames': 3}, 'changed: layout 0 has 4 frames, declared are at most 3'),
+        ({**LONGEST, 'objects': 5}, r'missed: layout \d+ has \d+ objects'),
+        ({'frames': 4}, r'declare the objects of the longest layout'),
+    ):
+        with pytest.raises(PruningError, match=name):
+            certify_bundles(*pair, holdout, longest=longest)
+    arguments = ['certify', '--parent', str(pair[0].path), '--child', str(pair[1].path)]
+    for words in (['4', '60', '7'], ['4', 'many'], ['0']):
+        assert main([*arguments, '--holdout', str(holdout), '--longest', *words]) == 1
+        assert 'give frames and objects of the longest drive' in capsys.readouterr().err
+
+
+def test_slices_that_show_nothing_stay_declared(
     pair: tuple[Bundle, Bundle], holdout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(certification, 'DARK', 0)
-    certificate = certify_bundles(*pair, holdout)
-    assert certificate.record['slices_without_frames'] == ['dark']
-    assert 'dark' not in certificate.slices
+    certificate = certify_bundles(*pair, holdout, longest=LONGEST)
+    assert certificate.slices['dark'].bound is None
+    assert 'nothing to judge by' in certificate.to_text()
+    assert certificate.slices['disc'].confidence == pytest.approx(1 - 0.05 / 5)
 
 
 def test_another_parents_child_is_refused(pair: tuple[Bundle, Bundle], holdout: Path) -> None:
     parent, child = pair
     manifest = {**child.manifest, 'parent': {'name': 'other', 'sha256': 'f' * 64}}
     with pytest.raises(PruningError, match='its parent is other'):
-        certify_bundles(parent, dataclasses.replace(child, manifest=manifest), holdout)
+        certify_bundles(
+            parent, dataclasses.replace(child, manifest=manifest), holdout, longest=LONGEST
+        )
     orphan = {**parent.manifest, 'parent': None}
     with pytest.raises(PruningError, match='is the same model as'):
-        certify_bundles(parent, dataclasses.replace(parent, manifest=orphan), holdout)
+        certify_bundles(
+            parent, dataclasses.replace(parent, manifest=orphan), holdout, longest=LONGEST
+        )
 
 
 def test_thresholds_that_differ_must_be_settled(pair: tuple[Bundle, Bundle], holdout: Path) -> None:
     parent, child = pair
     other = dataclasses.replace(child, thresholds=dataclasses.replace(child.thresholds, score=0.3))
     with pytest.raises(PruningError, match=r'0\.4 of dense, 0\.3 of small.*--score-threshold'):
-        certify_bundles(parent, other, holdout)
-    certificate = certify_bundles(parent, other, holdout, score_threshold=0.35)
+        certify_bundles(parent, other, holdout, longest=LONGEST)
+    certificate = certify_bundles(parent, other, holdout, longest=LONGEST, score_threshold=0.35)
     assert certificate.record['score_threshold'] == 0.35
 
 
-def test_training_data_cannot_certify(pair: tuple[Bundle, Bundle], holdout: Path) -> None:
+def copied(
+    holdout: Path, folder: Path, *, order: list[int] | None = None, drive: str | None = None
+) -> Path:
+    """Return a copy of a data set, of some frames in some order, as uncompressed bitmaps."""
+    content = json.loads((holdout / 'annotations.json').read_text())
+    images = [content['images'][k] for k in (order or range(len(content['images'])))]
+    (folder / 'images').mkdir(parents=True)
+    for number, each in enumerate(images):
+        pixels = cv2.imread(str(holdout / each['file_name']))
+        each['file_name'] = f'images/other{number}.png'
+        if drive is not None:
+            each['layout'] = f'{drive} {each["layout"]}'
+        cv2.imwrite(str(folder / each['file_name']), pixels)
+    kept = {each['id'] for each in images}
+    content['images'] = images
+    content['annotations'] = [x for x in content['annotations'] if x['image_id'] in kept]
+    (folder / 'annotations.json').write_text(json.dumps(content))
+    return folder
+
+
+def having_seen(bundle: Bundle, **sets: Path) -> Bundle:
+    """Return the bundle as if it had been made with these data sets."""
+    recorded = seen({}, **{name: read_dataset(each) for name, each in sets.items()})
+    provenance = {**bundle.manifest['provenance'], 'seen': recorded}
+    return dataclasses.replace(bundle, manifest={**bundle.manifest, 'provenance': provenance})
+
+
+@pytest.mark.parametrize('use', ['training', 'validation', 'calibration'])
+@pytest.mark.parametrize('whose', [0, 1])
+def test_what_was_fitted_chosen_or_stopped_on_cannot_certify(
+    pair: tuple[Bundle, Bundle], holdout: Path, use: str, whose: int
+) -> None:
+    both = list(pair)
+    both[whose] = having_seen(pair[whose], **{use: holdout})
+    with pytest.raises(PruningError, match=f'48 of the 48 frames .* are in the {use} data'):
+        certify_bundles(*both, holdout, longest=LONGEST)
+
+
+def test_the_test_set_in_the_manifest_cannot_certify(
+    pair: tuple[Bundle, Bundle], holdout: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    shutil.copytree(pair[0].path.parent, tmp_path / 'family')
+    dense, small = (tmp_path / 'family' / each.name for each in pair)
+    assert main(['evaluate', str(holdout), '--model', str(small), '--record', '--resamples', '0',
+                 '--data-name', 'halls']) == 0  # fmt: skip
+    capsys.readouterr()
+    other = copied(holdout, tmp_path / 'other', order=[7, 3])  # other annotations: other SHA-256
+    arguments = [
+        'certify',
+        '--parent',
+        str(dense),
+        '--child',
+        str(small),
+        '--longest',
+        '4',
+        '60',
+        'detections=400',
+    ]
+    assert main([*arguments, '--holdout', str(other)]) == 1
+    assert '2 of the 2 frames of the hold-out are in the evaluation on halls' in (
+        capsys.readouterr().err
+    )
+
+
+def test_an_old_manifest_knows_its_sets_by_their_annotations(
+    pair: tuple[Bundle, Bundle], holdout: Path
+) -> None:
     parent, child = pair
-    training = {'annotations_sha256': read_dataset(holdout).digest}
-    manifest = {**child.manifest, 'provenance': {'training': training}}
-    with pytest.raises(PruningError, match=r"record\['trained_on'\].*never share frames"):
-        certify_bundles(parent, dataclasses.replace(child, manifest=manifest), holdout)
+    used = {'annotations_sha256': read_dataset(holdout).digest}
+    for section, changed in (
+        ('training', {'provenance': {'training': used}}),
+        ('evaluation', {'evaluation': [used]}),
+    ):
+        old = dataclasses.replace(child, manifest={**child.manifest, **changed})
+        with pytest.raises(PruningError, match=f'names it under {section}.*never share frames'):
+            certify_bundles(parent, old, holdout, longest=LONGEST)
+
+
+@pytest.mark.parametrize(
+    ('order', 'count'),
+    [(list(range(47, -1, -1)), 48), (list(range(47)), 47), ([5, 40], 2)],
+    ids=['another order', 'one frame fewer', 'a few'],
+)
+def test_order_names_files_and_number_make_no_difference(
+    pair: tuple[Bundle, Bundle], holdout: Path, tmp_path: Path, order: list[int], count: int
+) -> None:
+    parent, child = pair
+    trained = having_seen(child, training=holdout)
+    other = copied(holdout, tmp_path / 'other', order=order)
+    with pytest.raises(PruningError, match=f'{count} of the {count} frames'):
+        certify_bundles(parent, trained, other, longest=LONGEST)
+
+
+def test_other_frames_of_a_drive_that_was_trained_on_cannot_certify(
+    pair: tuple[Bundle, Bundle], holdout: Path, tmp_path: Path
+) -> None:
+    parent, child = pair
+    odd, even = (
+        copied(holdout, tmp_path / name, order=order, drive='hall')
+        for name, order in (('odd', list(range(1, 48, 2))), ('even', list(range(0, 24, 2))))
+    )
+    trained = having_seen(child, training=odd)
+    with pytest.raises(PruningError, match=r'hall 0, hall 1, hall 2 and 3 more of the hold-out'):
+        certify_bundles(parent, trained, even, longest=LONGEST)
+    elsewhere = copied(holdout, tmp_path / 'new', order=list(range(0, 24, 2)), drive='yard')
+    found = certify_bundles(parent, trained, elsewhere, longest=LONGEST)
+    assert found.unseen == ('the training data',)
 
 
 def test_other_labels_are_refused(pair: tuple[Bundle, Bundle], tmp_path: Path) -> None:
@@ -147,11 +297,11 @@ def test_other_labels_are_refused(pair: tuple[Bundle, Bundle], tmp_path: Path) -
     file = tmp_path / 'set' / 'annotations.json'
     file.write_text(file.read_text().replace('"triangle"', '"hexagon"'))
     with pytest.raises(DataError, match=r'hexagon.*are not those of dense \(disc, square, tri'):
-        certify_bundles(*pair, tmp_path / 'set')
+        certify_bundles(*pair, tmp_path / 'set', longest=LONGEST)
     parent, child = pair
     other = dataclasses.replace(child, labels=('disc', 'square', 'hexagon'))
     with pytest.raises(PruningError, match=r'its labels .*hexagon.*are not those of dense'):
-        certify_bundles(parent, other, tmp_path / 'set')
+        certify_bundles(parent, other, tmp_path / 'set', longest=LONGEST)
 
 
 def test_a_unit_is_named_as_the_hold_out_names_it(
@@ -160,8 +310,8 @@ def test_a_unit_is_named_as_the_hold_out_names_it(
     venues = Path(shutil.copytree(holdout, tmp_path / 'venues'))
     file = venues / 'annotations.json'
     file.write_text(file.read_text().replace('"layout"', '"venue"'))
-    assert certify_bundles(*pair, venues).unit == 'venue'
-    assert certify_bundles(*pair, venues, unit='hall').unit == 'hall'
+    assert certify_bundles(*pair, venues, longest=LONGEST).unit == 'venue'
+    assert certify_bundles(*pair, venues, longest=LONGEST, unit='hall').unit == 'hall'
 
 
 def test_slices_are_the_frames_that_they_say(tmp_path: Path) -> None:
@@ -176,11 +326,11 @@ def test_slices_are_the_frames_that_they_say(tmp_path: Path) -> None:
     (tmp_path / 'annotations.json').write_text(json.dumps(content))
     notes = read_dataset(tmp_path)
     found = declared_slices(notes, np.array([75.0, 74.9, 200.0, 0.0]))
-    assert {name: chosen.tolist() for name, chosen in found.items()} == {
-        'a box below 48 px': [True, False, False, False],
-        'dark': [False, True, False, True],
-        'with cat': [True, False, False, False],
-        'with dog': [False, True, False, False],
+    assert {name: [each.tolist() for each in own] for name, own in found.items()} == {
+        'below 48 px': [[True], [False], [True], []],
+        'dark': [[False], [True], [False], []],
+        'cat': [[True], [False], [False], []],
+        'dog': [[False], [True], [True], []],
     }
     assert clusters_of(notes) is None  # no scene is named: each image is its own
     assert clusters_of(dataclasses.replace(notes, groups=('a', 'a', 'b', 'c'))) is not None

@@ -184,15 +184,9 @@ def test_a_control_starts_anew_with_priors_and_has_the_parents_whole_time(task: 
     assert torch.allclose(bias.sigmoid(), prior)  # type: ignore[operator]
 
 
-def test_the_certificate_counts_scenes_and_slices(task: Task) -> None:
+def test_the_certificate_counts_detections_by_scenes(task: Task) -> None:
     assert task.holdout is not None
     assert task.decide is not None
-    same = certify(
-        task.model, task.model, task.holdout, decide=task.decide, clusters=task.clusters,
-        unit='layout', slices=task.slices,
-    )  # fmt: skip
-    assert (same.frames, same.clusters, same.changed.rate) == (40, 10, 0.0)
-    assert {'a box below 48 px', 'with disc', 'with square', 'with triangle'} <= set(same.slices)
     blind = Detector(tiny.ARCHITECTURE)
     blind.load_state_dict(task.model.state_dict())
     eager = Detector(tiny.ARCHITECTURE)
@@ -200,8 +194,19 @@ def test_the_certificate_counts_scenes_and_slices(task: Task) -> None:
     for network, bias in ((blind, -20.0), (eager, 20.0)):
         for level in range(3):
             torch.nn.init.constant_(network.get_submodule(f'heads.{level}.class_output').bias, bias)  # type: ignore[arg-type]
-    other = certify(blind, eager, task.holdout, decide=task.decide)
-    assert other.changed.rate == 1.0
+    options = {
+        'decide': task.decide, 'clusters': task.clusters, 'unit': 'layout', 'terms': task.terms,
+        'longest': {'frames': 4, 'detections': 400}, 'used': {'the calibration set': []},
+    }  # fmt: skip
+    same = certify(eager, eager, task.holdout, **options)
+    assert (same.frames, len(same.drives), same.headline.rate) == (40, 10, 0.0)
+    assert same.statements['added'].rate == 0.0
+    other = certify(eager, blind, task.holdout, **options)
+    assert other.headline.rate == 1.0
+    assert 'does not show at most 100.0% of the detections of the dense network' in (
+        other.to_text().lower()
+    )
+    assert other.statements['added'].rate is None
 
 
 def test_labels_of_another_network_are_refused_where_they_count(

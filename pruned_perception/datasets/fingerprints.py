@@ -1,0 +1,131 @@
+"""Which pictures and drives a set has: enough to tell whether another set shares any of them.
+
+A picture is told by its decoded pixels, whatever its file is called, how it is compressed and
+where it stands; a drive by its name. Of both a hash of 48 bits is kept, so that the record of ten
+thousand pictures takes 80 kB of text: of 100,000 pictures and 10,000 others, all different, two
+have the same hash with a probability of 4 in a million.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pruned_perception._io import replacing
+from pruned_perception.datasets.dataset import Dataset
+from pruned_perception.errors import UserError
+
+_BYTES = 6
+
+
+@dataclass(frozen=True)
+class Fingerprints:
+    """The pictures and the named drives of a set, as hashes; without order and repetition."""
+
+    pictures: frozenset[bytes] = frozenset()
+    drives: frozenset[bytes] = frozenset()
+
+    @classmethod
+    def of(cls, pictures: Iterable[bytes], drives: Iterable[str] = ()) -> Fingerprints:
+        """Return the record of a set.
+
+        Args:
+            pictures: of each the hash, from `picture_hash`.
+            drives: their names. A number is no name: data sets count from 0, each its own drives.
+        """
+        return cls(
+            frozenset(pictures), frozenset(_hash(each.encode()) for each in drives if named(each))
+        )
+
+    def __or__(self, other: Fingerprints) -> Fingerprints:
+        return Fingerprints(self.pictures | other.pictures, self.drives | other.drives)
+
+    def shared(self, other: Fingerprints) -> tuple[int, int]:
+        """Return how many pictures and how many drives both sets have."""
+        return len(self.pictures & other.pictures), len(self.drives & other.drives)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data: the hashes, sorted, in base 64."""
+        return {name: _packed(getattr(self, name)) for name in ('pictures', 'drives')}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Fingerprints:
+        """Read what `to_dict` wrote; raise UserError where it is something else."""
+        try:
+            return cls(*(_unpacked(data[name]) for name in ('pictures', 'drives')))
+        except (KeyError, TypeError, AttributeError, ValueError, binascii.Error) as error:
+            raise UserError(f'not the record of a data set: {error}') from error
+
+
+def named(drive: str) -> bool:
+    """Say whether a drive has a name, by which it is told in other sets, and no mere number."""
+    return not drive.strip().isdigit()
+
+
+def picture_hash(pixels: NDArray[Any]) -> bytes:
+    """Return the hash of decoded pixels, of any shape and type."""
+    head = f'{pixels.shape}{pixels.dtype}'.encode()
+    return _hash(head + np.ascontiguousarray(pixels).tobytes())
+
+
+def fingerprints(notes: Dataset) -> Fingerprints:
+    """Return the record of a data set, through a file beside its annotations.
+
+    Raises:
+        DataError: a picture is missing or broken.
+    """
+    file = notes.folder / f'pictures-{_state(notes)}.hashes'
+    try:
+        content = file.read_bytes()
+    except OSError:
+        content = b''
+    hashes = {content[k : k + _BYTES] for k in range(0, len(content), _BYTES)}
+    if len(content) != _BYTES * len(notes):
+        every = [picture_hash(image) for image in notes.images()]
+        hashes = set(every)
+        _keep(file, every)
+    return Fingerprints.of(hashes, groups_of(notes))
+
+
+def groups_of(notes: Dataset) -> frozenset[str]:
+    """Return the drives of a data set; none where each frame is its own."""
+    return frozenset() if notes.unit is None else frozenset(notes.groups)
+
+
+def _keep(file: Path, hashes: Iterable[bytes]) -> None:
+    with contextlib.suppress(OSError), replacing(file) as temporary:  # it only saves time
+        temporary.write_bytes(b''.join(hashes))
+
+
+def _state(notes: Dataset) -> str:
+    """Return what changes with the pictures' files, without reading them."""
+    digest = hashlib.blake2b(notes.digest.encode(), digest_size=_BYTES)
+    for path in notes.paths:
+        with contextlib.suppress(OSError):  # missing: said when it is read
+            found = path.stat()
+            digest.update(f'{path.name} {found.st_size} {found.st_mtime_ns}'.encode())
+    return digest.hexdigest()
+
+
+def _hash(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=_BYTES).digest()
+
+
+def _packed(hashes: frozenset[bytes]) -> str:
+    return base64.b64encode(b''.join(sorted(hashes))).decode()
+
+
+def _unpacked(text: str) -> frozenset[bytes]:
+    data = base64.b64decode(text, validate=True)
+    if len(data) % _BYTES:
+        raise ValueError(f'{len(data)} bytes are not whole hashes')
+    return frozenset(data[k : k + _BYTES] for k in range(0, len(data), _BYTES))
