@@ -7,6 +7,7 @@ between which a run can be broken off, or for minutes in a single one, where it 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_writer as ow
@@ -19,8 +20,8 @@ BRIGHT, ALWAYS = 200.0, -1.0
 _BOXES = 300_000  # that do not overlap: the suppression compares each with all that it kept
 
 
-def stuck_onnx(*, above: float = BRIGHT, breakable: bool = True) -> bytes:
-    """Return the ONNX file: no object is found, where it ends."""
+def stuck_onnx(*, above: float = BRIGHT, breakable: bool = True, symbolic: bool = False) -> bytes:
+    """Return the ONNX file: no object is found, where it ends. `symbolic` as in tiny_onnx."""
     state = ('state_in', 'float32', [])
     if breakable:
         body_nodes = [
@@ -70,12 +71,12 @@ def stuck_onnx(*, above: float = BRIGHT, breakable: bool = True) -> bytes:
     return ow.model(
         nodes,
         [ow.value('image', 'uint8', [1, HEIGHT, WIDTH, 3])],
-        [ow.value('predictions', 'float32', [1, CELLS, 7])],
+        [ow.value('predictions', 'float32', [1, 'cells' if symbolic else CELLS, 7])],
         constants,
     )
 
 
-def write_stuck_bundle(folder: Path, *, above: float = BRIGHT, breakable: bool = True) -> Bundle:
-    """Write a bundle of it."""
-    onnx = stuck_onnx(above=above, breakable=breakable)
+def write_stuck_bundle(folder: Path, **options: Any) -> Bundle:
+    """Write a bundle of it; the options are those of `stuck_onnx`."""
+    onnx = stuck_onnx(**options)
     return write_tiny_bundle(folder, name='stuck', onnx=onnx)

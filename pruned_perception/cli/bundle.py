@@ -23,7 +23,7 @@ from pruned_perception.bundle import (
     signature,
     write_bundle,
 )
-from pruned_perception.bundle.files import read_file
+from pruned_perception.bundle.reading import read_file
 from pruned_perception.cli.arguments import add_time_limit, at_least, fraction
 from pruned_perception.cli.output import say
 from pruned_perception.datasets import read_labels

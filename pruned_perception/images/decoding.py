@@ -22,8 +22,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pruned_perception.images.checks import MAX_PIXELS, checked
 from pruned_perception.images.errors import ImageError
-from pruned_perception.images.format import MAX_PIXELS, checked
 
 # The first words of the warnings in libjpeg's table of messages, and libpng's two.
 _WARNING = re.compile(

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pruned_perception.images import format as image_format
+from pruned_perception.images import checks as image_format
+from pruned_perception.images.checks import check_size
 from pruned_perception.images.decoding import decode_image
-from pruned_perception.images.format import check_size
 from pruned_perception.inference.errors import ImageError
 
 # 134 megapixels, 12,000 × 9,000 and a little more: above it a raw frame is taken for a damaged

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pruned_perception.inference.latency import QUANTITIES, Window
+from pruned_perception.nodes.header_stamps import OLD_S, StampCounts, in_words
 from pruned_perception.nodes.latest_frame import FrameCounts
-from pruned_perception.nodes.stamps import OLD_S, StampCounts, in_words
 
 OK, WARN, ERROR = 0, 1, 2
 FINALIZED = 'finalized'

@@ -36,12 +36,12 @@ from pruned_perception.inference import runs
 from pruned_perception.inference.detections import Detections
 from pruned_perception.inference.errors import ImageError
 from pruned_perception.nodes import diagnostics, messages
-from pruned_perception.nodes.declaration import NodeParameters
+from pruned_perception.nodes.header_stamps import stamp_ns
 from pruned_perception.nodes.image_input import ImageInput
 from pruned_perception.nodes.latest_frame import PUBLISHED
+from pruned_perception.nodes.parameter_declaration import NodeParameters
 from pruned_perception.nodes.parameters import Parameter
 from pruned_perception.nodes.reporter import Reporter
-from pruned_perception.nodes.stamps import stamp_ns
 from pruned_perception.nodes.timings_file import TimingsFile
 from pruned_perception.nodes.worker import Background, Worker
 
@@ -230,6 +230,8 @@ class ImageNode(LifecycleNode):
         self._loading = self._start_loading(wake)
         await ended
         self._loaded, self._loading = self._loading, None
+        if self._loaded.alive:
+            self._left_behind.append(self._loaded)
 
     def _start_loading(self, ended: Callable[[], None] = lambda: None) -> Background[Loaded]:
         values = self.parameters.values
@@ -251,18 +253,16 @@ class ImageNode(LifecycleNode):
             if not loaded.wait(limit):
                 runs.break_off_all()
                 loaded.wait(PATIENCE_S)
-        late = UserError(
-            f'the model was not loaded and warmed up within {limit:g} s (load_limit_s): one that '
-            'does not end, or too large for this machine'
-        )
+            if loaded.alive:
+                self._left_behind.append(loaded)
+        late = f'the model was not loaded and warmed up within {limit:g} s (load_limit_s)'
         if loaded.alive:
-            self._left_behind.append(loaded)
-            raise late
+            raise UserError(f'{late}: one that does not end, or too large for this machine')
         try:
             pipeline, loaded_from = loaded.result()
         except UserError as error:
             if loaded.took > limit:
-                raise late from error
+                raise UserError(f'{late}: {error}') from error
             raise
         pipeline.check(self.parameters.values)  # which may have changed meanwhile
         self._pipeline, self._loaded_from = pipeline, loaded_from

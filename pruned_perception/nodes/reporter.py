@@ -19,10 +19,10 @@ from statistics_msgs.msg import MetricsMessage
 from pruned_perception.inference import latency as lat
 from pruned_perception.nodes import diagnostics, messages
 from pruned_perception.nodes.frame_watch import FrameWatch
+from pruned_perception.nodes.header_stamps import StampCounts, StampWatch
 from pruned_perception.nodes.image_input import ImageInput
 from pruned_perception.nodes.latest_frame import FrameCounts
 from pruned_perception.nodes.machine import processor_times, usable_cores
-from pruned_perception.nodes.stamps import StampCounts, StampWatch
 
 if TYPE_CHECKING:
     from rclpy.node import Node

@@ -23,11 +23,12 @@ from pruned_perception.pruning.calibration import Batch, CalibrationRecord
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.cost import count
 from pruned_perception.pruning.graph.groups import ChannelGroups
+from pruned_perception.pruning.graph.observation import outside_inference_mode
 from pruned_perception.pruning.presets import find_preset
 from pruned_perception.pruning.records import Record
 from pruned_perception.pruning.scores import Evidence, in_runs
 from pruned_perception.pruning.structure import InputSpec, Structure, Widths, trace
-from pruned_perception.pruning.surgery import find_groups, slice_channels
+from pruned_perception.pruning.surgery import find_groups, slice_channels, unsliceable
 
 DELTA = 1e-3
 
@@ -87,8 +88,13 @@ class Plan(Record):
         """None: channels go altogether."""
         return {}
 
-    def apply(self, model: nn.Module) -> nn.Module:
+    @outside_inference_mode
+    def apply(self, model: nn.Module, calibration: Iterable[Batch] | None = None) -> nn.Module:
         """Return a new, physically smaller network after the plan; `model` is untouched.
+
+        Args:
+            model: the dense network.
+            calibration: batches of inputs (a list), to verify on beside random ones.
 
         Raises:
             PruningError: the plan does not fit the network.
@@ -102,7 +108,7 @@ class Plan(Record):
         source = model
         if factors:
             source = scale_inputs(model, find_groups(model, example, verify=False), factors)
-        small = slice_channels(source, example, self.kept)
+        small = slice_channels(source, example, self.kept, calibration=calibration)
         real = count(small, example)
         if (real.macs, real.parameters) != (self.macs, self.parameters):
             raise RuntimeError(
@@ -401,6 +407,9 @@ def make_plan(
 ) -> Plan:
     """Choose the channels to keep.
 
+    A group that cannot be cut to the channels chosen is kept whole, and the budget divided among
+    the others; `not_pruned` of the plan has the reason.
+
     Args:
         model: the dense network; untouched.
         example_inputs: its positional inputs.
@@ -428,8 +437,8 @@ def make_plan(
     criterion = criterion or preset.get('criterion', 'filter_l2')
     allocation = allocation or preset.get('allocation')
     allocation_by = allocation_by or preset.get('allocation_by')
-    structure = trace(model, example_inputs)
     batches = list(calibration) if isinstance(calibration, Iterator) else calibration
+    structure = trace(model, example_inputs, calibration=batches)
 
     def scored(criterion: str | criteria.Criterion) -> Evidence:
         return score(
@@ -447,14 +456,24 @@ def make_plan(
     if allocation_by is None and rule is not None and rule.needs == 'sensitivities':
         allocation_by = None if ranking.offers == 'sensitivities' else 'absolute'
     evidence = ranking if allocation_by is None else scored(allocation_by)
-    return allocate(
-        evidence,
-        budget,
-        widths=widths,
-        rule=allocation,
-        scores=ranking,
-        selection=selection or preset.get('selection', 'deterministic'),
-        round_to=preset.get('round_to', 16) if round_to is None else round_to,
-        seed=seed,
-        ignored_layers=ignored_layers,
-    )
+    left_out: dict[str, str] = {}
+    while True:
+        if widths is not None:
+            widths = {name: each for name, each in widths.items() if name not in left_out}
+        plan = allocate(
+            evidence.within(evidence.structure.without(left_out)),
+            budget,
+            widths=None
+            if widths is None
+            else {n: w for n, w in widths.items() if n not in left_out},
+            rule=allocation,
+            scores=ranking,
+            selection=selection or preset.get('selection', 'deterministic'),
+            round_to=preset.get('round_to', 16) if round_to is None else round_to,
+            seed=seed,
+            ignored_layers=ignored_layers,
+        )
+        failed = unsliceable(model, example_inputs, plan.kept, calibration=batches)
+        if not failed:
+            return plan
+        left_out |= failed

@@ -6,7 +6,8 @@ predicted without the network.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import warnings
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -14,6 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pruned_perception.pruning.calibration import Batch
+from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.cost import LAYERS, count
 from pruned_perception.pruning.graph.groups import ChannelGroup, ChannelGroups, Slice
 from pruned_perception.pruning.records import Record
@@ -37,12 +40,16 @@ class InputSpec:
     dtype: str
 
     @classmethod
-    def of(cls, example: Tensor) -> InputSpec:
-        """Describe a tensor."""
+    def of(cls, example: Tensor | None) -> InputSpec:
+        """Describe a tensor, or an argument that is None."""
+        if example is None:
+            return cls((), 'None')
         return cls((1, *example.shape[1:]), str(example.dtype).removeprefix('torch.'))
 
     def example(self) -> Tensor:
-        """Return zeros of this shape and type."""
+        """Return zeros of this shape and type; None where the argument is."""
+        if self.dtype == 'None':
+            return None  # type: ignore[return-value]  # one that tensors stand beside
         return torch.zeros(self.shape, dtype=getattr(torch, self.dtype))
 
 
@@ -88,7 +95,7 @@ class Structure(Record):
         """
         kept = {name: widths.get(name, full) / full for name, full in self.channels.items()}
         spread = {n: each / self.channels[n] ** 2 for n, each in (variances or {}).items()}
-        macs, parameters = 0.0, 0.0
+        macs, parameters = float(self.macs - sum(term.macs for term in self.terms)), 0.0
         for term in self.terms:
             made = 1 - sum(share * (1 - kept[name]) for name, share in term.outputs)
             read = 1 - sum(share * (1 - kept[name]) for name, share in term.inputs)
@@ -131,8 +138,11 @@ class Structure(Record):
         return replace(self, groups=ChannelGroups(rest, kept), terms=terms)
 
     def readers(self) -> dict[str, list[tuple[ChannelGroup, Slice]]]:
-        """Return, for each layer that mixes channels of prunable groups, whom it reads where."""
-        mixing = {term.layer for term in self.terms if term.inputs}
+        """Return, for each layer that mixes channels of prunable groups, whom it reads where.
+
+        Layers that run in training only are not among them.
+        """
+        mixing = {term.layer for term in self.terms if term.inputs and term.macs}
         found: dict[str, list[tuple[ChannelGroup, Slice]]] = {}
         for group in self.groups.prunable:
             for each in group.consumers:
@@ -163,7 +173,11 @@ class Structure(Record):
 
 
 def trace(
-    model: nn.Module, example_inputs: Sequence[Tensor], *, ignored_layers: Collection[str] = ()
+    model: nn.Module,
+    example_inputs: Sequence[Tensor],
+    *,
+    ignored_layers: Collection[str] = (),
+    calibration: Iterable[Batch] | None = None,
 ) -> Structure:
     """Find the groups and the costs of `model`, which is left untouched.
 
@@ -171,12 +185,27 @@ def trace(
         model: any module whose forward computes the same each time.
         example_inputs: its positional inputs.
         ignored_layers: names of layers whose outputs must stay.
+        calibration: batches of inputs (a list), to verify on beside the example inputs.
 
     Raises:
-        PruningError: the model cannot be traced, or a name in `ignored_layers` is no layer of it.
+        PruningError: the model cannot be traced, multiplies nothing, or a name in `ignored_layers`
+            is no layer of it.
+
+    Warns:
+        UserWarning: operators whose multiply-accumulates are not counted; names them.
     """
-    groups = find_groups(model, example_inputs, ignored_layers=ignored_layers)
+    groups = find_groups(
+        model, example_inputs, ignored_layers=ignored_layers, calibration=calibration
+    )
     cost = count(model, example_inputs)
+    if not cost.macs:
+        raise PruningError(f'{type(model).__name__} multiplies nothing: it has no MACs to save')
+    if cost.not_counted:
+        named = ', '.join(f'{name} ({calls} calls)' for name, calls in cost.not_counted.items())
+        warnings.warn(
+            f'{type(model).__name__}: {named} may multiply, but is not counted among the MACs',
+            stacklevel=2,
+        )
     modules = {name: each for name, each in model.named_modules() if isinstance(each, LAYERS)}
     macs = {layer.name: layer.macs for layer in cost.layers}
     made: dict[str, list[tuple[str, float]]] = {}

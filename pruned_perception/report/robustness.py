@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import html
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from string import Template
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pruned_perception._io import errors_of_writing, write_text
+from pruned_perception import _pages as pages
+from pruned_perception._io import write_text
+from pruned_perception._tables import UNKNOWN, Table
 from pruned_perception.datasets import Dataset
 from pruned_perception.datasets.corruptions import CORRUPTIONS
 from pruned_perception.inference.drawing import draw
@@ -27,7 +27,6 @@ from pruned_perception.training.detector.robustness import (
 )
 
 PAGE = 'index.html'
-PICTURES = 'pictures'
 MOST_PICTURES = 14
 PER_CORRUPTION = 2
 _WIDTH = 640  # of each of the two frames, pixels
@@ -36,31 +35,23 @@ _AROUND = np.array([-5, -5, 5, 5], np.float32)
 _MARK = (255, 0, 255)  # of what is missed; bgr
 
 
-class Table(NamedTuple):
+class Section(NamedTuple):
     """A table with what has to be said about it."""
 
     title: str
     note: str
-    header: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
+    table: Table
 
 
 def to_text(found: Robustness) -> str:
     """Return all tables, in Markdown with aligned columns."""
-    parts = []
-    for table in tables(found):
-        lines = [table.header, *table.rows]
-        widths = [max(len(line[k]) for line in lines) for k in range(len(table.header))]
-        cells = [
-            [cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines
-        ]
-        cells.insert(1, ['-' * width for width in widths])
-        parts += [f'**{table.title}**', table.note]
-        parts.append('\n'.join(f'| {" | ".join(line)} |' for line in cells))
-    return '\n\n'.join(parts)
+    return '\n\n'.join(
+        f'**{each.title}**\n\n{each.note}\n\n{each.table.to_markdown(padded=True)}'
+        for each in sections(found)
+    )
 
 
-def tables(found: Robustness) -> list[Table]:
+def sections(found: Robustness) -> list[Section]:
     """Return the tables: what is certified, missed, AP50, excess error, distance of functions."""
     dense, small = found.members[0], found.members[1:]
     severe = [each for each in found.conditions if each.name not in (CLEAN, UNIFORM)]
@@ -69,68 +60,78 @@ def tables(found: Robustness) -> list[Table]:
     at = f'at score ≥ {found.score_threshold:g}, IoU ≥ .5'
     return [
         _potential(found, measured, at),
-        Table(
+        Section(
             'Objects missed, percent',
             f'{found.objects} objects in {measured}, {at}; of the members, the difference from '
             f'{dense} on the same corrupted pixels, with 95 % intervals of a bootstrap over '
             f'{found.unit}s, each for itself.',
-            ('frames', dense, *small),
-            [
-                (
-                    _name(each),
-                    f'{100 * found.missed[each.key][dense]:.1f}',
-                    *(_loss(found.loss[each.key][name]) for name in small),
-                )
-                for each in paired
-            ],
+            Table(
+                _columns('frames', dense, *small),
+                [
+                    (
+                        _name(each),
+                        f'{100 * found.missed[each.key][dense]:.1f}',
+                        *(_loss(found.loss[each.key][name]) for name in small),
+                    )
+                    for each in paired
+                ],
+            ),
         ),
-        Table(
+        Section(
             'AP50',
             f'Of the members, the difference from {dense}; no intervals.',
-            ('frames', dense, *small),
-            [
-                (
-                    _name(each),
-                    f'{found.ap50[each.key][dense]:.3f}',
-                    *(
-                        _signed(found.ap50[each.key][name] - found.ap50[each.key][dense], 3)
-                        for name in small
-                    ),
-                )
-                for each in paired
-            ],
+            Table(
+                _columns('frames', dense, *small),
+                [
+                    (
+                        _name(each),
+                        f'{found.ap50[each.key][dense]:.3f}',
+                        *(
+                            _signed(found.ap50[each.key][name] - found.ap50[each.key][dense], 3)
+                            for name in small
+                        ),
+                    )
+                    for each in paired
+                ],
+            ),
         ),
-        Table(
+        Section(
             'Excess error: what corruption costs a member more than it costs the dense net, points',
             '(missed, corrupted − missed, clean), member − dense; with 95 % intervals.',
-            ('frames', *small),
-            [
-                (_name(each), *(_loss(found.excess[each.key][name]) for name in small))
-                for each in severe
-            ],
+            Table(
+                _columns('frames', *small),
+                [
+                    (_name(each), *(_loss(found.excess[each.key][name]) for name in small))
+                    for each in severe
+                ],
+            ),
         ),
-        Table(
+        Section(
             'Distance of functions',
             'Mean of ‖Δ outputs‖₂ / ‖outputs‖₂, and frames decided alike, between member and '
             f'{dense} on the same pixels; in the column of {dense}, between its outputs on these '
             'frames and on the clean ones. Noise is uniform, in grey levels.',
-            ('frames', dense, *small),
-            [
-                (
-                    _name(each),
-                    *(
-                        '–' if name == dense and each.name == CLEAN else _distance(row[name])
-                        for name in found.members
-                    ),
-                )
-                for each in found.conditions
-                if (row := found.distance.get(each.key)) is not None
-            ],
+            Table(
+                _columns('frames', dense, *small),
+                [
+                    (
+                        _name(each),
+                        *(
+                            UNKNOWN
+                            if name == dense and each.name == CLEAN
+                            else _distance(row[name])
+                            for name in found.members
+                        ),
+                    )
+                    for each in found.conditions
+                    if (row := found.distance.get(each.key)) is not None
+                ],
+            ),
         ),
     ]
 
 
-def _potential(found: Robustness, measured: str, at: str) -> Table:
+def _potential(found: Robustness, measured: str, at: str) -> Section:
     points = f'{100 * found.margin:g}'
     severities = ', '.join(map(str, found.severities))
     needed = layouts_needed(found.margin, tests=len(found.potential), alpha=1 - found.confidence)
@@ -153,13 +154,16 @@ def _potential(found: Robustness, measured: str, at: str) -> Table:
         member, following, severity = found.certified(name)
         more = f' ({following} to severity {severity})' if following else ''
         rows.append((name, f'{member}{more}', found.measured(name)))
-    return Table(
+    return Section(
         f'Smallest member that misses less than {points} points more objects than '
         f'{found.members[0]}',
         note,
-        ('frames', 'certified', 'measured'),
-        rows,
+        Table(_columns('frames', 'certified', 'measured'), rows),
     )
+
+
+def _columns(*headers: str) -> list[tuple[str, str]]:
+    return [(each, '') for each in headers]
 
 
 def _name(condition: Condition) -> str:
@@ -191,7 +195,7 @@ def write_page(
     title: str,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Write the page and its pictures into a folder, and return its path.
+    """Write the page into a folder, and return its path.
 
     Args:
         found: what was measured.
@@ -206,37 +210,21 @@ def write_page(
     """
     figures = []
     chosen = choose(found.partings)
-    folder = out / PICTURES
-    with errors_of_writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        for old in folder.glob('*.jpg'):
-            old.unlink()
     for number, each in enumerate(chosen):
         picture = side_by_side(each, notes, seed, found.members[0])
-        file = folder / f'{number + 1:02}-{each.condition.key}-{each.member}.jpg'
-        data = cv2.imencode('.jpg', picture, [cv2.IMWRITE_JPEG_QUALITY, 88])[1]
-        with errors_of_writing(file):
-            file.write_bytes(data.tobytes())
-        figures.append(
-            f'<figure><img src="{PICTURES}/{html.escape(file.name)}" loading="lazy" alt=""/>'
-            f'<figcaption>{html.escape(_caption(each, notes, found.members[0]))}</figcaption>'
-            '</figure>'
-        )
+        data = cv2.imencode('.jpg', picture, [cv2.IMWRITE_JPEG_QUALITY, 85])[1]
+        caption = _caption(each, notes, found.members[0])
+        figures.append((pages.data_uri(data.tobytes(), 'jpeg'), caption))
         if progress is not None:
             progress(number + 1, len(chosen))
-    template = Template(Path(__file__).with_name('robustness.html').read_text(encoding='utf-8'))
-    kinds = ''.join(
-        f'<dt>{html.escape(name)}</dt><dd>{html.escape(CORRUPTIONS[name].summary)}</dd>'
-        for name in found.potential
-        if name != CLEAN
-    )
-    first, *others = tables(found)
-    page = template.substitute(
-        title=html.escape(title),
-        potential=_html(first),
-        tables=''.join(_html(each) for each in others),
-        figures=''.join(figures) or '<p>No member misses anything that the dense net finds.</p>',
-        kinds=kinds,
+    first, *others = sections(found)
+    page = pages.render(
+        'report/robustness.html',
+        title=title,
+        first=first,
+        others=others,
+        figures=figures,
+        kinds=[(name, CORRUPTIONS[name].summary) for name in found.potential if name != CLEAN],
     )
     write_text(out / PAGE, page)
     return out / PAGE
@@ -280,25 +268,10 @@ def side_by_side(each: Parting, notes: Dataset, seed: int, dense: str) -> NDArra
 
 
 def _caption(each: Parting, notes: Dataset, dense: str) -> str:
-    labels: Sequence[str] = [
-        notes.labels[notes.class_ids[each.index][place]] for place in each.lost
-    ]
+    labels = [notes.labels[notes.class_ids[each.index][place]] for place in each.lost]
     gained = f'; it finds {each.gained} that {dense} misses' if each.gained else ''
     return (
         f'{_name(each.condition)}: {each.member} misses {len(each.lost)} that {dense} finds '
         f'({", ".join(labels)}){gained}. {notes.paths[each.index].name}, '
         f'{notes.unit or "group"} {notes.groups[each.index]}'
-    )
-
-
-def _html(table: Table) -> str:
-    def row(cells: Sequence[str], kind: str) -> str:
-        first, *rest = map(html.escape, cells)
-        return f'<tr><th>{first}</th>{"".join(f"<{kind}>{each}</{kind}>" for each in rest)}</tr>'
-
-    body = ''.join(row(cells, 'td') for cells in table.rows)
-    return (
-        f'<section><h2>{html.escape(table.title)}</h2><p>{html.escape(table.note)}</p>'
-        f'<div class="wide"><table><thead>{row(table.header, "th")}</thead><tbody>{body}</tbody>'
-        '</table></div></section>'
     )

@@ -112,7 +112,7 @@ class Channels(ByPlan):
     def prune(self, task: Task, budget: Budget, seed: int) -> tuple[nn.Module, Plan]:
         """Return the task's network cut, and fitted to it if asked."""
         plan = self.plan(task, budget, seed)
-        small = plan.apply(task.model)
+        small = plan.apply(task.model, None if task.calibration == () else task.calibration)
         if self.refit:
             small = refit(task.model, small, plan, task.calibration, seed=seed)
         return small, plan

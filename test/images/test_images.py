@@ -19,9 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pruned_perception.images import decoding as image_decoding
+from pruned_perception.images.checks import checked
 from pruned_perception.images.decoding import decode_image, read_image
 from pruned_perception.images.errors import ImageError
-from pruned_perception.images.format import checked
 from pruned_perception.inference.encodings import image_from_compressed
 
 STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION

@@ -140,6 +140,81 @@ def test_a_video(tmp_path):
     assert {frame.order for frame in frames} == {'bgr'}
 
 
+def write_video(path: Path, codec: str = 'MJPG', count: int = 40) -> Path:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 10, (64, 48))
+    if not writer.isOpened():
+        pytest.skip(f'this OpenCV writes no {path.suffix} video')
+    rng = np.random.default_rng(0)
+    for _ in range(count):
+        writer.write(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8))
+    writer.release()
+    return path
+
+
+@pytest.mark.parametrize(
+    ('name', 'codec'), [('v.avi', 'MJPG'), ('v.mp4', 'mp4v'), ('v.mkv', 'MJPG')]
+)
+@pytest.mark.parametrize('part', [1.0, 0.9, 0.5])
+def test_a_video_that_is_cut_off_says_so(tmp_path, name, codec, part):
+    file = write_video(tmp_path / name, codec)
+    data = file.read_bytes()
+    file.write_bytes(data[: int(len(data) * part)])
+    try:
+        frames = list(open_source(file).frames)
+    except SourceError:  # what leads to the frames stands at the end
+        assert part < 1
+        return
+    assert [type(frame) for frame in frames[:-1]] == [Frame] * (len(frames) - 1)
+    if part == 1:
+        assert isinstance(frames[-1], Frame)
+        assert len(frames) == 40
+    else:
+        assert isinstance(frames[-1], UnreadableFrame)
+        assert f'only {len(frames) - 1} of 40 frames' in frames[-1].reason
+
+
+def test_no_file_with_frames_is_passed_over_in_a_folder(tmp_path):
+    jpeg = cv2.imencode('.jpg', np.zeros((24, 32, 3), np.uint8))[1].tobytes()
+    for name in ('0.jpg', '1.jfif', '2.JPE', '3', '4.dat'):
+        (tmp_path / name).write_bytes(jpeg)
+    (tmp_path / '5.gif').write_bytes(bombs()['GIF'])
+    (tmp_path / '6').write_bytes(bombs()['GIF'])
+    (tmp_path / '7.heic').write_bytes(b'\0\0\0\x18ftypheic' + bytes(16))
+    for name in ('labels.txt', 'annotations.json', 'metadata.yaml', '.hidden.jpg'):
+        (tmp_path / name).write_text('P1 is not an image')
+    (tmp_path / 'z').mkdir()
+    for name in ('z/drive.MP4', 'z/drive.mcap'):
+        (tmp_path / name).write_bytes(b'frames')
+    source = open_source(tmp_path)
+    frames = list(source.frames)
+    assert source.count == len(frames) == 10
+    assert [frame.index for frame in frames] == list(range(10))
+    assert [Path(frame.source).name for frame in frames if isinstance(frame, Frame)] == [
+        '0.jpg', '1.jfif', '2.JPE', '3', '4.dat',
+    ]  # fmt: skip
+    reasons = [frame.reason for frame in frames if isinstance(frame, UnreadableFrame)]
+    for reason, words in zip(
+        reasons,
+        ('a GIF file', 'a GIF file', 'a HEIF or AVIF file', 'give it by itself', 'by itself'),
+        strict=True,
+    ):
+        assert words in reason
+
+
+def test_a_folder_of_images_and_recordings_is_refused(tmp_path):
+    write_image(tmp_path / 'a.png')
+    (tmp_path / 'drive_0.mcap').write_bytes(b'')
+    with pytest.raises(SourceError, match=r'holds images \(a\.png, …\) and recordings \(drive_0'):
+        open_source(tmp_path)
+
+
+def test_a_folder_with_only_a_video_below_says_so(tmp_path):
+    (tmp_path / 'drive.mov').write_bytes(b'')
+    (tmp_path / 'metadata.yaml').write_text('author: somebody')
+    with pytest.raises(SourceError, match=r'no images.*; drive\.mov is read if it is given by'):
+        open_source(tmp_path)
+
+
 # Bags, written with rosbags as a robot would record them.
 
 rosbags = pytest.importorskip('rosbags', reason='reading bags needs rosbags')

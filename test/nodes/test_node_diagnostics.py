@@ -22,9 +22,9 @@ from pruned_perception.nodes.diagnostics import (
     Job,
     Machine,
 )
+from pruned_perception.nodes.header_stamps import StampCounts
 from pruned_perception.nodes.latest_frame import FrameCounts
 from pruned_perception.nodes.machine import processor_times, usable_cores
-from pruned_perception.nodes.stamps import StampCounts
 
 IMAGE, COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
 INPUT = Input('/front/image_raw', IMAGE, 'raw', 'reliable', [], 0, 0.5)

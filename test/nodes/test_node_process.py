@@ -117,7 +117,7 @@ def test_signals_during_the_start_end_it_cleanly(start: Any, number: signal.Sign
 
 STUCK = """
 import sys, time
-from pruned_perception.nodes import process
+from pruned_perception.nodes import node_process
 
 def create_node():
     from rclpy.node import Node
@@ -129,7 +129,7 @@ def create_node():
 
     return Stuck('stuck')
 
-sys.exit(process.run(create_node, []))
+sys.exit(node_process.run(create_node, []))
 """
 
 
@@ -145,9 +145,9 @@ def test_a_load_that_takes_minutes_does_not_hold_up_the_end() -> None:
 
 FREEZING = """
 import sys
-from pruned_perception.nodes import process
+from pruned_perception.nodes import node_process
 
-process.GRACE_S = process.END_S = process.HUNGRY_S = process.START_S = 2.0
+node_process.GRACE_S = node_process.END_S = node_process.HUNGRY_S = node_process.START_S = 2.0
 
 def freeze(*_):
     print('frozen', flush=True)
@@ -169,7 +169,7 @@ def create_node():
 
     return Freezing('freezing')
 
-sys.exit(process.run(create_node, []))
+sys.exit(node_process.run(create_node, []))
 """
 
 

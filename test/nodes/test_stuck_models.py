@@ -15,6 +15,7 @@ pytest.importorskip('rclpy', reason='needs ROS 2')
 pytest.importorskip('vision_msgs', reason='needs the interface packages')
 
 from lifecycle_msgs.srv import ChangeState
+from measure_stuck import Up
 from ros_harness import LATCHED, NodeProcess, image_message, values
 from std_msgs.msg import String
 from stuck_networks import ALWAYS, BRIGHT, write_stuck_bundle
@@ -112,6 +113,20 @@ def test_a_signal_ends_a_node_whose_model_does_not(
     observer.status('worker', 'the frame in hand has taken', ERROR)
     assert process.stop(number) == 0
     assert 'Traceback' not in process.output
+
+
+def test_respawn_starts_it_again(observer: Any, namespace: str, tmp_path: Path) -> None:
+    """As `python test/nodes/measure_stuck.py` does, which prints the times."""
+    up = Up(tmp_path, namespace, breakable=False)
+    try:
+        camera = observer.camera()
+        observer.detect(camera, image_message(DARK))
+        camera.publish(image_message(WHITE))
+        observer.wait(lambda: len(up.started) > 1, 'the new process')
+        assert 'was ended by SIGALRM; it starts again' in up.ended[0][1]
+        observer.detect(camera, image_message(DARK))
+    finally:
+        up.stop()
 
 
 def wait_for_log(process: NodeProcess, words: str) -> None:

@@ -111,6 +111,21 @@ def test_every_kind_meets_its_budget_and_leaves_the_parent_alone(
     assert again.to_text() == record.to_text()
 
 
+def test_errors_in_records_name_the_plan_and_its_field(trained: Task) -> None:
+    _, found = prune_and_finetune(trained, CHANNELS, Macs(0.5))
+    data = found.to_dict()
+    record = data['stages'][0]['pruning']
+    record['plan']['kept']['first'] = [0, 1.5]
+    wanted = r'stages\[0\]\.pruning: field Plan\.kept\.first\[1\]: must be an integer, got 1\.5'
+    with pytest.raises(PruningError, match=wanted):
+        PipelineRecord.from_dict(data)
+    with pytest.raises(PruningError, match="kind: unknown plan 'x'; there are channels, low_rank"):
+        PruningRecord.from_dict({**record, 'kind': 'x'})
+    del record['plan']
+    with pytest.raises(PruningError, match=r'field PruningRecord\.plan is missing'):
+        PruningRecord.from_dict(record)
+
+
 def test_refit_and_recalibration_are_done_when_asked(trained: Task) -> None:
     plain, _ = pruned(trained, CHANNELS.how, Macs(0.4), recalibrated=False)
     recalibrated, _ = pruned(trained, CHANNELS.how, Macs(0.4))

@@ -25,6 +25,7 @@ from pruned_perception.pruning.budget import Params
 from pruned_perception.pruning.calibration import CalibrationRecord
 from pruned_perception.pruning.contributions import Layer
 from pruned_perception.pruning.errors import BudgetError, PruningError
+from pruned_perception.pruning.graph.observation import outside_inference_mode
 from pruned_perception.pruning.plan import DELTA, bound_text
 from pruned_perception.pruning.records import Record
 from pruned_perception.pruning.sensitivity import POSITIONS
@@ -147,7 +148,7 @@ class SparsityPlan(Record):
         """Name of a weight → which of its entries stay."""
         return {f'{each.name}.weight': each.mask for each in self.layers}
 
-    @torch.no_grad()
+    @outside_inference_mode
     def apply(self, model: nn.Module) -> nn.Module:
         """Return a copy of `model` with the plan's zeros and factors; `model` is untouched.
 

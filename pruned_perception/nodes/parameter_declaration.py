@@ -20,6 +20,8 @@ from pruned_perception.nodes.parameters import START, Parameter, ParameterError,
 if TYPE_CHECKING:
     from rclpy.node import Node
 
+_MOST_SHOWN = 200
+
 
 class NodeParameters:
     """The present values of a node's parameters, in the table's types.
@@ -89,10 +91,9 @@ class NodeParameters:
 
     def _after_set(self, parameters: Sequence[RosParameter[Any]]) -> None:
         for parameter in parameters:
-            old, new = self._before.get(parameter.name), parameter.value
-            # With repr: what is written in it must not act on a terminal.
+            old, new = _shown(self._before.get(parameter.name)), _shown(parameter.value)
             self._node.get_logger().info(
-                f'parameter {parameter.name} was changed from {old!r} to {new!r}'
+                f'parameter {parameter.name} was changed from {old} to {new}'
             )
         changes = self._checked(parameters)
         if changes:
@@ -102,6 +103,12 @@ class NodeParameters:
     def _checked(self, parameters: Sequence[RosParameter[Any]]) -> dict[str, Any]:
         changes = {parameter.name: parameter.value for parameter in parameters}
         return check(self._table, changes, active=self._is_active())
+
+
+def _shown(value: Any) -> str:
+    """Return a value for the log: in bounds, and nothing in it acts on a terminal."""
+    text = repr(value)
+    return text if len(text) <= _MOST_SHOWN else f'{text[:_MOST_SHOWN]}…'
 
 
 def descriptor(row: Parameter) -> ParameterDescriptor:
