@@ -108,7 +108,8 @@ def _read(source: str | os.PathLike[str] | bytes) -> tuple[Any, str]:
             raise OnnxImportError(f'{name}: no such file')
         else:
             model = onnx.load(source)
-        onnx.checker.check_model(model)
+        if not model.graph.node:
+            raise OnnxImportError(f'{name}: no ONNX file: there is no graph in it')
     except OnnxImportError:
         raise
     except Exception as error:  # onnx raises what protobuf and the file system raise

@@ -47,10 +47,10 @@ def _convolution(b: Builder, node: Node) -> Value:
     dilation = list(node.attribute('dilations', [1] * spatial))
     groups = node.attribute('group', 1)
     settings: dict[str, Any] = {'groups': groups, 'bias': bias is not None}
-    transposed = node.operator == 'ConvTranspose'
+    transposed, extra = node.operator == 'ConvTranspose', [0] * spatial
     if transposed:
         begin, extra = _transposed_padding(node, x.shape[2:], kernel, stride, dilation)
-        settings['output_padding'] = extra
+        settings['output_padding'] = [max(each, 0) for each in extra]
     else:
         begin, end = _padding(node, x.shape[2:], kernel, stride, dilation)
         if begin != end:
@@ -76,7 +76,12 @@ def _convolution(b: Builder, node: Node) -> Value:
 
     key = (node.operator, node.names[1:], repr((stride, begin, dilation, settings)))
     y = b.layer(key, _layer_name(node), make, x)
-    return b.call(torch.squeeze, y, 2) if spatial == 1 else y
+    if spatial == 1:
+        y = b.call(torch.squeeze, y, 2)
+    for axis, more in enumerate(extra, 2):
+        if more < 0:
+            y = b.call(functions.slice_axis, y, axis, 0, more, 1)
+    return y
 
 
 @rule('Gemm')
@@ -281,7 +286,8 @@ def _mul(b: Builder, node: Node) -> Value:
 
 @rule('Mod')
 def _mod(b: Builder, node: Node) -> Value:
-    return _elementwise(b, node, torch.fmod if node.attribute('fmod', 0) else torch.remainder)
+    function = torch.fmod if node.attribute('fmod', 0) else torch.remainder
+    return b.call(function, node.input(0), _operand(node.input(1), node.input(0)))
 
 
 def _unary(b: Builder, node: Node, function: Callable[..., Any]) -> Value:
@@ -440,7 +446,10 @@ def _transposed_padding(
     stride: Sequence[int],
     dilation: Sequence[int],
 ) -> tuple[list[int], list[int]]:
-    """Return the padding that a transposed convolution takes off, and what it adds at the end."""
+    """Return what a transposed convolution takes off before and after, and adds at the end.
+
+    What is added is negative where more is taken off after than before.
+    """
     axes = len(kernel)
     extra = list(node.attribute('output_padding', [0] * axes))
     pads = list(node.attribute('pads', [0] * 2 * axes))
@@ -459,7 +468,7 @@ def _transposed_padding(
     begin, end = pads[:axes], pads[axes:]
     for axis in range(axes):
         extra[axis] += begin[axis] - end[axis]
-        if not 0 <= extra[axis] < max(stride[axis], dilation[axis]):
+        if extra[axis] >= max(stride[axis], dilation[axis]):
             raise node.refuse(f'takes off {begin} before and {end} after, which PyTorch cannot')
     return begin, extra
 
@@ -486,29 +495,30 @@ def _pool(b: Builder, node: Node) -> Value:
         x = b.call(torch.unsqueeze, x, 2)
         kernel, stride, dilation = [1, *kernel], [1, *stride], [1, *dilation]
         begin, end = [0, *begin], [0, *end]
+    plain = begin == end and all(2 * pad <= k for pad, k in zip(begin, kernel, strict=True))
+    if ceil and not plain:
+        raise node.refuse('ceil_mode with padding that is unequal, or above half the window')
     if node.operator == 'MaxPool':
-        if begin != end or any(2 * pad > k for pad, k in zip(begin, kernel, strict=True)):
+        if not plain:
             x, begin = _padded(b, x, begin, end, -math.inf), [0, 0]
         y = b.call(functional.max_pool2d, x, kernel, stride, begin, dilation, ceil)
     else:
-        y = _average_pool(b, node, x, (kernel, stride, dilation), (begin, end), ceil)
+        if set(dilation) != {1}:
+            raise node.refuse('dilated averages are not taken')
+        inside = not node.attribute('count_include_pad', 0)
+        if plain:
+            y = b.call(functional.avg_pool2d, x, kernel, stride, begin, ceil, not inside)
+        else:
+            y = _average_pool(b, x, (kernel, stride), (begin, end), inside)
     return b.call(torch.squeeze, y, 2) if spatial == 1 else y
 
 
-def _average_pool(b: Builder, node: Node, x: Value, window: Any, pads: Any, ceil: bool) -> Value:
-    (kernel, stride, dilation), (begin, end) = window, pads
-    if set(dilation) != {1}:
-        raise node.refuse('dilated averages are not taken')
-    inside = not node.attribute('count_include_pad', 0)
-    if begin == end and all(2 * pad <= k for pad, k in zip(begin, kernel, strict=True)):
-        return b.call(functional.avg_pool2d, x, kernel, stride, begin, ceil, not inside)
-    if ceil:
-        raise node.refuse('ceil_mode with unequal padding')
-    y = b.call(functional.avg_pool2d, _padded(b, x, begin, end, 0.0), kernel, stride)
+def _average_pool(b: Builder, x: Value, window: Any, pads: Any, inside: bool) -> Value:
+    y = b.call(functional.avg_pool2d, _padded(b, x, *pads, 0.0), *window)
     if not inside:
         return y
     ones = Value(constant=torch.ones(1, 1, *x.shape[2:]))
-    share = b.call(functional.avg_pool2d, _padded(b, ones, begin, end, 0.0), kernel, stride)
+    share = b.call(functional.avg_pool2d, _padded(b, ones, *pads, 0.0), *window)
     return b.call(operator.truediv, y, share)
 
 
