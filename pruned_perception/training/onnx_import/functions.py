@@ -29,7 +29,9 @@ def reshape(x: Tensor, sizes: Sequence[Size]) -> Tensor:
     return x.reshape(shape)
 
 
-def following(shape: Sequence[int], target: Sequence[int], batch: int | None) -> tuple[Size, ...]:
+def following(
+    shape: Sequence[int], target: Sequence[int], batch: int | None, grows: int | None
+) -> tuple[Size, ...]:
     """Return the sizes of a reshape `shape` → `target`, written down for any batch and width.
 
     Axes next to each other whose sizes have the same product belong together. Of those that one
@@ -39,7 +41,8 @@ def following(shape: Sequence[int], target: Sequence[int], batch: int | None) ->
     Args:
         shape: of the input.
         target: of the result, with as many elements.
-        batch: axis of the input that counts the examples; None if none does.
+        batch: axis of the input that grows with the number of images; None if none does.
+        grows: axis of the result that does.
     """
     sizes: list[Size] = []
     i = j = 0
@@ -57,20 +60,31 @@ def following(shape: Sequence[int], target: Sequence[int], batch: int | None) ->
                 want, j = want * target[j], j + 1
         if j == len(target):
             i = len(shape)  # only ones are left
-        axes, parts = tuple(range(first, i)), list(target[start:j])
-        if not parts:
-            continue
-        longest = max(range(len(parts)), key=lambda index: (parts[index], index))
-        others = tuple(axis for axis in axes if axis != batch)
-        length = math.prod(shape[axis] for axis in others)
+        parts = list(target[start:j])
+        longest = max(range(len(parts)), key=lambda index: (parts[index], index), default=0)
+        axes = tuple(axis for axis in range(first, i) if axis != batch)
+        length = math.prod(shape[axis] for axis in axes)
         for index, part in enumerate(parts):
-            if batch in axes and index == 0:
-                sizes.append(-1)  # examples are outermost
-            elif index == longest and part > 1 and length % part == 0:
-                sizes.append((others, length // part))
-            else:
-                sizes.append(part)
+            follows = index == longest and part > 1 and length % part == 0
+            sizes.append((axes, length // part) if follows else part)
+    if grows is not None:
+        sizes[grows] = -1
     return tuple(sizes)
+
+
+def growth(single: Tensor, double: Tensor, axis: int) -> int | None:
+    """Say whether the first image of `double` is `single`, if images lie along an axis.
+
+    0: one after the other, and alone on that axis; 1: one after the other; 2: by turns; None: no.
+    """
+    size = single.shape[axis]
+    wanted = [2 * n if at == axis else n for at, n in enumerate(single.shape)]
+    if list(double.shape) != wanted:
+        return None
+    if torch.allclose(double.narrow(axis, 0, size).to(single), single, rtol=1e-3, atol=1e-4):
+        return 0 if size == 1 else 1
+    turns = slice_axis(double, axis, 0, None, 2)
+    return 2 if torch.allclose(turns.to(single), single, rtol=1e-3, atol=1e-4) else None
 
 
 def expand(x: Tensor, shape: Sequence[int]) -> Tensor:

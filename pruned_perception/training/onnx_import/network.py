@@ -35,14 +35,13 @@ class Port:
     shape: tuple[int, ...]
     dtype: torch.dtype
 
-    def example(self, images: int | None = None) -> Tensor:
+    def example(self) -> Tensor:
         """Return random values of this shape, the same each time: 0…1, or bytes."""
-        shape = self.shape if images is None else (images, *self.shape[1:])
         generator = torch.Generator().manual_seed(0)
         if self.dtype.is_floating_point:
-            return torch.rand(shape, generator=generator)
+            return torch.rand(self.shape, generator=generator)
         most = 256 if self.dtype == torch.uint8 else 2
-        return torch.randint(most, shape, generator=generator).to(self.dtype)
+        return torch.randint(most, self.shape, generator=generator).to(self.dtype)
 
 
 @dataclass(frozen=True)
@@ -136,8 +135,9 @@ def _build(
             continue
         port = _port(each, shapes)
         ports.append(port)
-        doubled = port.example(2 * port.shape[0] if port.shape else None)
-        values[each.name] = b.input(each.name, port.example(), doubled)
+        single = port.example()
+        double = torch.cat([single, single.flip(-1)]) if port.shape else single
+        values[each.name] = b.input(each.name, single, double)
         values[each.name].readers = readers[each.name]
     for number, proto in enumerate(nodes):
         _add_node(b, _node(proto, number, values, opset), values, readers)

@@ -637,7 +637,29 @@ def _reshaped(b: Builder, x: Value, sizes: Sequence[int]) -> Value:
         return b.call(functions.reshape, x, tuple(sizes))
     if tuple(sizes) == x.shape:
         return x
-    return b.move(functions.reshape, x, functions.following(x.shape, sizes, x.batch))
+    return b.move(functions.reshape, x, _following(x, sizes))
+
+
+def _following(x: Value, target: Sequence[int]) -> tuple[functions.Size, ...]:
+    """Return the sizes of a reshape such that several images come out as each alone.
+
+    Where there is a choice, images stay apart rather than mixed with others of the same axis, and
+    off the last axis, which holds the features.
+    """
+    plain = functions.following(x.shape, target, x.batch, None)
+    if x.batch is None or x.single is None or x.double is None:
+        return plain
+    single = x.single.reshape(tuple(target))
+    found: list[tuple[bool, int, int]] = []
+    for axis in range(len(target)):
+        sizes = functions.following(x.shape, target, x.batch, axis)
+        try:
+            double = functions.reshape(x.double, sizes)
+        except RuntimeError:
+            continue
+        if (kind := functions.growth(single, double, axis)) is not None:
+            found.append((axis == len(target) - 1, kind, axis))
+    return functions.following(x.shape, target, x.batch, min(found)[2]) if found else plain
 
 
 @rule('Flatten')

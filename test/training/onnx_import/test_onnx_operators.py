@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 pytest.importorskip('torch', reason="the off-line stage needs torch: extra 'train'")
 pytest.importorskip('onnx', reason="importing needs onnx: extra 'train'")
 
-from graphs import check, graph, node  # noqa: E402
-from torch import nn  # noqa: E402
+from graphs import check, graph, node
+from torch import nn
 
-from pruned_perception.training.onnx_import.functions import following  # noqa: E402
+from pruned_perception.training.onnx_import.functions import following
 
 
 def random(*shape: int) -> np.ndarray:
@@ -394,7 +394,7 @@ def test_sizes_of_a_reshape_follow_to_the_same_shape(data: st.DataObject) -> Non
 
     from pruned_perception.training.onnx_import.functions import reshape
 
-    found = reshape(torch.from_numpy(x), following(shape, target, 0))
+    found = reshape(torch.from_numpy(x), following(shape, target, 0, None))
     assert np.array_equal(found.numpy(), x.reshape(target))
-    both = reshape(torch.from_numpy(np.concatenate([x, x])), following(shape, target, 0))
+    both = reshape(torch.from_numpy(np.concatenate([x, x])), following(shape, target, 0, 0))
     assert np.array_equal(both.numpy()[: target[0]], x.reshape(target))
