@@ -94,6 +94,20 @@ def expand(x: Tensor, shape: Sequence[int]) -> Tensor:
     return x.expand([size if axis < new or size > 1 else -1 for axis, size in enumerate(shape)])
 
 
+def join(parts: Sequence[Tensor], axis: int, batch: int) -> Tensor:
+    """Return the parts side by side; those that are the same for all images are repeated."""
+    images = max(each.shape[batch] for each in parts)
+    return torch.cat(
+        [
+            each.expand([images if at == batch else -1 for at in range(each.ndim)])
+            if each.shape[batch] == 1
+            else each
+            for each in parts
+        ],
+        axis,
+    )
+
+
 def slice_axis(x: Tensor, axis: int, start: int, stop: int | None, step: int) -> Tensor:
     """Return the entries start, start + step, … before `stop` (None: to the end) of an axis."""
     if step < 0:

@@ -514,11 +514,12 @@ def _pool(b: Builder, node: Node) -> Value:
 
 
 def _average_pool(b: Builder, x: Value, window: Any, pads: Any, inside: bool) -> Value:
-    y = b.call(functional.avg_pool2d, _padded(b, x, *pads, 0.0), *window)
+    begin, end = pads
+    y = b.call(functional.avg_pool2d, _padded(b, x, begin, end, 0.0), *window)
     if not inside:
         return y
     ones = Value(constant=torch.ones(1, 1, *x.shape[2:]))
-    share = b.call(functional.avg_pool2d, _padded(b, ones, *pads, 0.0), *window)
+    share = b.call(functional.avg_pool2d, _padded(b, ones, begin, end, 0.0), *window)
     return b.call(operator.truediv, y, share)
 
 
@@ -700,8 +701,13 @@ def _concat(b: Builder, node: Node) -> Value:
     parts = [each for each in node.inputs if each is not None and 0 not in each.shape]
     if not parts:
         return node.input(0)
+    if len(parts) == 1:
+        return parts[0]
     axis = node.attribute('axis') % node.input(0).ndim
-    return b.call(torch.cat, parts, axis) if len(parts) > 1 else parts[0]
+    batch = next((each.batch for each in parts if each.batch is not None), axis)
+    if batch != axis and any(each.batch is None for each in parts):
+        return b.call(functions.join, parts, axis, batch)
+    return b.call(torch.cat, parts, axis)
 
 
 @rule('Split')

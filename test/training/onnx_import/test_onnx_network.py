@@ -150,6 +150,12 @@ def test_written_down_batches_follow_wherever_they_can() -> None:
     assert network.one_batch is None
 
 
+def test_constants_beside_images_are_repeated_for_each() -> None:
+    nodes = [node('Relu', 'x', 'r'), node('Concat', 'c r', axis=2)]
+    model = graph(nodes, {'x': (1, 3, 4)}, ['y'], {'c': random(1, 3, 2)})
+    assert check(model).one_batch is None
+
+
 def test_a_batch_that_cannot_grow_is_said() -> None:
     constants = {'axes': np.array([0]), 'w': random(1, 3, 4)}
     nodes = [node('Squeeze', 'x axes')]
