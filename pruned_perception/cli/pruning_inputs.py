@@ -28,7 +28,11 @@ if TYPE_CHECKING:
 def add_network(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that say which network is meant."""
     parser.add_argument(
-        'checkpoint', type=Path, nargs='?', help='our detector: a finished run: …/final.pt'
+        'checkpoint',
+        type=Path,
+        nargs='?',
+        help='our detector: a finished run: …/final.pt; or any ONNX detector: its bundle or file, '
+        'see docs/onnx.md',
     )
     own = parser.add_argument_group('your own network, instead of a checkpoint')
     own.add_argument(
@@ -146,7 +150,8 @@ def add_calibration(parser: argparse.ArgumentParser) -> None:
         '--calibration',
         type=Path,
         metavar='DATASET',
-        help='with a checkpoint: data set whose frames are shown, without their labels; a task '
+        help='with a checkpoint: data set whose frames are shown, without their labels; with a '
+        'bundle: folder of images, video or bag; with an ONNX file: .npz of its inputs; a task '
         'brings its own',
     )
     parser.add_argument(
@@ -182,7 +187,7 @@ def curves_of(sensitivity: Sensitivity) -> tuple[Curve, ...]:
 class Network:
     """What a command works on: `task.model`, made of `parent` by `plans`.
 
-    `checkpoint` is the content of our detector's file, None for a user's network.
+    `checkpoint` is the content of our detector's file, None for other networks.
     """
 
     name: str
@@ -194,8 +199,7 @@ class Network:
     @property
     def calibration(self) -> Iterable[Batch] | None:
         """The calibration set; None where a checkpoint came without."""
-        missing = self.checkpoint is not None and self.task.calibration == ()
-        return None if missing else self.task.calibration
+        return None if self.task.calibration == () else self.task.calibration
 
 
 def load_network(args: argparse.Namespace, **folders: Path | None) -> Network:
@@ -207,14 +211,43 @@ def load_network(args: argparse.Namespace, **folders: Path | None) -> Network:
     from pruned_perception.pruning import PruningError
 
     if (args.checkpoint is None) == (args.task is None):
-        raise PruningError('give either a checkpoint or --task PACKAGE.MODULE:FUNCTION')
+        raise PruningError(
+            'give either a checkpoint, bundle or ONNX file, or --task PACKAGE.MODULE:FUNCTION'
+        )
     calibration, images = getattr(args, 'calibration', None), getattr(args, 'images', None)
+    if args.checkpoint is not None and is_onnx(args.checkpoint):
+        for name, value in folders.items():
+            if value is not None:
+                raise PruningError(f'--{name} belongs to a checkpoint, not to an ONNX detector')
+        return _onnx(args, calibration, images)
     if args.task is None:
         return _detector(args, calibration, images, folders)
     for name, value in {'calibration': calibration, **folders}.items():
         if value is not None:
             raise PruningError(f'--{name} belongs to a checkpoint; a task brings its own data')
     return _own(args, images)
+
+
+def is_onnx(path: Path) -> bool:
+    """Whether a network is given as a bundle or an ONNX file."""
+    return path.suffix == '.onnx' or path.is_dir()
+
+
+def _onnx(args: argparse.Namespace, calibration: Path | None, images: int | None) -> Network:
+    from pruned_perception.bundle import load_member
+    from pruned_perception.pruning import PruningError
+    from pruned_perception.training.onnx_import.task import IMAGES, bundle_task, file_task
+
+    if args.weights is not None:
+        raise PruningError('--weights belongs to --task; an ONNX file has its own weights')
+    if args.checkpoint.suffix == '.onnx':
+        name, task = args.checkpoint.stem, file_task(args.checkpoint, calibration)
+        if images is not None:
+            task = replace(task, calibration=_First(task.calibration, images))
+    else:
+        bundle = load_member(args.checkpoint)
+        name, task = bundle.name, bundle_task(bundle, calibration, images or IMAGES)
+    return _goes_on(args, name, task)
 
 
 def _detector(
@@ -244,18 +277,24 @@ def _detector(
 
 
 def _own(args: argparse.Namespace, images: int | None) -> Network:
-    from pruned_perception.training.pipeline import load_pruned, read_plans
     from pruned_perception.training.task import load_task
 
     task = load_task(args.task, weights=args.weights)
-    parent = task.model
     if images is not None:
         task = replace(task, calibration=_First(task.calibration, images))
+    return _goes_on(args, args.task, task)
+
+
+def _goes_on(args: argparse.Namespace, name: str, task: Task) -> Network:
+    """Return the network, cut as the file of --pruned says."""
+    from pruned_perception.training.pipeline import load_pruned, read_plans
+
+    parent = task.model
     plans: tuple[AnyPlan, ...] = ()
     if args.pruned is not None:
         plans = read_plans(args.pruned)
         task = replace(task, model=load_pruned(task, args.pruned))
-    name = args.task if args.pruned is None else f'{args.task}, {args.pruned.stem}'
+        name = f'{name}, {args.pruned.stem}'
     return Network(name, task, parent, plans, None)
 
 

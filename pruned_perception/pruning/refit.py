@@ -1,18 +1,20 @@
 """Least-squares refit: every consumer fitted anew to what its parent computed.
 
-In the order of computation, each layer whose inputs were cut is fitted by ridge regression on its
-kept inputs, as the pruned network itself makes them, to the outputs of the parent's layer; so
-errors of earlier layers are made good by later ones. For where no fine-tuning is possible: no
-labels, no gradients.
+In the order of computation, each layer whose inputs were cut is fitted by regression on its kept
+inputs, as the pruned network itself makes them, to the outputs of the parent's layer; so errors of
+earlier layers are made good by later ones. For where no fine-tuning is possible: no labels, no
+gradients.
+
+Both networks run once. The parent's layers are sampled as they compute; the pruned network is shown
+all images together, and each layer is fitted when its inputs are there, before it computes.
 
 Source: He et al., Channel pruning for accelerating very deep neural networks (ICCV 2017).
 """
 
 from __future__ import annotations
 
-import contextlib
 import copy
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,16 +23,21 @@ from torch import Tensor, nn
 
 from pruned_perception.pruning.calibration import Batch, CheckedBatches
 from pruned_perception.pruning.contributions import fields
-from pruned_perception.pruning.graph.observation import observed, outside_inference_mode, run
+from pruned_perception.pruning.graph.cost import LAYERS
+from pruned_perception.pruning.graph.observation import (
+    evaluating,
+    observed,
+    outside_inference_mode,
+    run,
+)
 from pruned_perception.pruning.plan import Plan
-from pruned_perception.pruning.structure import trace
+from pruned_perception.pruning.structure import Structure, trace
 
 POSITIONS = 64
 RIDGE = 1e-3  # relative to the mean square of the inputs
-
-
-class _Enough(Exception):  # noqa: N818
-    """The layer has been observed: what comes after it need not be computed."""
+MEMORY = 2**30  # bytes that the images may take on their way through the network
+_LIVE = 8  # tensors of the largest size that are held at a time, at most
+_ROWS = 1024  # of a regression at once: single precision within, double between
 
 
 @dataclass
@@ -82,99 +89,159 @@ def refit(
         model: the parent.
         small: it after `plan.apply(model)`; recalibrated or not makes little difference.
         plan: what was kept.
-        calibration: batches of inputs, iterated over twice per layer.
+        calibration: batches of inputs; as many examples, from all over them, as fit into MEMORY
+            together.
         positions: output positions sampled per image.
         ridge: pull towards the present weights, relative to the mean square of the inputs.
         seed: of the positions.
     """
     fitted = copy.deepcopy(small)
-    batches = list(calibration)
     example = [each.example() for each in plan.inputs]
-    outputs = _kept_outputs(model, example, plan)
-    cut = {name for name, kept in plan.kept.items() if len(kept) < plan.channels[name]}
     structure = trace(model, example)
-    readers = {
-        name
-        for name, who in structure.readers().items()
-        if any(group.name in cut for group, _ in who)
-    }
-    layers = dict(fitted.named_modules())
-    for name in _order(fitted, example, readers):
-        layer = layers[name]
-        if isinstance(layer, nn.Conv2d | nn.Linear) and getattr(layer, 'groups', 1) == 1:
-            sums = _regression(
-                model, fitted, name, outputs.get(name), batches, example, positions, seed
+    outputs = _kept_outputs(model, structure, plan)
+    names = [name for name in _readers(structure, plan) if _is_fitted(fitted.get_submodule(name))]
+    batches = list(CheckedBatches(calibration, example))
+    inputs = _together(batches, _bytes_per_image(model, example))
+    sample = _Sample(len(inputs[0]), positions, seed)
+    targets = _targets(model, _batches_of(inputs, len(batches[0][0])), names, outputs, sample)
+
+    def fit(name: str) -> Any:
+        def hook(layer: Any, arguments: tuple[Tensor, ...]) -> None:
+            if name not in targets:  # called before
+                return
+            x, wanted = arguments[0], targets.pop(name)
+            weight, intercept = _regression(layer, x, wanted, sample).solve(
+                layer.weight.flatten(1).double(), ridge
             )
-            start = layer.weight.flatten(1).double()
-            weight, intercept = sums.solve(start, ridge)
             layer.weight.copy_(weight.reshape(layer.weight.shape))
             if layer.bias is not None:
                 layer.bias.copy_(intercept)
+
+        return hook
+
+    handles = [fitted.get_submodule(name).register_forward_pre_hook(fit(name)) for name in names]
+    try:
+        with evaluating(fitted):
+            fitted(*inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
     return fitted
 
 
-def _regression(
+class _Sample:
+    """Which positions of which images are looked at: for both networks the same."""
+
+    def __init__(self, images: int, positions: int, seed: int) -> None:
+        self.images, self.positions, self.seed = images, positions, seed
+
+    def of(self, count: int) -> Tensor:
+        """Return positions (images, positions) among `count`."""
+        generator = torch.Generator().manual_seed(self.seed)
+        return torch.randint(count, (self.images, self.positions), generator=generator)
+
+
+def _targets(
     model: nn.Module,
-    fitted: nn.Module,
-    name: str,
-    kept: Tensor | None,
-    batches: list[Batch],
-    example: list[Tensor],
-    positions: int,
-    seed: int,
-) -> _Regression:
+    batches: Iterable[tuple[Tensor, ...]],
+    names: Collection[str],
+    outputs: dict[str, Tensor],
+    sample: _Sample,
+) -> dict[str, Tensor]:
+    """Return rows (images · positions, f) of the kept outputs that the parent's layers make."""
+    found: dict[str, list[Tensor]] = {name: [] for name in names}
+    layers = dict(model.named_modules())
+    start = 0
+    seen: set[str] = set()
+
+    def note(name: str, x: Tensor, output: Tensor) -> None:
+        if name in seen:
+            return
+        seen.add(name)
+        rows = output if isinstance(layers[name], nn.Linear) else output.movedim(1, -1)
+        rows = rows.reshape(len(output), -1, rows.shape[-1])
+        where = sample.of(rows.shape[1])[start : start + len(output)]
+        picked = rows[torch.arange(len(output))[:, None], where].flatten(0, 1)
+        found[name].append(picked[:, outputs[name]] if name in outputs else picked)
+
+    with observed(model, names, note):
+        for inputs in batches:
+            seen.clear()
+            run(model, [inputs])
+            start += len(inputs[0])
+    return {name: torch.cat(rows) for name, rows in found.items() if rows}
+
+
+def _regression(layer: nn.Module, x: Tensor, wanted: Tensor, sample: _Sample) -> _Regression:
     sums = _Regression()
-    targets: list[Tensor] = []
-
-    def sample(output: Tensor, layer: nn.Module) -> tuple[Tensor, Tensor]:
-        """Return the same images and positions for both networks' calls number n."""
-        images = output.shape[0]
-        count = output[0].numel() // output.shape[-1 if isinstance(layer, nn.Linear) else 1]
-        where = torch.randint(count, (images * positions,), generator=generator)
-        return torch.arange(images).repeat_interleave(positions), where
-
-    def of_parent(_: str, x: Tensor, output: Tensor) -> None:
-        layer = parents[name]
-        images, where = sample(output, layer)
-        rows = output if isinstance(layer, nn.Linear) else output.movedim(1, -1)
-        rows = rows.reshape(len(output), -1, rows.shape[-1])[images, where]
-        targets.append(rows if kept is None else rows[:, kept])
-        raise _Enough
-
-    def of_small(_: str, x: Tensor, output: Tensor) -> None:
-        layer = children[name]
-        images, where = sample(output, layer)
-        found = fields(layer, x).at(images, where)
-        sums.add(found.transpose(0, 1).flatten(1), targets.pop(0))
-        raise _Enough
-
-    parents, children = dict(model.named_modules()), dict(fitted.named_modules())
-    for index, inputs in enumerate(CheckedBatches(batches, example)):
-        for network, observer in ((model, of_parent), (fitted, of_small)):
-            generator = torch.Generator().manual_seed(seed + index)
-            with observed(network, [name], observer), contextlib.suppress(_Enough):
-                run(network, [inputs])
+    images = max(1, _ROWS // sample.positions)
+    for start in range(0, len(x), images):
+        part = fields(layer, x[start : start + images])
+        where = sample.of(part.positions)[start : start + images]
+        which = torch.arange(len(where)).repeat_interleave(sample.positions)
+        rows = part.at(which, where.flatten()).transpose(0, 1).flatten(1)
+        first = start * sample.positions
+        sums.add(rows, wanted[first : first + len(rows)])
     return sums
 
 
-def _kept_outputs(model: nn.Module, example: list[Tensor], plan: Plan) -> dict[str, Tensor]:
-    """Return, for each layer whose outputs were cut, the outputs that are left."""
-    found = {}
-    for group in trace(model, example).groups.prunable:
-        if group.name in plan.kept:
-            kept = set(plan.kept[group.name])
-            for producer in group.producers:
-                found[producer.layer] = torch.tensor(sorted(producer.of(kept)))
-    return found
+def _together(batches: list[tuple[Tensor, ...]], size: int) -> tuple[Tensor, ...]:
+    """Return the examples of all batches, or as many from all over them as fit into MEMORY."""
+    inputs = tuple(torch.cat(each) for each in zip(*batches, strict=True))
+    images, most = len(inputs[0]), max(1, MEMORY // size)
+    if images <= most:
+        return inputs
+    chosen = torch.linspace(0, images - 1, most).round().long()
+    return tuple(each[chosen] for each in inputs)
 
 
-def _order(model: nn.Module, example: list[Tensor], names: set[str]) -> list[str]:
-    """Return the layers in the order in which they first compute."""
-    seen: dict[str, None] = {}
+def _batches_of(inputs: tuple[Tensor, ...], size: int) -> Iterable[tuple[Tensor, ...]]:
+    """Yield the examples, so many at a time."""
+    return zip(*(each.split(size) for each in inputs), strict=True)
 
-    def note(name: str, x: Tensor, output: Tensor) -> None:
-        seen.setdefault(name)
 
-    with observed(model, names, note):
+def _bytes_per_image(model: nn.Module, example: list[Tensor]) -> int:
+    largest = max(each.numel() for each in example)
+    layers = [name for name, module in model.named_modules() if isinstance(module, LAYERS)]
+
+    def note(_: str, x: Tensor, output: Tensor) -> None:
+        nonlocal largest
+        largest = max(largest, output.numel())
+
+    with observed(model, layers, note):
         run(model, [tuple(example)])
-    return list(seen)
+    return 4 * _LIVE * largest // len(example[0])
+
+
+def _readers(structure: Structure, plan: Plan) -> list[str]:
+    """Return the layers of which inputs were cut."""
+    cut = {name for name, kept in plan.kept.items() if len(kept) < plan.channels[name]}
+    return [
+        name
+        for name, who in structure.readers().items()
+        if any(group.name in cut for group, _ in who)
+    ]
+
+
+def _is_fitted(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Conv2d | nn.Linear) and getattr(layer, 'groups', 1) == 1
+
+
+def _kept_outputs(model: nn.Module, structure: Structure, plan: Plan) -> dict[str, Tensor]:
+    """Return, for each layer whose outputs were cut, the outputs that are left.
+
+    Several groups may have a part of one layer.
+    """
+    gone: dict[str, set[int]] = {}
+    for group in structure.groups.prunable:
+        if group.name in plan.kept:
+            lost = set(range(group.channels)) - set(plan.kept[group.name])
+            for producer in group.producers:
+                gone.setdefault(producer.layer, set()).update(producer.of(lost))
+    found = {}
+    for name, lost in gone.items():
+        layer = model.get_submodule(name)
+        if lost and _is_fitted(layer):
+            assert isinstance(layer.weight, Tensor)
+            found[name] = torch.tensor(sorted(set(range(len(layer.weight))) - lost))
+    return found

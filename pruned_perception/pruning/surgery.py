@@ -39,6 +39,7 @@ from pruned_perception.pruning.graph.groups import (
     trace_channels,
 )
 from pruned_perception.pruning.graph.observation import outside_inference_mode
+from pruned_perception.pruning.graph.take import Take
 
 __all__ = [
     'check_deterministic',
@@ -305,12 +306,17 @@ def cut(model: nn.Module, coupling: Coupling, gone: Collection[int]) -> nn.Modul
     """
 
     def rest(numbers: Sequence[int]) -> Tensor:
-        return torch.tensor([i for i, number in enumerate(numbers) if number not in gone])
+        left = [i for i, number in enumerate(numbers) if number not in gone]
+        return torch.tensor(left, dtype=torch.long)
 
     small = copy.deepcopy(model)
     modules = dict(small.named_modules())
     for name, numbers in coupling.outputs.items():
         _cut_layer(modules[name], rest(numbers), rest(coupling.inputs.get(name, ())))
+    for name, numbers in coupling.takes.items():
+        take = modules[name]
+        assert isinstance(take, Take)
+        take.follow(rest(numbers).tolist())
     selected: dict[int, Tensor] = {}  # one parameter may have several names
     for name, numbers in coupling.others.items():
         left = rest(numbers)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pruned_perception.pruning import Plan, PruningError
-from pruned_perception.pruning.certificate import Certificate
+from pruned_perception.pruning.certificate import read_certificate
 from pruned_perception.pruning.records import Record, changed, from_dict, to_dict
 from pruned_perception.training.detector.architecture import Architecture
 
@@ -79,16 +79,16 @@ class Renamed(Record):
 
 
 @pytest.mark.parametrize(
-    ('kind', 'place'),
+    ('read', 'place'),
     [
-        (Plan, ('pruning',)),
-        (Certificate, ('certificate',)),
-        (Architecture, ('provenance', 'architecture')),
+        (Plan.from_dict, ('pruning',)),
+        (read_certificate, ('certificate',)),
+        (Architecture.from_dict, ('provenance', 'architecture')),
     ],
 )
 @pytest.mark.parametrize('path', MANIFESTS, ids=lambda path: '-'.join(path.parts[-3:-1]))
 def test_records_of_shipped_models_are_written_again_byte_by_byte(
-    path: Path, kind: Any, place: tuple[str, ...]
+    path: Path, read: Any, place: tuple[str, ...]
 ) -> None:
     data = json.loads(path.read_text(encoding='utf-8'))
     for name in place:
@@ -96,9 +96,9 @@ def test_records_of_shipped_models_are_written_again_byte_by_byte(
     if data is None:  # the dense model was not pruned
         assert path.parent.name == 'dense'
         return
-    record = kind.from_dict(data)
+    record = read(data)
     assert json.dumps(record.to_dict()) == json.dumps(data)
-    assert kind.from_dict(record.to_dict()) == record
+    assert read(record.to_dict()) == record
 
 
 def test_there_are_shipped_models() -> None:

@@ -23,14 +23,22 @@ _NOTHING = 1e-9
 
 
 def telling(example_inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Return the inputs, with random ones (0 … 1) for constant ones, which would hide errors."""
+    """Return the inputs, with random ones for constant ones, which would hide errors.
+
+    Real numbers from 0 to 1, bytes from 0 to 255.
+    """
     generator = torch.Generator().manual_seed(0)
-    return tuple(
-        torch.rand(each.shape, generator=generator).to(each)
-        if _is_floating(each) and each.numel() > 1 and each.min() == each.max()
-        else each
-        for each in example_inputs
-    )
+
+    def random(each: Any) -> Any:
+        if not isinstance(each, Tensor) or each.numel() < 2 or each.min() != each.max():
+            return each
+        if each.dtype == torch.uint8:
+            return torch.randint(256, each.shape, generator=generator).to(each)
+        if not each.is_floating_point():
+            return each
+        return torch.rand(each.shape, generator=generator).to(each)
+
+    return tuple(random(each) for each in example_inputs)
 
 
 def verifying_inputs(

@@ -25,6 +25,7 @@ from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.cost import LAYERS
 from pruned_perception.pruning.graph.labels import STAYS, Channels, LabelFlow, Ties
 from pruned_perception.pruning.graph.observation import check_model, tensors
+from pruned_perception.pruning.graph.take import Take
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,8 @@ class Coupling:
         parameters: those of `others` that are parameters; one with several names is listed once.
         stays: integer → why its channels stay.
         joined: integer → what ties channels of one and the same tensor to each other.
+        takes: `Take` → the integers of what it takes from.
+        taken: `Take` → the integers of what it takes.
         trained: layers that run in training only.
     """
 
@@ -109,6 +112,8 @@ class Coupling:
     parameters: frozenset[str]
     stays: dict[int, str]
     joined: dict[int, str]
+    takes: dict[str, tuple[int, ...]]
+    taken: dict[str, tuple[int, ...]]
     trained: frozenset[str] = frozenset()
 
 
@@ -141,12 +146,14 @@ class _Trace:
         self.outputs: dict[str, Tensor] = {}
         self.inputs: dict[str, Tensor] = {}
         self.others: dict[str, Tensor] = {}
+        self.takes: dict[str, Tensor] = {}
+        self.taken: dict[str, Tensor] = {}
         self.reached: set[str] = set()
         self.rigid: dict[str, str] = {}  # layers of which nothing can be cut, and why
         for name, module in model.named_modules():
             if isinstance(module, LAYERS):
                 self._register_layer(name, module)
-            else:
+            elif not isinstance(module, Take):
                 self._register_vectors(name, module)
 
     def run(self, example_inputs: Sequence[Any]) -> Coupling:
@@ -215,6 +222,8 @@ class _Trace:
             parameters=frozenset(name for name, _ in self.model.named_parameters()) & set(others),
             stays=stays,
             joined={root: ties.why_joined(root) for root in present - set(stays)},
+            takes=roots(self.takes),
+            taken=roots(self.taken),
         )
 
     def _register_layer(self, name: str, layer: nn.Module) -> None:
@@ -260,6 +269,8 @@ class _Trace:
                 x = args[0] if args else kwargs['input']
                 if isinstance(module, LAYERS):
                     self._pass_layer(name, module, x, output)
+                elif isinstance(module, Take):
+                    self._pass_take(name, module, x, output)
                 else:
                     self._pass_per_channel(name, module, x, output)
             self.flow.where.pop()
@@ -283,6 +294,18 @@ class _Trace:
                 groups[:, :1].expand_as(groups), groups, f'by {name}, which is grouped', joins=True
             )
         self.flow.of[output] = Channels(output.ndim - back, made)
+
+    def _pass_take(self, name: str, take: Take, x: Tensor, output: Tensor) -> None:
+        if x not in self.flow.of:
+            return
+        channels = self.flow.of[x]
+        if channels is not None and channels.axis == take.axis:
+            if name in self.takes:
+                self.ties.tie(self.takes[name], channels.labels, f'where {name} is shared')
+            self.takes[name] = channels.labels
+            self.taken[name] = channels.labels[take.indices]
+            channels = Channels(take.axis, self.taken[name])
+        self.flow.of[output] = channels
 
     def _pass_per_channel(self, name: str, module: nn.Module, x: Tensor, output: Tensor) -> None:
         if x not in self.flow.of:
@@ -325,7 +348,7 @@ def _member(module: str, own: str) -> str:
 
 
 def _is_known(module: nn.Module) -> bool:
-    return isinstance(module, LAYERS + PER_CHANNEL)
+    return isinstance(module, (*LAYERS, *PER_CHANNEL, Take))
 
 
 # Of each group, in its order: the coupling's integers of what goes together.
@@ -346,6 +369,7 @@ def group_channels(coupling: Coupling) -> tuple[ChannelGroups, Atoms]:
         ('outputs', coupling.outputs),
         ('inputs', coupling.inputs),
         ('others', coupling.others),
+        ('taken', coupling.taken),  # of each, something is left
     ):
         for layer, labels in layers.items():
             for index, number in enumerate(labels):

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
-import tempfile
-import warnings
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,9 +19,8 @@ from pruned_perception.training.detector.architecture import STRIDES
 from pruned_perception.training.detector.checkpoint import SEEN
 from pruned_perception.training.detector.deployment import Deployed, folded
 from pruned_perception.training.detector.network import Detector, decode, grid
+from pruned_perception.training.exporting import onnx_bytes
 
-OPSET = 17
-IR_VERSION = 8  # ONNX Runtime 1.17 reads up to 9; exporters write newer ones
 COMPARED_FRAMES = 16
 TOLERANCE = 1e-3  # on scores; on distances relative to the stride, or to themselves if longer
 SCORE_THRESHOLD, IOU_THRESHOLD, MAX_DETECTIONS = 0.4, 0.6, 100
@@ -44,33 +40,8 @@ def to_onnx(detector: Detector, images: np.ndarray) -> bytes:
     Raises:
         ExportError: ONNX Runtime's outputs differ from PyTorch's.
     """
-    try:
-        import onnx
-        import onnxscript.optimizer
-    except ImportError as error:
-        raise UserError(
-            "export needs onnx and onnxscript: pip install 'pruned_perception[train]'"
-        ) from error
-    deployed = Deployed(detector).eval()
     example = torch.from_numpy(np.array(images[:1]))
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        path = Path(folder) / 'model.onnx'
-        torch.onnx.export(
-            deployed,
-            (example,),
-            str(path),
-            input_names=['image'],
-            output_names=['predictions'],
-            opset_version=OPSET,
-            dynamo=False,
-        )
-        model = onnx.load(path)
-    # Shapes are fixed: what the exporter computes from them becomes a constant.
-    model = onnxscript.optimizer.optimize(onnx.shape_inference.infer_shapes(model))
-    _clean(model)
-    onnx.checker.check_model(model, full_check=True)
-    data = model.SerializeToString()
+    data = onnx_bytes(Deployed(detector), (example,), ['image'], ['predictions'])
     compare(detector, data, images)
     return data
 
@@ -177,23 +148,3 @@ def export_bundle(
         },
     }
     return write_bundle(folder, onnx_bytes, manifest)
-
-
-def _clean(model: Any) -> None:
-    """Drop what names the machine that exported it, and mark it readable for older runtimes."""
-    model.ir_version = IR_VERSION
-    model.doc_string = ''
-    model.producer_name, model.producer_version = 'pruned_perception', __version__
-    del model.metadata_props[:]
-    model.graph.doc_string = ''
-    model.graph.name = 'detector'
-    _without_documentation(model.graph.node)
-    _without_documentation(model.graph.initializer)
-    _without_documentation([*model.graph.input, *model.graph.output, *model.graph.value_info])
-
-
-def _without_documentation(items: Sequence[Any]) -> None:
-    for item in items:
-        item.doc_string = ''
-        if hasattr(item, 'metadata_props'):
-            del item.metadata_props[:]

@@ -1,22 +1,12 @@
 """Bundle → checkpoint: a shipped detector that can be pruned, fine-tuned and exported again.
 
-Export folds everything constant into the convolutions; here it is taken apart again. A folded
-convolution with weights w and bias b does not say what its batch norm was, and need not: for any
-mean μ and variance σ² of its outputs without bias, and any scale c,
-
-    weights c·w, running statistics c·μ and c²σ², scale √(c²σ² + ε)/c, shift b + μ
-
-compute the same in eval mode. With μ and σ² measured on images, a training step starts from the
-same outputs as well, since those are the statistics that its batches have; scale and shift are
-then those of the lost batch norm, up to the choice of images. c is arbitrary (what follows a
-batch norm does not depend on it), but a learning rate acts relative to the size of the weights:
-each layer's get the size that they have in an untrained net (He et al. 2015).
+Export folds everything constant into the convolutions; here it is taken apart again.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable
+import copy
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -24,6 +14,7 @@ from torch import Tensor, nn
 
 from pruned_perception.bundle import Bundle
 from pruned_perception.errors import UserError
+from pruned_perception.training.batch_norms import convolution_statistics, norm_after
 from pruned_perception.training.detector.architecture import Architecture
 from pruned_perception.training.detector.checkpoint import SEEN, seen
 from pruned_perception.training.detector.data import FrameSet
@@ -150,7 +141,6 @@ def deployed_from(bundle: Bundle) -> Deployed:
     return deployed
 
 
-@torch.no_grad()
 def with_batch_norms(plain: Detector, calibration: Iterable[Tensor]) -> Detector:
     """Return the detector (in eval mode) that `plain`, whose batch norms are folded, was made of.
 
@@ -158,77 +148,21 @@ def with_batch_norms(plain: Detector, calibration: Iterable[Tensor]) -> Detector
         plain: see `deployment.folded`; untouched.
         calibration: batches (B, 3, H, W) of images in 0…1.
     """
-    means, variances = _statistics(plain, calibration)
     detector = Detector(plain.architecture).eval()
     layers = dict(plain.named_modules())
-    for name, module in detector.named_modules():
-        source = layers[name]
+    blocks = [name for name, module in layers.items() if isinstance(module, ConvBlock)]
+    statistics = convolution_statistics(plain, [f'{name}.conv' for name in blocks], calibration)
+    for name, module in list(detector.named_modules()):
         if isinstance(module, ConvBlock):
-            assert isinstance(source, ConvBlock)
             assert isinstance(module.norm, nn.BatchNorm2d)
-            mean, variance = means[name], variances[name]
-            size = source.conv.weight.square().mean().sqrt()
-            scale = _fresh_size(source.conv) / size.clamp(min=1e-12)
-            module.conv.weight.copy_(scale * source.conv.weight)
-            module.norm.running_mean = scale * mean
-            module.norm.running_var = scale.square() * variance
-            deviation = (module.norm.running_var + module.norm.eps).sqrt()
-            module.norm.weight.copy_(deviation / scale)
-            assert source.conv.bias is not None
-            module.norm.bias.copy_(source.conv.bias + mean)
+            conv = copy.deepcopy(layers[f'{name}.conv'])
+            assert isinstance(conv, nn.Conv2d)
+            mean, variance = statistics[f'{name}.conv']
+            module.norm = norm_after(conv, mean, variance, module.norm.momentum)
+            module.conv = conv
         elif isinstance(module, nn.Conv2d) and module.bias is not None:
-            module.load_state_dict(source.state_dict())
+            module.load_state_dict(layers[name].state_dict())
     return detector
-
-
-def _fresh_size(conv: nn.Conv2d) -> float:
-    """Return the root mean square of the layer's weights as `Detector` initialises them."""
-    return math.sqrt(2 / (conv.out_channels * conv.weight[0, 0].numel()))
-
-
-def _statistics(
-    plain: Detector, calibration: Iterable[Tensor]
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return mean and variance (channels,) of each block's convolution, without its bias."""
-    counts: dict[str, int] = {}
-    sums: dict[str, Tensor] = {}
-    squares: dict[str, Tensor] = {}
-
-    def observe(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            assert isinstance(module.bias, Tensor)
-            variance, mean = torch.var_mean(output, dim=(0, 2, 3), correction=0)
-            mean = mean.double() - module.bias.double()
-            count = output[:, 0].numel()
-            counts[name] = counts.get(name, 0) + count
-            sums[name] = sums.get(name, 0) + count * mean
-            squares[name] = squares.get(name, 0) + count * (variance + mean.square())
-
-        return hook
-
-    handles = [
-        module.conv.register_forward_hook(observe(name))
-        for name, module in plain.named_modules()
-        if isinstance(module, ConvBlock)
-    ]
-    try:
-        for batch in calibration:
-            plain(batch)
-    finally:
-        for handle in handles:
-            handle.remove()
-    if not counts:
-        raise BundleImportError('calibration: there are no images')
-    means = {name: sums[name] / count for name, count in counts.items()}
-    variances = {
-        name: (squares[name] / count - means[name].square()).clamp(min=0)
-        for name, count in counts.items()
-    }
-    return _float(means), _float(variances)
-
-
-def _float(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.float() for name, tensor in tensors.items()}
 
 
 def _convolutions(bundle: Bundle) -> dict[str, tuple[Tensor, Tensor]]:

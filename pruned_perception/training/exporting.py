@@ -1,0 +1,95 @@
+"""PyTorch → ONNX: any network, the way that our runtimes read it."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pruned_perception import __version__
+from pruned_perception.errors import UserError
+
+OPSET = 17
+IR_VERSION = 8  # ONNX Runtime 1.17 reads up to 9; exporters write newer ones
+
+
+def onnx_bytes(
+    module: nn.Module,
+    example_inputs: Sequence[Tensor],
+    input_names: Sequence[str],
+    output_names: Sequence[str],
+) -> bytes:
+    """Return the ONNX model of a network, with the shapes of the example inputs.
+
+    Args:
+        module: exported in evaluation mode, in which it is left.
+        example_inputs: its positional inputs.
+        input_names: what they are called in the file.
+        output_names: what its outputs are called.
+    """
+    try:
+        import onnx
+        import onnxscript.optimizer
+    except ImportError as error:
+        raise UserError(
+            "export needs onnx and onnxscript: pip install 'pruned_perception[train]'"
+        ) from error
+    # The exporter refuses names that are numbers, which it used to give itself.
+    ports = [*input_names, *output_names]
+    safe = [name if name[:1].isalpha() else f'port_{name}' for name in ports]
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        path = Path(folder) / 'model.onnx'
+        torch.onnx.export(
+            module.eval(),
+            tuple(example_inputs),
+            str(path),
+            input_names=safe[: len(input_names)],
+            output_names=safe[len(input_names) :],
+            opset_version=OPSET,
+            dynamo=False,
+        )
+        model = onnx.load(path)
+    # Shapes are fixed: what the exporter computes from them becomes a constant.
+    model = onnxscript.optimizer.optimize(onnx.shape_inference.infer_shapes(model))
+    _clean(model)
+    _rename(model.graph, {old: new for old, new in zip(safe, ports, strict=True) if old != new})
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString()
+
+
+def _rename(graph: Any, names: Mapping[str, str]) -> None:
+    """Rename values; what has one of the new names gets another one."""
+    if not names:
+        return
+    names = {**{new: f'{new}_inner' for new in names.values()}, **names}
+    for node in graph.node:
+        for values in (node.input, node.output):
+            values[:] = [names.get(each, each) for each in values]
+    for each in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        each.name = names.get(each.name, each.name)
+
+
+def _clean(model: Any) -> None:
+    """Drop what names the machine that exported it, and mark it readable for older runtimes."""
+    model.ir_version = IR_VERSION
+    model.doc_string = ''
+    model.producer_name, model.producer_version = 'pruned_perception', __version__
+    del model.metadata_props[:]
+    model.graph.doc_string = ''
+    model.graph.name = 'detector'
+    _without_documentation(model.graph.node)
+    _without_documentation(model.graph.initializer)
+    _without_documentation([*model.graph.input, *model.graph.output, *model.graph.value_info])
+
+
+def _without_documentation(items: Sequence[Any]) -> None:
+    for item in items:
+        item.doc_string = ''
+        if hasattr(item, 'metadata_props'):
+            del item.metadata_props[:]

@@ -1,0 +1,159 @@
+"""`sensitivity`, `predict`, `prune` and `export` on an ONNX detector: its bundle, or its file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+torch = pytest.importorskip('torch', reason="the off-line stage needs torch: extra 'train'")
+pytest.importorskip('onnx', reason="importing needs onnx: extra 'train'")
+
+from tiny_detector import HEIGHT, LABELS, SIDE, STRIDE, WIDTH, write_tiny_bundle  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+
+from pruned_perception.bundle import load_bundle  # noqa: E402
+from pruned_perception.cli.main import main  # noqa: E402
+from pruned_perception.inference.detector import Detector  # noqa: E402
+from pruned_perception.training.exporting import onnx_bytes  # noqa: E402
+
+PRUNE = ['--macs', '0.6', '--criterion', 'filter_l2', '--round-to', '1']
+
+
+class Wide(nn.Module):
+    """The tiny detector with more channels than it needs: for each colour two, and eight idle."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = nn.AvgPool2d(SIDE, STRIDE, STRIDE)
+        self.first, self.last = nn.Conv2d(3, 14, 1), nn.Conv2d(14, 3, 1)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.zero_()
+            for colour in range(3):
+                for copy in range(2):
+                    self.first.weight[2 * colour + copy, colour] = 1
+                    self.last.weight[:, 2 * colour + copy] = -0.25 / 32
+                    self.last.weight[colour, 2 * colour + copy] = 0.5 / 32
+            self.first.weight[6:] = 0.01 * torch.rand(8, 3, 1, 1)
+            self.last.bias[:] = -4.0
+
+    def forward(self, image: Tensor) -> Tensor:
+        maps = self.last(self.first(self.pool(image.permute(0, 3, 1, 2).float())).relu())
+        distances = torch.full((1, (HEIGHT // STRIDE) * (WIDTH // STRIDE), 4), SIDE / 2)
+        return torch.cat((distances, maps.sigmoid().flatten(2).transpose(1, 2)), 2)
+
+
+@pytest.fixture(scope='module')
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp('onnx')
+    example = torch.zeros(1, HEIGHT, WIDTH, 3, dtype=torch.uint8)
+    torch.manual_seed(0)
+    onnx = onnx_bytes(Wide(), (example,), ['image'], ['predictions'])
+    write_tiny_bundle(folder / 'dense', name='dense', onnx=onnx)
+    (folder / 'images').mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(20):
+        picture = rng.integers(0, 40, (HEIGHT, WIDTH, 3), np.uint8)
+        x, y = 8 * rng.integers(0, 12), 8 * rng.integers(0, 9)
+        picture[y : y + SIDE, x : x + SIDE, index % 3] = 255
+        cv2.imwrite(str(folder / 'images' / f'{index}.png'), picture)
+    return folder
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: Any) -> tuple[int, str]:
+    code = main([str(each) for each in arguments])
+    found = capsys.readouterr()
+    return code, found.out + found.err
+
+
+def test_a_bundle_is_measured_cut_and_a_bundle_again(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dense, images = place / 'dense', place / 'images'
+    code, text = run(
+        capsys, 'sensitivity', dense, '--calibration', images, '--out', place / 's.json', '--json'
+    )
+    assert code == 0, text
+    measured = json.loads(text[text.index('{') :])
+    assert measured['calibration']['images'] == 20
+    assert run(capsys, 'predict', place / 's.json', '--delta', '0.1')[0] == 0
+    small = place / 'small.pt'
+    code, text = run(
+        capsys, 'prune', dense, *PRUNE, '--calibration', images, '--images', 12, '--out', small
+    )
+    assert code == 0, text
+    code, text = run(
+        capsys, 'export', small, '--parent', dense, '--out', place / 'half', '--compare-on', images
+    )
+    assert code == 0, text
+    parent, child = load_bundle(dense), load_bundle(place / 'half')
+    assert child.manifest['parent'] == {'name': 'dense', 'sha256': parent.sha256}
+    assert child.manifest['pruning']['budget'] == '0.6 of the MACs'
+    assert child.labels == LABELS
+    assert child.input == parent.input
+    assert 0 < child.cost.macs < 0.65 * 14 * 6 * (HEIGHT // STRIDE) * (WIDTH // STRIDE)
+    picture = cv2.imread(str(images / '1.png'))
+    wanted, _ = Detector(parent).detect(picture)
+    found, _ = Detector(child).detect(picture)
+    np.testing.assert_array_equal(found.class_ids, wanted.class_ids)
+    assert len(found.scores)
+
+
+def test_a_cut_network_is_cut_on(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dense = place / 'dense'
+    first, second = place / 'first.pt', place / 'second.pt'
+    budget = ['--macs', '0.8', '--round-to', '1']
+    assert run(capsys, 'prune', dense, *budget, '--out', first)[0] == 0
+    code, text = run(capsys, 'prune', dense, '--pruned', first, *budget, '--out', second)
+    assert code == 0, text
+    images = place / 'images'
+    assert run(
+        capsys, 'export', second, '--parent', dense, '--out', place / 'two', '--compare-on', images
+    )[0] == 0  # fmt: skip
+    manifest = load_bundle(place / 'two').manifest
+    assert len(manifest['provenance']['earlier_plans']) == 1
+
+
+def test_a_file_alone_takes_inputs_as_arrays(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    inputs = rng.integers(0, 256, (20, HEIGHT, WIDTH, 3), np.uint8)
+    np.savez(place / 'inputs.npz', image=inputs)
+    np.savez(place / 'others.npz', picture=inputs)
+    file = place / 'dense' / 'model.onnx'
+    code, text = run(capsys, 'sensitivity', file, '--calibration', place / 'inputs.npz', '--json')
+    assert code == 0, text
+    assert json.loads(text[text.index('{') :])['calibration']['images'] == 20
+    for calibration, reason in (
+        (place / 'images', r'an ONNX file does not say how images become its inputs'),
+        (place / 'others.npz', "has no array 'image'"),
+        (place / 'none.npz', 'cannot be read as .npz'),
+    ):
+        code, text = run(capsys, 'sensitivity', file, '--calibration', calibration)
+        assert code != 0
+        assert reason in text
+
+
+def test_what_does_not_belong_to_an_onnx_detector(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dense, out = place / 'dense', place / 'x.pt'
+    for arguments, reason in (
+        (['sensitivity', dense], 'give --calibration DATASET'),
+        (['prune', dense, *PRUNE, '--weights', 'w.pt', '--out', out], 'belongs to --task'),
+        (['prune', place / 'images', *PRUNE, '--out', out], 'manifest'),
+        (['prune', dense, *PRUNE, '--calibration', place / 'none', '--out', out], 'no such file'),
+    ):  # fmt: skip
+        code, text = run(capsys, *arguments)
+        assert code != 0
+        assert reason in text
+    assert run(capsys, 'prune', dense, *PRUNE, '--out', out)[0] == 0
+    code, text = run(capsys, 'export', out, '--out', place / 'y', '--compare-on', place / 'images')
+    assert code != 0
+    assert 'give the bundle of the detector, --parent BUNDLE' in text
