@@ -53,10 +53,12 @@ setup(
             'ros-sensor-msgs',
             'ros-std-msgs',
         ],
-        # Recording, replay, COCO metrics and plots: what benchmarks need beside the robot's part.
-        'bench': ['matplotlib>=3.5', 'pycocotools>=2.0.7', 'rosbags>=0.10'],
+        # Recording, replay, COCO metrics, plots and pages: what benchmarks need beside the robot's
+        # part.
+        'bench': ['jinja2>=3', 'matplotlib>=3.5', 'pycocotools>=2.0.7', 'rosbags>=0.10'],
         'sim': ['mujoco>=3.3,<5'],
         'train': [
+            'jinja2>=3',
             'onnx>=1.16',
             'onnxscript',
             'scipy>=1.10',

@@ -18,6 +18,7 @@ from pruned_perception.nodes import transport
 PARAMETERS = {
     'model': str,
     'member': str,
+    'trusted_keys': str,
     'image_transport': str,
     'autostart': bool,
     'use_sim_time': bool,
@@ -52,9 +53,20 @@ def generate_launch_description() -> LaunchDescription:
                 description='raw, or compressed for the topic IMAGE/compressed (default: raw).',
             ),
             DeclareLaunchArgument(
+                'trusted_keys',
+                default_value='',
+                description='File of public keys: only models signed by one of them are loaded '
+                '(default: any model).',
+            ),
+            DeclareLaunchArgument(
                 'namespace',
                 default_value='',
                 description='Namespace of all names; one for each camera.',
+            ),
+            DeclareLaunchArgument(
+                'enclave',
+                default_value='',
+                description='Security enclave of the processes (default: /; docs/security.md).',
             ),
             DeclareLaunchArgument(
                 'params_file',
@@ -110,6 +122,8 @@ def start_node(context: LaunchContext) -> list[Node]:
 
     # By --params-file: of a file that is not there, `parameters` would only warn.
     ros_arguments = ['--params-file', given('params_file')] if given('params_file') else []
+    if given('enclave'):
+        ros_arguments += ['--enclave', given('enclave')]
     if given('log_level'):
         ros_arguments += ['--log-level', given('log_level')]
     # The Fast DDS profile for images, unless transports are chosen already (docs/node.md).

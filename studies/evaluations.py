@@ -16,6 +16,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pruned_perception._tables import Table
+
 COLUMNS = (
     'bundle', 'sha256', 'annotations_sha256', 'images', 'boxes', 'score_threshold', 'ap50',
     'ap50_low', 'ap50_high', 'ap50_95', 'ap50_95_low', 'ap50_95_high', 'recall', 'precision',
@@ -48,11 +50,11 @@ def write(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
 
 def to_text(rows: Iterable[Mapping[str, str]]) -> str:
     """Return a table: AP50 of each bundle with its interval."""
-    lines = ['| bundle | AP50 |', '|---|---|']
+    cells = []
     for each in rows:
         ap, low, high = (float(each[name]) for name in ('ap50', 'ap50_low', 'ap50_high'))
-        lines.append(f'| {each["bundle"]} | {ap:.3f} [{low:.3f}, {high:.3f}] |')
-    return '\n'.join(lines)
+        cells.append((each['bundle'], f'{ap:.3f} [{low:.3f}, {high:.3f}]'))
+    return Table.under('bundle | AP50', cells).to_markdown()
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 Dimension = int | str
-TYPES = {'float32': 1, 'uint8': 2, 'int32': 6, 'int64': 7}
+TYPES = {'float32': 1, 'uint8': 2, 'int32': 6, 'int64': 7, 'bool': 9}
 
 
 def model(
@@ -24,18 +24,28 @@ def model(
     opset: int = 17,
 ) -> bytes:
     """Return a ModelProto; `constants` are its initializers."""
-    graph = (
+    whole = graph(nodes, inputs, outputs, constants)
+    return _integer(1, 8) + _bytes(7, whole) + _bytes(8, _bytes(1, b'') + _integer(2, opset))
+
+
+def graph(
+    nodes: Sequence[bytes],
+    inputs: Sequence[bytes],
+    outputs: Sequence[bytes],
+    constants: Mapping[str, Any],
+) -> bytes:
+    """Return a GraphProto; as an attribute it is the body of a Loop or If."""
+    return (
         b''.join(_bytes(1, each) for each in nodes)
         + _bytes(2, b'graph')
         + b''.join(_bytes(5, _tensor(name, value)) for name, value in constants.items())
         + b''.join(_bytes(11, each) for each in inputs)
         + b''.join(_bytes(12, each) for each in outputs)
     )
-    return _integer(1, 8) + _bytes(7, graph) + _bytes(8, _bytes(1, b'') + _integer(2, opset))
 
 
 def node(operator: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any) -> bytes:
-    """Return a NodeProto; attributes are int, float or lists of int."""
+    """Return a NodeProto; attributes are int, float, lists of int, or graphs (bytes)."""
     return (
         b''.join(_bytes(1, name.encode()) for name in inputs)
         + b''.join(_bytes(2, name.encode()) for name in outputs)
@@ -54,8 +64,10 @@ def value(name: str, dtype: str, shape: Sequence[Dimension]) -> bytes:
     return _bytes(1, name.encode()) + _bytes(2, _bytes(1, tensor_type))
 
 
-def _attribute(name: str, content: int | float | list[int]) -> bytes:
+def _attribute(name: str, content: int | float | list[int] | bytes) -> bytes:
     head = _bytes(1, name.encode())
+    if isinstance(content, bytes):
+        return head + _bytes(6, content) + _integer(20, 5)
     if isinstance(content, list):
         return head + b''.join(_integer(8, each) for each in content) + _integer(20, 7)
     if isinstance(content, float):

@@ -7,8 +7,10 @@ but for the header stamp, which stands at a fixed place. The bags are ordinary r
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
+import os
 import re
 import shutil
 import struct
@@ -133,10 +135,36 @@ def _stamp_format(data: bytes) -> str:
     return '<iI' if data[1] & 1 else '>iI'
 
 
+class _Reserve:
+    """Room on the disk that is given up when the rest is full: for the end of the bag."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._size = 0
+
+    def hold(self, size: int) -> None:
+        """Take at least so many bytes; raise OSError where there is no such room."""
+        if size > self._size:
+            with self._path.open('ab') as file:
+                os.posix_fallocate(file.fileno(), 0, size + _RESERVE_STEP)
+            self._size = size + _RESERVE_STEP
+
+    def release(self) -> None:
+        """Give it up."""
+        self._path.unlink(missing_ok=True)
+
+
+_RESERVE_STEP = 1 << 20
+# The last chunk that is written has so much, and one message more; and its index, as each has one.
+_CHUNK = 1 << 20
+_INDEX_SHARE = 1 / 1024
+
+
 class BagWriter:
     """Writes serialised messages to a new rosbag2 folder with MCAP storage.
 
-    Use it as a context manager; leaving it by Ctrl-C still closes the bag properly.
+    Use it as a context manager; leaving it by Ctrl-C still closes the bag properly, and so does a
+    disk that is full: a little room is reserved from the start for what a bag needs in the end.
 
     Raises:
         UserError: the folder exists already or cannot be written; rosbags is not installed.
@@ -149,16 +177,21 @@ class BagWriter:
         except ImportError as error:
             raise UserError(NEEDS_ROSBAGS) from error
         if folder.exists():
-            if not overwrite or not (folder / 'metadata.yaml').exists():
+            if not overwrite or not _is_bag(folder):
                 raise UserError(f'{folder} exists already: give another folder or remove it')
             shutil.rmtree(folder)
         self.folder = folder
         self._writer = Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP)
         self._types = get_typestore(Stores.EMPTY)
         self._connections: dict[str, Any] = {}
+        self._reserve = _Reserve(folder / f'.{folder.name}.reserve')
+        self._largest, self._closed = 0, False
         try:
             self._writer.open()
+            self._reserve.hold(_CHUNK)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                self._reserve.release()
             raise UserError(f'cannot write a bag to {folder}: {error.strerror}') from error
 
     def add_topic(self, topic: str, message: Any, *, latched: bool = False) -> None:
@@ -197,16 +230,66 @@ class BagWriter:
         """Append one serialised message.
 
         Raises:
-            UserError: the disk is full or gone.
+            UserError: the disk is full or gone. The bag is closed then, with all messages up to
+                this one where there is room left for an index.
         """
+        storage: Any = self._writer.storage
+        if self._closed or storage is None:
+            raise UserError(f'{self.folder}: the bag is closed')
+        end = storage.bio.tell()  # what comes before are whole chunks
+        self._largest = max(self._largest, len(data))
         try:
+            self._reserve.hold(_CHUNK + 2 * self._largest + int(end * _INDEX_SHARE))
             self._writer.write(self._connections[topic], time_ns, data)
         except OSError as error:
-            raise UserError(f'cannot write to the bag {self.folder}: {error.strerror}') from error
+            raise UserError(self._ended(storage, end, time_ns, error)) from error
+
+    def _ended(self, storage: Any, end: int, time_ns: int, error: OSError) -> str:
+        """Close the bag behind its last whole chunk and what waits in memory; say what is left."""
+        reason = f'{self.folder}: {error.strerror}: the recording ends here'
+        writer, again = self._writer, error
+        self._closed = True
+        for whole_chunks_only in (False, True):
+            try:
+                self._reserve.release()
+                storage.bio.seek(end)
+                storage.bio.truncate()
+                if whole_chunks_only:
+                    for number, messages in storage.chunk.msgs.items():
+                        storage.channel_stats[number] -= len(messages)
+                    storage.chunk.msgs.clear()
+                    storage.chunk.bio.seek(0)
+                    storage.chunk.bio.truncate()
+                # A message that is in the chunk already was not counted yet.
+                if writer.counts != storage.channel_stats:
+                    writer.counts.update(storage.channel_stats)
+                    writer.min_timestamp = min(writer.min_timestamp, time_ns)
+                    writer.max_timestamp = max(writer.max_timestamp, time_ns)
+                writer.close()
+            except OSError as reason_again:
+                again = reason_again
+            else:
+                return f'{reason}; {sum(writer.counts.values())} messages until then can be read'
+        with contextlib.suppress(OSError):
+            writer.abort()
+        return f'{reason}, without an index, for which there is no room ({again.strerror})'
 
     def close(self) -> None:
-        """Write the index and metadata.yaml."""
-        self._writer.close()
+        """Write the index and metadata.yaml.
+
+        Raises:
+            UserError: the disk is full or gone.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._reserve.release()
+            self._writer.close()
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._writer.abort()
+            raise UserError(f'cannot end the bag {self.folder}: {error.strerror}') from error
 
     def __enter__(self) -> BagWriter:
         return self
@@ -218,6 +301,19 @@ class BagWriter:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _is_bag(folder: Path) -> bool:
+    """Whether a folder holds a bag and nothing else: other programs write a metadata.yaml, too."""
+    try:
+        metadata = (folder / 'metadata.yaml').read_bytes()
+    except OSError:
+        return False
+    own = ('.mcap', '.db3', '.zstd', '.reserve')
+    return b'rosbag2_bagfile_information' in metadata and all(
+        each.name == 'metadata.yaml' or (each.is_file() and each.suffix in own)
+        for each in folder.iterdir()
+    )
 
 
 def bag_topics(folder: Path) -> dict[str, Topic]:

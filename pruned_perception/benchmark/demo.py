@@ -35,7 +35,7 @@ from pruned_perception.benchmark.session import private_domain
 from pruned_perception.bundle import Bundle, Family, load_family, resolve_model
 from pruned_perception.errors import UserError
 from pruned_perception.nodes import transport
-from pruned_perception.nodes.processes import module_command, node_command
+from pruned_perception.nodes.process_sets import module_command, node_command
 
 NAMESPACE = '/robot'
 IMAGE, CAMERA_INFO = f'{NAMESPACE}/image_raw', f'{NAMESPACE}/camera_info'
@@ -87,6 +87,11 @@ class Demonstration:
     document: dict[str, Any]
     runs: dict[str, Run]
     truth: dict[int, list[list[Any]]]
+
+    @property
+    def replays(self) -> list[dict[str, Any]]:
+        """Return the document's sections of the replays."""
+        return [section for section in self.document['runs'] if section['name'] != LIVE]
 
 
 def demonstrate(settings: Settings, tell: Tell) -> Demonstration:

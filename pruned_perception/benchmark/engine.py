@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pruned_perception._tables import Table
 from pruned_perception.benchmark.environment import environment
 from pruned_perception.bundle import Bundle, is_family, load_bundle, load_family
 from pruned_perception.errors import UserError
@@ -159,21 +160,26 @@ def as_json(results: Sequence[NetworkLatency], configuration: dict[str, Any]) ->
 
 def as_table(results: Sequence[NetworkLatency]) -> str:
     """Return a table for a terminal, a network a line."""
-    width = max(len(each.network.name) for each in results)
-    lines = [
-        f'{"":{width}}    MMAC      p50 ms  [95 % interval]      p90 ms  [95 % interval]'
-        '      p99 ms  × faster than the first'
-    ]
-    for each in results:
-        macs, latency = each.network.macs, each.latency
-        low, high = each.speedup_interval or (float('nan'),) * 2
-        lines.append(
-            f'{each.network.name:{width}}  {f"{macs / 1e6:.1f}" if macs else "?":>6}'
-            f'  {latency.p50:10.3f}  {_interval(latency.p50_interval)}'
-            f'  {latency.p90:10.3f}  {_interval(latency.p90_interval)}'
-            f'  {latency.p99:10.3f}  {each.speedup:.2f} [{low:.2f}, {high:.2f}]'
+    header = (
+        ' | MMAC:6.1f | p50 ms:10.3f | 95 % of p50 | p90 ms:10.3f | 95 % of p90 | p99 ms:10.3f'
+        ' | × faster than the first'
+    )
+    rows = [
+        (
+            each.network.name,
+            each.network.macs / 1e6 if each.network.macs else None,
+            each.latency.p50,
+            _interval(each.latency.p50_interval),
+            each.latency.p90,
+            _interval(each.latency.p90_interval),
+            each.latency.p99,
+            '{:.2f} [{:.2f}, {:.2f}]'.format(
+                each.speedup, *(each.speedup_interval or (float('nan'),) * 2)
+            ),
         )
-    return '\n'.join(lines)
+        for each in results
+    ]
+    return Table.under(header, rows).to_text()
 
 
 def _interval(interval: tuple[float, float] | None) -> str:

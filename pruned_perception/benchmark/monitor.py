@@ -29,8 +29,8 @@ from pruned_perception.inference.latency import (
     Summary,
     summarize,
 )
+from pruned_perception.nodes.header_stamps import stamp_ns
 from pruned_perception.nodes.latest_frame import COUNTERS
-from pruned_perception.nodes.stamps import stamp_ns
 
 DETECTIONS_TYPE = 'vision_msgs/msg/Detection2DArray'
 COUNT_BY = ('camera_info', 'image', 'none')

@@ -2,30 +2,46 @@
 
 from __future__ import annotations
 
-import base64
-import html
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pruned_perception import _pages as pages
+from pruned_perception._plots import literal, matplotlib
+from pruned_perception._tables import Table, shown
 from pruned_perception.benchmark.accuracy import detections
 from pruned_perception.benchmark.bag import read_bag, stamp_of
 from pruned_perception.benchmark.demo import BAG, IMAGE, LIVE, Demonstration
 from pruned_perception.benchmark.results import PATH, WARM_UP
 from pruned_perception.errors import UserError
+from pruned_perception.images import read_image
 from pruned_perception.inference.drawing import draw
 
 FRAMES, PAGE = 'frames', 'report.html'
 """Names in the output folder."""
 
-_COLORS = ('#2f6db3', '#d9772b')  # the page's own: dense, small
-_LIVE_COLOR = '#8a97a6'
+_INK, _SOFT, _AXIS, _LINE, *_COLORS = (
+    pages.COLORS[name][0] for name in ('ink', 'soft', 'axis', 'line', 'first', 'second')
+)
+_STYLE = {
+    'axes.axisbelow': True,
+    'axes.edgecolor': _AXIS,
+    'axes.grid': True,
+    'axes.labelcolor': _SOFT,
+    'axes.spines.right': False,
+    'axes.spines.top': False,
+    'font.size': 10,
+    'grid.color': _LINE,
+    'legend.frameon': False,
+    'text.color': _INK,
+    'xtick.color': _SOFT,
+    'ytick.color': _SOFT,
+}
 _STAGE_COLORS = ('#c9d3df', '#a9b8c9', '#7fb2e5', '#2f6db3', '#5fb59a', '#8fd0b5', '#e0c88a')
 _MARGIN, _GAP = 34, 12  # height of the captions, width between the pictures; pixels
 
@@ -34,7 +50,7 @@ def write_report(demonstration: Demonstration, *, pictures: int = 6) -> Path:
     """Write annotated frames and the page into the demonstration's folder; return the page.
 
     Raises:
-        UserError: matplotlib is not installed, or the folder cannot be written.
+        UserError: matplotlib or jinja2 is not installed, or the folder cannot be written.
     """
     try:
         frames = annotate(demonstration, pictures)
@@ -53,7 +69,7 @@ def annotate(demonstration: Demonstration, count: int) -> list[Path]:
 
     They are spread evenly over the frames that all replays answered.
     """
-    replays = _replays(demonstration)
+    replays = demonstration.replays
     labels = demonstration.document['labels']
     runs = [demonstration.runs[section['name']] for section in replays]
     common = sorted(set.intersection(*(set(run.boxes) for run in runs)))
@@ -106,59 +122,46 @@ def _captioned(image: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
 # -- plots -----------------------------------------------------------------------------------
 
 
-def _replays(demonstration: Demonstration) -> list[dict[str, Any]]:
-    return [section for section in demonstration.document['runs'] if section['name'] != LIVE]
-
-
-def _color(section: dict[str, Any], replays: Sequence[dict[str, Any]]) -> str:
-    return _LIVE_COLOR if section['name'] == LIVE else _COLORS[replays.index(section)]
+def _color(demonstration: Demonstration, section: dict[str, Any]) -> str:
+    """Return a run's colour: the models' own, grey for the live run."""
+    replays = demonstration.replays
+    return _COLORS[replays.index(section)] if section in replays else _AXIS
 
 
 def _title(section: dict[str, Any]) -> str:
     return f'{section["model"]}, live' if section['name'] == LIVE else section['name']
 
 
-def _figure(height: float) -> tuple[Any, Any]:
-    """Return a figure and its axes in the page's style; height in inches, of a width of 9.6."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UserError(
-            "the report needs matplotlib: pip install 'pruned_perception[bench]'"
-        ) from error
-    figure = Figure(figsize=(9.6, height), layout='constrained')
-    axes = figure.add_subplot()
-    for side in ('top', 'right'):
-        axes.spines[side].set_visible(False)
-    for side in ('left', 'bottom'):
-        axes.spines[side].set_color('#b8c2cd')
-    axes.tick_params(colors='#5b6878', labelsize=10)
-    axes.grid(color='#e7ecf1', linewidth=0.8)
-    axes.set_axisbelow(True)
-    return figure, axes
+def _svg(
+    plot: Callable[[Demonstration, Any], None],
+    demonstration: Demonstration,
+    title: str,
+    height: float,
+) -> Any:
+    """Return a plot as an SVG element that says what it shows to those who cannot see it.
+
+    It has the page's style and is 9.6 inches wide, of which height is given.
+    """
+    from markupsafe import Markup
+
+    library, buffer = matplotlib(), io.StringIO()
+    with library.rc_context(_STYLE):
+        figure = library.figure.Figure(figsize=(9.6, height), layout='constrained')
+        plot(demonstration, figure.add_subplot())
+        figure.savefig(buffer, format='svg', metadata={'Date': None}, transparent=True)
+    _, _, svg = buffer.getvalue().partition('<svg')
+    return Markup('<svg role="img" aria-label="{}"').format(title) + Markup(pages.themed(svg))
 
 
 def _legend_above(axes: Any, columns: int) -> None:
     size = 9 if columns > 4 else 10
-    axes.legend(
-        loc='lower center', bbox_to_anchor=(0.5, 1), ncols=columns, frameon=False, fontsize=size
-    )
+    axes.legend(loc='lower center', bbox_to_anchor=(0.5, 1), ncols=columns, fontsize=size)
 
 
-def _svg(figure: Any, title: str) -> str:
-    """Return the figure as an SVG element that says what it shows to those who cannot see it."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format='svg', metadata={'Date': None}, transparent=True)
-    text = buffer.getvalue()
-    svg = text[text.index('<svg') :]
-    return svg.replace('<svg', f'<svg role="img" aria-label="{html.escape(title)}"', 1)
-
-
-def plot_stages(demonstration: Demonstration) -> str:
-    """Return stacked bars of a typical frame's stages, one per run."""
+def _stages(demonstration: Demonstration, axes: Any) -> None:
+    """Draw stacked bars of a typical frame's stages, one per run."""
     sections = demonstration.document['runs'][::-1]
-    figure, axes = _figure(0.75 + 0.62 * len(sections))
-    names = [_title(section) for section in sections]
+    names = [literal(_title(section)) for section in sections]
     typical = [
         demonstration.runs[section['name']].frames.without_warm_up().typical(PATH)
         for section in sections
@@ -175,75 +178,69 @@ def plot_stages(demonstration: Demonstration) -> str:
             row,
             f'{sum(parts.values()):.1f} ms, of it inference {parts["inference"]:.1f}',
             va='center',
-            color='#1d2733',
-            fontsize=10,
         )
     axes.set_xlim(0, left.max() * 1.32)
-    axes.set_xlabel('ms', color='#5b6878')
+    axes.set_xlabel('ms')
     axes.grid(axis='y', visible=False)
     _legend_above(axes, len(PATH))
-    return _svg(figure, 'Stages of a typical frame, per run')
 
 
-def plot_spread(demonstration: Demonstration) -> str:
-    """Return the empirical distribution of end-to-end latency, one line per run."""
-    figure, axes = _figure(3.6)
-    replays = _replays(demonstration)
+def _spread(demonstration: Demonstration, axes: Any) -> None:
+    """Draw the empirical distribution of end-to-end latency, one line per run."""
     upper = 0.0
     for section in demonstration.document['runs']:
         frames = demonstration.runs[section['name']].frames.without_warm_up()
         values = np.sort(frames.quantities['e2e_receive'])
         values = values[np.isfinite(values)]
-        color = _color(section, replays)
+        color = _color(demonstration, section)
         share = np.arange(1, len(values) + 1) / len(values)
         line = (0, (2, 1.5)) if section['name'] == LIVE else 'solid'
         axes.step(values, 100 * share, color=color, linewidth=2, linestyle=line, where='post')
         summary = section['latency_ms']['e2e_receive']
         points = [summary[key] for key in ('p50', 'p90', 'p99')]
         text = ' / '.join(f'{each:.1f}' for each in points)
-        axes.plot(points, [50, 90, 99], 'o', color=color, label=f'{_title(section)}: {text} ms')
+        label = f'{literal(_title(section))}: {text} ms'
+        axes.plot(points, [50, 90, 99], 'o', color=color, label=label)
         upper = max(upper, summary['p99'])
     axes.set_xlim(0, upper * 1.25)
     axes.set_ylim(0, 102)
-    axes.set_xlabel('end to end, ms', color='#5b6878')
-    axes.set_ylabel('frames within, %', color='#5b6878')
-    axes.legend(title='p50 / p90 / p99', loc='lower right', frameon=False, fontsize=10)
-    return _svg(figure, 'Distribution of end-to-end latency')
+    axes.set_xlabel('end to end, ms')
+    axes.set_ylabel('frames within, %')
+    axes.legend(title='p50 / p90 / p99', loc='lower right')
 
 
-def plot_timeline(demonstration: Demonstration) -> str:
-    """Return end-to-end latency over the time of the drive, a dot per frame of the replays."""
-    figure, axes = _figure(3.2)
-    for section, color in zip(_replays(demonstration), _COLORS, strict=False):
+def _timeline(demonstration: Demonstration, axes: Any) -> None:
+    """Draw end-to-end latency over the time of the drive, a dot per frame of the replays."""
+    for section, color in zip(demonstration.replays, _COLORS, strict=False):
         frames = demonstration.runs[section['name']].frames
         values = frames.quantities['e2e_receive']
         axes.plot(frames.received_s, values, color=color, linewidth=0.8, alpha=0.35)
-        axes.plot(frames.received_s, values, '.', color=color, markersize=4, label=section['name'])
+        label = literal(section['name'])
+        axes.plot(frames.received_s, values, '.', color=color, markersize=4, label=label)
     axes.set_ylim(bottom=0)
-    axes.set_xlabel('time of the replay, s', color='#5b6878')
-    axes.set_ylabel('end to end, ms', color='#5b6878')
+    axes.set_xlabel('time of the replay, s')
+    axes.set_ylabel('end to end, ms')
     _legend_above(axes, 2)
-    return _svg(figure, 'End-to-end latency of every frame')
 
 
-def plot_classes(demonstration: Demonstration) -> str:
-    """Return AP50 per class, a bar per replayed model."""
-    replays = _replays(demonstration)
+def _classes(demonstration: Demonstration, axes: Any) -> None:
+    """Draw AP50 per class, a bar per replayed model."""
+    replays = demonstration.replays
     per_class = replays[0]['accuracy']['per_class']
     labels = [label for label, each in per_class.items() if each['boxes']]
-    figure, axes = _figure(3.2)
     width = 0.8 / len(replays)
     for index, (section, color) in enumerate(zip(replays, _COLORS, strict=False)):
         values = [section['accuracy']['per_class'][label]['ap50'] or 0.0 for label in labels]
         at = np.arange(len(labels)) + (index - (len(replays) - 1) / 2) * width
-        axes.bar(at, values, width * 0.92, color=color, label=section['name'])
-    ticks = [f'{label.replace("_", " ")}\n({per_class[label]["boxes"]})' for label in labels]
+        axes.bar(at, values, width * 0.92, color=color, label=literal(section['name']))
+    ticks = [
+        f'{literal(label.replace("_", " "))}\n({per_class[label]["boxes"]})' for label in labels
+    ]
     axes.set_xticks(range(len(labels)), ticks)
     axes.set_ylim(0, 1.02)
-    axes.set_ylabel('AP50', color='#5b6878')
+    axes.set_ylabel('AP50')
     axes.grid(axis='x', visible=False)
     _legend_above(axes, 2)
-    return _svg(figure, 'AP50 per class')
 
 
 # -- the page --------------------------------------------------------------------------------
@@ -251,42 +248,31 @@ def plot_classes(demonstration: Demonstration) -> str:
 
 def render(demonstration: Demonstration, pictures: Sequence[Path]) -> str:
     """Return the page; everything is inside it, nothing is fetched from anywhere."""
-    template = Template(Path(__file__).with_name('report.html').read_text(encoding='utf-8'))
-    return template.substitute(
-        lead=_lead(demonstration),
-        cards=_cards(demonstration),
-        table=_table(demonstration),
-        table_note=_TABLE_NOTE,
-        stages=plot_stages(demonstration),
-        spread=plot_spread(demonstration),
-        timeline=plot_timeline(demonstration),
-        classes=plot_classes(demonstration),
-        frames=''.join(_figure_element(path) for path in pictures),
-        notes=''.join(f'<li>{note}</li>' for note in _notes(demonstration)),
-        facts=''.join(
-            f'<dt>{html.escape(name)}</dt><dd>{html.escape(str(value))}</dd>'
-            for name, value in _facts(demonstration)
-        ),
+    runs = len(demonstration.document['runs'])
+    plots = {
+        'stages': (_stages, 'Stages of a typical frame, per run', 0.75 + 0.62 * runs),
+        'spread': (_spread, 'Distribution of end-to-end latency', 3.6),
+        'timeline': (_timeline, 'End-to-end latency of every frame', 3.2),
+        'classes': (_classes, 'AP50 per class', 3.2),
+    }
+    return pages.render(
+        'benchmark/report.html',
+        demonstration=demonstration,
+        figures=_figures(demonstration),
+        summary=summary(demonstration, notes=True),
+        plots={
+            name: _svg(plot, demonstration, title, height)
+            for name, (plot, title, height) in plots.items()
+        },
+        pictures={path.stem.replace('_', ' '): _jpeg(path) for path in pictures},
+        made=_facts(demonstration),
+        WARM_UP=WARM_UP,
     )
 
 
-def _lead(demonstration: Demonstration) -> str:
-    replays = _replays(demonstration)
-    frames = replays[0]['frames']['sent']
-    names = [
-        f'<b class="{css}">{html.escape(section["name"])}</b>'
-        for section, css in zip(replays, ('first', 'second'), strict=False)
-    ]
-    return (
-        f'A robot drove through a simulated hall while its camera was recorded. The same {frames} '
-        f'images were then played to a ROS 2 node running {" and, again, running ".join(names)}, '
-        'each process on its own, over DDS. This page shows what a subscriber received: when, and '
-        'how right it was.'
-    )
-
-
-def _cards(demonstration: Demonstration) -> str:
-    replays = _replays(demonstration)
+def _figures(demonstration: Demonstration) -> list[tuple[str, str]]:
+    """Return what the page begins with: values, and what they are."""
+    replays = demonstration.replays
     first, last = replays[0], replays[-1]
     cost = {model['member']: model['macs'] for model in demonstration.document['models']}
     lost = sum(section['frames']['middleware_loss'] or 0 for section in replays)
@@ -297,7 +283,7 @@ def _cards(demonstration: Demonstration) -> str:
 
     ratio = median(first, 'inference') / median(last, 'inference')
     accuracy = [section['accuracy']['ap50'] for section in (first, last)]
-    cards = [
+    return [
         (
             f'{median(first, "e2e_receive"):.1f} → {median(last, "e2e_receive"):.1f} ms',
             'end to end, median',
@@ -306,24 +292,14 @@ def _cards(demonstration: Demonstration) -> str:
             f'{median(first, "inference"):.1f} → {median(last, "inference"):.1f} ms',
             f'inference, median: {ratio:.1f} times as fast',
         ),
-        (' → '.join(_number(each, 3) for each in accuracy), 'AP50 of the published boxes'),
+        (' → '.join(shown(each, '.3f') for each in accuracy), 'AP50 of the published boxes'),
         (
-            f'{_macs(cost[first["name"]])} → {_macs(cost[last["name"]])}',
+            f'{pages.macs(cost[first["name"]])} → {pages.macs(cost[last["name"]])}',
             'multiply–accumulates a frame',
         ),
         (f'{lost} of {sent}', 'frames lost by the middleware'),
     ]
-    return ''.join(
-        f'<div class="card"><b>{html.escape(value)}</b><span>{html.escape(text)}</span></div>'
-        for value, text in cards
-    )
 
-
-_TABLE_NOTE = (
-    'Times in milliseconds, p50 / p90 / p99; below them the 95 % bootstrap interval of p50. The '
-    'replays are of the same frames, without the renderer; the live run shares the machine with '
-    'the renderer and the recorder.'
-)
 
 _ROWS = (
     ('e2e_receive', 'end to end, at the subscriber'),
@@ -345,97 +321,47 @@ _FRAME_ROWS = (
 )
 
 
-def summary_rows(demonstration: Demonstration) -> tuple[list[str], list[list[str]]]:
-    """Return the header and the rows of the summary; a row of one cell is a heading."""
+def summary(demonstration: Demonstration, *, notes: bool = False) -> Table:
+    """Return the runs side by side; notes say more, in cells of two lines."""
     sections = demonstration.document['runs']
-    header = ['', *(_title(section) for section in sections)]
-    rows = [['latency, ms (p50 / p90 / p99)']]
-    for quantity, name in _ROWS:
-        summaries = [section['latency_ms'].get(quantity) for section in sections]
-        cells = [
-            ' / '.join(_number(each[key], 1) for key in ('p50', 'p90', 'p99')) if each else '–'
-            for each in summaries
-        ]
-        rows.append([name, *cells])
-    rows.append(['frames'])
-    for key, name in _FRAME_ROWS:
-        rows.append([name, *(_number(section['frames'].get(key), 0) for section in sections)])
-    rows.append(['accuracy against the ground truth'])
     accuracies = [section['accuracy'] for section in sections]
-    rows.append(['frames compared', *(_number(each['images'], 0) for each in accuracies)])
-    for key, name in (('ap50', 'AP50'), ('ap50_95', 'AP50:95')):
-        intervals = [each[f'{key}_interval'] for each in accuracies]
-        cells = [
-            _number(each[key], 3) + (f' ({low:.3f}–{high:.3f})' if (low is not None) else '')
-            for each, (low, high) in zip(
-                accuracies, (interval or (None, None) for interval in intervals), strict=True
-            )
-        ]
-        rows.append([name, *cells])
-    rows.append(['recall', *(_number(each['recall'], 3) for each in accuracies)])
-    rows.append(['precision', *(_number(each['precision'], 3) for each in accuracies)])
     small = [each['small'] for each in accuracies]
-    rows.append(
+
+    def heading(section: dict[str, Any]) -> str:
+        return _title(section) + (f'\n{section["description"]}' if notes else '')
+
+    def latency(section: dict[str, Any], quantity: str) -> str | None:
+        if (found := section['latency_ms'].get(quantity)) is None:
+            return None
+        interval = found['p50_interval'] if notes else None
+        note = '\n{:.1f} … {:.1f}'.format(*interval) if interval else ''
+        return ' / '.join(shown(found[key], '.1f') for key in ('p50', 'p90', 'p99')) + note
+
+    def precision(accuracy: dict[str, Any], key: str) -> str:
+        interval = accuracy[f'{key}_interval']
+        note = ' ({:.3f}–{:.3f})'.format(*interval) if interval else ''
+        return shown(accuracy[key], '.3f') + note
+
+    rows: list[Sequence[object]] = [
+        ['latency, ms (p50 / p90 / p99)'],
+        *([name, *(latency(each, quantity) for each in sections)] for quantity, name in _ROWS),
+        ['frames'],
+        *([name, *(each['frames'].get(key) for each in sections)] for key, name in _FRAME_ROWS),
+        ['accuracy against the ground truth'],
+        ['frames compared', *(each['images'] for each in accuracies)],
+        ['AP50', *(precision(each, 'ap50') for each in accuracies)],
+        ['AP50:95', *(precision(each, 'ap50_95') for each in accuracies)],
+        ['recall', *(shown(each['recall'], '.3f') for each in accuracies)],
+        ['precision', *(shown(each['precision'], '.3f') for each in accuracies)],
         [
             f'recall, boxes under {small[0]["longer_side_below_px"]} px',
-            *(f'{_number(each["recall"], 3)} of {each["boxes"]}' for each in small),
-        ]
-    )
-    rows.append(['resources'])
-    rows.append(['CPU of the node, % of a core', *(_number(s['cpu_percent'], 0) for s in sections)])
-    rows.append(['memory of the node, MiB', *(_number(s['rss_mib'], 0) for s in sections)])
-    return header, rows
-
-
-def _table(demonstration: Demonstration) -> str:
-    header, rows = summary_rows(demonstration)
-    sections = demonstration.document['runs']
-    intervals = {
-        name: [section['latency_ms'].get(quantity, {}).get('p50_interval') for section in sections]
-        for quantity, name in _ROWS
-    }
-    lines = ['<table><thead><tr>']
-    for section, name in zip([None, *sections], header, strict=True):
-        note = f'<small>{html.escape(section["description"])}</small>' if section else ''
-        lines.append(f'<th>{html.escape(name)}{note}</th>')
-    lines.append('</tr></thead><tbody>')
-    for row in rows:
-        if len(row) == 1:
-            lines.append(f'<tr class="head"><td colspan="{len(header)}">{row[0]}</td></tr>')
-            continue
-        cells = [html.escape(cell) for cell in row]
-        for index, interval in enumerate(intervals.get(row[0], ())):
-            if interval:
-                cells[index + 1] += f'<small>{interval[0]:.1f} … {interval[1]:.1f}</small>'
-        lines.append('<tr>' + ''.join(f'<td>{cell}</td>' for cell in cells) + '</tr>')
-    lines.append('</tbody></table>')
-    return ''.join(lines)
-
-
-def _notes(demonstration: Demonstration) -> list[str]:
-    replays = _replays(demonstration)
-    late = max(section['player_behind_ms'] for section in replays)
-    accuracy = replays[0]['accuracy']
-    return [
-        '<b>End to end</b> runs from the image’s header stamp to the callback of a subscriber in '
-        'another process. In the replays the stamp is the moment of publication by the player '
-        '(<code>clock: restamped</code>); live it is the moment at which the simulated camera had '
-        'its image (<code>clock: system</code>). Exposure, read-out and rendering are before '
-        'the stamp, and not included.',
-        'All processes ran on one machine, images through shared memory. A network between '
-        'camera and node comes on top.',
-        f'The first {WARM_UP} frames of each run are left out of the latencies, declared as '
-        'warm-up. One run per model: the intervals are over frames, and do not cover how other '
-        'load on the machine differs from one minute to the next. Ratios of inference are '
-        'measured interleaved by <code>pruned-perception benchmark</code>.',
-        f'The player kept the recorded pace; at worst it was {late:.0f} ms late with a frame: '
-        'the new stamp is that of the real publication, so this is in no latency.',
-        'Accuracy is that of the boxes the node <i>published</i>, at its score threshold of '
-        f'{accuracy["score_threshold"]:g}: AP here is lower than over all candidates. It is one '
-        f'drive of {accuracy["images"]} frames; intervals are over blocks of 2 s. The figures on '
-        'the fixed test set are in the models’ manifests.',
-        'Both models are judged on the frames that both answered. Energy was not measured.',
+            *(f'{shown(each["recall"], ".3f")} of {each["boxes"]}' for each in small),
+        ],
+        ['resources'],
+        ['CPU of the node, % of a core', *(each['cpu_percent'] for each in sections)],
+        ['memory of the node, MiB', *(each['rss_mib'] for each in sections)],
     ]
+    return Table([('', ''), *((heading(each), '.0f') for each in sections)], rows)
 
 
 def _facts(demonstration: Demonstration) -> list[tuple[str, Any]]:
@@ -458,22 +384,7 @@ def _facts(demonstration: Demonstration) -> list[tuple[str, Any]]:
     ]
 
 
-def _figure_element(path: Path) -> str:
-    """Return a picture as an element of its own, as JPEG: the PNG beside the page is lossless."""
-    image = cv2.imread(str(path))
-    assert image is not None, path
-    _, data = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, 82])
-    encoded = base64.b64encode(data.tobytes()).decode()
-    name = html.escape(path.stem.replace('_', ' '))
-    return (
-        f'<figure><img alt="{name}, annotated" src="data:image/jpeg;base64,{encoded}">'
-        f'<figcaption>{name}</figcaption></figure>'
-    )
-
-
-def _number(value: float | None, digits: int) -> str:
-    return '–' if value is None else f'{value:.{digits}f}'
-
-
-def _macs(count: int) -> str:
-    return f'{count / 1e9:.2f} G' if count >= 1e9 else f'{count / 1e6:.3g} M'
+def _jpeg(path: Path) -> str:
+    """Return a picture as an address that holds it, a JPEG: the PNG beside the page is lossless."""
+    _, data = cv2.imencode('.jpg', read_image(path), [cv2.IMWRITE_JPEG_QUALITY, 82])
+    return pages.data_uri(data.tobytes(), 'jpeg')

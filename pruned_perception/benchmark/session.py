@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any
 
 from pruned_perception.errors import UserError
-from pruned_perception.nodes import transport
+from pruned_perception.nodes import security, transport
 
 
 class Session:
@@ -59,13 +59,13 @@ def private_domain() -> dict[str, str]:
 
 
 @contextmanager
-def ros_session(name: str, *, use_sim_time: bool = False) -> Iterator[Session]:
+def ros_session(name: str, *, use_sim_time: bool = False, enclave: str = '') -> Iterator[Session]:
     """Create a node `name`; SIGINT and SIGTERM end the session instead of the process.
 
     Images travel by the project's transport profile, unless the user has chosen transports.
 
     Raises:
-        UserError: rclpy is not importable.
+        UserError: rclpy is not importable, or the middleware cannot be as secure as it is asked to.
     """
     try:
         import rclpy
@@ -86,14 +86,20 @@ def ros_session(name: str, *, use_sim_time: bool = False) -> Iterator[Session]:
 
     before = {each: signal.signal(each, ask_to_stop) for each in (signal.SIGINT, signal.SIGTERM)}
     context = rclpy.Context()
-    rclpy.init(context=context, signal_handler_options=SignalHandlerOptions.NO)
+    arguments = ['--ros-args', '--enclave', enclave] if enclave else None
     try:
-        node = rclpy.create_node(
-            name,
-            context=context,
-            parameter_overrides=[Parameter('use_sim_time', value=use_sim_time)],
-            enable_rosout=False,
-        )
+        with security.explained():
+            rclpy.init(
+                args=arguments, context=context, signal_handler_options=SignalHandlerOptions.NO
+            )
+            node = rclpy.create_node(
+                name,
+                context=context,
+                parameter_overrides=[Parameter('use_sim_time', value=use_sim_time)],
+                enable_rosout=False,
+            )
+        if open_door := security.remark(node, os.environ):
+            node.get_logger().warning(open_door)
         executor = SingleThreadedExecutor(context=context)
         executor.add_node(node)
         try:

@@ -14,13 +14,6 @@ from typing import Any, Literal
 
 from pruned_perception._io import errors_of_writing, replacing
 from pruned_perception.bundle import signature
-from pruned_perception.bundle.files import (
-    MOST_JSON_BYTES,
-    exists,
-    parse_json,
-    read_file,
-    shortened,
-)
 from pruned_perception.bundle.manifest import (
     BundleError,
     Cost,
@@ -31,6 +24,13 @@ from pruned_perception.bundle.manifest import (
     input_spec,
     output_spec,
     validate,
+)
+from pruned_perception.bundle.reading import (
+    MOST_JSON_BYTES,
+    exists,
+    parse_json,
+    read_file,
+    shortened,
 )
 
 MANIFEST = 'manifest.json'

@@ -16,8 +16,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pruned_perception._io import errors_of_writing, replacing
-from pruned_perception.bundle.files import exists, read_file
 from pruned_perception.bundle.manifest import BundleError
+from pruned_perception.bundle.reading import exists, read_file
 from pruned_perception.errors import UserError
 
 SUFFIX = '.sig'

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Sequence
+
+from pruned_perception.inference.runs import TIME_LIMIT_S
 
 
 class Renamed(argparse.Action):
@@ -41,3 +44,24 @@ def at_least(minimum: int) -> Callable[[str], int]:
         return value
 
     return integer
+
+
+def add_time_limit(parser: argparse.ArgumentParser) -> None:
+    """Declare `--time-limit`."""
+    parser.add_argument(
+        '--time-limit',
+        type=_seconds,
+        default=TIME_LIMIT_S,
+        metavar='S',
+        help=f'break off a run of the network, or its loading, after S s; default {TIME_LIMIT_S:g}',
+    )
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f'{text!r} is no number') from None
+    if not (value > 0 and math.isfinite(value)):
+        raise argparse.ArgumentTypeError(f'{text} is no number above 0')
+    return value

@@ -12,6 +12,7 @@ from pruned_perception.errors import UserError
 BENCHMARKS: dict[str, str] = {
     'engine': 'latency of networks in the engine alone, by turns, and their ratios',
     'overhead': 'what a frame costs outside the network: perception node against echo node',
+    'soak': 'whether memory, descriptors or threads of the node grow while it runs',
     'startup': 'process start to first detection, against a bare script; memory',
 }
 

@@ -23,8 +23,9 @@ from pruned_perception.bundle import (
     signature,
     write_bundle,
 )
-from pruned_perception.bundle.files import read_file
-from pruned_perception.cli.arguments import at_least, fraction
+from pruned_perception.bundle.reading import read_file
+from pruned_perception.cli.arguments import add_time_limit, at_least, fraction
+from pruned_perception.cli.output import say
 from pruned_perception.datasets import read_labels
 from pruned_perception.errors import UserError
 
@@ -40,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         each.add_argument('path', help='bundle or family: a path or package://PACKAGE/PATH')
         each.add_argument('--json', action='store_true', help='print JSON')
         if action == 'verify':
+            add_time_limit(each)
             each.add_argument(
                 '--trusted-keys',
                 type=Path,
@@ -115,6 +117,7 @@ def _add_create_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--max-detections', type=at_least(1), default=100, help='default 100')
     parser.add_argument('--weights-licence', default='', help='licence of the weights')
     parser.add_argument('--data', default='', help='data it was trained on')
+    add_time_limit(parser)
     parser.add_argument('--force', action='store_true', help='replace an existing bundle')
 
 
@@ -134,7 +137,7 @@ def run(args: argparse.Namespace) -> int:
         return _show(members, args.json)
     if args.action == 'sign':
         return _sign(members, args.key)
-    return _verify(members, args.json, signed=bool(keys))
+    return _verify(members, args.json, args.time_limit, signed=bool(keys))
 
 
 def _sign(members: tuple[Bundle, ...], key: Path) -> int:
@@ -147,15 +150,17 @@ def _show(members: tuple[Bundle, ...], as_json: bool) -> int:
     if as_json:
         print(json.dumps([bundle.manifest for bundle in members], indent=2, ensure_ascii=False))
     else:
-        print('\n\n'.join(_description(bundle) for bundle in members))
+        say('\n\n'.join(_description(bundle) for bundle in members))
     return 0
 
 
-def _verify(members: tuple[Bundle, ...], as_json: bool, *, signed: bool) -> int:
+def _verify(
+    members: tuple[Bundle, ...], as_json: bool, time_limit_s: float, *, signed: bool
+) -> int:
     from pruned_perception.inference.detector import Detector
 
     for bundle in members:
-        Detector(bundle).self_check()
+        Detector(bundle, time_limit_s=time_limit_s).self_check()
     if as_json:
         facts = [{'name': b.name, 'path': str(b.path), 'sha256': b.sha256} for b in members]
         print(json.dumps(facts, indent=2, ensure_ascii=False))
@@ -234,11 +239,12 @@ def _create(args: argparse.Namespace) -> int:
     manifest = _manifest_of(args, model)
     with TemporaryDirectory() as trial:  # nothing is left, or replaced, where it does not run
         try:
-            Detector(write_bundle(trial, model, manifest)).self_check()
+            bundle = write_bundle(trial, model, manifest)
+            Detector(bundle, time_limit_s=args.time_limit).self_check()
         except UserError as error:
             raise UserError(str(error).replace(trial, str(args.path))) from error
     bundle = write_bundle(args.path, model, manifest)
-    print(_description(bundle))
+    say(_description(bundle))
     return 0
 
 
@@ -273,7 +279,7 @@ def _model(file: Path) -> bytes:
 def _manifest_of(args: argparse.Namespace, model: bytes) -> dict[str, Any]:
     from pruned_perception.inference.engine import create_session
 
-    session = create_session(model, name=str(args.onnx))
+    session = create_session(model, name=str(args.onnx), time_limit_s=args.time_limit)
     return {
         'schema_version': SCHEMA_VERSION,
         'name': args.name or args.path.resolve().name,

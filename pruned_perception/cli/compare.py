@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pruned_perception.cli.arguments import at_least
+from pruned_perception.cli.pruning_inputs import emit
 
 if TYPE_CHECKING:
     from pruned_perception.compare.study import Study
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
                 else lambda share, note: bar.phase(args.file.stem, share, f'{share:.0%}: {note}'),
             )
     table = make_table(study, results)
-    print(json.dumps(table.to_dict(), ensure_ascii=False) if args.json else table.to_text())
+    emit(args.json, table.to_dict(), table.to_text())
     if args.plot is not None:
         draw(table, args.plot)
     if failures:  # the reasons stand in the table
@@ -106,5 +106,5 @@ def _run_cell(study: Study, results: Path, args: argparse.Namespace) -> int:
         except Interrupted:
             print(f'{cell.name}: interrupted; the same command goes on', file=sys.stderr)
             return INTERRUPTED
-    print(json.dumps(result.to_dict(), ensure_ascii=False) if args.json else result.to_text())
+    emit(args.json, result.to_dict(), result.to_text())
     return 0

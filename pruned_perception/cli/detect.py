@@ -12,11 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
+from pruned_perception._tables import printable
 from pruned_perception.bundle import load_member, resolve_model
-from pruned_perception.cli.arguments import at_least, fraction
+from pruned_perception.cli.arguments import add_time_limit, at_least, fraction
+from pruned_perception.cli.output import say
 from pruned_perception.errors import UserError
 from pruned_perception.inference.detections import Detections
-from pruned_perception.inference.detector import Detector
+from pruned_perception.inference.detector import MOST_CANDIDATES, Detector
 from pruned_perception.inference.errors import ImageError, InferenceError
 from pruned_perception.inference.latency import (
     DETECTOR_STAGES,
@@ -41,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--score-threshold', type=fraction, metavar='X', help="0 … 1; the bundle's by default"
     )
     parser.add_argument('--threads', type=at_least(1), default=1, metavar='N', help='default 1')
+    add_time_limit(parser)
     parser.add_argument('--json', action='store_true', help='one JSON object a line and frame')
     parser.add_argument(
         '--annotate', type=Path, metavar='DIR', help='write the frames with boxes there, as PNG'
@@ -53,13 +56,13 @@ def run(args: argparse.Namespace) -> int:
     source = open_source(args.source, args.topic)
     if args.annotate is not None:
         _check_annotate(args.annotate, args.source)
-    detector = Detector(bundle, threads=args.threads)
+    detector = Detector(bundle, threads=args.threads, time_limit_s=args.time_limit)
     if args.score_threshold is not None:
         detector.settings = replace(detector.settings, score_threshold=args.score_threshold)
 
     times: list[FrameTimes] = []
     found: Counter[str] = Counter()
-    unreadable = 0
+    unreadable = crowded = 0
     with _progress(f'detecting in {args.source}', source.count) as (advance, out):
         for frame in source.frames:
             try:
@@ -68,10 +71,11 @@ def run(args: argparse.Namespace) -> int:
                 detections, frame_times = detector.detect(frame.image, frame.order)
             except (ImageError, InferenceError) as error:  # of this frame alone
                 unreadable += 1
-                print(f'not used: {error}', file=sys.stderr)
+                say(f'not used: {error}', file=sys.stderr)
                 advance()
                 continue
             times.append(frame_times)
+            crowded += bool(detections.left_out)
             found.update(bundle.labels[class_id] for class_id in detections.class_ids)
             as_text = json_line if args.json else text_line
             print(as_text(frame, detections, frame_times, bundle.labels), file=out(), flush=True)
@@ -79,7 +83,13 @@ def run(args: argparse.Namespace) -> int:
                 _annotate(args.annotate, args.source, frame, detections, bundle.labels)
             advance()
     if not args.json:
-        print(_summary(times, found))
+        say(_summary(times, found))
+    if crowded:
+        print(
+            f'{crowded} of {len(times)} frames had more than {MOST_CANDIDATES} candidates; those '
+            'with the lowest scores were left out: raise --score-threshold',
+            file=sys.stderr,
+        )
     if unreadable:
         print(f'{unreadable} of {unreadable + len(times)} frames not used', file=sys.stderr)
     return 1 if unreadable else 0
@@ -118,7 +128,7 @@ def text_line(
         for label, _, score, (x, y, w, h) in _rows(detections, labels)
     )
     name = f'{frame.source} #{frame.index}'
-    return f'{name}  {width}×{height}  {milliseconds:.1f} ms  {boxes or "nothing found"}'
+    return printable(f'{name}  {width}×{height}  {milliseconds:.1f} ms  {boxes or "nothing found"}')
 
 
 def _rows(

@@ -6,6 +6,9 @@ import argparse
 import json
 from pathlib import Path
 
+from pruned_perception.cli import evaluate_corruptions
+from pruned_perception.cli.output import say
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `evaluate`."""
@@ -23,10 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--record', action='store_true', help="write the result into the bundles' manifests"
     )
     parser.add_argument('--data-name', help='what to call the data set (default: its folder)')
+    evaluate_corruptions.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate a bundle, or every member of a family."""
+    """Evaluate a bundle, or every member of a family; under corruption where that is asked for."""
+    if evaluate_corruptions.asked_for(args):
+        return evaluate_corruptions.run(args)
     from pruned_perception.bundle import (
         is_family,
         load_bundle,
@@ -64,6 +70,6 @@ def run(args: argparse.Namespace) -> int:
         if args.json:
             print(json.dumps({'bundle': bundle.name, 'sha256': bundle.sha256, **entry}))
         else:
-            print(f'{bundle.name} ({bundle.cost.macs / 1e6:.0f} MMAC) on {name}:')
-            print(metrics.to_text())
+            say(f'{bundle.name} ({bundle.cost.macs / 1e6:.0f} MMAC) on {name}:')
+            say(metrics.to_text())
     return 0

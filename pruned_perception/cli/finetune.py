@@ -70,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
     from pruned_perception._processes import Interrupted
     from pruned_perception.cli.progress import Progress
     from pruned_perception.pruning import PruningError
+    from pruned_perception.pruning.records import from_dict
     from pruned_perception.training.budget import TrainingBudget
     from pruned_perception.training.distillation import Distillation
     from pruned_perception.training.loop import train
@@ -79,7 +80,10 @@ def run(args: argparse.Namespace) -> int:
     given = {name: value for name, value in given.items() if value is not None}
     if len(given) != 1:
         raise PruningError('give exactly one of --cpu-minutes and --steps')
-    budget = TrainingBudget.from_dict(given)
+    budget = TrainingBudget(**given)
+    distillation = None
+    if args.distill is not None:
+        distillation = from_dict(Distillation, {'weight': args.distill}, 'distill.')
     network, task = _inputs(args)
     folder = args.folder or args.out.with_suffix('.run')
     rate = {} if args.learning_rate is None else {'learning_rate': args.learning_rate}
@@ -93,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
                 budget,
                 recipe=recipe,
                 teacher=None if args.distill is None else task.teacher,
-                distillation=None if args.distill is None else Distillation(args.distill),
+                distillation=distillation,
                 masks={name: mask for plan in network.plans for name, mask in plan.masks.items()},
                 seed=args.seed,
                 folder=folder,

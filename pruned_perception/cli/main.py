@@ -9,8 +9,11 @@ import sys
 from collections.abc import Sequence
 
 from pruned_perception import __version__
+from pruned_perception._watchdog import leave
+from pruned_perception.cli.output import say
 from pruned_perception.environment import add_own_prefix
 from pruned_perception.errors import UserError
+from pruned_perception.inference import runs
 
 # name → one line of help. Each name is a module here (`-` becomes `_`) with the functions
 # `add_arguments(parser)` and `run(args) -> int`; nothing is imported before it is asked for, so
@@ -64,17 +67,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     add_own_prefix()
     name = next((word for word in argv if not word.startswith('-')), None)
+    before, runs.last_resort = runs.last_resort, _give_up
     try:
         args = build_parser(name).parse_args(argv)
         return int(args.run(args) or 0)
     except UserError as error:
-        print(f'pruned-perception: error: {error}', file=sys.stderr)
+        say(f'pruned-perception: error: {error}', file=sys.stderr)
         return 1
     except BrokenPipeError:  # the reader of our output (head, less) went away: nothing to report
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
         return 130
+    finally:
+        runs.last_resort = before
+
+
+def _give_up(message: str) -> None:
+    """End a command whose network does not."""
+    print(f'pruned-perception: error: {message}', file=sys.stderr)
+    leave(1)
 
 
 if __name__ == '__main__':

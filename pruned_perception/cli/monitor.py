@@ -12,13 +12,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
+from pruned_perception._tables import UNKNOWN as _UNKNOWN
+from pruned_perception._tables import Table, printable
 from pruned_perception.benchmark.monitor import COUNT_BY, Monitor, Names, Report
 from pruned_perception.benchmark.session import ros_session
 from pruned_perception.errors import UserError
 from pruned_perception.inference.latency import QUANTITIES
 
 _PERCENTILES = ('p50', 'p90', 'p99')
-_UNKNOWN = '–'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--detections', default=Names.detections, help='name of the detections')
     parser.add_argument('--image', default=Names.image, help='name of the images')
     parser.add_argument('--camera-info', default=Names.camera_info, help='name of the camera_info')
+    parser.add_argument('--enclave', default='', help='security enclave (docs/security.md)')
     parser.add_argument('--use-sim-time', action='store_true', help='ages by /clock')
     parser.add_argument(
         '--json', action='store_true', help='one JSON object a line and update, the totals last'
@@ -61,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         records = _open(args.records, stack)
         session = stack.enter_context(
-            ros_session('perception_monitor', use_sim_time=args.use_sim_time)
+            ros_session('perception_monitor', use_sim_time=args.use_sim_time, enclave=args.enclave)
         )
         names = Names(args.detections, args.image, args.camera_info)
         monitor = Monitor(
@@ -161,49 +163,55 @@ def describe(report: Report) -> str:
         parts.append(f'{report.status[0]}: {report.status[1]}')
     if report.trouble:
         parts.append(f'NOTHING ARRIVES: {report.trouble}')
-    return ' · '.join(parts)
+    return printable(' · '.join(parts))
 
 
 def table(reports: Sequence[Report], nothing: str | None = None) -> Any:
-    """Return a rich table, a column a camera."""
-    from rich.table import Table
+    """Return what rich shows: a column a camera, or what is waited for."""
     from rich.text import Text
 
     if nothing is not None:
-        return Text(f'waiting: {nothing}', style='yellow')
-    view = Table(title='perception', title_justify='left', caption=_CAPTION, caption_justify='left')
-    view.add_column('')
-    for report in reports:
-        view.add_column(report.namespace, justify='right')
-
-    def row(name: str, *cells: str, style: str | None = None) -> None:
-        view.add_row(name, *cells, style=style)
-
-    row('model', *(report.model or _UNKNOWN for report in reports), style='bold')
-    row('in → out, Hz', *(f'{_rate(r.rate_in)} → {_rate(r.rate_out)}' for r in reports))
-    view.add_section()
-    row('ms (p50 / p90 / p99)', *('' for _ in reports), style='dim')
-    row('end to end, received here', *(_summary(r) for r in reports), style='bold')
-    for quantity in QUANTITIES:
-        if any(quantity in report.stages for report in reports):
-            row(quantity, *(_stage(r, quantity) for r in reports))
-    view.add_section()
-    row('frames sent', *(_count(r.sent) for r in reports))
-    row('detections received', *(_count(r.received) for r in reports))
-    row('dropped', *(_UNKNOWN if r.drops is None else _drops(r.drops) for r in reports))
-    row('lost before the node', *(_count(r.loss_in) for r in reports))
-    row('lost after the node', *(_count(r.loss_out) for r in reports))
-    if any(report.invalid_stamps for report in reports):
-        row('invalid stamps', *(_count(r.invalid_stamps) for r in reports), style='yellow')
-    view.add_section()
+        return Text(printable(f'waiting: {nothing}'), style='yellow')
     states = [report.status or (_UNKNOWN, '') for report in reports]
     good = all(level in ('OK', _UNKNOWN) for level, _ in states)
-    row('node', *(f'{a} {b}' for a, b in states), style='green' if good else 'yellow')
+    rows: list[Sequence[object]] = [
+        ['model', *(report.model or None for report in reports)],
+        ['in → out, Hz', *(f'{_rate(r.rate_in)} → {_rate(r.rate_out)}' for r in reports)],
+        ['ms (p50 / p90 / p99)'],
+        ['end to end, received here', *(_summary(r) for r in reports)],
+        *(
+            [quantity, *(_stage(r, quantity) for r in reports)]
+            for quantity in QUANTITIES
+            if any(quantity in report.stages for report in reports)
+        ),
+        [],
+        ['frames sent', *(r.sent for r in reports)],
+        ['detections received', *(r.received for r in reports)],
+        ['dropped', *(None if r.drops is None else _drops(r.drops) for r in reports)],
+        ['lost before the node', *(r.loss_in for r in reports)],
+        ['lost after the node', *(r.loss_out for r in reports)],
+    ]
+    if any(report.invalid_stamps for report in reports):
+        rows.append(['invalid stamps', *(r.invalid_stamps for r in reports)])
+    rows += [[], ['node', *(f'{level} {text}' for level, text in states)]]
     if any(report.trouble for report in reports):
-        row('nothing arrives', *(r.trouble or '' for r in reports), style='red')
-    return view
+        rows.append(['nothing arrives', *(r.trouble or '' for r in reports)])
+    content = Table([('', ''), *((report.namespace, 'd') for report in reports)], rows)
+    return content.to_rich(
+        {**_STYLES, 'node': 'green' if good else 'yellow'},
+        title='perception',
+        title_justify='left',
+        caption=_CAPTION,
+        caption_justify='left',
+    )
 
 
+_STYLES = {
+    'model': 'bold',
+    'end to end, received here': 'bold',
+    'invalid stamps': 'yellow',
+    'nothing arrives': 'red',
+}
 _CAPTION = 'stages: the node’s own; end to end: header stamp → here; Ctrl-C ends'
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from pruned_perception._io import write_text
 from pruned_perception.benchmark.player import Played, play
 from pruned_perception.benchmark.session import ros_session
+from pruned_perception.cli.output import say
 from pruned_perception.cli.progress import Progress
 from pruned_perception.errors import UserError
 
@@ -66,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     if args.stamps is not None:
         write_played(args.stamps, played)
     sent = ', '.join(f'{topic} {count}' for topic, count in played.sent.items())
-    print(f'sent in {played.seconds:.1f} s: {sent}; at most {played.behind_ms:.1f} ms late')
+    say(f'sent in {played.seconds:.1f} s: {sent}; at most {played.behind_ms:.1f} ms late')
     return 0 if whole else 130
 
 

@@ -6,6 +6,9 @@ import sys
 import time
 from types import TracebackType
 
+from pruned_perception._tables import printable
+from pruned_perception.cli.output import say
+
 _LINE_EVERY_S = 10.0
 
 
@@ -21,9 +24,9 @@ class Progress:
         self._console = Console(stderr=True)
         self._last_line = time.monotonic()
         self._bar = Bar(
-            TextColumn('{task.description}'),
+            TextColumn('{task.description}', markup=False),
             BarColumn(),
-            TextColumn('{task.fields[note]}'),
+            TextColumn('{task.fields[note]}', markup=False),
             TimeElapsedColumn(),
             console=self._console,
             transient=True,
@@ -31,11 +34,13 @@ class Progress:
         )
         # Nothing done stands for what is not known: a total of None needs rich 12.3, and Ubuntu
         # 22.04 has 11.2.
-        self._task = self._bar.add_task(title, total=1.0, note='')
+        self._task = self._bar.add_task(printable(title), total=1.0, note='')
 
     def phase(self, title: str, done: float | None, note: str) -> None:
         """Show what goes on, the share of it that is done (None: not known) and a remark."""
-        self._bar.update(self._task, description=title, completed=done or 0.0, note=note)
+        self._bar.update(
+            self._task, description=printable(title), completed=done or 0.0, note=printable(note)
+        )
         if title != self._title:
             self._title, self._last_line = title, float('-inf')
         self._line(note or 'begins')
@@ -47,14 +52,14 @@ class Progress:
 
     def text(self, note: str) -> None:
         """Show a remark, where the whole is not known."""
-        self._bar.update(self._task, note=note)
+        self._bar.update(self._task, note=printable(note))
         self._line(note)
 
     def _line(self, text: str) -> None:
         now = time.monotonic()
         if not self._console.is_terminal and now - self._last_line > _LINE_EVERY_S:
             self._last_line = now
-            print(f'{self._title}: {text}', file=sys.stderr, flush=True)
+            say(f'{self._title}: {text}', file=sys.stderr)
 
     def __enter__(self) -> Progress:
         self._bar.start()

@@ -158,7 +158,7 @@ def _channels(
     if args.report is not None:
         findings = _with_sensitivities(findings, args, network, bar)
     bar.phase('cutting', None, '')
-    small = plan.apply(task.model)
+    small = plan.apply(task.model, calibration)
     if calibration is not None:
         if how.refit:
             bar.phase('fitting', None, '')

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pruned_perception.cli.arguments import Renamed, at_least
+from pruned_perception.cli.output import say
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -339,4 +340,7 @@ def check_output(path: Path | None) -> None:
 
 def emit(as_json: bool, data: Any, text: str) -> None:
     """Print a result: one JSON object, or the text for people."""
-    print(json.dumps(data, ensure_ascii=False, allow_nan=False) if as_json else text)
+    if as_json:
+        print(json.dumps(data, ensure_ascii=False, allow_nan=False))
+    else:
+        say(text)

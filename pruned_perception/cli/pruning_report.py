@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pruned_perception.cli.output import say
 from pruned_perception.cli.pruning_inputs import check_output, curves_of, read_json
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         given['comparison'] = read_json(args.comparison, dict)
     findings = replace(findings, **given)
     write_report(findings, args.out)
-    print(json.dumps(findings.to_dict()) if args.json else f'{args.out}: {findings.name}')
+    say(json.dumps(findings.to_dict()) if args.json else f'{args.out}: {findings.name}')
     return 0
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pruned_perception.benchmark.recorder import Recorder, record
 from pruned_perception.benchmark.session import ros_session
+from pruned_perception.cli.output import say
 from pruned_perception.cli.progress import Progress
 from pruned_perception.errors import UserError
 
@@ -52,9 +53,9 @@ def run(args: argparse.Namespace) -> int:
     else:
         for topic, each in received.items():
             lost = 'loss not known' if each.lost is None else f'{each.lost} lost'
-            print(f'{topic}: {each.count} messages, {lost}')
+            say(f'{topic}: {each.count} messages, {lost}')
     if len(silent) == len(received):
         raise UserError(f'nothing arrived on {", ".join(silent)}')
     if silent:
-        print(f'nothing arrived on {", ".join(silent)}', file=sys.stderr)
+        say(f'nothing arrived on {", ".join(silent)}', file=sys.stderr)
     return 1 if silent else 0

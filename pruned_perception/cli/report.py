@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pruned_perception.cli.output import say
+
 if TYPE_CHECKING:
     from pruned_perception.benchmark.demo import Demonstration
 
@@ -34,24 +36,13 @@ def run(args: argparse.Namespace) -> int:
 def print_summary(demonstration: Demonstration, page: Path) -> None:
     """Print the models side by side, and where the results are."""
     from rich.console import Console
-    from rich.table import Table
 
     from pruned_perception.benchmark.demo import BAG, LATENCY
-    from pruned_perception.benchmark.report import FRAMES, summary_rows
+    from pruned_perception.benchmark.report import FRAMES, summary
 
-    header, rows = summary_rows(demonstration)
     # In a log or a pipe the table must not be folded to 80 columns.
     console = Console(width=None if sys.stdout.isatty() else 120)
-    table = Table(*header[:1])
-    for name in header[1:]:
-        table.add_column(name, justify='right')
-    for row in rows:
-        if len(row) == 1:
-            table.add_section()
-            table.add_row(row[0], style='dim')
-        else:
-            table.add_row(*row)
-    console.print(table)
+    console.print(summary(demonstration).to_rich())
     folder = demonstration.folder
     size = sum(file.stat().st_size for file in (folder / BAG).iterdir()) >> 20
     for what, path in (
@@ -60,4 +51,4 @@ def print_summary(demonstration: Demonstration, page: Path) -> None:
         ('annotated frames', folder / FRAMES),
         (f'bag, {size} MiB', folder / BAG),
     ):
-        console.print(f'{what}: {path}', soft_wrap=True, highlight=False)
+        say(f'{what}: {path}')

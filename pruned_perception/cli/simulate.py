@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from pruned_perception._tables import Table
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the subcommand's arguments."""
@@ -42,12 +44,8 @@ def run(args: argparse.Namespace) -> int:
         summary = dataset.generate(spec, args.out, lambda done: bar.update(task, completed=done))
     boxes = summary['boxes']
     print(f'{summary["frames"]} frames, {boxes["count"]} boxes, {boxes["crowd"]} crowd boxes')
-    print('label              boxes')
-    for label, count in boxes['per_label'].items():
-        print(f'{label:<18} {count:>5}')
-    print('longer side (px)   boxes')
-    for size, count in boxes['per_size'].items():
-        print(f'{size:<18} {count:>5}')
+    for title, counted in (('label', 'per_label'), ('longer side (px)', 'per_size')):
+        print(Table.under(f'{title} | boxes:d', list(boxes[counted].items())).to_text())
     print(f'below 48 px: {boxes["below_48_px"]:.1%}')
     print(f'sha256 {summary["sha256"]}')
     return 0

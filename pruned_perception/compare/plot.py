@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pruned_perception._plots import literal, matplotlib
 from pruned_perception.compare.study import PARENT
 from pruned_perception.compare.table import Mean, Row, Table
 from pruned_perception.pruning.errors import PruningError
@@ -43,22 +44,16 @@ def draw(table: Table, path: Path) -> None:
     rows = [row for row in table.rows if row.method != PARENT]
     if not rows:
         raise PruningError(f'{path}: no results to draw yet')
-    try:
-        import matplotlib as mpl
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise PruningError(
-            "plots need matplotlib: pip install 'pruned_perception[bench]'"
-        ) from error
+    library = matplotlib(PruningError)
     panels = _panels(rows, next((row for row in table.rows if row.method == PARENT), None))
     of_one_budget = len({row.budget for row in rows}) == 1
-    with mpl.rc_context({'font.size': 10, 'svg.fonttype': 'none'}):
-        figure = Figure(layout='constrained')
+    with library.rc_context({'font.size': 10, 'svg.fonttype': 'none'}):
+        figure = library.figure.Figure(layout='constrained')
         axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         make = _by_method if of_one_budget else _by_share
-        make(figure, axes, rows, panels, table.figure)
+        make(figure, axes, rows, panels, literal(table.figure))
         for axis, panel in zip(axes, panels, strict=True):
-            axis.set_title(panel.title)
+            axis.set_title(literal(panel.title))
             axis.grid(alpha=0.3)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=150)
@@ -92,7 +87,7 @@ def _by_share(figure: Any, axes: Any, rows: list[Row], panels: list[_Panel], nam
                 [100 * _share(row, by_params) for row, _ in line],
                 [mean.mean for _, mean in line],
                 yerr=[mean.deviation or 0.0 for _, mean in line],
-                label=method,
+                label=literal(method),
                 color=_COLOURS[number % len(_COLOURS)],
                 marker=_MARKERS[number % len(_MARKERS)],
                 markersize=5,
@@ -126,8 +121,8 @@ def _by_method(figure: Any, axes: Any, rows: list[Row], panels: list[_Panel], na
         )
         if panel.parent is not None:
             axis.axvline(panel.parent, color='0.4', linestyle='--', label=PARENT)
-        axis.set_xlabel(f'{name}, {rows[0].budget}')
-    axes[0].set_yticks(range(len(methods)), methods)
+        axis.set_xlabel(f'{name}, {literal(rows[0].budget)}')
+    axes[0].set_yticks(range(len(methods)), [literal(each) for each in methods])
     axes[0].set_ylim(-0.5, len(methods) - 0.5)  # else bars of the outer rows touch the frame
     if panels[0].parent is not None:
         figure.legend(

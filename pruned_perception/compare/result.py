@@ -12,13 +12,14 @@ from pruned_perception._io import read_json, write_json
 from pruned_perception.compare.study import Cell
 from pruned_perception.errors import UserError
 from pruned_perception.pruning.errors import PruningError
+from pruned_perception.pruning.records import Record
 from pruned_perception.training.pipeline import PipelineRecord
 
 FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Result:
+class Result(Record):
     """What a cell's file holds.
 
     `before` and `after` fine-tuning are figures on held-out data, by which methods are chosen;
@@ -39,18 +40,12 @@ class Result:
     finished_at: str
     versions: dict[str, str]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data."""
-        return {'format': FORMAT, **vars(self), 'pipeline': self.pipeline.to_dict()}
+    def _written(self, data: dict[str, Any]) -> dict[str, Any]:
+        return {'format': FORMAT, **data}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Result:
-        """Read what `to_dict` wrote; raise PruningError where it is something else."""
-        try:
-            values = {key: value for key, value in data.items() if key != 'format'}
-            return cls(**{**values, 'pipeline': PipelineRecord.from_dict(data['pipeline'])})
-        except (KeyError, TypeError) as error:
-            raise PruningError(f'not a result: {error}') from error
+    def _given(cls, data: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {name: value for name, value in data.items() if name != 'format'}
 
     def to_text(self) -> str:
         """Return the figures, and what each stage of the pipeline did."""

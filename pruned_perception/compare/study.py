@@ -17,8 +17,8 @@ import yaml
 
 from pruned_perception.pruning.budget import Budget
 from pruned_perception.pruning.errors import PruningError
+from pruned_perception.pruning.records import Written, check_known, from_dict, names_of
 from pruned_perception.training.budget import TrainingBudget
-from pruned_perception.training.fields import check_known
 from pruned_perception.training.method import (
     Method,
     Scratch,
@@ -37,23 +37,14 @@ _NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9_.+-]*')
 
 
 @dataclass(frozen=True)
-class Finetuning:
+class Finetuning(Written):
     """How a pruned network is fine-tuned: for how long, and how, where not as the task says."""
 
     budget: TrainingBudget
     changes: Mapping[str, Any]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data."""
-        return {**self.budget.to_dict(), **self.changes}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Finetuning:
-        """Read budget (steps or cpu_minutes) and fields of a recipe from one mapping."""
-        own = {key: value for key, value in data.items() if key in ('steps', 'cpu_minutes')}
-        changes = {key: value for key, value in data.items() if key not in own}
-        Recipe().changed(changes)  # whatever the task's: a bad field shows before anything runs
-        return cls(TrainingBudget.from_dict(own), changes)
+    def _written(self, data: dict[str, Any]) -> dict[str, Any]:
+        return {**data['budget'], **data['changes']}
 
     @property
     def name(self) -> str:
@@ -249,8 +240,11 @@ def _method(name: str, data: Any) -> Method | Scratch:
 def _finetuning(data: Any) -> Finetuning:
     if not isinstance(data, dict):
         raise PruningError('field finetune: must be a mapping, or a list of them')
+    own = {key: value for key, value in data.items() if key in names_of(TrainingBudget)}
+    changes = {key: value for key, value in data.items() if key not in own}
     try:
-        return Finetuning.from_dict(data)
+        Recipe().changed(changes)  # whatever the task's: a bad field shows before anything runs
+        return Finetuning(from_dict(TrainingBudget, own, ''), changes)
     except PruningError as error:
         raise PruningError(f'finetune: {error}') from error
 

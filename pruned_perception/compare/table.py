@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pruned_perception._tables import Table as Columns
 from pruned_perception.compare.result import Result, find_failure, find_result
 from pruned_perception.compare.study import PARENT, Cell, Study
-from pruned_perception.pruning.errors import PruningError
+from pruned_perception.pruning.records import Record
 from pruned_perception.pruning.statistics import PairedDifference, holm, paired_difference
 from pruned_perception.training.task import first_figure
 
@@ -37,7 +38,7 @@ class Mean:
 
 
 @dataclass(frozen=True)
-class Row:
+class Row(Record):
     """One method at one budget and fine-tuning.
 
     `macs_share` and `params_share` are left of the parent, means over seeds; `before` is the figure
@@ -64,25 +65,14 @@ class Row:
     """Seed → the final figure: what the differences can be computed from again."""
     test_values: dict[str, float] = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data."""
-        return {**asdict(self), 'seeds': list(self.seeds)}
-
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Row:
-        """Read what `to_dict` wrote."""
+    def _given(cls, data: Mapping[str, Any]) -> Mapping[str, Any]:
         former = {'macs': 'macs_share', 'params': 'params_share'}  # names in tables of before
-        values = {former.get(name, name): each for name, each in data.items()}
-        values['seeds'] = tuple(data['seeds'])
-        for name in ('before', 'after', 'test'):
-            values[name] = data[name] and Mean(**data[name])
-        for name in ('difference', 'test_difference'):
-            values[name] = data[name] and PairedDifference.from_dict(data[name])
-        return cls(**values)
+        return {former.get(name, name): each for name, each in data.items()}
 
 
 @dataclass(frozen=True)
-class Table:
+class Table(Record):
     """All rows, the parent's first.
 
     `figure` names what is compared; `missing` the cells without a result, `failed` why some have
@@ -110,22 +100,6 @@ class Table:
         values = holm([found.p_value for *_, found in every])
         return {(n, name): p for (n, name, _), p in zip(every, values, strict=True)}
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data."""
-        rows = [row.to_dict() for row in self.rows]
-        lists = {name: list(getattr(self, name)) for name in ('missing', 'chosen_on')}
-        return {**vars(self), 'rows': rows, **lists}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Table:
-        """Read what `to_dict` wrote; raise PruningError where it is something else."""
-        try:
-            rows = tuple(Row.from_dict(each) for each in data['rows'])
-            lists = {name: tuple(data.get(name, ())) for name in ('missing', 'chosen_on')}
-            return cls(**{**data, 'rows': rows, **lists})
-        except (KeyError, TypeError) as error:
-            raise PruningError(f'not a table: {error}') from error
-
     def to_text(self) -> str:
         """Return the table in Markdown."""
         tested = any(row.test for row in self.rows)
@@ -136,7 +110,7 @@ class Table:
             'CPU min', 'steps',
         ]  # fmt: skip
         adjusted = self.adjusted
-        lines = [header] + [
+        rows = [
             [
                 row.method,
                 row.budget,
@@ -158,13 +132,7 @@ class Table:
             ]
             for n, row in enumerate(self.rows)
         ]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        padded = [
-            ' | '.join(text.ljust(width) for text, width in zip(line, widths, strict=True))
-            for line in lines
-        ]
-        rule = '-|-'.join('-' * width for width in widths)
-        text = [f'| {padded[0]} |', f'|-{rule}-|', *(f'| {line} |' for line in padded[1:])]
+        text = [Columns([(each, '') for each in header], rows).to_markdown(padded=True)]
         done = self.cells - len(self.missing)
         text += ['', f'{done} of {self.cells} cells done; ± is the standard deviation over seeds']
         if adjusted:

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from pruned_perception.datasets.boxes import Corners, check_inside
 from pruned_perception.datasets.errors import DataError
 from pruned_perception.datasets.labels import is_placeholder
+from pruned_perception.images import ImageError, read_image
 
 Size = tuple[int, int]
 """Height and width of a picture, pixels."""
@@ -55,30 +55,25 @@ class Dataset:
         return len(self.paths)
 
     def image(self, index: int) -> NDArray[np.uint8]:
-        """Return a picture, uint8 (H, W, 3), bgr, turned upright as its EXIF orientation says.
+        """Return a picture, uint8 (H, W, 3), bgr, as it is stored (EXIF turns nothing).
 
         Raises:
-            DataError: missing, not a picture, or not of the size that the annotations say.
+            DataError: missing, damaged, or not of the size that the annotations say.
         """
         path, size = self.paths[index], self.sizes[index]
         if not path.is_file():
             raise DataError(f'{path}: missing, though {self.source} names it')
-        image = _decode(path, cv2.IMREAD_COLOR)
-        if image is None:
-            raise DataError(f'{path}: damaged, or no picture of a kind that OpenCV reads')
+        try:
+            image = read_image(path)
+        except ImageError as error:
+            raise DataError(str(error)) from error
         if image.shape[:2] != size:
-            stored = _decode(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-            turned = stored is not None and stored.shape != image.shape
             raise DataError(
-                f'{path}: is {_text(image.shape[:2])} pixels, but {self.source} says {_text(size)}'
-                + (
-                    '; its EXIF orientation turns it: annotate the upright picture, or save it '
-                    'without that entry'
-                    if turned
-                    else ': are the boxes of another picture, or of one that was resized?'
-                )
+                f'{path}: is {_text(image.shape[:2])} pixels as stored, but {self.source} says '
+                f'{_text(size)}: are the boxes of another picture, of one that was resized, or of '
+                'one that its EXIF orientation turned (save it without that entry)?'
             )
-        return image.astype(np.uint8, copy=False)
+        return image
 
     def images(self) -> Iterator[NDArray[np.uint8]]:
         """Yield all pictures in order, see `image`; that all are there is checked before."""
@@ -234,13 +229,6 @@ class DatasetBuilder:
             unit=None if alone else unit,
             digest=digest,
         )
-
-
-def _decode(path: Path, flags: int) -> NDArray[Any] | None:
-    try:
-        return cv2.imread(str(path), flags)
-    except cv2.error:  # more pixels than OpenCV allows
-        return None
 
 
 def _text(size: Sequence[int]) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from pruned_perception._tables import Table
 from pruned_perception.datasets.boxes import check_corners
 from pruned_perception.errors import UserError
 from pruned_perception.inference.detections import Detections
@@ -108,16 +109,10 @@ class Metrics:
         """Return a table for a terminal: overall, sizes, classes, and the size histogram."""
         rows = [('all', self.overall), (f'< {SMALL} px', self.small), (f'≥ {SMALL} px', self.large)]
         rows += list(self.per_class.items())
-        width = max(len(name) for name, _ in rows)
-        lines = [
-            f'{"":{width}}   boxes    AP50  AP50:95  recall  precision'
-            f'   (recall, precision at score ≥ {self.score_threshold:g}, IoU 0.5)'
-        ]
-        lines += [
-            f'{name:{width}}  {a.boxes:6d}  {a.ap50:6.3f}  {a.ap50_95:7.3f}  {a.recall:6.3f}'
-            f'  {a.precision:9.3f}'
-            for name, a in rows
-        ]
+        note = f'(recall, precision at score ≥ {self.score_threshold:g}, IoU 0.5)'
+        header = f' | boxes:6d | AP50:6.3f | AP50:95:.3f | recall:.3f | precision:.3f | {note}'
+        cells = [(name, a.boxes, a.ap50, a.ap50_95, a.recall, a.precision, '') for name, a in rows]
+        lines = [Table.under(header, cells).to_text()]
         if self.ap50_interval is not None and self.ap50_95_interval is not None:
             lines.append(
                 f'95 % intervals over {self.groups} groups of images: '

@@ -34,6 +34,8 @@ class Detections:
     """(K,) in 0 … 1."""
     class_ids: ClassIds
     """(K,) indices into the bundle's labels."""
+    left_out: int = 0
+    """Candidates above the score threshold that were too many to be looked at."""
 
     def __len__(self) -> int:
         return len(self.scores)

@@ -13,13 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pruned_perception.bundle import Bundle
-from pruned_perception.inference import decoders
+from pruned_perception.inference import decoders, engine
 from pruned_perception.inference.detections import Candidates, Detections
-from pruned_perception.inference.engine import create_session
 from pruned_perception.inference.errors import InferenceError
 from pruned_perception.inference.latency import FrameTimes
 from pruned_perception.inference.nms import class_wise_nms
 from pruned_perception.inference.preprocess import Placement, Preprocessor, boxes_to_source
+from pruned_perception.inference.runs import TIME_LIMIT_S
+
+MOST_CANDIDATES = 5000
+"""Of one frame; the suppression takes time with their square, 0.15 s for as many.
+
+Those with the highest scores are taken; the shipped detectors have 2,268 cells.
+"""
 
 _ROUNDING = 1e-3  # of scores, as quantised networks have it
 _TYPES = {'uint8': 'tensor(uint8)', 'float32': 'tensor(float)'}
@@ -46,6 +52,8 @@ class Detector:
         Threads within one run of the network.
     allow_spinning
         Let these threads spin while they wait: lower latency on a machine with idle cores.
+    time_limit_s
+        Seconds after which loading, or a run, is broken off.
 
     Raises
     ------
@@ -55,8 +63,16 @@ class Detector:
 
     """
 
-    def __init__(self, bundle: Bundle, *, threads: int = 1, allow_spinning: bool = False) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        threads: int = 1,
+        allow_spinning: bool = False,
+        time_limit_s: float = TIME_LIMIT_S,
+    ) -> None:
         self.bundle = bundle
+        self._time_limit_s = time_limit_s
         self.settings = Settings(
             bundle.thresholds.score, bundle.thresholds.iou, bundle.thresholds.max_detections
         )
@@ -70,11 +86,12 @@ class Detector:
         self._preprocess = Preprocessor(bundle.input)
         # OpenCV would take all cores for a resize of a tenth of a millisecond.
         cv2.setNumThreads(threads)
-        self._session = create_session(
+        self._session = engine.create_session(
             bundle.onnx_bytes,
             threads=threads,
             allow_spinning=allow_spinning,
             name=str(bundle.onnx_path),
+            time_limit_s=time_limit_s,
         )
         self._check_input()
         self._check_outputs()
@@ -129,7 +146,7 @@ class Detector:
         ImageError
             The image's shape, type or size cannot be used.
         InferenceError
-            The run failed, or an output is not finite.
+            The run failed or was broken off, or an output is not finite.
 
         """
         settings = self.settings if settings is None else settings
@@ -145,6 +162,12 @@ class Detector:
         times.t_post = time.monotonic_ns()
         return detections, times
 
+    def outputs(self, image: NDArray[np.uint8], order: str = 'bgr') -> list[NDArray[Any]]:
+        """Return the network's own outputs for an image, before decoding; see `detect`."""
+        outputs = self._run(self._preprocess(image, order)[0])
+        self._check_finite(outputs)
+        return outputs
+
     def _finish(
         self,
         outputs: Sequence[NDArray[Any]],
@@ -159,19 +182,28 @@ class Detector:
         )
         self._check_candidates(candidates)
         if settings.classes is not None:
-            candidates = _only(candidates, settings.classes)
+            candidates = _only(candidates, np.isin(candidates.class_ids, list(settings.classes)))
+        left_out = max(0, len(candidates.scores) - MOST_CANDIDATES)
+        if left_out:
+            best = np.argsort(-candidates.scores, kind='stable')[:MOST_CANDIDATES]
+            candidates = _only(candidates, best)
         keep = class_wise_nms(*candidates, settings.iou_threshold, settings.max_detections)
         boxes = boxes_to_source(candidates.boxes[keep], placement, height, width)
         # What lay in a letterbox's border has no extent left.
         inside = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
         keep = keep[inside]
-        return Detections(boxes[inside], candidates.scores[keep], candidates.class_ids[keep])
+        return Detections(
+            boxes[inside], candidates.scores[keep], candidates.class_ids[keep], left_out
+        )
 
     def _run(self, tensor: NDArray[Any]) -> list[NDArray[Any]]:
-        try:
-            return self._session.run(self._output_names, {self.bundle.input.name: tensor})
-        except Exception as error:  # ONNX Runtime's exceptions have no common public base
-            raise InferenceError(f'{self.bundle.onnx_path}: the run failed: {error}') from error
+        return engine.run(
+            self._session,
+            self._output_names,
+            {self.bundle.input.name: tensor},
+            name=str(self.bundle.onnx_path),
+            time_limit_s=self._time_limit_s,
+        )
 
     def _check_finite(self, outputs: Sequence[NDArray[Any]]) -> None:
         for name, output in zip(self._output_names, outputs, strict=True):
@@ -254,7 +286,6 @@ class Detector:
             ) from None
 
 
-def _only(candidates: Candidates, classes: frozenset[int]) -> Candidates:
-    wanted = np.isin(candidates.class_ids, list(classes))
+def _only(candidates: Candidates, index: NDArray[Any]) -> Candidates:
     boxes, scores, class_ids = candidates
-    return Candidates(boxes[wanted], scores[wanted], class_ids[wanted])
+    return Candidates(boxes[index], scores[index], class_ids[index])

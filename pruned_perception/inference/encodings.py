@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pruned_perception.images import checks as image_format
+from pruned_perception.images.checks import check_size
+from pruned_perception.images.decoding import decode_image
 from pruned_perception.inference.errors import ImageError
 
-# 134 megapixels, 12,000 × 9,000 and a little more: above it a frame is taken for a damaged
-# header, as decoding it would need more memory than the detector itself by orders of magnitude.
+# 134 megapixels, 12,000 × 9,000 and a little more: above it a raw frame is taken for a damaged
+# header. Its message holds as many bytes, so it costs little more than was paid to receive it.
 MAX_PIXELS = 1 << 27
 
 Image = NDArray[np.uint8]
@@ -45,15 +49,20 @@ _PACKED: dict[str, tuple[int, str, int | None]] = {
 # A plane of luma, then one of half the height with both chroma channels interleaved.
 _SEMI_PLANAR = {'nv12': cv2.COLOR_YUV2BGR_NV12, 'nv21': cv2.COLOR_YUV2BGR_NV21}
 ENCODINGS = (*_PACKED, *_SEMI_PLANAR)
+# What a compressed image says that it was made of: a distance, in more than 8 bits or signed.
+_DEPTH = re.compile(r'(16|32|64|8S)[USF]?C\d|mono16\s*;\s*png', re.I)
 
 
-def image_from_message(message: Any) -> tuple[Image, str]:
+def image_from_message(
+    message: Any, max_pixels: int = image_format.MAX_PIXELS
+) -> tuple[Image, str]:
     """Return the image of a `sensor_msgs/Image` or `CompressedImage`, and its channels' order.
 
-    Raises ImageError; see `image_from_buffer` and `image_from_compressed`.
+    `max_pixels` is of a compressed one. Raises ImageError; see `image_from_buffer` and
+    `image_from_compressed`.
     """
     if not hasattr(message, 'encoding'):
-        return image_from_compressed(message.data, message.format)
+        return image_from_compressed(message.data, message.format, max_pixels)
     return image_from_buffer(
         message.encoding,
         message.height,
@@ -93,7 +102,7 @@ def image_from_buffer(
         name = name.lower()
     buffer = memoryview(data).cast('B')
     if name in _SEMI_PLANAR:
-        _check_size(height, width)
+        check_size(height, width, MAX_PIXELS)
         if height % 2 or width % 2:
             raise ImageError(f'encoding {name}: {width} × {height} pixels; both must be even')
         plane = _rows(name, buffer, height * 3 // 2, width, step, 1)
@@ -104,49 +113,37 @@ def image_from_buffer(
             '(let the camera driver publish one of them)'
         )
     channels, order, conversion = _PACKED[name]
-    _check_size(height, width)
+    check_size(height, width, MAX_PIXELS)
     if channels == 2 and width % 2:
         raise ImageError(f'encoding {name}: a width of {width} pixels; it must be even')
     image = _rows(name, buffer, height, width, step, channels)
     return (image if conversion is None else _convert(image, conversion, name)), order
 
 
-def image_from_compressed(data: Any, format: str = '') -> tuple[Image, str]:
+def image_from_compressed(
+    data: Any, format: str = '', max_pixels: int = image_format.MAX_PIXELS
+) -> tuple[Image, str]:
     """Return the image of a `sensor_msgs/CompressedImage`: (H, W, 3) 'bgr' or (H, W) 'gray'.
 
     `format` is the message's, e.g. 'jpeg' or 'rgb8; jpeg compressed bgr8'; gray is returned only
-    where it says mono8. Raises ImageError where the data is no JPEG, PNG, … or too large.
+    where it says mono8. Raises ImageError where the data is no JPEG or PNG, damaged, too large, or
+    depth; see `images.decode_image`.
     """
-    buffer = np.frombuffer(data, np.uint8)
-    kind = format.lower()
-    if 'compresseddepth' in kind:
+    kind = format.strip()
+    if _DEPTH.match(kind) or 'compresseddepth' in kind.lower():
         raise ImageError(f'format {format!r}: a depth image; give a topic with colour images')
-    if not buffer.size:
+    size = memoryview(data).nbytes
+    if not size:
         raise ImageError('compressed image without data')
-    size = _header_size(buffer[: 1 << 16].tobytes())
-    if size is not None:
-        _check_size(*size)
-    gray = kind.startswith('mono8')
+    gray = kind.lower().startswith('mono8')
     try:
-        image = cv2.imdecode(buffer, cv2.IMREAD_GRAYSCALE if gray else cv2.IMREAD_COLOR)
-    except (cv2.error, MemoryError) as error:
-        raise ImageError(f'compressed image (format {format!r}) not decoded: {error}') from None
-    if image is None:
+        image = decode_image(data, gray=gray, max_pixels=max_pixels)
+    except ImageError as error:
         raise ImageError(
-            f'compressed image (format {format!r}, {buffer.size} bytes) is damaged or of a kind '
-            'that OpenCV does not read; JPEG and PNG always work'
-        )
-    return np.asarray(image, np.uint8), 'gray' if gray else 'bgr'
-
-
-def _check_size(height: int, width: int) -> None:
-    if height <= 0 or width <= 0:
-        raise ImageError(f'image of {width} × {height} pixels: there is nothing in it')
-    if height * width > MAX_PIXELS:
-        raise ImageError(
-            f'image of {width} × {height} pixels: more than {MAX_PIXELS} pixels; let the camera '
-            'driver scale it down'
-        )
+            f'compressed image (format {format!r}, {size} bytes) is damaged or of a kind that is '
+            f'not read: {error}'
+        ) from None
+    return image, 'gray' if gray else 'bgr'
 
 
 def _rows(
@@ -172,24 +169,3 @@ def _convert(image: Image, conversion: int, encoding: str) -> Image:
         return np.asarray(cv2.cvtColor(image, conversion), np.uint8)
     except (cv2.error, MemoryError) as error:
         raise ImageError(f'encoding {encoding}: not converted: {error}') from None
-
-
-def _header_size(head: bytes) -> tuple[int, int] | None:
-    """Return (height, width) that a PNG's or JPEG's header announces; None where unknown.
-
-    OpenCV would first allocate what the header says and then look at the data.
-    """
-    if head[:8] == b'\x89PNG\r\n\x1a\n' and len(head) >= 24:
-        return int.from_bytes(head[20:24], 'big'), int.from_bytes(head[16:20], 'big')
-    if head[:2] != b'\xff\xd8':
-        return None
-    at = 2
-    while at + 9 <= len(head) and head[at] == 0xFF:
-        marker = head[at + 1]
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a start of frame
-            return (
-                int.from_bytes(head[at + 5 : at + 7], 'big'),
-                int.from_bytes(head[at + 7 : at + 9], 'big'),
-            )
-        at += 1 if marker == 0xFF else 2 + int.from_bytes(head[at + 2 : at + 4], 'big')
-    return None

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
 from pruned_perception.environment import (
     TELEMETRY_SWITCH,
     switch_telemetry_off,
@@ -9,6 +15,7 @@ from pruned_perception.environment import (
 )
 from pruned_perception.inference.errors import InferenceError
 from pruned_perception.inference.onnx_file import external_tensors
+from pruned_perception.inference.runs import TIME_LIMIT_S, limited
 
 switch_telemetry_off()  # once more: the environment may have changed since the package's import
 import onnxruntime  # noqa: E402
@@ -16,14 +23,21 @@ import onnxruntime  # noqa: E402
 _WITH_TELEMETRY = (1, 29)  # the first version that sends it on Linux
 _ERRORS_ONLY = 3  # of ONNX Runtime's log; it warns about every initializer that is an input too
 
+_FATAL_ONLY = 4  # what else a run says is in its exception
+
 
 def create_session(
-    model: bytes, *, threads: int = 1, allow_spinning: bool = False, name: str = 'model'
+    model: bytes,
+    *,
+    threads: int = 1,
+    allow_spinning: bool = False,
+    name: str = 'model',
+    time_limit_s: float = TIME_LIMIT_S,
 ) -> onnxruntime.InferenceSession:
     """Return a CPU session of the ONNX `model`.
 
-    Raises InferenceError, which names `name`, where ONNX Runtime does not take it, or
-    where it may be sending telemetry already.
+    Raises InferenceError, which names `name`, where ONNX Runtime does not take it within
+    `time_limit_s` seconds, or where it may be sending telemetry already.
     """
     version = onnxruntime.__version__
     if telemetry_came_first() and _numbers(version) >= _WITH_TELEMETRY:
@@ -48,10 +62,48 @@ def create_session(
     options.log_severity_level = _ERRORS_ONLY
     # Spinning threads burn whole cores between frames, which the robot's other nodes need.
     options.add_session_config_entry('session.intra_op.allow_spinning', str(int(allow_spinning)))
+
+    def cancel() -> None:
+        if hasattr(options, 'set_load_cancellation_flag'):  # not in older versions
+            options.set_load_cancellation_flag(True)
+
     try:
-        return onnxruntime.InferenceSession(model, options, providers=['CPUExecutionProvider'])
+        with limited(f'{name}: loading', cancel, time_limit_s):
+            return onnxruntime.InferenceSession(model, options, providers=['CPUExecutionProvider'])
     except Exception as error:  # ONNX Runtime's exceptions have no common public base
         raise InferenceError(f'{name}: ONNX Runtime cannot load it: {error}') from error
+
+
+def run(
+    session: onnxruntime.InferenceSession,
+    output_names: Sequence[str],
+    inputs: Mapping[str, NDArray[Any]],
+    *,
+    name: str = 'model',
+    time_limit_s: float = TIME_LIMIT_S,
+) -> list[NDArray[Any]]:
+    """Return the outputs of one run of the network.
+
+    Raises InferenceError, which names `name`, where the run fails or was broken off: after
+    `time_limit_s` seconds, or by `runs.break_off_all`.
+    """
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = _FATAL_ONLY
+    start = time.monotonic()
+
+    def terminate() -> None:
+        options.terminate = True
+
+    try:
+        with limited(f'{name}: a run', terminate, time_limit_s):
+            return session.run(output_names, inputs, options)
+    except Exception as error:
+        if options.terminate:
+            seconds = time.monotonic() - start
+            raise InferenceError(
+                f'{name}: the run was broken off after {seconds:.1f} s: it did not end'
+            ) from error
+        raise InferenceError(f'{name}: the run failed: {error}') from error
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pruned_perception.errors import UserError
+from pruned_perception.images.checks import MAX_PIXELS, check_size, kind_of
 from pruned_perception.inference.encodings import image_from_compressed, image_from_message
 from pruned_perception.inference.errors import ImageError
 
+# What is taken for an image by its name, as is any file that starts like one; those that are
+# neither JPEG nor PNG are reported.
 IMAGE_SUFFIXES = frozenset(
-    ('.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.pnm', '.ppm', '.tif', '.tiff', '.webp')
-)
+    (
+        '.avif', '.bmp', '.dib', '.exr', '.gif', '.hdr', '.heic', '.heif', '.jfif', '.jp2', '.jpe',
+        '.jpeg', '.jpg', '.jxl', '.pbm', '.pgm', '.png', '.pnm', '.ppm', '.tga', '.tif', '.tiff',
+        '.webp',
+    )
+)  # fmt: skip
+# What a folder of images may hold that has frames, too: it is not passed over without a word.
+VIDEO_SUFFIXES = frozenset(
+    (
+        '.3gp', '.avi', '.flv', '.m4v', '.mjpeg', '.mjpg', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg',
+        '.webm', '.wmv',
+    )
+)  # fmt: skip
 BAG_SUFFIXES = frozenset(('.mcap', '.db3'))
 _RAW, _COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
 
@@ -78,39 +92,80 @@ def open_source(path: str | os.PathLike[str], topic: str | None = None) -> Sourc
     if topic is not None:
         raise SourceError(f'{path}: not a bag, so there is no topic {topic} in it')
     if path.is_dir():
-        return _open_images(path, _images_below(path))
-    if path.suffix.lower() in IMAGE_SUFFIXES:
-        return _open_images(path, [path])
+        return _open_images(*_images_below(path))
+    # Video readers know images, too, and read them their own way; a JPEG may start a video.
+    if path.suffix.lower() in IMAGE_SUFFIXES or _kind(path) not in (None, 'JPEG'):
+        return _open_images([path])
     return _open_video(path)
 
 
+def _kind(path: Path) -> str | None:
+    try:
+        with path.open('rb') as file:
+            return kind_of(file.read(32))
+    except OSError as error:
+        raise SourceError(f'{path}: {error.strerror}') from error
+
+
 def _is_bag(path: Path) -> bool:
-    if path.is_dir():
-        return (path / 'metadata.yaml').is_file() or any(_bag_files(path))
-    return path.suffix.lower() in BAG_SUFFIXES
+    """Whether it is a recording; raise SourceError for a folder that is that and images, too."""
+    if not path.is_dir():
+        return path.suffix.lower() in BAG_SUFFIXES
+    if _has_bag_metadata(path):
+        return True
+    if not (files := _bag_files(path)):
+        return False
+    if images := [file for file in path.iterdir() if _is_image(file)]:
+        raise SourceError(
+            f'{path}: holds images ({images[0].name}, …) and recordings ({files[0].name}): give '
+            'one of them'
+        )
+    return True
+
+
+def _has_bag_metadata(folder: Path) -> bool:
+    """Whether its metadata.yaml is one of rosbag2: other programs write files of that name."""
+    try:
+        return b'rosbag2_bagfile_information' in (folder / 'metadata.yaml').read_bytes()
+    except OSError:
+        return False
 
 
 def _bag_files(folder: Path) -> list[Path]:
     return sorted(file for file in folder.iterdir() if file.suffix.lower() in BAG_SUFFIXES)
 
 
-def _images_below(folder: Path) -> list[Path]:
-    files = sorted(
+def _is_image(file: Path) -> bool:
+    """Whether a file is an image by its name or, whatever its name, by its first bytes."""
+    if file.name.startswith('.') or file.is_dir():
+        return False
+    if file.suffix.lower() in IMAGE_SUFFIXES:
+        return True
+    try:
+        return file.is_file() and _kind(file) not in (None, 'PNM', 'PFM')  # or text: 'P1 …'
+    except SourceError:  # not an image by its name, and cannot be read
+        return False
+
+
+def _images_below(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the images of a folder and its sub-folders, and what else there has frames."""
+    files = sorted(folder.rglob('*'))
+    images = [file for file in files if _is_image(file)]
+    others = [
         file
-        for file in folder.rglob('*')
-        if file.suffix.lower() in IMAGE_SUFFIXES
-        and not file.name.startswith('.')
-        and not file.is_dir()
-    )
-    if not files:
+        for file in files
+        if file.suffix.lower() in VIDEO_SUFFIXES | BAG_SUFFIXES and not file.name.startswith('.')
+    ]
+    if not images:
         raise SourceError(
             f'{folder}: no images in it or below ({", ".join(sorted(IMAGE_SUFFIXES))}), and it is '
-            'no rosbag2 folder (there is no metadata.yaml)'
+            'no rosbag2 folder (there is no metadata.yaml of one)'
+            + (f'; {others[0].name} is read if it is given by itself' if others else '')
         )
-    return files
+    return images, [file for file in others if file not in images]
 
 
-def _open_images(source: Path, files: list[Path]) -> Source:
+def _open_images(files: list[Path], others: Sequence[Path] = ()) -> Source:
     def frames() -> Iterator[Frame | UnreadableFrame]:
         for index, file in enumerate(files):
             try:
@@ -121,22 +176,54 @@ def _open_images(source: Path, files: list[Path]) -> Source:
                 yield UnreadableFrame(str(file), index, None, f'{file}: {error}')
             else:
                 yield Frame(str(file), index, None, image, order)
+        for index, file in enumerate(others, start=len(files)):
+            reason = f'{file}: no image, in a folder of images; give it by itself'
+            yield UnreadableFrame(str(file), index, None, reason)
 
-    return Source(frames(), len(files))
+    return Source(frames(), len(files) + len(others))
+
+
+# Where the number of frames is an estimate, from duration and rate: how many may be missing at the
+# end before the video counts as cut off.
+FRAMES_IN_DOUBT = 2
+
+
+def _counts_its_frames(path: Path) -> bool:
+    """Whether the container says how many frames it has: AVI, and MP4 and its relatives."""
+    with path.open('rb') as file:
+        start = file.read(12)
+    return start[4:8] == b'ftyp' or (start[:4], start[8:]) == (b'RIFF', b'AVI ')
+
+
+# Not OpenCV's own readers: one takes any numbered file for a series of images, of every format.
+_VIDEO_READERS = (cv2.CAP_FFMPEG, cv2.CAP_GSTREAMER)
 
 
 def _open_video(path: Path) -> Source:
-    capture = cv2.VideoCapture(str(path))
-    if not capture.isOpened():
+    for reader in _VIDEO_READERS:
+        capture = cv2.VideoCapture(str(path), reader)
+        if capture.isOpened():
+            break
+    else:
         raise SourceError(
             f'{path}: not an image ({", ".join(sorted(IMAGE_SUFFIXES))}), not a bag (.mcap, .db3 '
             'or a folder with metadata.yaml), and OpenCV cannot open it as a video'
         )
+    try:
+        size = (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH)
+        height, width = (int(capture.get(each)) for each in size)
+        check_size(height, width, MAX_PIXELS, 'video')
+    except ImageError as error:
+        capture.release()
+        raise SourceError(f'{path}: {error}') from None
+    capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)  # frames as they are stored, as all images here
     announced = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    rate = capture.get(cv2.CAP_PROP_FPS)
+    exact = _counts_its_frames(path)
 
     def frames() -> Iterator[Frame | UnreadableFrame]:
         try:
-            index = 0
+            index, stamp = 0, 0.0
             while True:
                 there, image = capture.read()
                 if not there:
@@ -146,6 +233,12 @@ def _open_video(path: Path) -> Source:
                 index += 1
             if index == 0:
                 yield UnreadableFrame(str(path), 0, None, f'{path}: no frame could be decoded')
+            elif index < announced and (exact or announced - stamp * rate > 1 + FRAMES_IN_DOUBT):
+                reason = (
+                    f'{path}: only {index} of {announced} frames could be decoded: it is cut off '
+                    'or damaged'
+                )
+                yield UnreadableFrame(str(path), index, None, reason)
         finally:
             capture.release()
 

@@ -10,15 +10,24 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pruned_perception.inference.latency import QUANTITIES, Window
+from pruned_perception.nodes.header_stamps import OLD_S, StampCounts, in_words
 from pruned_perception.nodes.latest_frame import FrameCounts
-from pruned_perception.nodes.stamps import OLD_S, StampCounts, in_words
 
 OK, WARN, ERROR = 0, 1, 2
+FINALIZED = 'finalized'
 
 LASTING_DELAY_MS = 1000.0
 """A budget missed for longer without a frame in time is an error, no longer a warning."""
 BAG_AGE_S = 86_400.0
 """Stamps older than a day come from a recording."""
+STARVED_SHARE = 0.2
+"""Where more of the images give way to newer ones, the worker does not keep up."""
+STARVED_IMAGES = 20
+"""Of fewer images nothing is concluded."""
+FULL_PERCENT = 90.0
+"""Busier processors have no time left for more threads."""
+BLIND_SCORE = 0.99
+"""Hardly any score is above."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,8 @@ class Input:
     received: int
     silent_s: float
     """Seconds since the last image, or since activation where none has come."""
+    unreachable: Sequence[str] = ()
+    """Publishers of this host whose shared memory is not in our /dev/shm, as far as is seen."""
 
 
 def image_input(state: Input, timeout_s: float, rate_hz: float) -> Status:
@@ -94,6 +105,13 @@ def _silence(state: Input, right: Sequence[tuple[str, str, str]]) -> str:
             f'no image{since} on {state.topic}: {how}; a reliable subscription gets nothing from '
             'a best-effort publisher: set image_reliability to auto'
         )
+    if state.unreachable:
+        return (
+            f'no image{since} on {state.topic}: {how}; {", ".join(state.unreachable)} is on this '
+            'host, but with a /dev/shm of its own (a container?), so that nothing but its presence '
+            'arrives here: start both containers with --ipc=host (or one IPC namespace), or both '
+            'processes with FASTDDS_BUILTIN_TRANSPORTS=UDPv4 and without a profile'
+        )
     if state.received:
         return f'no image{since} on {state.topic}, though its publisher is there: {how}'
     return (
@@ -117,6 +135,8 @@ class Content:
     """Whether it changed in this period."""
     error: str = ''
     """Why the last image that could not be used could not; '' if none in this period."""
+    malformed: int = 0
+    """Messages since activation that could not be deserialised."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +145,42 @@ class Failures:
 
     count: int = 0
     reason: str = ''
+    crowded: int = 0
+    """Frames with more candidates than are looked at."""
+    left_out: int = 0
+    """Candidates of such frames that were not looked at."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a thread is busy with."""
+
+    what: str
+    seconds: float
+    left_behind: bool = False
+    """Whether the node has gone on without it."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the node may use of it, and what is left."""
+
+    busy_percent: float | None
+    """Of all processors; None where it is not known."""
+    cores: int
+    """That the node may use: all, or as many as an affinity or a container allows."""
+    threads: int
+    """Of one run of the network."""
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What detections have to pass to be published; `classes` () means all."""
+
+    score_threshold: float
+    iou_threshold: float
+    max_detections: int
+    classes: tuple[str, ...] = ()
 
 
 def image_content(content: Content) -> Status:
@@ -143,6 +199,7 @@ def image_content(content: Content) -> Status:
             'frame_id': content.frame_id,
             'changes': content.changes,
             'last_change': content.change,
+            'malformed_messages': content.malformed,
         },
     )
 
@@ -215,8 +272,11 @@ def clock(
     )
 
 
-def frames(counts: FrameCounts, before: FrameCounts) -> Status:
-    """Report what became of the frames since activation; `before` are the last report's counts."""
+def frames(counts: FrameCounts, before: FrameCounts, recent: Window, machine: Machine) -> Status:
+    """Report what became of the frames since activation; `before` are the last report's counts.
+
+    `recent` are the last ten seconds.
+    """
     stale, error = counts.stale - before.stale, counts.error - before.error
     superseded = counts.superseded - before.superseded
     received = counts.received - before.received
@@ -228,6 +288,12 @@ def frames(counts: FrameCounts, before: FrameCounts) -> Status:
         problems.append(f'{stale} were older than max_age_ms')
     if error:
         problems.append(f'{error} failed (see image_content and model)')
+    dropped = recent.drops['superseded']
+    if recent.received >= STARVED_IMAGES and dropped > STARVED_SHARE * recent.received:
+        problems.append(
+            f'{100 * dropped / recent.received:.0f} % of the last {recent.received} gave way to '
+            f'newer ones, since the worker does not keep up: {ways_out(machine)}'
+        )
     return Status(
         'frames',
         WARN if problems else OK,
@@ -236,7 +302,76 @@ def frames(counts: FrameCounts, before: FrameCounts) -> Status:
     )
 
 
-def latency(second: Window, recent: Window, budget_ms: float, process: Mapping[str, Any]) -> Status:
+def ways_out(machine: Machine) -> str:
+    """Return what helps where frames take too long; never more threads than there is room for."""
+    text = 'take a smaller member or a lower image rate'
+    if machine.busy_percent is not None and machine.busy_percent > FULL_PERCENT:
+        return (
+            f'{text}; the processors are {machine.busy_percent:.0f} % busy, so more threads would '
+            'not help'
+        )
+    return f'{text}, then more threads' if machine.threads < machine.cores else text
+
+
+def worker(job: Job | None, timeout_s: float, limit_s: float) -> Status:
+    """Report how long the worker has been busy with the frame in hand, or a thread left behind."""
+    level, message = OK, 'waiting for an image' if job is None else 'at work'
+    if job is not None and job.left_behind:
+        level, message = (
+            ERROR,
+            f'{job.what} has not ended for {job.seconds:.1f} s and was left behind; the process '
+            f'ends after {limit_s:g} s',
+        )
+    elif job is not None and job.seconds > timeout_s:
+        level, message = (
+            ERROR,
+            f'{job.what} has taken {job.seconds:.1f} s so far (frame_timeout_s {timeout_s:g}) and '
+            f'is broken off after {limit_s:g} s: a model that does not end on it, or that is too '
+            'slow here; take another model, or a smaller member',
+        )
+    return Status(
+        'worker',
+        level,
+        message,
+        {
+            'frame_in_hand_s': 0.0 if job is None else job.seconds,
+            'frame_timeout_s': timeout_s,
+            'frame_limit_s': limit_s,
+        },
+    )
+
+
+def settings(filters: Filters) -> Status:
+    """Report what detections have to pass, and settings that let none through."""
+    level, message = OK, 'detections of all classes are published'
+    if filters.classes:
+        message = f'only detections of {", ".join(filters.classes)} are published'
+    if filters.score_threshold >= BLIND_SCORE:
+        level, message = (
+            WARN,
+            f'score_threshold {filters.score_threshold:g} lets (nearly) no detection through: set '
+            "it lower, or to -1 for the manifest's",
+        )
+    return Status(
+        'settings',
+        level,
+        message,
+        {
+            'score_threshold': filters.score_threshold,
+            'iou_threshold': filters.iou_threshold,
+            'max_detections': filters.max_detections,
+            'classes': ', '.join(filters.classes) or 'all',
+        },
+    )
+
+
+def latency(
+    second: Window,
+    recent: Window,
+    budget_ms: float,
+    process: Mapping[str, Any],
+    machine: Machine,
+) -> Status:
     """Report the latency against the budget (0: none), with Autoware's keys.
 
     `second` is the last second, from which Autoware's keys and the level come (medians), `recent`
@@ -260,7 +395,7 @@ def latency(second: Window, recent: Window, budget_ms: float, process: Mapping[s
             message = (
                 f'{100 * rate:.0f} % of the frames over the budget of {budget_ms:g} ms'
                 + (f', none within it for {delay / 1000:.1f} s' if level == ERROR else '')
-                + ': choose a smaller member, more threads or a lower image rate'
+                + f': {ways_out(machine)}'
             )
     values: dict[str, Any] = {
         'processing_time_ms': _median(second, 'processing'),
@@ -287,15 +422,29 @@ def _median(window: Window, quantity: str) -> float | str:
 
 
 def model(description: Mapping[str, Any], failures: Failures) -> Status:
-    """Report the model and the frames that it failed on."""
+    """Report the model, the frames that it failed on, and those with too many candidates."""
+    level, message = OK, f'{description.get("model", "")} is running'
     if failures.count:
-        message = f'{failures.count} frame(s) failed: {failures.reason}'
-        return Status('model', ERROR, message, description)
-    return Status('model', OK, f'{description.get("model", "")} is running', description)
+        level, message = ERROR, f'{failures.count} frame(s) failed: {failures.reason}'
+    elif failures.crowded:
+        level, message = (
+            WARN,
+            f'{failures.crowded} frame(s) had too many candidates, and {failures.left_out} with '
+            'the lowest scores were left out: raise score_threshold',
+        )
+    return Status('model', level, message, description)
 
 
-def inactive(state: str, description: Mapping[str, Any]) -> Status:
-    """Report a node that is not active."""
+def inactive(
+    state: str, description: Mapping[str, Any], loading: Job | None, limit_s: float
+) -> Status:
+    """Report a node that is not active; `loading` a model, for at most `limit_s`."""
+    if loading is not None:
+        message = f'{state}: {loading.what} for {loading.seconds:.1f} s, at most {limit_s:g} s'
+        return Status('model', WARN, message, description)
+    if state == FINALIZED:
+        message = f'{state}: this node was shut down and cannot be used again; start a new process'
+        return Status('model', OK, message, description)
     return Status('model', OK, f'{state}: activate the node to get detections', description)
 
 

@@ -22,6 +22,8 @@ class EchoPipeline:
     labels = ('echo',)
     description: Mapping[str, str] = {'model': 'echo', 'sha256': ''}
     score_threshold = 0.0
+    remark = ''
+    filters = None
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.apply(values)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pruned_perception.nodes import process
+from pruned_perception.nodes import node_process
 
 if TYPE_CHECKING:
     from pruned_perception.nodes.image_node import ImageNode
@@ -23,7 +23,7 @@ def create_node(**node_options: Any) -> ImageNode:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node; 0 after Ctrl-C or SIGTERM, 1 where it cannot start."""
-    return process.run(create_node, args)
+    return node_process.run(create_node, args)
 
 
 if __name__ == '__main__':

@@ -35,10 +35,24 @@ class FrameWatch:
         with self._lock:
             self._content = replace(self._content, error=reason)
 
+    def malformed(self, reason: str) -> None:
+        """Take why a message could not even be deserialised."""
+        with self._lock:
+            before = self._content
+            self._content = replace(before, error=reason, malformed=before.malformed + 1)
+
     def failure(self, reason: str) -> None:
         """Take why the pipeline failed on a frame."""
         with self._lock:
-            self._failures = Failures(self._failures.count + 1, reason)
+            self._failures = replace(self._failures, count=self._failures.count + 1, reason=reason)
+
+    def crowded(self, left_out: int) -> None:
+        """Take how many candidates of a frame were not looked at."""
+        with self._lock:
+            before = self._failures
+            self._failures = replace(
+                before, crowded=before.crowded + 1, left_out=before.left_out + left_out
+            )
 
     def take(self) -> tuple[Content, Failures]:
         """Return what was noticed since the last call."""

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CompressedImage, Image
+
+from pruned_perception.nodes import shared_memory
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
@@ -23,6 +26,9 @@ DEPTH = 5
 TYPES: dict[str, Any] = {'raw': Image, 'compressed': CompressedImage}
 TYPE_NAMES = {'raw': 'sensor_msgs/msg/Image', 'compressed': 'sensor_msgs/msg/CompressedImage'}
 RELIABLE, BEST_EFFORT = 'reliable', 'best_effort'
+# Representation identifiers of OMG RTPS 2.3, section 10.2: big and little endian.
+_PLAIN_CDR = (b'\x00\x00', b'\x00\x01')
+_LEAST_BYTES = 20  # representation and options, stamp, length of the frame_id; and padding
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,8 @@ class Publisher:
     node: str
     type: str
     reliability: str
+    gid: bytes = b''
+    """The middleware's identifier of the endpoint."""
 
 
 def choose_reliability(setting: str, offered: Sequence[str], present: str) -> str:
@@ -49,20 +57,38 @@ def choose_reliability(setting: str, offered: Sequence[str], present: str) -> st
     return RELIABLE if all(each == RELIABLE for each in offered) else BEST_EFFORT
 
 
+def _check_stream(data: bytes) -> None:
+    """Raise ValueError for what no publisher of ROS 2 sends, and Fast CDR crashes on.
+
+    It takes as many bytes from the stream's end as the options say that padding is, there or not.
+    """
+    if data[:2] not in _PLAIN_CDR:
+        raise ValueError(f'representation {data[:2].hex()}, not plain CDR')
+    if len(data) < _LEAST_BYTES:
+        raise ValueError('shorter than any message')
+
+
 class ImageInput:
     """The subscription of `node` to its images, by `image_transport` and `image_reliability`.
 
-    Each message goes to `on_image`. `look()` compares the subscription with the publishers and
+    Each message goes to `on_image`; of bytes that are none, `on_malformed` is told why: rclpy alone
+    would drop them without a word. `look()` compares the subscription with the publishers and
     renews it where another reliability fits them; events of the middleware call it, and the node
     calls it once a second besides.
     """
 
     def __init__(
-        self, node: Node, transport: str, setting: str, on_image: Callable[[Any], None]
+        self,
+        node: Node,
+        transport: str,
+        setting: str,
+        on_image: Callable[[Any], None],
+        on_malformed: Callable[[str], None],
     ) -> None:
         self._node = node
         self._setting = setting
         self._on_image = on_image
+        self._on_malformed = on_malformed
         self.transport = transport
         self.type_name = TYPE_NAMES[transport]
         # Remapping image_raw moves the compressed topic with it, as image_transport does.
@@ -101,6 +127,28 @@ class ImageInput:
         """Return the publishers whose type is that of the subscription."""
         return [each for each in self.publishers if each.type == self.type_name]
 
+    def unreachable(self) -> list[str]:
+        """Return the publishers from which nothing can arrive: their shared memory is elsewhere.
+
+        For use where nothing arrives; see `shared_memory`.
+        """
+        own = self._own_gid()
+        return [
+            f'the publisher {each.gid[:12].hex()}'
+            for each in self.of_type()
+            if each.node.endswith(shared_memory.UNKNOWN_NODE)
+            and shared_memory.on_this_host(each.gid, own)
+            and shared_memory.has_other_shared_memory(each.gid) is not False
+        ]
+
+    def _own_gid(self) -> bytes:
+        """Return an identifier of our own subscription; b'' where the graph does not show it."""
+        own = (self._node.get_name(), self._node.get_namespace())
+        for info in self._node.get_subscriptions_info_by_topic(self.topic):
+            if (info.node_name, info.node_namespace) == own:
+                return bytes(info.endpoint_gid)
+        return b''
+
     def _choice(self) -> str:
         offered = [each.reliability for each in self.of_type()]
         return choose_reliability(self._setting, offered, self.reliability)
@@ -113,6 +161,7 @@ class ImageInput:
                 RELIABLE
                 if info.qos_profile.reliability == ReliabilityPolicy.RELIABLE
                 else BEST_EFFORT,
+                bytes(info.endpoint_gid),
             )
             for info in self._node.get_publishers_info_by_topic(self.topic)
         )
@@ -122,7 +171,7 @@ class ImageInput:
         self._subscription = self._node.create_subscription(
             TYPES[self.transport],
             self.topic,
-            self._on_image,
+            self._on_bytes,
             QoSProfile(
                 history=HistoryPolicy.KEEP_LAST,
                 depth=DEPTH,
@@ -130,8 +179,21 @@ class ImageInput:
                 if reliable
                 else ReliabilityPolicy.BEST_EFFORT,
             ),
+            raw=True,
             event_callbacks=self._event_callbacks(),
         )
+
+    def _on_bytes(self, data: bytes) -> None:
+        try:
+            _check_stream(data)
+            message = deserialize_message(data, TYPES[self.transport])
+        except Exception as error:  # of several types, by middleware and version
+            reason = str(error).strip().partition('\n')[0]
+            self._on_malformed(
+                f'{len(data)} bytes on {self.topic} are no {self.type_name}: {reason}'
+            )
+        else:
+            self._on_image(message)
 
     def _event_callbacks(self) -> SubscriptionEventCallbacks:
         """Look at the graph when the middleware reports a publisher, fitting or not."""

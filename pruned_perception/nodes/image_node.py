@@ -6,36 +6,54 @@ by is the network alone.
 
 from __future__ import annotations
 
-import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from lifecycle_msgs.msg import Transition
 from numpy.typing import NDArray
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import (
+    LifecycleNode,
+    LifecycleNodeMixin,
+    LifecycleState,
+    TransitionCallbackReturn,
+)
+from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.task import Future
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
+from pruned_perception._watchdog import end_now
 from pruned_perception.errors import UserError
 from pruned_perception.inference import latency as lat
+from pruned_perception.inference import runs
 from pruned_perception.inference.detections import Detections
 from pruned_perception.inference.errors import ImageError
-from pruned_perception.nodes import messages
-from pruned_perception.nodes.declaration import NodeParameters
+from pruned_perception.nodes import diagnostics, messages
+from pruned_perception.nodes.header_stamps import stamp_ns
 from pruned_perception.nodes.image_input import ImageInput
-from pruned_perception.nodes.latest_frame import PUBLISHED, LatestFrame
+from pruned_perception.nodes.latest_frame import PUBLISHED
+from pruned_perception.nodes.parameter_declaration import NodeParameters
 from pruned_perception.nodes.parameters import Parameter
 from pruned_perception.nodes.reporter import Reporter
-from pruned_perception.nodes.stamps import stamp_ns
 from pruned_perception.nodes.timings_file import TimingsFile
+from pruned_perception.nodes.worker import Background, Worker
 
 REPORT_S = 1.0
+WATCH_S = 0.2
+"""How often the node looks at what its threads are busy with."""
+PATIENCE_S = 0.25
+"""A deactivation waits so long for the frame in hand, and once more after breaking off its run."""
+GRACE_S = 1.0
+"""From breaking off a run to the end of a process in which that did not help."""
+FAREWELL_S = 1.0
+"""From the state `finalized` to the end of the process: others can see it, and get the answer."""
 _LATCHED = QoSProfile(
     depth=1,
     reliability=ReliabilityPolicy.RELIABLE,
@@ -43,6 +61,8 @@ _LATCHED = QoSProfile(
 )
 _RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 _LAST = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+_CONFIGURE = ('configure', Transition.TRANSITION_CONFIGURE)
+_ACTIVATE = ('activate', Transition.TRANSITION_ACTIVATE)
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
@@ -72,6 +92,14 @@ class Pipeline(Protocol):
     def apply(self, values: Mapping[str, Any]) -> None:
         """Use the live parameters `values` from the next frame on."""
 
+    @property
+    def remark(self) -> str:
+        """What a user should know about this configuration; '' for nothing."""
+
+    @property
+    def filters(self) -> diagnostics.Filters | None:
+        """What detections have to pass; None where they pass nothing."""
+
     def warm_up(self) -> None:
         """Run once, so that the first frame is not the slowest; UserError where that fails."""
 
@@ -84,6 +112,13 @@ class Pipeline(Protocol):
 
         UserError where that is impossible.
         """
+
+
+class Loaded(NamedTuple):
+    """A pipeline that has run once, and the values of `loaded_by` that it was made from."""
+
+    pipeline: Pipeline
+    loaded_from: tuple[Any, ...]
 
 
 class Frame(NamedTuple):
@@ -109,17 +144,24 @@ class ImageNode(LifecycleNode):
         loaded_by: Sequence[str] = (),
         **node_options: Any,
     ) -> None:
-        super().__init__(name, **node_options)
+        # A transition that waits for the model would otherwise hold up the services beside it.
+        Node.__init__(self, name, **node_options)
+        LifecycleNodeMixin.__init__(self, callback_group=ReentrantCallbackGroup())
         self._load = load
         self._loaded_by = loaded_by
-        self._loaded_from: tuple[Any, ...] = ()
+        self._loaded_from: tuple[Any, ...] | None = None
+        self._loading: Background[Loaded] | None = None
+        self._loaded: Background[Loaded] | None = None
         self._pipeline: Pipeline | None = None
         self._input: ImageInput | None = None
-        self._slot: LatestFrame[Frame] = LatestFrame()
-        self._worker: threading.Thread | None = None
+        self._worker: Worker[Frame] | None = None
+        self._left_behind: list[Worker[Frame] | Background[Loaded]] = []
+        self._overdue: float | None = None
         self._outputs: list[Any] = []
         self._timings: TimingsFile | None = None
-        self._active = self._announced = False
+        self._active = self._announced = self._remarked = self._finalized = False
+        self.finished: Future[None] = Future()
+        """Done some time after a shutdown: whoever spins the node may end."""
         self.parameters = NodeParameters(
             self,
             table,
@@ -128,22 +170,102 @@ class ImageNode(LifecycleNode):
             changed=self._parameters_changed,
         )
         self._reporter = Reporter(self, _RELIABLE)
-        # Timers of the node's clock stand still without /clock, and this one reports that.
+        # Timers of the node's clock stand still without /clock, and these report that.
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(REPORT_S, self._report, clock=self._steady)
+        self.create_timer(WATCH_S, self._watch, clock=self._steady)
+        self._wake = self.create_guard_condition(lambda: None)
+        self._change_state = self._service_change_state.callback
+        self._service_change_state.callback = self._on_change_state
 
     # --- Life cycle -----------------------------------------------------------------------------
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Configure and activate if `autostart` is set; raises UserError where that fails."""
         if not self.parameters['autostart']:
             return
+        await self._load_first()
         if self.trigger_configure() != SUCCESS or self.trigger_activate() != SUCCESS:
             raise UserError('autostart failed, see the error above')
 
     def stop(self) -> None:
         """End the worker, and flush the timings, whatever state the node is in."""
         self._end_work()
+        if self._loading is not None:
+            runs.break_off_all()
+            self._loading.wait(PATIENCE_S)
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether a thread of the node does not end."""
+        threads = (*self._left_behind, self._worker, self._loading)
+        return any(each.alive for each in threads if each is not None)
+
+    async def _on_change_state(self, request: Any, response: Any) -> Any:
+        """Load what a transition needs, then make it: no other callback waits for a model."""
+        wanted = request.transition.label or request.transition.id
+        configured = self._pipeline is not None
+        needs_a_model = (wanted in _CONFIGURE and not configured and not self._finalized) or (
+            wanted in _ACTIVATE and configured and not self._active and self._is_stale()
+        )
+        if needs_a_model:
+            if self._loading is not None:
+                self.get_logger().error(f'cannot {wanted}: a model is being loaded already')
+                response.success = False
+                return response
+            await self._load_first()
+        response = self._change_state(request, response)
+        self._loaded = None  # where another transition came before this one
+        return response
+
+    async def _load_first(self) -> None:
+        """Load the model in a thread for the transition that follows, which raises its errors."""
+        ended: Future[None] = Future()
+        self._given_up = ended
+
+        def wake() -> None:
+            ended.set_result(None)
+            self._wake.trigger()
+
+        self._loading = self._start_loading(wake)
+        await ended
+        self._loaded, self._loading = self._loading, None
+        if self._loaded.alive:
+            self._left_behind.append(self._loaded)
+
+    def _start_loading(self, ended: Callable[[], None] = lambda: None) -> Background[Loaded]:
+        values = self.parameters.values
+
+        def load() -> Loaded:
+            pipeline = self._load(values)
+            pipeline.check(values)
+            pipeline.warm_up()
+            return Loaded(pipeline, self._load_key(values))
+
+        return Background(load, ended)
+
+    def _take_pipeline(self) -> None:
+        """Use the pipeline that was loaded for this transition; load it now where none was."""
+        loaded, self._loaded = self._loaded, None
+        limit = self.parameters['load_limit_s']
+        if loaded is None:
+            loaded = self._start_loading()
+            if not loaded.wait(limit):
+                runs.break_off_all()
+                loaded.wait(PATIENCE_S)
+            if loaded.alive:
+                self._left_behind.append(loaded)
+        late = f'the model was not loaded and warmed up within {limit:g} s (load_limit_s)'
+        if loaded.alive:
+            raise UserError(f'{late}: one that does not end, or too large for this machine')
+        try:
+            pipeline, loaded_from = loaded.result()
+        except UserError as error:
+            if loaded.took > limit:
+                raise UserError(f'{late}: {error}') from error
+            raise
+        pipeline.check(self.parameters.values)  # which may have changed meanwhile
+        self._pipeline, self._loaded_from = pipeline, loaded_from
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model, create the publishers."""
@@ -154,7 +276,7 @@ class ImageNode(LifecycleNode):
         return self._transition('activate', lambda: self._activate(state))
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """End the subscription, finish the frame in hand, stop the worker."""
+        """End the subscription, wait a moment for the frame in hand, stop the worker."""
         self._end_work()
         return super().on_deactivate(state)
 
@@ -164,9 +286,11 @@ class ImageNode(LifecycleNode):
         return SUCCESS
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop work and let go of everything."""
+        """Stop work and let go of everything; the node has no further use, see `finished`."""
         self._end_work()
         self._release()
+        self._finalized = True
+        self.create_timer(FAREWELL_S, lambda: self.finished.set_result(None), clock=self._steady)
         return SUCCESS
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -190,12 +314,8 @@ class ImageNode(LifecycleNode):
 
     def _configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
-            pipeline = self._load_pipeline()
-            # A run of the network leaves the interpreter to the publishers' making.
-            with ThreadPoolExecutor(max_workers=1) as thread:
-                warm_up = thread.submit(pipeline.warm_up)
-                self._create_outputs()
-            warm_up.result()
+            self._take_pipeline()
+            self._create_outputs()
             name = self.parameters['timings_file']
             self._timings = TimingsFile(name) if name else None
         except UserError:
@@ -204,43 +324,38 @@ class ImageNode(LifecycleNode):
         return super().on_configure(state)
 
     def _activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        if self._loaded_from != self._load_key(self.parameters.values):
-            pipeline = self._load_pipeline()
-            self._loaded_from = ()  # until it has run: a later activation tries again
-            pipeline.warm_up()
-            self._loaded_from = self._load_key(self.parameters.values)
-        assert self._pipeline is not None
+        if self._is_stale():
+            self._take_pipeline()
+        pipeline = self._pipeline
+        assert pipeline is not None
         result = super().on_activate(state)
-        labels, by_name = self._pipeline.labels, self.parameters['class_id_format'] == 'name'
+        labels, by_name = pipeline.labels, self.parameters['class_id_format'] == 'name'
         self._class_names = [name if by_name else str(i) for i, name in enumerate(labels)]
         self._apply_parameters()
         self._reporter.reset()
         self._announced = False
         self._active = True
         self._publish_labels()
-        self._active_model.publish(String(data=' '.join(self._pipeline.description.values())))
-        self._slot = LatestFrame()
-        self._worker = threading.Thread(
-            target=self._work, args=(self._slot,), name='worker', daemon=True
+        self._active_model.publish(String(data=' '.join(pipeline.description.values())))
+        self._worker = Worker(
+            lambda frame, worker: self._process(pipeline, frame, worker),
+            lambda outcome: self._reporter.recorder.drop(outcome),
         )
-        self._worker.start()
         self._input = ImageInput(
             self,
             self.parameters['image_transport'],
             self.parameters['image_reliability'],
             self._on_image,
+            self._on_malformed,
         )
         return result
 
     def _load_key(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
         return tuple(values[name] for name in self._loaded_by)
 
-    def _load_pipeline(self) -> Pipeline:
-        values = self.parameters.values
-        pipeline = self._load(values)
-        pipeline.check(values)
-        self._pipeline, self._loaded_from = pipeline, self._load_key(values)
-        return pipeline
+    def _is_stale(self) -> bool:
+        """Tell whether the parameters ask for another pipeline than the one that there is."""
+        return self._loaded_from != self._load_key(self.parameters.values)
 
     def _create_outputs(self) -> None:
         self._detections = self._output(Detection2DArray, 'detections', _RELIABLE)
@@ -258,17 +373,21 @@ class ImageNode(LifecycleNode):
         if self._input is not None:
             self._input.close()
             self._input = None
-        self._slot.close()
-        if self._worker is not None:
-            self._worker.join()
-            self._worker = None
+        worker, self._worker = self._worker, None
+        if worker is not None and not worker.end(PATIENCE_S):
+            runs.break_off_all()
+            if not worker.end(PATIENCE_S):
+                worker.left_behind = True
+                self._left_behind.append(worker)
+                self._loaded_from = None  # it still uses the pipeline: the next one gets another
+                self.get_logger().error('the frame in hand does not end, and is left behind')
         self._write_timings()
 
     def _release(self) -> None:
         for publisher in self._outputs:
             self.destroy_lifecycle_publisher(publisher)
         self._outputs.clear()
-        self._pipeline, self._loaded_from = None, ()
+        self._pipeline, self._loaded_from = None, None
         self._timings = None
 
     # --- Parameters -----------------------------------------------------------------------------
@@ -306,21 +425,24 @@ class ImageNode(LifecycleNode):
             clock_rx=self._clock_ns(),
             stamp=stamp_ns(message.header.stamp),
         )
-        if self._slot.put(Frame(message, times)):
+        assert self._worker is not None
+        if self._worker.put(Frame(message, times)):
             self._reporter.recorder.drop('superseded')
         self._reporter.recorder.receive(times.t_rx)
         self._reporter.stamps.observe(times.stamp, times.clock_rx)
         self._reporter.last_rx = times.t_rx
 
-    def _work(self, slot: LatestFrame[Frame]) -> None:
-        """Process frames until the slot is closed; the worker thread."""
-        while (frame := slot.take()) is not None:
-            outcome = self._process(frame)
-            slot.finish(outcome)
-            if outcome != PUBLISHED:
-                self._reporter.recorder.drop(outcome)
+    def _on_malformed(self, reason: str) -> None:
+        rx = time.monotonic_ns()
+        assert self._worker is not None
+        self._worker.refuse()
+        self._reporter.recorder.drop('error')
+        self._reporter.recorder.receive(rx)
+        self._reporter.last_rx = rx
+        self._reporter.watch.malformed(reason)
+        self._log_dropped(reason)
 
-    def _process(self, frame: Frame) -> str:
+    def _process(self, pipeline: Pipeline, frame: Frame, worker: Worker[Frame]) -> str:
         """Publish the detections of one frame; return its outcome. Never raises."""
         message, times = frame
         times.t_start = time.monotonic_ns()
@@ -329,8 +451,9 @@ class ImageNode(LifecycleNode):
                 age = lat.age_ns(times.stamp, self._clock_ns())
                 if age is not None and age > self._max_age_ns:
                     return 'stale'
-            assert self._pipeline is not None
-            result = self._pipeline.run(message, times)
+            result = pipeline.run(message, times)
+            if worker.left_behind:
+                return 'error'
             self._detections.publish(
                 messages.detection_array(message.header, result.detections, self._class_names)
             )
@@ -341,17 +464,18 @@ class ImageNode(LifecycleNode):
             self._log_dropped(str(error))
             return 'error'
         except Exception as error:  # what the network refused, or a defect: one frame, no more
-            self._reporter.watch.failure(f'{type(error).__name__}: {error}')
-            self._log_dropped(
-                str(error) if isinstance(error, UserError) else traceback.format_exc()
-            )
+            if not worker.left_behind:
+                self._reporter.watch.failure(f'{type(error).__name__}: {error}')
+                self._log_dropped(
+                    str(error) if isinstance(error, UserError) else traceback.format_exc()
+                )
             return 'error'
         self._reporter.recorder.publish(times)
         try:
             self._look_at(message, result)
             if self._timings is not None:
                 self._timings.note(times, len(result.detections))
-            self._annotate(message, result)
+            self._annotate(pipeline, message, result)
         except Exception:
             self.get_logger().error(
                 f'after publishing: {traceback.format_exc()}', throttle_duration_sec=5.0
@@ -359,7 +483,9 @@ class ImageNode(LifecycleNode):
         return PUBLISHED
 
     def _look_at(self, message: Any, result: Result) -> None:
-        """Notice the encoding and the size of an image."""
+        """Notice the encoding and the size of an image, and candidates that were too many."""
+        if result.detections.left_out:
+            self._reporter.watch.crowded(result.detections.left_out)
         encoding: str = message.encoding if isinstance(message, Image) else message.format
         if result.image is not None:
             height, width = result.image.shape[:2]
@@ -370,14 +496,13 @@ class ImageNode(LifecycleNode):
     def _log_dropped(self, reason: str) -> None:
         self.get_logger().error(f'frame dropped: {reason}', throttle_duration_sec=5.0)
 
-    def _annotate(self, message: Any, result: Result) -> None:
+    def _annotate(self, pipeline: Pipeline, message: Any, result: Result) -> None:
         """Draw the detections where somebody looks at them; after they were published."""
         if result.image is None or not self._annotated.get_subscription_count():
             return
         from pruned_perception.inference.drawing import draw  # OpenCV is not for the node's start
 
-        assert self._pipeline is not None
-        drawn = draw(result.image, result.detections, self._pipeline.labels, result.order)
+        drawn = draw(result.image, result.detections, pipeline.labels, result.order)
         encoding = 'rgb8' if result.order == 'rgb' else 'bgr8'
         self._annotated.publish(messages.image_message(message.header, drawn, encoding))
 
@@ -387,17 +512,75 @@ class ImageNode(LifecycleNode):
     # --- Reports --------------------------------------------------------------------------------
 
     def _report(self) -> None:
-        description = {} if self._pipeline is None else self._pipeline.description
+        pipeline, values = self._pipeline, self.parameters.values
+        description = {} if pipeline is None else pipeline.description
+        if pipeline is not None and pipeline.remark and not self._remarked:
+            self._remarked = True
+            self.get_logger().info(pipeline.remark)
         if self._input is not None:
+            assert self._worker is not None and pipeline is not None
             self._input.look()
-            values = self.parameters.values
-            self._reporter.report(self._input, self._slot.counts(), description, values)
+            self._reporter.report(
+                self._input,
+                self._worker.counts(),
+                description,
+                values,
+                self._worker_status(),
+                pipeline.filters,
+            )
             if not self._announced:
                 self._announce()
             self._write_timings()
-        else:
-            state = 'unconfigured' if self._pipeline is None else 'inactive'
-            self._reporter.report_inactive(state, description)
+            return
+        state = 'inactive' if pipeline is not None else 'unconfigured'
+        loading = self._loading
+        self._reporter.report_inactive(
+            diagnostics.inactive(
+                diagnostics.FINALIZED if self._finalized else state,
+                description,
+                None if loading is None else diagnostics.Job(loading.what, loading.seconds),
+                values['load_limit_s'],
+            ),
+            self._worker_status(),
+        )
+
+    def _worker_status(self) -> diagnostics.Status:
+        values = self.parameters.values
+        job = None
+        if self._worker is not None and self._worker.since is not None:
+            job = diagnostics.Job(self._worker.what, self._worker.seconds)
+        for each in self._left_behind:
+            if each.alive:
+                job = diagnostics.Job(each.what, each.seconds, left_behind=True)
+        return diagnostics.worker(job, values['frame_timeout_s'], values['frame_limit_s'])
+
+    def _watch(self) -> None:
+        """Report what takes too long at once, break it off, and if that is in vain, end it all."""
+        self._left_behind = [each for each in self._left_behind if each.alive]
+        worker = self._worker
+        late = worker is not None and worker.seconds > self.parameters['frame_timeout_s']
+        if worker is not None and late and self._overdue != worker.since:
+            self._overdue = worker.since
+            self._report()
+        for thread, limit in self._limits():
+            over = thread.seconds - limit
+            if over > GRACE_S:
+                self.get_logger().fatal(
+                    f'{thread.what} has not ended for {thread.seconds:.1f} s, more than {limit:g} '
+                    's, and cannot be broken off: the process ends, by SIGALRM'
+                )
+                end_now()
+            if over > 0:
+                runs.break_off_all()
+                if thread is self._loading and over > PATIENCE_S:
+                    self._given_up.set_result(None)
+
+    def _limits(self) -> Iterator[tuple[Worker[Frame] | Background[Loaded], float]]:
+        """Yield the threads at work and how many seconds they have."""
+        for thread in (self._worker, self._loading, *self._left_behind):
+            if thread is not None:
+                name = 'load_limit_s' if isinstance(thread, Background) else 'frame_limit_s'
+                yield thread, self.parameters[name]
 
     def _announce(self) -> None:
         """Log what is active; not earlier, as rclpy's first log line takes 50 ms of the start."""

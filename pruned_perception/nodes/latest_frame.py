@@ -63,6 +63,12 @@ class LatestFrame(Generic[T]):
                 self._changed.notify()
             return replaced
 
+    def refuse(self) -> None:
+        """Count what was received but is no frame, as an error."""
+        with self._changed:
+            self._received += 1
+            self._outcomes['error'] += 1
+
     def take(self) -> T | None:
         """Wait for a frame and return it; None once the slot is closed."""
         with self._changed:

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from pruned_perception._tables import Table
 from pruned_perception.errors import UserError
 
 LIVE = 'live'  # at any moment; the next frame sees the new value
@@ -123,6 +124,28 @@ IMAGE_PARAMETERS = (
         bounds=(0.0, 1e9),
     ),
     Parameter(
+        'frame_timeout_s',
+        1.0,
+        LIVE,
+        'Seconds that the worker may take for one frame before diagnostics report an ERROR.',
+        bounds=(0.05, 3600.0),
+    ),
+    Parameter(
+        'frame_limit_s',
+        10.0,
+        LIVE,
+        'Seconds for one frame after which the run of the network is broken off; if it does not '
+        'end then, the process does (by SIGALRM), so that it can be started again.',
+        bounds=(0.1, 3600.0),
+    ),
+    Parameter(
+        'load_limit_s',
+        60.0,
+        LIVE,
+        'Seconds for loading and warming up the model after which configure gives up.',
+        bounds=(0.1, 3600.0),
+    ),
+    Parameter(
         'class_id_format',
         'index',
         INACTIVE,
@@ -152,6 +175,13 @@ PERCEPTION_PARAMETERS = (
         'Bundle or family: a path or package://PACKAGE/PATH.',
     ),
     Parameter('member', '', INACTIVE, 'Member of the family, by name; "" = the dense one.'),
+    Parameter(
+        'trusted_keys',
+        '',
+        INACTIVE,
+        'File of OpenSSH public keys (Ed25519), one a line: only models signed by one of them are '
+        'loaded; "" = unsigned ones too.',
+    ),
     Parameter('threads', 1, INACTIVE, 'Threads of one run of the network.', bounds=(1, 256)),
     Parameter(
         'score_threshold',
@@ -180,6 +210,14 @@ PERCEPTION_PARAMETERS = (
         [''],
         LIVE,
         'Publish only these classes, by name; [""] = all.',
+    ),
+    Parameter(
+        'max_megapixels',
+        12.5,
+        LIVE,
+        'Largest compressed image, in millions of pixels; larger ones are refused before they are '
+        'decoded. PNG, and JPEG of several scans: half of it.',
+        bounds=(0.01, 134.0),
     ),
     *IMAGE_PARAMETERS,
 )
@@ -293,17 +331,12 @@ def as_yaml(
 
 def as_markdown(table: Sequence[Parameter] = PERCEPTION_PARAMETERS) -> str:
     """Return the table for the documentation."""
-    lines = [
-        '| parameter | type | default | range | may change | meaning |',
-        '|---|---|---|---|---|---|',
+    header = 'parameter | type | default | range | may change | meaning'
+    rows = [
+        (f'`{row.name}`', row.type, f'`{_yaml(row.default)}`', row.constraint, row.change, row.text)
+        for row in table
     ]
-    for row in table:
-        constraint = row.constraint.replace('|', '\\|')
-        lines.append(
-            f'| `{row.name}` | {row.type} | `{_yaml(row.default)}` | {constraint} | {row.change} '
-            f'| {row.text} |'
-        )
-    return '\n'.join(lines) + '\n'
+    return Table.under(header, rows).to_markdown() + '\n'
 
 
 def _yaml(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -10,6 +11,7 @@ from pruned_perception.bundle import Bundle
 from pruned_perception.inference import Detector, FrameTimes, Settings
 from pruned_perception.inference.encodings import image_from_message
 from pruned_perception.nodes import malloc
+from pruned_perception.nodes.diagnostics import Filters
 from pruned_perception.nodes.image_node import Result
 from pruned_perception.nodes.parameters import class_ids
 
@@ -28,21 +30,39 @@ def settings(bundle: Bundle, values: Mapping[str, Any]) -> Settings:
     )
 
 
+def _max_pixels(values: Mapping[str, Any]) -> int:
+    return round(values['max_megapixels'] * 1e6)
+
+
 class DetectorPipeline:
     """Decode the message, run the detector; see `image_node.Pipeline`."""
 
     def __init__(self, bundle: Bundle, values: Mapping[str, Any]) -> None:
-        self._detector = Detector(bundle, threads=values['threads'])
+        # The node watches over its own limits, which may change.
+        self._detector = Detector(bundle, threads=values['threads'], time_limit_s=math.inf)
         # The session has its own copy of the weights.
         bundle = self._detector.bundle = replace(bundle, onnx_bytes=b'')
         self._settings = self._detector.settings
+        self._max_pixels = _max_pixels(values)
         self.labels = bundle.labels
         self.description = {'model': bundle.name, 'sha256': bundle.sha256}
+        self.remark = (
+            ''
+            if values['trusted_keys']
+            else 'trusted_keys is not set: a model is loaded whoever made it, signed or not'
+        )
 
     @property
     def score_threshold(self) -> float:
         """The score threshold in use."""
         return self._settings.score_threshold
+
+    @property
+    def filters(self) -> Filters:
+        """What detections have to pass."""
+        now, classes = self._settings, self._settings.classes
+        labels = () if classes is None else tuple(self.labels[i] for i in sorted(classes))
+        return Filters(now.score_threshold, now.iou_threshold, now.max_detections, labels)
 
     def warm_up(self) -> None:
         """Run once, and give back the memory that loading took; raises InferenceError."""
@@ -54,11 +74,12 @@ class DetectorPipeline:
         settings(self._detector.bundle, values)
 
     def apply(self, values: Mapping[str, Any]) -> None:
-        """Use the thresholds and classes of `values` from the next frame on."""
+        """Use the limits, thresholds and classes of `values` from the next frame on."""
         self._settings = settings(self._detector.bundle, values)
+        self._max_pixels = _max_pixels(values)
 
     def run(self, message: Any, times: FrameTimes) -> Result:
         """Detect in one image; raises ImageError or InferenceError."""
-        image, order = image_from_message(message)
+        image, order = image_from_message(message, self._max_pixels)
         detections, _ = self._detector.detect(image, order, self._settings, times)
         return Result(detections, image, order)

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pruned_perception.nodes import process
+from pruned_perception.errors import UserError
+from pruned_perception.nodes import node_process
 
 if TYPE_CHECKING:
     from pruned_perception.nodes.image_node import ImageNode, Pipeline
@@ -19,10 +20,17 @@ def load(values: Mapping[str, Any]) -> Pipeline:
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    from pruned_perception.bundle import load_member, resolve_model
+    from pruned_perception.bundle import load_member, resolve_model, signature
 
+    file = values['trusted_keys']
+    try:
+        keys = signature.trusted_keys(file) if file else ()
+    except UserError as error:
+        raise UserError(f'parameter trusted_keys: {error}') from error
     with ThreadPoolExecutor(max_workers=1) as thread:
-        bundle = thread.submit(load_member, resolve_model(values['model']), values['member'])
+        bundle = thread.submit(
+            load_member, resolve_model(values['model']), values['member'], trusted_keys=keys
+        )
         from pruned_perception.nodes.perception import DetectorPipeline
     return DetectorPipeline(bundle.result(), values)
 
@@ -32,13 +40,13 @@ def create_node(**node_options: Any) -> ImageNode:
     from pruned_perception.nodes.image_node import ImageNode
     from pruned_perception.nodes.parameters import PERCEPTION_PARAMETERS
 
-    loaded_by = ('model', 'member', 'threads')
+    loaded_by = ('model', 'member', 'trusted_keys', 'threads')
     return ImageNode('perception_node', PERCEPTION_PARAMETERS, load, loaded_by, **node_options)
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node; 0 after Ctrl-C or SIGTERM, 1 where it cannot start."""
-    return process.run(create_node, args)
+    return node_process.run(create_node, args)
 
 
 if __name__ == '__main__':

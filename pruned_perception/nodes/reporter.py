@@ -19,9 +19,10 @@ from statistics_msgs.msg import MetricsMessage
 from pruned_perception.inference import latency as lat
 from pruned_perception.nodes import diagnostics, messages
 from pruned_perception.nodes.frame_watch import FrameWatch
+from pruned_perception.nodes.header_stamps import StampCounts, StampWatch
 from pruned_perception.nodes.image_input import ImageInput
 from pruned_perception.nodes.latest_frame import FrameCounts
-from pruned_perception.nodes.stamps import StampCounts, StampWatch
+from pruned_perception.nodes.machine import processor_times, usable_cores
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -64,10 +65,12 @@ class Reporter:
         self._now_before = -1
         self._window_start = self._node.get_clock().now().to_msg()
         self._cpu_before = (time.process_time(), time.monotonic())
+        self._processors_before = processor_times()
 
-    def report_inactive(self, state: str, description: Mapping[str, str]) -> None:
+    def report_inactive(self, status: diagnostics.Status, left_behind: diagnostics.Status) -> None:
         """Publish the diagnostics of a node that is not active."""
-        self._publish([diagnostics.inactive(state, description)])
+        worse = left_behind.level != diagnostics.OK
+        self._publish([status, left_behind] if worse else [status])
 
     def report(
         self,
@@ -75,16 +78,24 @@ class Reporter:
         counts: FrameCounts,
         description: Mapping[str, str],
         parameters: Mapping[str, Any],
+        worker: diagnostics.Status,
+        filters: diagnostics.Filters | None,
     ) -> None:
         """Publish the metrics of the last second and the diagnostics of an active node."""
         window, cpu = self.recorder.take(), self._cpu_percent()
+        machine = diagnostics.Machine(
+            self._busy_percent(), usable_cores(), parameters.get('threads', 1)
+        )
         self._recent.append(window)
+        recent = lat.merge(tuple(self._recent))
         self._publish_metrics(window, cpu)
 
         stamps = self.stamps.counts
         now = self._node.get_clock().now().nanoseconds
         sim_time = bool(self._node.get_parameter('use_sim_time').value)
         content, failures = self.watch.take()
+        silent_s = (time.monotonic_ns() - self.last_rx) / 1e9
+        silent = not counts.received and silent_s > parameters['image_timeout_s']
         state = diagnostics.Input(
             topic=image_input.topic,
             type=image_input.type_name,
@@ -94,11 +105,16 @@ class Reporter:
                 (each.node, each.type, each.reliability) for each in image_input.publishers
             ],
             received=counts.received,
-            silent_s=(time.monotonic_ns() - self.last_rx) / 1e9,
+            silent_s=silent_s,
+            unreachable=image_input.unreachable() if silent else (),
         )
-        rate_hz = window.received / window.seconds
+        input_status = diagnostics.image_input(
+            state, parameters['image_timeout_s'], window.received / window.seconds
+        )
+        if state.unreachable:  # diagnostics do not leave this /dev/shm either
+            self._node.get_logger().error(input_status.message, throttle_duration_sec=30.0)
         statuses = [
-            diagnostics.image_input(state, parameters['image_timeout_s'], rate_hz),
+            input_status,
             diagnostics.image_content(content),
             diagnostics.stamps(stamps, stamps.since(self._stamps_before), sim_time),
             diagnostics.clock(
@@ -109,14 +125,23 @@ class Reporter:
                 jumped=self._jumps > self._jumps_before,
                 jump_s=self._jump_s,
             ),
-            diagnostics.frames(counts, self._counts_before),
+            worker,
+            diagnostics.frames(counts, self._counts_before, recent, machine),
             diagnostics.latency(
                 window,
-                lat.merge(tuple(self._recent)),
+                recent,
                 parameters['latency_budget_ms'],
-                {'cpu_percent': cpu, 'rss_mib': _resident_mib()},
+                {
+                    'cpu_percent': cpu,
+                    'rss_mib': _resident_mib(),
+                    'machine_busy_percent': (
+                        '' if machine.busy_percent is None else machine.busy_percent
+                    ),
+                },
+                machine,
             ),
             diagnostics.model(description, failures),
+            *([] if filters is None else [diagnostics.settings(filters)]),
         ]
         self._counts_before, self._stamps_before = counts, stamps
         self._jumps_before, self._now_before = self._jumps, now
@@ -152,6 +177,14 @@ class Reporter:
         now = (time.process_time(), time.monotonic())
         before, self._cpu_before = self._cpu_before, now
         return 100 * (now[0] - before[0]) / max(1e-9, now[1] - before[1])
+
+    def _busy_percent(self) -> float | None:
+        """Return how busy all processors were since the last call; None where it is not known."""
+        now = processor_times()
+        before, self._processors_before = self._processors_before, now
+        if now is None or before is None or now[1] <= before[1]:
+            return None
+        return 100 * (1 - (now[0] - before[0]) / (now[1] - before[1]))
 
     def _on_time_jump(self, jump: TimeJump) -> None:
         """Start the windows anew: ages across a jump back of the clock mean nothing."""

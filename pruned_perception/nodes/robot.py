@@ -21,7 +21,7 @@ from vision_msgs.msg import Detection2DArray
 
 from pruned_perception.inference import Detections
 from pruned_perception.nodes import messages
-from pruned_perception.nodes.declaration import NodeParameters
+from pruned_perception.nodes.parameter_declaration import NodeParameters
 from pruned_perception.nodes.parameters import ROBOT_PARAMETERS
 from pruned_perception.simulation import labels, warehouse
 from pruned_perception.simulation.ground_truth import BoxFinder, VisibleObject

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pruned_perception.nodes import process
+from pruned_perception.nodes import node_process
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -21,7 +21,7 @@ def create_node() -> Node:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node; 0 after Ctrl-C or SIGTERM, 1 where it cannot start (no OpenGL driver)."""
-    return process.run(create_node, args)
+    return node_process.run(create_node, args)
 
 
 if __name__ == '__main__':

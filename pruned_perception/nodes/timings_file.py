@@ -21,6 +21,10 @@ class TimingsFile:
         """Create the file `name`; raises UserError where it cannot be written."""
         path = Path(name).expanduser()
         self._lines: deque[dict[str, Any]] = deque()
+        if path.is_fifo():
+            raise UserError(
+                f'parameter timings_file: {path} is a pipe, whose reader may never come'
+            )
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open('w', encoding='utf-8')

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from pruned_perception.pruning.errors import PruningError
 
-# One batch: the network's positional inputs, the first dimension of each counting the examples.
+# One batch: the network's positional inputs, the first dimension of each counting the examples. Any
+# but the first may be None, where the network takes that.
 Batch = Tensor | Sequence[Tensor]
 
 
@@ -23,15 +23,6 @@ class CalibrationRecord:
 
     images: int
     sha256: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> CalibrationRecord:
-        """Read what `to_dict` wrote."""
-        return cls(int(data['images']), str(data['sha256']))
 
 
 class CheckedBatches:
@@ -80,27 +71,41 @@ class CheckedBatches:
             raise PruningError(
                 f'{where} has {len(inputs)} inputs, the network takes {len(self._example)}'
             )
-        if len(sizes := {each.shape[:1] for each in inputs}) > 1:
+        if len(sizes := {each.shape[:1] for each in inputs if each is not None}) > 1:
             raise PruningError(f'{where} has inputs with {sorted(map(tuple, sizes))} examples')
         for each, example in zip(inputs, self._example, strict=True):
+            if (each is None) != (example is None):
+                raise PruningError(f'{where} has None where the example inputs have a tensor')
+            if each is None:
+                continue
             if each.shape[1:] != example.shape[1:] or each.dtype != example.dtype:
                 raise PruningError(
                     f'{where} is {each.dtype} {tuple(each.shape)}, the example input '
                     f'{example.dtype} {tuple(example.shape)}: all but the first dimension must be '
                     'the same'
                 )
-            if not torch.isfinite(each).all():
-                raise PruningError(f'{where} has values that are NaN or infinite')
+        check_finite(inputs, where)
+
+
+def check_finite(inputs: Sequence[Tensor], where: str) -> None:
+    """Raise PruningError where there are NaN or infinite values; `where` names the inputs."""
+    if not all(torch.isfinite(each).all() for each in inputs if each is not None):
+        raise PruningError(f'{where} has values that are NaN or infinite')
 
 
 def as_inputs(batch: Batch) -> tuple[Tensor, ...]:
     """Return a batch as positional inputs; raise PruningError where it is something else."""
     inputs = (batch,) if isinstance(batch, Tensor) else batch
-    if isinstance(inputs, Sequence) and inputs and all(isinstance(x, Tensor) for x in inputs):
+    if (
+        isinstance(inputs, Sequence)
+        and inputs
+        and isinstance(inputs[0], Tensor)
+        and all(each is None or isinstance(each, Tensor) for each in inputs)
+    ):
         return tuple(inputs)
     raise PruningError(
         f'a batch must be a tensor or a tuple of tensors, got {type(batch).__name__}; leave '
-        'labels out'
+        'labels out (None may stand for any tensor but the first)'
     )
 
 
@@ -114,11 +119,12 @@ def fingerprint(batches: Iterable[Batch]) -> str:
 
 def _update(digest: Any, inputs: tuple[Tensor, ...]) -> None:
     """Feed example by example, so that the batches' sizes make no difference."""
-    for example in zip(*inputs, strict=True):
+    for example in zip(*(each for each in inputs if each is not None), strict=True):
         for each in example:
             update_fingerprint(digest, each)
 
 
 def update_fingerprint(digest: Any, inputs: Tensor) -> None:
     """Feed a tensor's bytes, in row-major order, to a `hashlib` object."""
-    digest.update(np.ascontiguousarray(inputs.detach().cpu().numpy()).tobytes())
+    # As bytes before NumPy sees them, which has no bfloat16.
+    digest.update(inputs.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())

@@ -7,18 +7,18 @@ first two, since here every layer is fed the parent's own activations.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from pruned_perception._tables import Table
 from pruned_perception.pruning.calibration import Batch, CalibrationRecord, CheckedBatches
 from pruned_perception.pruning.contributions import contributions, fields, kernel, sampled
-from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.observation import observed, run
 from pruned_perception.pruning.plan import Plan
+from pruned_perception.pruning.records import Record
 from pruned_perception.pruning.sensitivity import mixing_outputs
 from pruned_perception.pruning.structure import Structure, trace
 
@@ -36,39 +36,20 @@ class ConsumerError:
 
 
 @dataclass(frozen=True)
-class MeasuredErrors:
+class MeasuredErrors(Record):
     """Errors of all consumers; `positions` per image were sampled (None: all)."""
 
     consumers: tuple[ConsumerError, ...]
     calibration: CalibrationRecord
     positions: int | None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> MeasuredErrors:
-        """Read what `to_dict` wrote; raise PruningError where it is something else."""
-        try:
-            return cls(
-                tuple(ConsumerError(**each) for each in data['consumers']),
-                CalibrationRecord.from_dict(data['calibration']),
-                data['positions'],
-            )
-        except (KeyError, TypeError) as error:
-            raise PruningError(f'not measured errors: {error}') from error
-
     def to_text(self) -> str:
         """Return a table."""
-        width = max((len(each.layer) for each in self.consumers), default=8)
-        lines = [
-            'share of absolute contributions lost on the calibration set, before recalibration',
-            f'{"consumer":{width}}   mean  largest',
-        ]
-        for each in self.consumers:
-            lines.append(f'{each.layer:{width}}  {each.mean:5.1%}  {each.largest:7.1%}')
-        return '\n'.join(lines)
+        rows = [(each.layer, each.mean, each.largest) for each in self.consumers]
+        return (
+            'share of absolute contributions lost on the calibration set, before recalibration\n'
+            + Table.under('consumer | mean:5.1% | largest:7.1%', rows).to_text()
+        )
 
 
 def measure_errors(

@@ -8,12 +8,13 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from pruned_perception._tables import Table
 from pruned_perception.pruning import criteria
 from pruned_perception.pruning import selection as select
 from pruned_perception.pruning.allocation import RULES, default_rule, widths_for
@@ -23,11 +24,13 @@ from pruned_perception.pruning.calibration import Batch, CalibrationRecord
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.cost import count
 from pruned_perception.pruning.graph.groups import ChannelGroups
+from pruned_perception.pruning.graph.observation import outside_inference_mode
 from pruned_perception.pruning.presets import find_preset
+from pruned_perception.pruning.records import Record
 from pruned_perception.pruning.scores import Evidence, in_runs
 from pruned_perception.pruning.sensitivity import POSITIONS, Sensitivity
 from pruned_perception.pruning.structure import InputSpec, Structure, Widths, trace
-from pruned_perception.pruning.surgery import find_groups, slice_channels
+from pruned_perception.pruning.surgery import find_groups, slice_channels, unsliceable
 
 DELTA = 1e-3
 
@@ -52,7 +55,7 @@ class AnyPlan(Protocol):
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Record):
     """Kept channels of each group, how they were chosen, and what the network will cost.
 
     Where sensitivities ranked them or divided the budget, `sums` has S of each group and `errors`
@@ -92,8 +95,13 @@ class Plan:
         """None: channels go altogether."""
         return {}
 
-    def apply(self, model: nn.Module) -> nn.Module:
+    @outside_inference_mode
+    def apply(self, model: nn.Module, calibration: Iterable[Batch] | None = None) -> nn.Module:
         """Return a new, physically smaller network after the plan; `model` is untouched.
+
+        Args:
+            model: the dense network.
+            calibration: batches of inputs (a list), to verify on beside random ones.
 
         Raises:
             PruningError: the plan does not fit the network.
@@ -107,7 +115,7 @@ class Plan:
         source = model
         if factors:
             source = scale_inputs(model, find_groups(model, example, verify=False), factors)
-        small = slice_channels(source, example, self.kept)
+        small = slice_channels(source, example, self.kept, calibration=calibration)
         real = count(small, example)
         if (real.macs, real.parameters) != (self.macs, self.parameters):
             raise RuntimeError(
@@ -121,25 +129,9 @@ class Plan:
         """Return how many channels each group keeps."""
         return {name: len(indices) for name, indices in self.kept.items()}
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data, for checkpoints and manifests."""
-        return _listed(asdict(self))
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Plan:
-        """Read what `to_dict` wrote; raise PruningError where it is something else."""
-        try:
-            calibration = data['calibration']
-            values = {
-                **data,
-                'calibration': calibration and CalibrationRecord.from_dict(calibration),
-                'inputs': tuple(InputSpec(tuple(i['shape']), i['dtype']) for i in data['inputs']),
-                'kept': {name: tuple(each) for name, each in data['kept'].items()},
-                'factors': {name: tuple(each) for name, each in data['factors'].items()},
-            }
-            return cls(**values)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise PruningError(f'not a plan: {error}') from error
+    def _written(self, data: dict[str, Any]) -> dict[str, Any]:
+        usual = {'positions': POSITIONS, 'K_images': 0}  # which old plans do not say
+        return {k: v for k, v in data.items() if k not in usual or v != usual[k]}
 
     def bounds_text(self) -> str:
         """Return how many bounds say nothing, and what the others rest on."""
@@ -162,7 +154,6 @@ class Plan:
 
     def to_text(self) -> str:
         """Return a table: kept channels of each group, how compressible it is, its bound."""
-        width = max(map(len, self.kept), default=5)
         lines = [
             *([self.bounds_text()] if self.errors else []),
             f'{self.criterion} scores, {self.allocation} allocation, {self.selection} selection, '
@@ -170,17 +161,15 @@ class Plan:
             f'{self.macs:,} of {self.dense_macs:,} MACs ({self.macs / self.dense_macs:.1%}), '
             f'{self.parameters:,} of {self.dense_parameters:,} parameters '
             f'({self.parameters / self.dense_parameters:.1%})',
-            f'{"group":{width}}  channels  kept  share     S_ℓ  bound',
         ]
-        for name, indices in self.kept.items():
-            channels, kept = self.channels[name], len(indices)
-            total = f'{self.sums[name]:7.2f}' if name in self.sums else f'{"–":>7}'
-            lines.append(
-                f'{name:{width}}  {channels:8d}  {kept:4d}  {kept / channels:5.0%}  {total}  '
-                f'{bound_text(self.errors.get(name))}'
-            )
-        lines += [f'{name:{width}}  kept whole: {why}' for name, why in self.not_pruned.items()]
-        return '\n'.join(lines)
+        header = 'group | channels:d | kept:d | share:5.0% | S_ℓ:7.2f | bound'
+        rows: list[tuple[object, ...]] = [
+            (name, of, kept, kept / of, self.sums.get(name), bound_text(self.errors.get(name)))
+            for name, kept in self.widths.items()
+            for of in [self.channels[name]]
+        ]
+        rows += [(name, f'kept whole: {why}') for name, why in self.not_pruned.items()]
+        return '\n'.join([*lines, Table.under(header, rows).to_text()])
 
 
 def bound_text(error: float | None) -> str:
@@ -378,12 +367,6 @@ def _check_widths(widths: Mapping[str, float], structure: Structure, selection: 
             )
 
 
-def _listed(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _listed(item) for key, item in value.items()}
-    return [_listed(item) for item in value] if isinstance(value, list | tuple) else value
-
-
 @torch.no_grad()
 def scale_inputs(
     model: nn.Module, groups: ChannelGroups, factors: Mapping[str, Mapping[int, float]]
@@ -467,6 +450,9 @@ def make_plan(
 ) -> Plan:
     """Choose the channels to keep.
 
+    A group that cannot be cut to the channels chosen is kept whole, and the budget divided among
+    the others; `not_pruned` of the plan has the reason.
+
     Args:
         model: the dense network; untouched.
         example_inputs: its positional inputs.
@@ -496,8 +482,8 @@ def make_plan(
     criterion = criterion or preset.get('criterion', 'filter_l2')
     allocation = allocation or preset.get('allocation')
     allocation_by = allocation_by or preset.get('allocation_by')
-    structure = trace(model, example_inputs)
     batches = list(calibration) if isinstance(calibration, Iterator) else calibration
+    structure = trace(model, example_inputs, calibration=batches)
 
     def scored(criterion: str | criteria.Criterion) -> Evidence:
         return score(
@@ -516,14 +502,24 @@ def make_plan(
     if allocation_by is None and rule is not None and rule.needs == 'sensitivities':
         allocation_by = None if ranking.offers == 'sensitivities' else 'absolute'
     evidence = ranking if allocation_by is None else scored(allocation_by)
-    return allocate(
-        evidence,
-        budget,
-        widths=widths,
-        rule=allocation,
-        scores=ranking,
-        selection=selection or preset.get('selection', 'deterministic'),
-        round_to=preset.get('round_to', 16) if round_to is None else round_to,
-        seed=seed,
-        ignored_layers=ignored_layers,
-    )
+    left_out: dict[str, str] = {}
+    while True:
+        if widths is not None:
+            widths = {name: each for name, each in widths.items() if name not in left_out}
+        plan = allocate(
+            evidence.within(evidence.structure.without(left_out)),
+            budget,
+            widths=None
+            if widths is None
+            else {n: w for n, w in widths.items() if n not in left_out},
+            rule=allocation,
+            scores=ranking,
+            selection=selection or preset.get('selection', 'deterministic'),
+            round_to=preset.get('round_to', 16) if round_to is None else round_to,
+            seed=seed,
+            ignored_layers=ignored_layers,
+        )
+        failed = unsliceable(model, example_inputs, plan.kept, calibration=batches)
+        if not failed:
+            return plan
+        left_out |= failed

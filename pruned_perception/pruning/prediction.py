@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
 
+from pruned_perception._tables import Table
 from pruned_perception.pruning.allocation import tail_sums
 from pruned_perception.pruning.bounds import (
     Claim,
@@ -19,6 +19,7 @@ from pruned_perception.pruning.bounds import (
 )
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.plan import DELTA
+from pruned_perception.pruning.records import Record
 from pruned_perception.pruning.scores import in_runs
 from pruned_perception.pruning.sensitivity import Sensitivity
 
@@ -41,7 +42,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Curve:
+class Curve(Record):
     """Error against size, in ascending order of ε; sizes are expectations of random selection."""
 
     definition: str
@@ -53,34 +54,24 @@ class Curve:
     dense_channels: int
     points: tuple[Point, ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data."""
-        return {**asdict(self), 'points': [asdict(point) for point in self.points]}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Curve:
-        """Read what `to_dict` wrote; raise PruningError where it is something else."""
-        try:
-            return cls(**{**data, 'points': tuple(Point(**point) for point in data['points'])})
-        except (KeyError, TypeError) as error:
-            raise PruningError(f'not a curve: {error}') from error
-
     def to_text(self) -> str:
         """Return a table: error, share of MACs, parameters and channels."""
         drawn = self.selection == 'random'
-        lines = [
-            f'{self.definition} sensitivity, {self.selection} selection'
-            + (f', δ = {self.delta:g}, K = {self.K:g}; expected sizes' if drawn else ''),
-            '   error ε       MACs  parameters  channels',
-        ]
-        for point in self.points:
-            lines.append(
-                f'{point.epsilon:10.4g}  {point.macs / self.dense_macs:8.1%}  '
-                f'{point.parameters / self.dense_parameters:10.1%}  '
-                f'{sum(point.channels.values()) / max(self.dense_channels, 1):8.1%}'
-                + ('  vacuous' if point.vacuous else '')
+        title = f'{self.definition} sensitivity, {self.selection} selection'
+        if drawn:
+            title += f', δ = {self.delta:g}, K = {self.K:g}; expected sizes'
+        rows = [
+            (
+                point.epsilon,
+                point.macs / self.dense_macs,
+                point.parameters / self.dense_parameters,
+                sum(point.channels.values()) / max(self.dense_channels, 1),
+                'vacuous' if point.vacuous else '',
             )
-        return '\n'.join(lines)
+            for point in self.points
+        ]
+        header = 'error ε:10.4g | MACs:8.1% | parameters:.1% | channels:.1% | '
+        return f'{title}\n{Table.under(header, rows).to_text()}'
 
 
 def predict(

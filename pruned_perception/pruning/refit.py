@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from pruned_perception.pruning.calibration import Batch, CheckedBatches
 from pruned_perception.pruning.contributions import fields
-from pruned_perception.pruning.graph.observation import observed, run
+from pruned_perception.pruning.graph.observation import observed, outside_inference_mode, run
 from pruned_perception.pruning.plan import Plan
 from pruned_perception.pruning.structure import trace
 
@@ -62,7 +62,7 @@ class _Regression:
         return weight, mean_y - weight @ mean_x
 
 
-@torch.no_grad()
+@outside_inference_mode
 def refit(
     model: nn.Module,
     small: nn.Module,

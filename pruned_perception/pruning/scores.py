@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
+from pruned_perception._tables import Table
 from pruned_perception.pruning.bounds import Claim
 from pruned_perception.pruning.calibration import CalibrationRecord
 from pruned_perception.pruning.errors import PruningError
+from pruned_perception.pruning.records import Record
 from pruned_perception.pruning.structure import Structure
 
 
@@ -57,7 +59,7 @@ class Evidence(Protocol):
 
 
 @dataclass(frozen=True)
-class Scores:
+class Scores(Record):
     """Per group (channels,) scores ≥ 0; of each group the highest are kept.
 
     `errors`, where the criterion knows them: per group the error (channels + 1,) at k = 0 … c
@@ -93,44 +95,16 @@ class Scores:
         """Return the same about some of the groups only."""
         return replace(self, structure=structure)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data."""
-        errors = self.errors
-        return {
-            'criterion': self.criterion,
-            'structure': self.structure.to_dict(),
-            'values': {name: each.tolist() for name, each in self.values.items()},
-            'errors': None if errors is None else {n: e.tolist() for n, e in errors.items()},
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Scores:
-        """Read what `to_dict` wrote; raise PruningError where it is something else."""
-        try:
-            errors = data['errors']
-            return cls(
-                data['criterion'],
-                Structure.from_dict(data['structure']),
-                _tensors(data['values']),
-                None if errors is None else _tensors(errors),
-            )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise PruningError(f'not scores: {error}') from error
-
     def to_text(self) -> str:
         """Return a table: the range of the scores of each group."""
-        width = max(map(len, self.values), default=5)
-        lines = [f'{self.criterion} scores', f'{"group":{width}}  channels       least    greatest']
-        for name, values in self.values.items():
-            low, high = float(values.min()), float(values.max())
-            lines.append(f'{name:{width}}  {len(values):8d}  {low:10.4g}  {high:10.4g}')
-        return '\n'.join(lines)
+        rows = [
+            (name, len(values), float(values.min()), float(values.max()))
+            for name, values in self.values.items()
+        ]
+        header = 'group | channels:d | least:10.4g | greatest:10.4g'
+        return f'{self.criterion} scores\n{Table.under(header, rows).to_text()}'
 
 
 def in_runs(values: Tensor, unit: int) -> Tensor:
     """Return (channels / unit,): the sums of runs of channels that are kept or go together."""
     return values.double().unflatten(0, (-1, unit)).sum(1)
-
-
-def _tensors(data: Mapping[str, Any]) -> dict[str, Tensor]:
-    return {name: torch.tensor(each, dtype=torch.float64) for name, each in data.items()}

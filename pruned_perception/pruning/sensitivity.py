@@ -26,15 +26,16 @@ For new images the bounds of random selection need a factor K, see `conformal`: 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pruned_perception._tables import Table
 from pruned_perception.pruning.bounds import Claim, calibration_size, expected_exceedances
 from pruned_perception.pruning.calibration import Batch, CalibrationRecord, CheckedBatches
 from pruned_perception.pruning.conformal import conformal_factor, largest_ratios
@@ -42,6 +43,7 @@ from pruned_perception.pruning.contributions import Fields, contributions, field
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.groups import ChannelGroup, Slice
 from pruned_perception.pruning.graph.observation import observed, run
+from pruned_perception.pruning.records import Record
 from pruned_perception.pruning.structure import Structure, trace
 
 POSITIONS = 8
@@ -73,7 +75,7 @@ class ConsumerSensitivity:
 
 
 @dataclass(frozen=True)
-class Sensitivity:
+class Sensitivity(Record):
     """Sensitivities of all consumers of a network's prunable groups.
 
     `positions` is the number of positions per image that was sampled, or None for all. `ratios` are
@@ -153,73 +155,39 @@ class Sensitivity:
         """Return the same about some of the groups only."""
         return replace(self, structure=structure)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data."""
-        return {
-            'definition': self.definition,
-            'structure': self.structure.to_dict(),
-            'consumers': [{**vars(each), 'values': list(each.values)} for each in self.consumers],
-            'calibration': self.calibration.to_dict(),
-            'positions': self.positions,
-            'seed': self.seed,
-            'ratios': list(self.ratios),
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Sensitivity:
-        """Read what `to_dict` wrote; raise PruningError where it is something else."""
-        try:
-            return cls(
-                data['definition'],
-                Structure.from_dict(data['structure']),
-                tuple(
-                    ConsumerSensitivity(**{**each, 'values': tuple(each['values'])})
-                    for each in data['consumers']
-                ),
-                CalibrationRecord.from_dict(data['calibration']),
-                data['positions'],
-                data['seed'],
-                tuple(data.get('ratios', ())),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise PruningError(f'not a sensitivity: {error}') from error
-
     def to_text(self) -> str:
         """Return a table: how compressible each consumer is, and how far S can be trusted."""
         where = (
             'all positions' if self.positions is None else f'{self.positions} positions an image'
         )
-        width = max((len(each.layer) for each in self.consumers), default=8)
-        other = max((len(each.group) for each in self.consumers), default=5)
-        lines = [
-            f'{self.definition} sensitivity, {self.calibration.images} images, {where} '
-            f'({"exact" if self.positions is None else "estimated from below"})',
-            f'{"consumer":{width}}  {"reads":{other}}  channels     S_ℓ  S_ℓ/c  largest',
+        header = 'consumer | reads | channels:d | S_ℓ:6.2f | S_ℓ/c:5.2f | largest:7.3f'
+        rows = [
+            (each.layer, each.group, count, each.total, each.total / count, max(each.values))
+            for each in self.consumers
+            for count in [len(each.values)]
         ]
-        for each in self.consumers:
-            count = len(each.values)
-            lines.append(
-                f'{each.layer:{width}}  {each.group:{other}}  {count:8d}  {each.total:6.2f}  '
-                f'{each.total / count:5.2f}  {max(each.values):7.3f}'
-            )
         channels = sum(len(each.values) for each in self.consumers)
         exceeded = expected_exceedances(channels, self.calibration.images)
         if self.positions is None:
-            lines.append(
+            last = (
                 'One more image like these is expected to exceed the values of at most '
                 f'{exceeded:.3g} of {channels} channels; more images lower that.'
             )
         else:
-            lines.append(
+            last = (
                 'At sampled positions nothing is said of how many values one more image exceeds; '
                 'measure at all.'
             )
         if self.ratios:
-            lines.append(
-                f'second half: {len(self.ratios)} images, which exceed some value '
+            last += (
+                f'\nsecond half: {len(self.ratios)} images, which exceed some value '
                 f'{np.median(self.ratios):.3g}-fold (median), {max(self.ratios):.3g}-fold at most'
             )
-        return '\n'.join(lines)
+        return (
+            f'{self.definition} sensitivity, {self.calibration.images} images, {where} '
+            f'({"exact" if self.positions is None else "estimated from below"})\n'
+            f'{Table.under(header, rows).to_text()}\n{last}'
+        )
 
 
 def estimate_sensitivity(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -39,18 +39,6 @@ class PairedDifference:
             return 1.0 if self.mean == 0 else 0.0
         quantile = stats.t.ppf((1 + self.confidence) / 2, self.pairs - 1)
         return float(2 * stats.t.sf(abs(self.mean) / half * quantile, self.pairs - 1))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> PairedDifference:
-        """Read what `to_dict` wrote."""
-        try:
-            return cls(**data)
-        except TypeError as error:
-            raise PruningError(f'not a paired difference: {error}') from error
 
     def to_text(self) -> str:
         """Return one line: mean, interval, pairs."""

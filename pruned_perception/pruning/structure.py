@@ -6,17 +6,20 @@ predicted without the network.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+import warnings
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from pruned_perception.pruning.calibration import Batch
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.cost import LAYERS, count
 from pruned_perception.pruning.graph.groups import ChannelGroup, ChannelGroups, Slice
+from pruned_perception.pruning.records import Record
 from pruned_perception.pruning.surgery import find_groups
 
 Widths = dict[str, int]
@@ -37,12 +40,16 @@ class InputSpec:
     dtype: str
 
     @classmethod
-    def of(cls, example: Tensor) -> InputSpec:
-        """Describe a tensor."""
+    def of(cls, example: Tensor | None) -> InputSpec:
+        """Describe a tensor, or an argument that is None."""
+        if example is None:
+            return cls((), 'None')
         return cls((1, *example.shape[1:]), str(example.dtype).removeprefix('torch.'))
 
     def example(self) -> Tensor:
-        """Return zeros of this shape and type."""
+        """Return zeros of this shape and type; None where the argument is."""
+        if self.dtype == 'None':
+            return None  # type: ignore[return-value]  # one that tensors stand beside
         return torch.zeros(self.shape, dtype=getattr(torch, self.dtype))
 
 
@@ -62,7 +69,7 @@ class LayerTerm:
 
 
 @dataclass(frozen=True)
-class Structure:
+class Structure(Record):
     """Groups of coupled channels and the cost of a network as a function of their widths."""
 
     groups: ChannelGroups
@@ -88,7 +95,7 @@ class Structure:
         """
         kept = {name: widths.get(name, full) / full for name, full in self.channels.items()}
         spread = {n: each / self.channels[n] ** 2 for n, each in (variances or {}).items()}
-        macs, parameters = 0.0, 0.0
+        macs, parameters = float(self.macs - sum(term.macs for term in self.terms)), 0.0
         for term in self.terms:
             made = 1 - sum(share * (1 - kept[name]) for name, share in term.outputs)
             read = 1 - sum(share * (1 - kept[name]) for name, share in term.inputs)
@@ -131,8 +138,11 @@ class Structure:
         return replace(self, groups=ChannelGroups(rest, kept), terms=terms)
 
     def readers(self) -> dict[str, list[tuple[ChannelGroup, Slice]]]:
-        """Return, for each layer that mixes channels of prunable groups, whom it reads where."""
-        mixing = {term.layer for term in self.terms if term.inputs}
+        """Return, for each layer that mixes channels of prunable groups, whom it reads where.
+
+        Layers that run in training only are not among them.
+        """
+        mixing = {term.layer for term in self.terms if term.inputs and term.macs}
         found: dict[str, list[tuple[ChannelGroup, Slice]]] = {}
         for group in self.groups.prunable:
             for each in group.consumers:
@@ -151,48 +161,23 @@ class Structure:
                 found[group.name] = max(found[group.name], len(who))
         return found
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data."""
-        return {
-            'groups': [asdict(group) for group in self.groups.prunable],
-            'not_pruned': dict(self.groups.not_pruned),
-            'terms': [asdict(term) for term in self.terms],
-            'macs': self.macs,
-            'parameters': self.parameters,
-            'inputs': [asdict(each) for each in self.inputs],
-        }
+    def _written(self, data: dict[str, Any]) -> dict[str, Any]:
+        groups = data.pop('groups')
+        return {'groups': groups['prunable'], 'not_pruned': groups['not_pruned'], **data}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Structure:
-        """Read what `to_dict` wrote; raise PruningError where it is something else."""
-        try:
-            groups = tuple(
-                ChannelGroup(
-                    **{
-                        **group,
-                        'producers': tuple(_slice(each) for each in group['producers']),
-                        'consumers': tuple(_slice(each) for each in group['consumers']),
-                    }
-                )
-                for group in data['groups']
-            )
-            terms = tuple(
-                LayerTerm(
-                    **{**term, **{side: _shares(term[side]) for side in ('outputs', 'inputs')}}
-                )
-                for term in data['terms']
-            )
-            inputs = tuple(
-                InputSpec(tuple(each['shape']), each['dtype']) for each in data['inputs']
-            )
-            kept = dict(data['not_pruned'])
-            return cls(ChannelGroups(groups, kept), terms, data['macs'], data['parameters'], inputs)
-        except (KeyError, TypeError, ValueError) as error:
-            raise PruningError(f'not the structure of a network: {error}') from error
+    def _given(cls, data: Mapping[str, Any]) -> Mapping[str, Any]:
+        own = dict(data)
+        groups = {'prunable': own.get('groups'), 'not_pruned': own.pop('not_pruned', None)}
+        return {**own, 'groups': groups}
 
 
 def trace(
-    model: nn.Module, example_inputs: Sequence[Tensor], *, ignored_layers: Collection[str] = ()
+    model: nn.Module,
+    example_inputs: Sequence[Tensor],
+    *,
+    ignored_layers: Collection[str] = (),
+    calibration: Iterable[Batch] | None = None,
 ) -> Structure:
     """Find the groups and the costs of `model`, which is left untouched.
 
@@ -200,12 +185,27 @@ def trace(
         model: any module whose forward computes the same each time.
         example_inputs: its positional inputs.
         ignored_layers: names of layers whose outputs must stay.
+        calibration: batches of inputs (a list), to verify on beside the example inputs.
 
     Raises:
-        PruningError: the model cannot be traced, or a name in `ignored_layers` is no layer of it.
+        PruningError: the model cannot be traced, multiplies nothing, or a name in `ignored_layers`
+            is no layer of it.
+
+    Warns:
+        UserWarning: operators whose multiply-accumulates are not counted; names them.
     """
-    groups = find_groups(model, example_inputs, ignored_layers=ignored_layers)
+    groups = find_groups(
+        model, example_inputs, ignored_layers=ignored_layers, calibration=calibration
+    )
     cost = count(model, example_inputs)
+    if not cost.macs:
+        raise PruningError(f'{type(model).__name__} multiplies nothing: it has no MACs to save')
+    if cost.not_counted:
+        named = ', '.join(f'{name} ({calls} calls)' for name, calls in cost.not_counted.items())
+        warnings.warn(
+            f'{type(model).__name__}: {named} may multiply, but is not counted among the MACs',
+            stacklevel=2,
+        )
     modules = {name: each for name, each in model.named_modules() if isinstance(each, LAYERS)}
     macs = {layer.name: layer.macs for layer in cost.layers}
     made: dict[str, list[tuple[str, float]]] = {}
@@ -248,11 +248,3 @@ def _inputs(layer: Any) -> int:
 
 def _numel(tensor: Any) -> int:
     return 0 if tensor is None else int(tensor.numel())
-
-
-def _shares(data: Sequence[Sequence[Any]]) -> tuple[tuple[str, float], ...]:
-    return tuple((str(group), float(share)) for group, share in data)
-
-
-def _slice(data: Mapping[str, Any]) -> Slice:
-    return Slice(data['layer'], tuple(data['indices']), tuple(data['roots']))

@@ -9,19 +9,24 @@ that no tracing shows.
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
+from pruned_perception.pruning.calibration import Batch
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.agreement import (
     TOLERANCE,
     check_deterministic,
     deviation,
+    in_double,
     telling,
+    verifying_inputs,
 )
 from pruned_perception.pruning.graph.cost import LAYERS
 from pruned_perception.pruning.graph.groups import (
@@ -29,23 +34,28 @@ from pruned_perception.pruning.graph.groups import (
     ChannelGroup,
     ChannelGroups,
     Coupling,
+    for_training,
     group_channels,
     trace_channels,
 )
+from pruned_perception.pruning.graph.observation import outside_inference_mode
 
 __all__ = [
     'check_deterministic',
     'find_groups',
     'mask_channels',
     'slice_channels',
+    'unsliceable',
 ]
 
 
+@outside_inference_mode
 def find_groups(
     model: nn.Module,
     example_inputs: Sequence[Tensor],
     *,
     ignored_layers: Collection[str] = (),
+    calibration: Iterable[Batch] | None = None,
     verify: bool = True,
 ) -> ChannelGroups:
     """Return the groups of coupled channels of `model`, which is left untouched.
@@ -54,28 +64,49 @@ def find_groups(
         model: any module whose forward computes the same each time.
         example_inputs: its positional inputs; it is run on them in evaluation mode.
         ignored_layers: names of layers whose outputs must stay.
+        calibration: batches of inputs (a list), to verify on beside the example inputs.
         verify: slice a random half of every group and compare with the masked network; groups that
             cannot be sliced rightly are kept.
 
     Raises:
-        PruningError: the model cannot be run, computes something else each time, or a name in
-            `ignored_layers` is no layer of it.
+        PruningError: the model cannot be run, computes something else each time or what is not
+            finite, or a name in `ignored_layers` is no layer of it.
     """
     layers = {name for name, module in model.named_modules() if isinstance(module, LAYERS)}
     if unknown := set(ignored_layers) - layers:
         raise PruningError(
             f'ignored_layers: {sorted(unknown)[0]!r} is no convolution or linear layer'
         )
-    network = _Network(model, example_inputs, ignored_layers)
-    if verify and (failed := network.failures()):
+    network = _Network(model, example_inputs, ignored_layers, calibration)
+    halves = {group.name: _half(group) for group in network.groups.prunable}
+    if verify and (failed := network.failures(halves)):
         staying = {each: why for name, why in failed.items() for each in network.atoms[name]}
         coupling = replace(network.coupling, stays=network.coupling.stays | staying)
         return group_channels(coupling)[0]
     return network.groups
 
 
+@outside_inference_mode
+def unsliceable(
+    model: nn.Module,
+    example_inputs: Sequence[Tensor],
+    kept: Mapping[str, Sequence[int]],
+    *,
+    calibration: Iterable[Batch] | None = None,
+) -> dict[str, str]:
+    """Return the groups that cannot be sliced to these channels beside the others, and why."""
+    network = _Network(model, example_inputs, calibration=calibration)
+    network.check(kept)
+    return network.failures(kept)
+
+
+@outside_inference_mode
 def slice_channels(
-    model: nn.Module, example_inputs: Sequence[Tensor], kept: Mapping[str, Sequence[int]]
+    model: nn.Module,
+    example_inputs: Sequence[Tensor],
+    kept: Mapping[str, Sequence[int]],
+    *,
+    calibration: Iterable[Batch] | None = None,
 ) -> nn.Module:
     """Return a copy of `model` in which each named group has its `kept` channels only.
 
@@ -84,14 +115,18 @@ def slice_channels(
 
     Raises:
         PruningError: unknown group, no channel left, channels that cannot go apart, or a sliced
-            network that does not compute what the masked one does.
+            network that does not compute what the masked one does on the example inputs, or on
+            those of the `calibration` set.
     """
-    network = _Network(model, example_inputs)
+    network = _Network(model, example_inputs, calibration=calibration)
     network.check(kept)
     small = network.slice(kept)
-    if (why := network.why_wrong(small, kept)) is not None:
-        check_deterministic(model, network.inputs)
-        raise PruningError(f'plan: some group {why}; leave it out')
+    if network.why_wrong(small, kept) is not None:
+        failed = network.failures(kept)
+        if not failed:  # the parts are right, and so is the whole by now: it is not the same twice
+            check_deterministic(model, network.inputs)
+        reasons = '; '.join(f'{name} {why}' for name, why in failed.items())
+        raise PruningError(f'plan: {reasons}; leave out {", ".join(failed)}')
     return small
 
 
@@ -103,7 +138,14 @@ def mask_channels(
     It computes what the sliced network must compute.
     """
     masked = copy.deepcopy(model)
-    modules = dict(masked.named_modules())
+    _mask(masked, groups, kept)
+    return masked
+
+
+def _mask(
+    model: nn.Module, groups: ChannelGroups, kept: Mapping[str, Sequence[int]]
+) -> list[RemovableHandle]:
+    modules, handles = dict(model.named_modules()), []
     for name, indices in kept.items():
         group = groups[name]
         gone = set(range(group.channels)) - set(indices)
@@ -111,8 +153,8 @@ def mask_channels(
             layer = modules[consumer.layer]
             dead = torch.tensor(consumer.of(gone), dtype=torch.long)
             axis = -1 if isinstance(layer, nn.Linear) else -3
-            layer.register_forward_pre_hook(_zeroing(dead, axis))
-    return masked
+            handles.append(layer.register_forward_pre_hook(_zeroing(dead, axis)))
+    return handles
 
 
 class _Network:
@@ -123,9 +165,11 @@ class _Network:
         model: nn.Module,
         example_inputs: Sequence[Tensor],
         ignored_layers: Collection[str] = (),
+        calibration: Iterable[Batch] | None = None,
     ) -> None:
         self.model = model
         self.inputs = telling(example_inputs)
+        self._calibration = calibration
         self.coupling: Coupling = trace_channels(model, self.inputs, ignored_layers=ignored_layers)
         self.groups: ChannelGroups
         self.atoms: Atoms
@@ -159,53 +203,80 @@ class _Network:
             gone |= {number for run, number in enumerate(self.atoms[name]) if run not in runs}
         return cut(self.model, self.coupling, gone)
 
-    def deviation(self, small: nn.Module, kept: Mapping[str, Sequence[int]]) -> tuple[float, str]:
-        """Return the largest deviation of the sliced network from the masked one, and where."""
+    @cached_property
+    def verifying(self) -> list[tuple[Tensor, ...]]:
+        """Inputs on which the sliced network is compared with the masked one."""
+        return verifying_inputs(self.model, self.inputs, self._calibration)
+
+    def why_wrong(self, small: nn.Module, kept: Mapping[str, Sequence[int]]) -> str | None:
+        """Say what is wrong with the sliced network, if anything is."""
         gone: dict[str, list[int]] = {}
         for name, indices in kept.items():
             lost = set(range(self.groups[name].channels)) - set(indices)
             for producer in self.groups[name].producers:
                 gone.setdefault(producer.layer, []).extend(producer.of(lost))
-        masked = mask_channels(self.model, self.groups, kept)
-        return deviation(masked, small, self.inputs, gone)
+        handles = _mask(self._masked, self.groups, kept)
+        try:
+            for inputs in self.verifying:
+                found, where = deviation(self._masked, small, inputs, gone)
+                if TOLERANCE < found < float('inf'):
+                    found, where = in_double(self._masked, small, inputs, gone) or (found, where)
+                if found == float('inf'):
+                    return f'cannot be sliced, perhaps for a size or index in the code: {where}'
+                if found > TOLERANCE:
+                    return (
+                        f'cannot be sliced: {where} computes something else then, by {found:.2g} '
+                        'of its range'
+                    )
+        finally:
+            for handle in handles:
+                handle.remove()
+        return self._why_untrainable(small) if self.coupling.trained else None
 
-    def why_wrong(self, small: nn.Module, kept: Mapping[str, Sequence[int]]) -> str | None:
-        """Say what is wrong with the sliced network, if anything is."""
-        found, where = self.deviation(small, kept)
-        if found <= TOLERANCE:
-            return None
-        if found == float('inf'):
-            return f'cannot be sliced, perhaps for a size or index in the code: {where}'
-        return (
-            f'cannot be sliced: {where} computes something else then, by {found:.2g} of its range'
-        )
+    @cached_property
+    def _masked(self) -> nn.Module:
+        """A copy that is masked anew for each comparison."""
+        return copy.deepcopy(self.model)
 
-    def failures(self) -> dict[str, str]:
-        """Return groups that cannot be sliced rightly, and why.
+    @torch.no_grad()
+    def _why_untrainable(self, small: nn.Module) -> str | None:
+        """Say why heads for training fail in the sliced network, if they do."""
+        with torch.random.fork_rng(devices=()):
+            try:
+                copy.deepcopy(small).train()(*for_training(self.inputs))
+            except Exception as error:  # whatever the user's forward raises
+                return f'cannot be trained then: {type(error).__name__}: {error}'
+        return None
 
-        If all cannot be sliced together, each is tried alone (several may fail for one and the
-        same reason), then those that can, together, by bisection.
+    def failures(self, kept: Mapping[str, Sequence[int]]) -> dict[str, str]:
+        """Return groups that cannot be sliced to these channels, and why.
+
+        If all cannot be sliced together, those that can are found by bisection: for f that fail
+        of n, some 2 f log₂ n comparisons.
         """
         failed: dict[str, str] = {}
 
-        def wrong(tried: list[ChannelGroup]) -> str | None:
-            kept = {group.name: _half(group) for group in tried}
-            return self.why_wrong(self.slice(kept), kept)
+        def wrong(tried: list[str]) -> str | None:
+            chosen = {name: kept[name] for name in tried}
+            return self.why_wrong(self.slice(chosen), chosen)
 
-        def sound(given: list[ChannelGroup], tried: list[ChannelGroup]) -> list[ChannelGroup]:
+        def sound(given: list[str], tried: list[str], *, known: bool = False) -> list[str]:
             """Return those of `tried` that can be sliced beside all of `given`."""
-            if not tried or (why := wrong(given + tried)) is None:
+            why = '' if known else wrong(given + tried) if tried else None
+            if why is None:
                 return tried
             if len(tried) == 1:
-                failed[tried[0].name] = why
+                failed[tried[0]] = why
                 return []
-            first = sound(given, tried[: len(tried) // 2])
-            return first + sound(given + first, tried[len(tried) // 2 :])
+            middle = len(tried) // 2
+            first = sound(given, tried[:middle])
+            # If all of the first half can be, it is the second that cannot.
+            second_fails = len(first) == middle and middle < len(tried) - 1
+            return first + sound(given + first, tried[middle:], known=second_fails)
 
-        groups = list(self.groups.prunable)
-        if groups and wrong(groups) is not None:
+        if kept and wrong(list(kept)) is not None:
             check_deterministic(self.model, self.inputs)  # before any group is blamed
-            sound([], [group for group in groups if sound([], [group])])
+            sound([], list(kept), known=len(kept) > 1)
         return failed
 
 

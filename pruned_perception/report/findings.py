@@ -15,11 +15,15 @@ from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.measurement import MeasuredErrors
 from pruned_perception.pruning.plan import Plan
 from pruned_perception.pruning.prediction import Curve
+from pruned_perception.pruning.records import Record
 from pruned_perception.pruning.sensitivity import ConsumerSensitivity, Sensitivity
+
+NAMES = {'measured': 'measured_errors', 'earlier': 'earlier_plans'}
+"""What files call fields otherwise."""
 
 
 @dataclass(frozen=True)
-class Findings:
+class Findings(Record):
     """A plan, and what was measured beside it; what was not is None or empty.
 
     `earlier` are the plans of the cuts before this one, the first one first; `comparison` is what
@@ -45,37 +49,17 @@ class Findings:
                     f'group {name!r} has {channels} channels'
                 )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data."""
-        return {
-            'name': self.name,
-            'plan': self.plan.to_dict(),
-            'measured_errors': self.measured and self.measured.to_dict(),
-            'sensitivity': self.sensitivity and self.sensitivity.to_dict(),
-            'curves': [each.to_dict() for each in self.curves],
-            'certificate': self.certificate and self.certificate.to_dict(),
-            'comparison': self.comparison,
-            'earlier_plans': [each.to_dict() for each in self.earlier],
-        }
+    def _written(self, data: dict[str, Any]) -> dict[str, Any]:
+        data['certificate'] = self.certificate and self.certificate.to_dict()
+        return {NAMES.get(name, name): value for name, value in data.items()}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Findings:
-        """Read what `to_dict` wrote; raise PruningError where it is something else."""
-        try:
-            measured, found = data.get('measured_errors'), data.get('sensitivity')
-            certificate = data.get('certificate')
-            return cls(
-                name=str(data['name']),
-                plan=Plan.from_dict(data['plan']),
-                measured=measured and MeasuredErrors.from_dict(measured),
-                sensitivity=found and Sensitivity.from_dict(found),
-                curves=tuple(Curve.from_dict(each) for each in data.get('curves', ())),
-                certificate=certificate and read_certificate(certificate),
-                comparison=data.get('comparison'),
-                earlier=tuple(Plan.from_dict(each) for each in data.get('earlier_plans', ())),
-            )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise PruningError(f'not the findings of a pruning: {error}') from error
+    def _given(cls, data: Mapping[str, Any]) -> Mapping[str, Any]:
+        names = {name: own for own, name in NAMES.items()}
+        own = {names.get(name, name): value for name, value in data.items()}
+        own.pop('out', None)  # what `prune --json` prints beside them
+        certificate = own.get('certificate')
+        return {**own, 'certificate': certificate and read_certificate(certificate)}
 
     def to_text(self) -> str:
         """Return the plan's table, then the measured errors and the certificate."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from pruned_perception.pruning.errors import PruningError
+from pruned_perception.pruning.records import Record
 
 
 @dataclass(frozen=True)
-class TrainingBudget:
+class TrainingBudget(Record):
     """How long to train: CPU minutes of the process in training steps, or steps.
 
     CPU time, not wall time, because it is fair on a machine that does other things as well; the
@@ -20,6 +20,19 @@ class TrainingBudget:
 
     cpu_minutes: float | None = None
     steps: int | None = None
+
+    def __post_init__(self) -> None:
+        given = [value for value in (self.cpu_minutes, self.steps) if value is not None]
+        if len(given) != 1 or not _positive(given[0]):
+            raise PruningError(
+                'training budget: exactly one of cpu_minutes and steps, > 0; got '
+                f'{self.cpu_minutes!r} and {self.steps!r}'
+            )
+        if not isinstance(self.steps, int | None):
+            raise PruningError(f'steps: must be an integer, got {self.steps!r}')
+
+    def _written(self, data: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in data.items() if value is not None}
 
     def fraction(self, cpu_seconds: float, steps: int) -> float:
         """Return the share of the budget that is used up, at most 1."""
@@ -41,23 +54,6 @@ class TrainingBudget:
             return TrainingBudget(cpu_minutes=self.cpu_minutes + cpu_seconds / 60)
         assert self.steps is not None
         return TrainingBudget(steps=self.steps + steps)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data: the one that is set."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> TrainingBudget:
-        """Read what `to_dict` wrote; raise PruningError unless exactly one is set, and > 0."""
-        unknown = set(data) - {'cpu_minutes', 'steps'}
-        given = [value for value in data.values() if value is not None]
-        if unknown or len(given) != 1 or not _positive(given[0]):
-            raise PruningError(
-                f'training budget: exactly one of cpu_minutes and steps, > 0: {dict(data)}'
-            )
-        if (steps := data.get('steps')) is not None and not isinstance(steps, int):
-            raise PruningError(f'training budget: steps must be an integer, got {steps}')
-        return cls(**data)
 
     def __str__(self) -> str:
         if self.cpu_minutes is not None:

@@ -7,8 +7,8 @@ student see the same inputs, whatever the step does with a batch, and the studen
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.observation import tensors
+from pruned_perception.pruning.records import Record
 from pruned_perception.training.losses import Losses, named
 
 TEMPERATURE = 4.0
@@ -27,7 +28,7 @@ DistillationLoss = Callable[[Any, Any], Losses]
 
 
 @dataclass(frozen=True)
-class Distillation:
+class Distillation(Record):
     """How much a teacher counts: `weight` times as much as the step's own loss.
 
     `temperature` softens class scores; a task with a distillation loss of its own has no use for
@@ -41,21 +42,10 @@ class Distillation:
         for name, value in self.to_dict().items():
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not number or not 0 < value < float('inf'):
-                raise PruningError(f'distill.{name} must be a number > 0, got {value!r}')
+                raise PruningError(f'{name}: must be a number > 0, got {value!r}')
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data: what is set."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
-
-    @classmethod
-    def from_dict(cls, data: Any) -> Distillation:
-        """Read what `to_dict` wrote, or a user's file; raise PruningError naming the field."""
-        if not isinstance(data, Mapping):
-            raise PruningError(f'field distill: must be a mapping, got {data!r}')
-        known = [each.name for each in fields(cls)]
-        if unknown := [key for key in data if key not in known]:
-            raise PruningError(f'unknown field distill.{unknown[0]}; known: {", ".join(known)}')
-        return cls(**data)
+    def _written(self, data: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in data.items() if value is not None}
 
 
 @dataclass(frozen=True)

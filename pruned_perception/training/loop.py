@@ -112,7 +112,7 @@ def train(
     if task.training is None or task.step is None:
         raise PruningError('training: the task needs `training` (batches) and `step` (loss)')
     hold = locked(folder) if folder else contextlib.nullcontext()
-    with hold, random_numbers(seed):
+    with hold, random_numbers(seed), torch.inference_mode(False):
         run = _Run(
             model, task, budget, recipe or task.recipe, teacher, distillation or Distillation(),
             masks or {}, validations, seed, folder, compute or Compute(),

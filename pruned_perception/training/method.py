@@ -11,6 +11,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -26,20 +27,37 @@ from pruned_perception.pruning.graph.cost import count
 from pruned_perception.pruning.plan import AnyPlan, Plan, make_plan
 from pruned_perception.pruning.presets import find_preset
 from pruned_perception.pruning.recalibration import recalibrate
+from pruned_perception.pruning.records import (
+    Record,
+    Written,
+    changed,
+    check_known,
+    from_dict,
+    names_of,
+)
 from pruned_perception.pruning.refit import refit
 from pruned_perception.pruning.selection import SELECTIONS
 from pruned_perception.pruning.sensitivity import POSITIONS
 from pruned_perception.training.distillation import Distillation
-from pruned_perception.training.fields import check_known, names_of, plain, read
 from pruned_perception.training.losses import total
 from pruned_perception.training.task import Task, load_function
 
 SCHEDULES = ('one_shot', 'cascade', 'replicate')
 UNITS: dict[str, type[Budget]] = {'macs': Macs, 'params': Params, 'error': ErrorBound}
 LOSS_BATCHES = 8  # of training data, for weight sparsity by gradients
+RENAMED = {'block': 'round_to', 'keep': 'ignored_layers'}  # fields in earlier files → their name
 
 
-class ByPlan(abc.ABC):
+class ByKind(Written):
+    """A method of a `kind`; in files it stands with the fields that differ from their defaults."""
+
+    kind: ClassVar[str]
+
+    def _written(self, data: dict[str, Any]) -> dict[str, Any]:
+        return {'kind': self.kind, **changed(self, data)}
+
+
+class ByPlan(ByKind, abc.ABC):
     """A cut that is planned first."""
 
     @abc.abstractmethod
@@ -102,7 +120,7 @@ class Channels(ByPlan):
     def prune(self, task: Task, budget: Budget, seed: int) -> tuple[nn.Module, Plan]:
         """Return the task's network cut, and fitted to it if asked."""
         plan = self.plan(task, budget, seed)
-        small = plan.apply(task.model)
+        small = plan.apply(task.model, None if task.calibration == () else task.calibration)
         if self.refit:
             small = refit(task.model, small, plan, task.calibration, seed=seed)
         return small, plan
@@ -168,7 +186,7 @@ class Sparsity(ByPlan):
 
 
 @dataclass(frozen=True)
-class Function:
+class Function(ByKind):
     """A user's own function prunes: package.module:function, (task, budget, seed, **options)."""
 
     function: str
@@ -186,7 +204,7 @@ class Function:
 
 
 @dataclass(frozen=True)
-class Scratch:
+class Scratch(ByKind):
     """The control: the widths of another method, trained from scratch."""
 
     of: str
@@ -197,10 +215,6 @@ class Scratch:
 
     def __post_init__(self) -> None:
         _positive('learning_rate', self.learning_rate)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data, as `read_method` takes it."""
-        return {'kind': self.kind, **plain(self)}
 
 
 Cut = Channels | LowRank | Sparsity | Function
@@ -215,7 +229,7 @@ PLANS: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Method:
+class Method(Written):
     """How a network is cut, how often, and what comes between the cuts."""
 
     how: Cut
@@ -245,22 +259,17 @@ class Method:
                 raise PruningError('then: makes the last of several cuts; give a schedule')
             if self.how.kind not in (Channels.kind, Function.kind):
                 raise PruningError(f'then: {self.then.kind!r} cannot follow {self.how.kind!r}')
-        if self.max_loss is not None and self.max_loss < 0:
-            raise PruningError(f'max_loss: must be ≥ 0, got {self.max_loss}')
+        if self.max_loss is not None and not 0 <= self.max_loss < math.inf:
+            raise PruningError(f'max_loss: must be ≥ 0 and finite, got {self.max_loss}')
         _positive('learning_rate', self.learning_rate)
 
     def cut(self, number: int) -> Cut:
         """Return what makes cut `number`, counted from 1."""
         return self.how if self.then is None or number < self.iterations else self.then
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data, as `read_method` takes it: what differs from the defaults."""
-        around = {name: value for name, value in plain(self).items() if name != 'how'}
-        if self.distill is not None:
-            around['distill'] = self.distill.to_dict()
-        if self.then is not None:
-            around['then'] = {'kind': self.then.kind, **plain(self.then)}
-        return {'kind': self.how.kind, **plain(self.how), **around}
+    def _written(self, data: dict[str, Any]) -> dict[str, Any]:
+        own = changed(self, data)
+        return {**own.pop('how'), **own}
 
 
 def read_method(
@@ -277,27 +286,25 @@ def read_method(
         elsewhere: fields that cannot be given here → why.
 
     Raises:
-        PruningError: naming the field; see `fields.read`.
+        PruningError: naming the field; see `records.from_dict`.
     """
     kind, own = _kind_of(data, where, KINDS)
     beside = () if kind is Scratch else names_of(Method)[1:]
     _check_names(own, kind, beside, where, elsewhere or {})
     around = {name: own.pop(name) for name in beside if name in own}
-    first = read(kind, own, where)
+    first = from_dict(kind, own, where)
     if kind is Scratch:
         return first
     if (distill := around.get('distill')) is not None:
-        try:
-            around['distill'] = Distillation.from_dict({} if distill is True else distill)
-        except PruningError as error:
-            raise PruningError(f'{where.rstrip(".")}: {error}' if where else str(error)) from error
+        given = {} if distill is True else distill
+        around['distill'] = from_dict(Distillation, given, f'{where}distill.')
     if (then := around.get('then')) is not None:
         place = f'{where}then.'
         last, fields = _kind_of(then, place, (Channels.kind, LowRank.kind))
         whole = dict.fromkeys(names_of(Method)[1:], 'is of the whole method, not of its end')
         _check_names(fields, last, (), place, whole)
-        around['then'] = read(last, fields, place)
-    return read(Method, {'how': first, **around}, where)
+        around['then'] = from_dict(last, fields, place)
+    return from_dict(Method, {'how': first, **around}, where)
 
 
 def _kind_of(data: Any, where: str, kinds: Iterable[str]) -> tuple[Any, dict[str, Any]]:
@@ -331,6 +338,8 @@ def _check_names(
             continue
         if name in elsewhere:
             raise PruningError(f'field {where}{name}: {elsewhere[name]}')
+        if RENAMED.get(name) in known:
+            raise PruningError(f'field {where}{name}: is called {RENAMED[name]} now')
         owners = [other for other, each in KINDS.items() if name in names_of(each)]
         if owners:
             raise PruningError(
@@ -341,7 +350,7 @@ def _check_names(
 
 
 @dataclass(frozen=True)
-class PruningRecord:
+class PruningRecord(Record):
     """What a method made of a network: its plan, what it costs, and the CPU time of choosing.
 
     Of weight sparsity, `parameters` are those that are not zero; of a user's function there is no
@@ -361,18 +370,11 @@ class PruningRecord:
         """Which weights are not zero, for fine-tuning; empty unless weights are sparse."""
         return {} if self.plan is None else self.plan.masks
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data."""
-        return {**vars(self), 'plan': self.plan and self.plan.to_dict()}
-
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> PruningRecord:
-        """Read what `to_dict` wrote; raise PruningError where it is something else."""
-        try:
-            plan = data['plan'] and PLANS[data['kind']].from_dict(data['plan'])
-            return cls(**{**data, 'plan': plan})
-        except (KeyError, TypeError) as error:
-            raise PruningError(f'not a record of pruning: {error}') from error
+    def _given(cls, data: Mapping[str, Any]) -> Mapping[str, Any]:
+        if not data.get('plan'):
+            return data
+        return {**data, 'plan': read_plan(data.get('kind'), data['plan'])}
 
     def to_text(self) -> str:
         """Return the plan's table, or the sizes."""
@@ -383,6 +385,13 @@ class PruningRecord:
             f'{self.parameters:,} of {self.dense_parameters:,} parameters '
             f'({self.parameters / self.dense_parameters:.1%})'
         )
+
+
+def read_plan(kind: Any, data: Any) -> AnyPlan:
+    """Return the plan of that kind; raise PruningError where it is none."""
+    if kind not in tuple(PLANS):
+        raise PruningError(f'kind: unknown plan {kind!r}; there are {", ".join(PLANS)}')
+    return from_dict(PLANS[kind], data)
 
 
 def budget_from(unit: str, value: float) -> Budget:
@@ -460,5 +469,5 @@ def _one_of(name: str, value: Any, options: Iterable[str]) -> None:
 
 
 def _positive(name: str, value: float | None) -> None:
-    if value is not None and not value > 0:
-        raise PruningError(f'{name}: must be > 0, got {value}')
+    if value is not None and not 0 < value < math.inf:
+        raise PruningError(f'{name}: must be > 0 and finite, got {value}')

@@ -28,7 +28,7 @@ import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,20 +37,22 @@ import numpy as np
 from torch import nn
 
 from pruned_perception._io import FolderError, locked, read_json, write_json
+from pruned_perception._tables import Table
 from pruned_perception.pruning.budget import Budget, ErrorBound, Macs
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.cost import count
 from pruned_perception.pruning.plan import AnyPlan
+from pruned_perception.pruning.records import Record, from_dict, to_dict
 from pruned_perception.training.budget import TrainingBudget
 from pruned_perception.training.checkpoint import read_checkpoint, save_checkpoint, weights_of
 from pruned_perception.training.loop import OnProgress, Trained, train, weights_digest
 from pruned_perception.training.method import (
-    PLANS,
     Method,
     PruningRecord,
     Scratch,
     budget_entry,
     pruned,
+    read_plan,
     rebuilt,
 )
 from pruned_perception.training.recipe import Recipe
@@ -251,14 +253,14 @@ def _stage(
     small = trained.network
     finished = folder / 'stage.json' if folder else None
     if finished and finished.is_file():
-        return small, Stage.from_dict(read_json(finished))
+        return small, from_dict(Stage, read_json(finished))
     after = before
     if training is not None:
         after = trained.figures or _judged(task, small)
     accepted = accept is None or accept(small)
     stage = Stage(record, before, after, trained.steps, trained.cpu_seconds, accepted)
     if finished:
-        write_json(finished, stage.to_dict())
+        write_json(finished, to_dict(stage))
     return small, stage
 
 
@@ -284,21 +286,9 @@ class Stage:
     cpu_seconds: float
     accepted: bool
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data."""
-        return {**vars(self), 'pruning': self.pruning.to_dict()}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Stage:
-        """Read what `to_dict` wrote; raise PruningError where it is something else."""
-        try:
-            return cls(**{**data, 'pruning': PruningRecord.from_dict(data['pruning'])})
-        except (KeyError, TypeError) as error:
-            raise PruningError(f'not a stage: {error}') from error
-
 
 @dataclass(frozen=True)
-class PipelineRecord:
+class PipelineRecord(Record):
     """All stages that were run; those after the last accepted one were given up."""
 
     stages: tuple[Stage, ...]
@@ -319,31 +309,19 @@ class PipelineRecord:
         """CPU time of choosing and fine-tuning, that given up included."""
         return sum(stage.pruning.cpu_seconds + stage.cpu_seconds for stage in self.stages)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data."""
-        return {'stages': [stage.to_dict() for stage in self.stages]}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> PipelineRecord:
-        """Read what `to_dict` wrote; raise PruningError where it is something else."""
-        try:
-            return cls(tuple(Stage.from_dict(each) for each in data['stages']))
-        except (KeyError, TypeError) as error:
-            raise PruningError(f'not a record of a pipeline: {error}') from error
-
     def to_text(self) -> str:
         """Return a table: what each stage left, and its figures before and after fine-tuning."""
-        lines = ['stage         MACs  parameters   steps  before → after']
+        header = 'stage:d | MACs:11,d | parameters:,d | steps:6,d | before → after'
+        rows = []
         for number, stage in enumerate(self.stages, 1):
             figures = ', '.join(
                 f'{name} {value:.4g} → {stage.after.get(name, value):.4g}'
                 for name, value in stage.before.items()
             )
-            lines.append(
-                f'{number:5d}  {stage.pruning.macs:11,d}  {stage.pruning.parameters:10,d}  '
-                f'{stage.steps:6,d}  {figures}{"" if stage.accepted else "  not accepted"}'
-            )
-        return '\n'.join(lines)
+            remark = '' if stage.accepted else '  not accepted'
+            pruning = stage.pruning
+            rows.append((number, pruning.macs, pruning.parameters, stage.steps, figures + remark))
+        return Table.under(header, rows).to_text()
 
 
 def save_pruned(path: str | os.PathLike[str], model: nn.Module, plans: Sequence[AnyPlan]) -> None:
@@ -374,7 +352,7 @@ def load_pruned(task: Task, path: str | os.PathLike[str]) -> nn.Module:
 
 def read_plans(path: str | os.PathLike[str]) -> tuple[AnyPlan, ...]:
     """Return the plans of a file, in order; raises as `load_pruned`."""
-    return tuple(PLANS[each['kind']].from_dict(each['plan']) for each in _content(path)['plans'])
+    return tuple(read_plan(each['kind'], each['plan']) for each in _content(path)['plans'])
 
 
 def _content(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from pruned_perception.pruning.errors import PruningError
+from pruned_perception.pruning.records import Written, from_dict
 
 MOMENTUM = 0.9
 
@@ -23,22 +24,13 @@ class Phase:
     size: tuple[int, int]
     scale: tuple[float, float]
 
-    @classmethod
-    def from_dict(cls, data: Any, name: str) -> Phase:
-        """Read a phase from a file's field `name`."""
-        if not isinstance(data, Mapping) or set(data) != {'until', 'size', 'scale'}:
-            raise PruningError(f'field {name}: needs until, size and scale: {data!r}')
-        size, scale = data['size'], data['scale']
-        pairs = all(isinstance(each, list | tuple) and len(each) == 2 for each in (size, scale))
-        if not pairs or not 0 < scale[0] <= scale[1]:
-            raise PruningError(
-                f'field {name}: size is [height, width], scale is [low, high]: {data!r}'
-            )
-        return cls(data['until'], tuple(size), tuple(scale))
+    def __post_init__(self) -> None:
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise PruningError(f'scale: must be [low, high], 0 < low ≤ high, got {self.scale}')
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Written):
     """How a network is trained, whatever the network and however long it takes.
 
     The learning rate rises over the fraction `warm_up` of the budget, then falls as a cosine to
@@ -95,15 +87,9 @@ class Recipe:
         """Return the phase at a fraction of the budget; there must be some."""
         return next(each for each in self.phases if fraction < each.until or each.until == 1)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data, as `changed` reads them."""
-        values = asdict(self)
-        own = {key: values.pop(name) for key, name in GROUPED.items()}
-        phases = [
-            {'until': each.until, 'size': list(each.size), 'scale': list(each.scale)}
-            for each in self.phases
-        ]
-        return {**values, 'optimiser': own, 'phases': phases}
+    def _written(self, data: dict[str, Any]) -> dict[str, Any]:
+        own = {key: data.pop(name) for key, name in GROUPED.items()}
+        return {**data, 'optimiser': own}
 
     def changed(self, data: Mapping[str, Any]) -> Recipe:
         """Return this recipe with what a file says instead.
@@ -173,7 +159,7 @@ FIELDS = tuple(each.name for each in fields(Recipe))
 def _phases(data: Any) -> tuple[Phase, ...]:
     if not isinstance(data, list) or not data:
         raise PruningError(f'field phases: must be a list of phases, got {data!r}')
-    return tuple(Phase.from_dict(item, f'phases[{index}]') for index, item in enumerate(data))
+    return tuple(from_dict(Phase, item, f'phases[{index}].') for index, item in enumerate(data))
 
 
 def _within(

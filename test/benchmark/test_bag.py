@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 import struct
@@ -129,6 +130,96 @@ def test_unknown_type_existing_folder_and_unreadable_bag(camera_bag: Path, tmp_p
     (tmp_path / 'file').write_text('')
     with pytest.raises(UserError, match='cannot write a bag'):
         BagWriter(tmp_path / 'file' / 'bag')
+
+
+class _FullDisk:
+    """A file on a disk that holds `capacity` bytes while the reserve is there, and no more."""
+
+    def __init__(self, file: Any, capacity: int, reserve: Path) -> None:
+        self._file, self._capacity, self._reserve = file, capacity, reserve
+
+    def write(self, data: bytes) -> int:
+        room = self._capacity - self._file.tell()
+        if self._reserve.exists() and len(data) > room:
+            self._file.write(data[: max(0, room)])
+            raise OSError(errno.ENOSPC, 'No space left on device')
+        return int(self._file.write(data))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+def _fill(folder: Path, limit: Callable[[BagWriter], Any], size: int = 200_000) -> tuple[int, str]:
+    """Write until that fails; return how many messages had been written, and the error."""
+    from std_msgs.msg import String
+
+    written = 0
+    with pytest.raises(UserError) as failure, BagWriter(folder) as writer:
+        writer.add_topic('/text', String)
+        limit(writer)
+        for written in range(1000):
+            writer.write('/text', bytes(size), written + 1)
+    assert failure.value.__context__ is failure.value.__cause__, 'errors on the way out'
+    return written, str(failure.value)
+
+
+@pytest.mark.parametrize('size', [5000, 200_000, 3_000_000])
+def test_a_full_disk_ends_a_recording_and_all_of_it_can_be_read(tmp_path: Path, size: int) -> None:
+    folder = tmp_path / 'bag'
+
+    def limit(writer: BagWriter) -> None:
+        storage = writer._writer.storage
+        reserve = next(folder.glob('.*.reserve'))
+        storage.bio = _FullDisk(storage.bio, 500 * size if size < 10_000 else 10_000_000, reserve)
+
+    written, error = _fill(folder, limit, size)
+    assert 'No space left on device: the recording ends here' in error
+    assert f'{written + 1} messages until then can be read' in error
+    assert [record.time_ns for record in read_bag(folder)] == list(range(1, written + 2))
+    assert bag_topics(folder)['/text'].count == written + 1
+    assert sorted(each.name for each in folder.iterdir()) == ['bag.mcap', 'metadata.yaml']
+
+
+def test_a_limit_that_no_reserve_lifts_costs_the_last_chunk_only(tmp_path: Path) -> None:
+    resource = pytest.importorskip('resource')
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    folder = tmp_path / 'bag'
+    try:
+        written, error = _fill(
+            folder, lambda _: resource.setrlimit(resource.RLIMIT_FSIZE, (5_500_000, before[1]))
+        )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert 'File too large: the recording ends here' in error
+    found = [record.time_ns for record in read_bag(folder)]
+    assert found == list(range(1, len(found) + 1))
+    assert written - 6 <= len(found) <= written
+    assert f'; {len(found)} messages' in error
+
+
+def test_a_disk_without_room_for_the_end_is_refused_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr('os.posix_fallocate', full)
+    with pytest.raises(UserError, match=r'cannot write a bag to .*: No space left'):
+        BagWriter(tmp_path / 'bag')
+
+
+def test_only_bags_are_overwritten(tmp_path: Path) -> None:
+    folder = tmp_path / 'images'
+    folder.mkdir()
+    (folder / 'metadata.yaml').write_text('author: somebody')
+    with pytest.raises(UserError, match='exists already'):
+        BagWriter(folder, overwrite=True)
+    (folder / 'metadata.yaml').write_text('rosbag2_bagfile_information: {}')
+    (folder / '0001.png').write_bytes(b'an image of a year ago')
+    with pytest.raises(UserError, match='exists already'):
+        BagWriter(folder, overwrite=True)
+    (folder / '0001.png').unlink()
+    BagWriter(folder, overwrite=True).close()
 
 
 def test_sqlite_bags_are_read_too(camera_bag: Path, tmp_path: Path) -> None:

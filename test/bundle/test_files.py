@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pruned_perception.bundle import Bundle, BundleError, is_family, load_bundle, load_member
-from pruned_perception.bundle.files import MOST_JSON_BYTES, parse_json
+from pruned_perception.bundle.reading import MOST_JSON_BYTES, parse_json
 
 FLIPS = int(os.environ.get('PRUNED_PERCEPTION_FLIPS', '300'))
 

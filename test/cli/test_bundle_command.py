@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from stuck_networks import write_stuck_bundle
 from tiny_detector import LABELS, square_image, tiny_onnx
 
 from pruned_perception.bundle import load_bundle
@@ -172,3 +175,31 @@ def test_create_takes_a_third_party_detector(shared_data, tmp_path, capsys):
     assert bundle.input.shape == (1, 3, 416, 416)
     assert bundle.input.layout == 'NCHW'
     assert len(bundle.labels) == 80
+
+
+def test_names_in_errors_cannot_steer_the_terminal(tmp_path, capsys):
+    assert main(['bundle', 'show', str(tmp_path / '\x1b[2J\u202e')]) == 1
+    shown = capsys.readouterr().err
+    assert r'\x1b[2J\u202e' in shown
+    assert shown.replace('\n', '').isprintable()
+
+
+@pytest.mark.parametrize(
+    ('breakable', 'words'),
+    [(True, 'the run was broken off after'), (False, 'cannot be broken off')],
+)
+def test_a_network_that_does_not_end_is_no_bundle(tmp_path, breakable, words):
+    """As a process: what cannot be broken off ends it."""
+    bundle = write_stuck_bundle(tmp_path / 'bundle', breakable=breakable)
+    (tmp_path / 'labels.txt').write_text('\n'.join(LABELS))
+    create = ['create', bundle.onnx_path, tmp_path / 'new', '--decoder', 'anchor_free']
+    create += ['--labels', tmp_path / 'labels.txt', '--parameter', 'strides=[8]']
+    for action in (['verify', bundle.path], create):
+        command = [sys.executable, '-m', 'pruned_perception.cli.main', 'bundle']
+        ended = subprocess.run(
+            [*map(str, [*command, *action]), '--time-limit', '1'], capture_output=True, text=True
+        )
+        assert ended.returncode == 1
+        assert words in ended.stderr
+        assert ended.stderr.count('\n') == 1
+    assert not (tmp_path / 'new').exists()

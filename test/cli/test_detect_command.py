@@ -11,7 +11,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from tiny_detector import square_image
+from stuck_networks import write_stuck_bundle
+from tiny_detector import square_image, write_tiny_bundle
 
 from pruned_perception.cli.main import main
 
@@ -219,3 +220,32 @@ def test_a_frame_on_which_the_network_fails_does_not_stop_the_others(
     assert line['source'].endswith('b.png')
     assert 'holds NaN' in captured.err
     assert '1 of 2 frames not used' in captured.err
+
+
+def test_a_frame_on_which_the_network_does_not_end_costs_this_frame(tmp_path, capsys):
+    bundle = write_stuck_bundle(tmp_path / 'bundle')
+    folder = tmp_path / 'pictures'
+    folder.mkdir()
+    for name, level in (('a', 0), ('b', 255), ('c', 0)):
+        assert cv2.imwrite(str(folder / f'{name}.png'), np.full((96, 128, 3), level, np.uint8))
+    assert detect(folder, bundle, '--json', '--time-limit', '1') == 1
+    captured = capsys.readouterr()
+    names = [Path(line['source']).name for line in json_lines(captured.out)]
+    assert names == ['a.png', 'c.png']
+    assert 'the run was broken off after 1' in captured.err
+    assert '1 of 3 frames not used' in captured.err
+
+
+@pytest.mark.parametrize('value', ['0', '-1', 'nan', 'inf', 'soon'])
+def test_a_time_limit_is_a_time(pictures, tiny_bundle, capsys, value):
+    with pytest.raises(SystemExit):
+        detect(pictures, tiny_bundle, f'--time-limit={value}')
+    assert value in capsys.readouterr().err
+
+
+def test_candidates_that_were_too_many_are_counted(pictures, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr('pruned_perception.inference.detector.MOST_CANDIDATES', 10)
+    monkeypatch.setattr('pruned_perception.cli.detect.MOST_CANDIDATES', 10)
+    bundle = write_tiny_bundle(tmp_path / 'bundle')
+    assert detect(pictures, bundle, '--score-threshold', 0) == 0
+    assert '2 of 2 frames had more than 10 candidates' in capsys.readouterr().err

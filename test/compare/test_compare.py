@@ -90,6 +90,46 @@ def test_controls_come_after_what_they_control(tmp_path: Path) -> None:
     assert names.index(cell.name) > names.index(cell.source.name)
 
 
+def test_results_of_earlier_versions_stay_those_of_their_configuration(tmp_path: Path) -> None:
+    ranks = {'kind': 'low_rank', 'criterion': 'svd'}
+    methods = {
+        'ours': {'criterion': 'absolute', 'distill': True, **TWICE, 'then': ranks},
+        'control': {'kind': 'scratch', 'of': 'ours', 'learning_rate': 0.5},
+    }
+    tuned = {'steps': 4, 'optimiser': {'name': 'adamw'}, 'ema': 0.5}
+    study = _study(tmp_path, methods=methods, baseline='ours', finetune=tuned)
+    cell = study.cell('control-macs0.4-4steps-seed1')
+    assert cell.configuration == {
+        'task': 'blobs:task',
+        'weights_sha256': None,
+        'method': {'kind': 'scratch', 'of': 'ours', 'learning_rate': 0.5},
+        'criterion_sha256': None,
+        'of': {
+            'task': 'blobs:task',
+            'weights_sha256': None,
+            'method': {
+                'kind': 'channels',
+                'criterion': 'absolute',
+                'schedule': 'cascade',
+                'iterations': 2,
+                'then': {'kind': 'low_rank', 'criterion': 'svd'},
+                'distill': {'weight': 1.0},
+            },
+            'criterion_sha256': None,
+            'of': None,
+            'budget': {'macs': 0.4},
+            'finetune': tuned,
+            'recalibrate': True,
+            'seed': 1,
+        },
+        'budget': {'macs': 0.4},
+        'finetune': tuned,
+        'recalibrate': True,
+        'seed': 1,
+    }
+    assert cell.digest == '68fc53cb9ed5c30a5ca6645e73de07bb6579e2adb84a57e5c60868b336b27abc'
+
+
 def test_digest_changes_with_all_that_the_result_depends_on(folder: Path) -> None:
     def digest(**changes: object) -> str:
         study = _study(folder, **changes)

@@ -71,7 +71,7 @@ BROKEN = {
     'missing picture': (image(file_name='9.png'), r'9\.png: missing, though .*annotations\.json'),
     'other size': (
         image(width=600),
-        r'1\.png: is 640 × 480 pixels, but .*annotations\.json says 600 × 480',
+        r'1\.png: is 640 × 480 pixels as stored, but .*annotations\.json says 600 × 480',
     ),
     'no images': (
         lambda content: content.update(images=[], annotations=[]),
@@ -175,8 +175,8 @@ def test_rounding_may_overhang(tmp_path: Path) -> None:
     assert read_dataset(folder).boxes[1].tolist() == [[-1, 0, 641, pytest.approx(480.4)]]
 
 
-def test_a_turned_picture_names_the_orientation(tmp_path: Path) -> None:
-    """Sizes of a picture as stored, though whoever shows it turns it by its EXIF orientation."""
+def test_a_picture_is_taken_as_stored_whatever_its_orientation_says(tmp_path: Path) -> None:
+    """Sizes of the upright picture are those of another."""
     folder = write_set(
         tmp_path, lambda content: content['images'][1].update(file_name='turned.jpg')
     )
@@ -185,20 +185,20 @@ def test_a_turned_picture_names_the_orientation(tmp_path: Path) -> None:
     exif = b'Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0'
     segment = b'\xff\xe1' + (len(exif) + 2).to_bytes(2, 'big') + exif
     file.write_bytes(jpeg.tobytes()[:2] + segment + jpeg.tobytes()[2:])
-    with pytest.raises(DataError, match=r'turned\.jpg: is 480 × 640 .*says 640 × 480; its EXIF'):
-        read_dataset(folder).image(1)
+    assert read_dataset(folder).image(1).shape == (480, 640, 3)
 
     content = json.loads((folder / 'annotations.json').read_text())
     content['images'][1] |= {'height': 640, 'width': 480}
     (folder / 'annotations.json').write_text(json.dumps(content))
-    assert read_dataset(folder).image(1).shape == (640, 480, 3)
+    with pytest.raises(DataError, match=r'turned\.jpg: is 640 × 480 .*480 × 640: .*EXIF'):
+        read_dataset(folder).image(1)
 
 
 @pytest.mark.parametrize('content', [b'', b'not a picture', b'\xff\xd8\xff'])
 def test_a_damaged_picture_is_named(tmp_path: Path, content: bytes) -> None:
     folder = write_set(tmp_path)
     (folder / 'images' / '1.png').write_bytes(content)
-    with pytest.raises(DataError, match=r'1\.png: damaged'):
+    with pytest.raises(DataError, match=r'1\.png: .*(damaged|cut)'):
         list(read_dataset(folder).images())
 
 

@@ -188,7 +188,7 @@ def test_odd_widths_of_shared_chroma_are_refused(encoding):
         image_from_buffer(encoding, 6, 7, 14, bytes(84))
 
 
-@pytest.mark.parametrize('suffix', ['.png', '.jpg', '.bmp', '.webp'])
+@pytest.mark.parametrize('suffix', ['.png', '.jpg'])
 def test_compressed_images_are_decoded(suffix):
     pixels = np.zeros((20, 30, 3), np.uint8)
     pixels[:] = 30, 90, 200

@@ -7,7 +7,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from hostile_images import after_start, bombs, exif
 
+from pruned_perception.inference import sources
 from pruned_perception.inference.sources import (
     Frame,
     SourceError,
@@ -31,7 +33,7 @@ def test_an_image(tmp_path):
 
 
 def test_a_folder_with_its_sub_folders_in_order(tmp_path):
-    for name in ('b/2.JPG', 'b/1.png', 'a.bmp', 'c/d/e.webp'):
+    for name in ('b/2.JPG', 'b/1.png', 'a.png', 'c/d/e.jpeg'):
         write_image(tmp_path / name)
     (tmp_path / 'b' / '1.txt').write_text('a label file')
     (tmp_path / '._a.png').write_bytes(b'left by a file manager')
@@ -40,7 +42,8 @@ def test_a_folder_with_its_sub_folders_in_order(tmp_path):
     assert source.count == 4
     assert [frame.index for frame in frames] == [0, 1, 2, 3]
     relative = [str(Path(frame.source).relative_to(tmp_path)) for frame in frames]
-    assert relative == ['a.bmp', 'b/1.png', 'b/2.JPG', 'c/d/e.webp']
+    assert relative == ['a.png', 'b/1.png', 'b/2.JPG', 'c/d/e.jpeg']
+    assert {type(frame) for frame in frames} == {Frame}
 
 
 def test_a_damaged_image_is_reported_and_the_others_go_on(tmp_path):
@@ -56,6 +59,44 @@ def test_a_damaged_image_is_reported_and_the_others_go_on(tmp_path):
     assert frames[1].reason.startswith(str(tmp_path / '1.png'))
     assert 'damaged' in frames[1].reason
     assert 'without data' in frames[2].reason
+
+
+def test_images_of_other_kinds_are_reported(tmp_path):
+    write_image(tmp_path / 'a.bmp')
+    write_image(tmp_path / 'b.png')
+    assert cv2.imwrite(str(tmp_path / 'c.png'), np.full((24, 32), 3000, np.uint16))
+    (tmp_path / 'd.jpg').write_bytes(bombs()['GIF'])
+    frames = list(open_source(tmp_path).frames)
+    assert [type(frame) for frame in frames] == [
+        UnreadableFrame,
+        Frame,
+        UnreadableFrame,
+        UnreadableFrame,
+    ]
+    for index, words in ((0, 'a BMP file'), (2, '16 bits'), (3, 'a GIF file')):
+        assert words in frames[index].reason
+
+
+def test_images_by_other_names_are_no_videos(tmp_path):
+    for name, data in (('0.dat', write_image(tmp_path / 'a.png').read_bytes()), ('1', b'GIF89a')):
+        (tmp_path / name).write_bytes(data)
+    (png,) = open_source(tmp_path / '0.dat').frames
+    (gif,) = open_source(tmp_path / '1').frames
+    assert isinstance(png, Frame)
+    assert png.stamp is None
+    assert 'a GIF file; only JPEG and PNG are read' in gif.reason
+
+
+def test_a_video_of_too_many_pixels_is_refused(tmp_path, monkeypatch):
+    file = tmp_path / 'v.avi'
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*'MJPG'), 10, (64, 48))
+    if not writer.isOpened():
+        pytest.skip('this OpenCV writes no MJPG video')
+    writer.write(np.zeros((48, 64, 3), np.uint8))
+    writer.release()
+    monkeypatch.setattr(sources, 'MAX_PIXELS', 64 * 48 - 1)
+    with pytest.raises(SourceError, match='video of 64 × 48 pixels: more than'):
+        open_source(file)
 
 
 @pytest.mark.parametrize(
@@ -97,6 +138,81 @@ def test_a_video(tmp_path):
     assert [round(float(frame.image.mean()), -1) for frame in frames] == [20, 120, 220]
     np.testing.assert_allclose([frame.stamp for frame in frames], [0, 0.1, 0.2], atol=0.05)
     assert {frame.order for frame in frames} == {'bgr'}
+
+
+def write_video(path: Path, codec: str = 'MJPG', count: int = 40) -> Path:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 10, (64, 48))
+    if not writer.isOpened():
+        pytest.skip(f'this OpenCV writes no {path.suffix} video')
+    rng = np.random.default_rng(0)
+    for _ in range(count):
+        writer.write(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8))
+    writer.release()
+    return path
+
+
+@pytest.mark.parametrize(
+    ('name', 'codec'), [('v.avi', 'MJPG'), ('v.mp4', 'mp4v'), ('v.mkv', 'MJPG')]
+)
+@pytest.mark.parametrize('part', [1.0, 0.9, 0.5])
+def test_a_video_that_is_cut_off_says_so(tmp_path, name, codec, part):
+    file = write_video(tmp_path / name, codec)
+    data = file.read_bytes()
+    file.write_bytes(data[: int(len(data) * part)])
+    try:
+        frames = list(open_source(file).frames)
+    except SourceError:  # what leads to the frames stands at the end
+        assert part < 1
+        return
+    assert [type(frame) for frame in frames[:-1]] == [Frame] * (len(frames) - 1)
+    if part == 1:
+        assert isinstance(frames[-1], Frame)
+        assert len(frames) == 40
+    else:
+        assert isinstance(frames[-1], UnreadableFrame)
+        assert f'only {len(frames) - 1} of 40 frames' in frames[-1].reason
+
+
+def test_no_file_with_frames_is_passed_over_in_a_folder(tmp_path):
+    jpeg = cv2.imencode('.jpg', np.zeros((24, 32, 3), np.uint8))[1].tobytes()
+    for name in ('0.jpg', '1.jfif', '2.JPE', '3', '4.dat'):
+        (tmp_path / name).write_bytes(jpeg)
+    (tmp_path / '5.gif').write_bytes(bombs()['GIF'])
+    (tmp_path / '6').write_bytes(bombs()['GIF'])
+    (tmp_path / '7.heic').write_bytes(b'\0\0\0\x18ftypheic' + bytes(16))
+    for name in ('labels.txt', 'annotations.json', 'metadata.yaml', '.hidden.jpg'):
+        (tmp_path / name).write_text('P1 is not an image')
+    (tmp_path / 'z').mkdir()
+    for name in ('z/drive.MP4', 'z/drive.mcap'):
+        (tmp_path / name).write_bytes(b'frames')
+    source = open_source(tmp_path)
+    frames = list(source.frames)
+    assert source.count == len(frames) == 10
+    assert [frame.index for frame in frames] == list(range(10))
+    assert [Path(frame.source).name for frame in frames if isinstance(frame, Frame)] == [
+        '0.jpg', '1.jfif', '2.JPE', '3', '4.dat',
+    ]  # fmt: skip
+    reasons = [frame.reason for frame in frames if isinstance(frame, UnreadableFrame)]
+    for reason, words in zip(
+        reasons,
+        ('a GIF file', 'a GIF file', 'a HEIF or AVIF file', 'give it by itself', 'by itself'),
+        strict=True,
+    ):
+        assert words in reason
+
+
+def test_a_folder_of_images_and_recordings_is_refused(tmp_path):
+    write_image(tmp_path / 'a.png')
+    (tmp_path / 'drive_0.mcap').write_bytes(b'')
+    with pytest.raises(SourceError, match=r'holds images \(a\.png, …\) and recordings \(drive_0'):
+        open_source(tmp_path)
+
+
+def test_a_folder_with_only_a_video_below_says_so(tmp_path):
+    (tmp_path / 'drive.mov').write_bytes(b'')
+    (tmp_path / 'metadata.yaml').write_text('author: somebody')
+    with pytest.raises(SourceError, match=r'no images.*; drive\.mov is read if it is given by'):
+        open_source(tmp_path)
 
 
 # Bags, written with rosbags as a robot would record them.
@@ -192,6 +308,33 @@ def test_damaged_messages_are_reported_and_the_others_go_on(tmp_path):
     for number, words in ((1, 'unknown image encoding'), (2, 'step is 7'), (3, '0 × 0')):
         assert f'message {number} of /image: ' in frames[number].reason
         assert words in frames[number].reason
+
+
+def test_bags_and_files_show_pixels_as_they_are_stored(tmp_path):
+    plain = cv2.imencode('.jpg', np.arange(24 * 32, dtype=np.uint8).reshape(24, 32))[1].tobytes()
+    turned = after_start(plain, exif(6))
+    (tmp_path / 'plain.jpg').write_bytes(plain)
+    (tmp_path / 'turned.jpg').write_bytes(turned)
+    data = np.frombuffer(turned, np.uint8)
+    fields = {'format': 'jpeg', 'data': data}
+    bag = write_bag(tmp_path / 'bag', [('/image/compressed', 'CompressedImage', fields)])
+    (stored,) = open_source(tmp_path / 'plain.jpg').frames
+    for path in (tmp_path / 'turned.jpg', bag):
+        (frame,) = open_source(path).frames
+        np.testing.assert_array_equal(frame.image, stored.image)
+
+
+def test_depth_in_a_bag_is_refused(tmp_path):
+    depth = cv2.imencode('.png', np.full((24, 32), 900, np.uint16))[1].ravel()
+    messages = [
+        ('/depth', 'CompressedImage', {'format': '16UC1; png compressed', 'data': depth}),
+        ('/depth', 'CompressedImage', {'format': 'png', 'data': depth}),
+        ('/depth', 'CompressedImage', compressed(7)),
+    ]
+    frames = list(open_source(write_bag(tmp_path / 'bag', messages)).frames)
+    assert [type(frame) for frame in frames] == [UnreadableFrame, UnreadableFrame, Frame]
+    assert 'a depth image' in frames[0].reason
+    assert 'a depth image' in frames[1].reason
 
 
 def test_a_bag_that_breaks_off_gives_what_came_before(tmp_path):

@@ -226,9 +226,14 @@ class InProcess:
         )
         self._executor = SingleThreadedExecutor(context=context)
         self._executor.add_node(self.node)
-        self.node.start()
+        started = self._executor.create_task(self.node.start)
         self._thread = threading.Thread(target=self._executor.spin, daemon=True)
         self._thread.start()
+        end = time.monotonic() + TIMEOUT
+        while not started.done():
+            assert time.monotonic() < end, 'the node has not started'
+            time.sleep(0.01)
+        started.result()
 
     def close(self) -> None:
         self._executor.shutdown()

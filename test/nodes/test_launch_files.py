@@ -20,8 +20,8 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.utilities import perform_substitutions
 
 from pruned_perception.environment import add_own_prefix
-from pruned_perception.nodes import processes
-from pruned_perception.nodes.processes import SETS
+from pruned_perception.nodes import process_sets
+from pruned_perception.nodes.process_sets import SETS
 
 ROOT = Path(__file__).resolve().parents[2]
 # An environment that has the package installed: the launch files look for each other in share/.
@@ -85,6 +85,8 @@ def meaning(arguments: list[str]) -> dict[str, Any]:
                     meant['parameters'].update(section['ros__parameters'])
             else:
                 meant['files'].append(path)
+        elif word == '--enclave':
+            meant['enclave'] = next(rest)
         elif word == '--log-level':
             meant['log_level'] = next(rest)
         elif word != '--ros-args':
@@ -96,6 +98,7 @@ GIVEN: list[dict[str, str]] = [
     {},
     {'namespace': 'front', 'model': 'package://a/b', 'member': '10', 'log_level': 'debug'},
     {'autostart': 'false', 'use_sim_time': 'true', 'respawn': 'true', 'namespace': '/a/b'},
+    {'enclave': '/front/perception_node', 'use_sim_time': 'true'},
     {'discovery_range': 'localhost', 'params_file': str(ROOT / 'config' / 'perception.yaml')},
 ]
 ONLY = {
@@ -111,14 +114,14 @@ def test_launch_starts_what_up_starts(launch: Any, name: str, common: dict[str, 
     chosen = SETS[name]
     values = chosen.values(given)
     expected = {
-        process.executable: meaning(processes.arguments_of(process, chosen, values))
+        process.executable: meaning(process_sets.arguments_of(process, chosen, values))
         for process in chosen.processes
     }
     actual = {}
     for started in launch(name, given):
         executable, *arguments = started.command
         actual[Path(executable).name] = meaning(arguments)
-        assert started.environment == processes.environment(values)
+        assert started.environment == process_sets.environment(values)
     assert actual == expected
 
 

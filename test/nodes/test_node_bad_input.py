@@ -304,7 +304,7 @@ def test_a_message_that_cannot_be_converted_is_dropped(context: Any, namespace: 
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.task import Future
 
-    from pruned_perception.nodes.process import _spin
+    from pruned_perception.nodes.node_process import _spin
 
     node = rclpy.create_node('fragile', namespace=namespace, context=context)
     executor = SingleThreadedExecutor(context=context)

@@ -19,9 +19,11 @@ pytest.importorskip('vision_msgs', reason='needs the interface packages')
 
 import numpy as np
 from ros_harness import LATCHED, NodeProcess, environment, image_message
+from sensor_msgs.msg import Image
 from std_msgs.msg import String
 from tiny_detector import square_image
 
+from pruned_perception._watchdog import STATUS
 from pruned_perception.nodes import transport
 
 pytestmark = pytest.mark.ros
@@ -115,7 +117,7 @@ def test_signals_during_the_start_end_it_cleanly(start: Any, number: signal.Sign
 
 STUCK = """
 import sys, time
-from pruned_perception.nodes import process
+from pruned_perception.nodes import node_process
 
 def create_node():
     from rclpy.node import Node
@@ -127,7 +129,7 @@ def create_node():
 
     return Stuck('stuck')
 
-sys.exit(process.run(create_node, []))
+sys.exit(node_process.run(create_node, []))
 """
 
 
@@ -139,6 +141,52 @@ def test_a_load_that_takes_minutes_does_not_hold_up_the_end() -> None:
         assert process.stdout.readline() == b'stuck\n'
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
+
+
+FREEZING = """
+import sys
+from pruned_perception.nodes import node_process
+
+node_process.GRACE_S = node_process.END_S = node_process.HUNGRY_S = node_process.START_S = 2.0
+
+def freeze(*_):
+    print('frozen', flush=True)
+    sum(range(10**13))  # hours in native code, with the interpreter's lock
+
+def create_node():
+    from rclpy.node import Node
+
+    class Freezing(Node):
+        def start(self):
+            if sys.argv[1] == 'start':
+                freeze()
+            if sys.argv[1] == 'callback':
+                self.create_timer(0.1, freeze)
+            print('started', flush=True)
+
+        def stop(self):
+            freeze()
+
+    return Freezing('freezing')
+
+sys.exit(node_process.run(create_node, []))
+"""
+
+
+@pytest.mark.parametrize('when', ['start', 'callback', 'end'])
+def test_a_frozen_interpreter_does_not_hold_up_the_end(when: str) -> None:
+    """Nothing of ours runs any more, signal handlers included: the kernel ends it."""
+    with subprocess.Popen(
+        [sys.executable, '-c', FREEZING, when], env=environment(), stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        lines = iter(process.stdout.readline, b'')
+        if when == 'end':
+            assert next(lines) == b'started\n'
+            process.send_signal(signal.SIGINT)
+        assert b'frozen\n' in lines
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == STATUS
 
 
 def test_a_second_signal_during_the_end_changes_nothing(observer: Any, start: Any) -> None:
@@ -266,6 +314,33 @@ def test_node_and_camera_work_where_only_loopback_is_up(tmp_path: Path, tiny_bun
     assert result.returncode == 0, result.stdout + result.stderr
     assert 'interfaces: lo\n' in result.stdout
     assert 'detections: 1\n' in result.stdout
+
+
+SEPARATE_SHARED_MEMORY = ['mount -t tmpfs tmpfs /dev/shm && exec "$@"', 'sh']
+
+
+@pytest.mark.parametrize('profile', [{}, PROFILE], ids=['default', 'profile'])
+def test_a_camera_in_another_container_is_named(
+    observer: Any, start: Any, profile: dict[str, str]
+) -> None:
+    """To Fast DDS one host; but nothing goes from the /dev/shm of one to that of the other."""
+    unshare = ['unshare', '--map-root-user', '--mount', 'sh', '-c', *SEPARATE_SHARED_MEMORY]
+    try:
+        tried = subprocess.run([*unshare, 'true'], capture_output=True, check=False)
+    except FileNotFoundError:
+        pytest.skip('needs unshare (util-linux)')
+    if tried.returncode:
+        pytest.skip(f'mounts are not permitted here: {tried.stderr.decode().strip()}')
+    process = start(parameters={'image_timeout_s': 1.0}, prefix=unshare, **profile)
+    camera = observer.node.create_publisher(Image, 'image_raw', 10)
+    end = time.monotonic() + 60
+    while 'with a /dev/shm of its own' not in process.output:
+        assert process.process.poll() is None, process.output
+        assert time.monotonic() < end, process.output
+        camera.publish(image_message(RED))
+        observer.executor.spin_once(timeout_sec=0.1)
+    assert '--ipc=host' in process.output  # in the log, as diagnostics do not leave it either
+    assert process.stop() == 0
 
 
 def test_malloc_is_set_at_process_start(tmp_path: Path) -> None:

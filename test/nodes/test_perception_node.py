@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import time
 from typing import Any
 
@@ -19,6 +21,8 @@ from statistics_msgs.msg import MetricsMessage, StatisticDataType
 from std_msgs.msg import String
 from tiny_detector import LABELS, square_image, write_tiny_bundle
 from vision_msgs.msg import LabelInfo
+
+from pruned_perception.bundle import signature
 
 pytestmark = pytest.mark.ros
 
@@ -174,6 +178,32 @@ def test_live_parameters_act_on_the_next_frame(observer: Any, perception: Any) -
     observer.wait(lambda: labels and labels[-1].threshold > 0.99, 'the new threshold')
     assert observer.set(score_threshold=-1.0).successful
     assert found() == ['0', '2']
+
+
+def test_changes_from_outside_are_logged_and_blinding_ones_shown(
+    observer: Any, perception: Any
+) -> None:
+    from rcl_interfaces.msg import Log
+
+    logged = observer.collect(Log, '/rosout')
+    perception()
+    observer.status('settings', 'all classes', level=0)
+    assert observer.set(score_threshold=1.0).successful
+    assert observer.set(classes=['blue']).successful
+    assert not observer.set(score_threshold=2.0).successful
+    observer.status('settings', 'score_threshold 1 lets (nearly) no detection through', level=1)
+
+    def texts() -> list[str]:
+        own = observer.tested.strip('/').replace('/', '.')
+        return [each.msg for each in logged if each.name == own and 'parameter ' in each.msg]
+
+    observer.wait(lambda: len(texts()) >= 2, 'the log')
+    assert texts() == [
+        'parameter score_threshold was changed from -1.0 to 1.0',
+        "parameter classes was changed from [''] to ['blue']",
+    ]
+    assert observer.set(score_threshold=-1.0).successful
+    observer.status('settings', 'only detections of blue are published', level=0)
 
 
 @pytest.mark.parametrize(
@@ -358,6 +388,7 @@ def test_a_burst_at_1_khz_loses_no_account_and_ends_with_the_newest(
     # The observer did not listen meanwhile, and the topic keeps ten arrays.
     assert 1 < len(observer.detections) <= counts['published']
     assert all(balanced(_counts(each)) for each in observer.history['frames'])
+    observer.status('frames', 'does not keep up: take a smaller member', level=1)
 
 
 def _counts(status: Any) -> dict[str, int]:
@@ -411,6 +442,47 @@ def test_an_older_rclpy_without_matched_events_and_post_set_callbacks(
     assert node.parameters['score_threshold'] == 0.999
     message = image_message(red(height=96, width=128))
     assert list(observer.detect(camera, message).detections) == []
+
+
+@pytest.mark.skipif(shutil.which('ssh-keygen') is None, reason='needs ssh-keygen')
+def test_only_models_signed_by_a_trusted_key_are_loaded(
+    observer: Any, perception: Any, tiny_bundle: Any, tmp_path: Any
+) -> None:
+    from rcl_interfaces.msg import Log
+
+    bundle = shutil.copytree(tiny_bundle.path, tmp_path / 'bundle')
+    ours, theirs = tmp_path / 'ours', tmp_path / 'theirs'
+    for key in (ours, theirs):
+        subprocess.run(['ssh-keygen', '-q', '-N', '', '-t', 'ed25519', '-f', key], check=True)
+    logged = observer.collect(Log, '/rosout')
+
+    def has_said(words: str) -> None:
+        observer.wait(lambda: any(words in each.msg for each in logged), words)
+
+    perception(autostart=False, model=str(bundle), trusted_keys=f'{ours}.pub')
+    assert not observer.transition('configure')
+    has_said('not signed, but only signed bundles are trusted here')
+    signature.sign(bundle / 'manifest.json', theirs)
+    assert not observer.transition('configure')
+    has_said('is not by a trusted key')
+    assert observer.set(trusted_keys=str(tmp_path / 'nowhere')).successful
+    assert not observer.transition('configure')
+    has_said('parameter trusted_keys: ')
+    assert observer.set(trusted_keys=f'{ours}.pub').successful
+    signature.sign(bundle / 'manifest.json', ours)
+    assert observer.transition('configure')
+    observer.status('model', 'inactive')
+    remark = 'trusted_keys is not set: a model is loaded whoever made it'
+    assert not any(remark in each.msg for each in logged)
+    # The key is read again where the parameter has changed.
+    assert observer.set(trusted_keys=f'{theirs}.pub').successful
+    assert not observer.transition('activate')
+    assert observer.set(trusted_keys='').successful
+    assert observer.transition('activate')
+    has_said(remark)
+    reports = len(observer.history['frames'])
+    observer.wait(lambda: len(observer.history['frames']) > reports + 2, 'reports')
+    assert sum(remark in each.msg for each in logged) == 1
 
 
 def test_best_effort_cameras_are_followed(observer: Any, perception: Any) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pruned_perception.pruning import PruningError
 from pruned_perception.pruning.calibration import CalibrationRecord, CheckedBatches, fingerprint
+from pruned_perception.pruning.records import from_dict, to_dict
 
 IMAGES = torch.rand(12, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 EXAMPLE = (IMAGES[:1],)
@@ -60,7 +61,7 @@ def test_batches_without_images_are_passed_over() -> None:
 
 def test_record_survives_json() -> None:
     found = record([IMAGES])
-    assert CalibrationRecord.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+    assert from_dict(CalibrationRecord, json.loads(json.dumps(to_dict(found)))) == found
 
 
 def _with(value: float) -> Tensor:

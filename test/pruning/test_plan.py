@@ -45,12 +45,14 @@ def measured(kind: type[nn.Module]) -> tuple[nn.Module, Sensitivity]:
 @pytest.mark.parametrize('selection', SELECTIONS)
 def test_plans_cost_what_they_say(kind: type[nn.Module], selection: str) -> None:
     model, sensitivity = measured(kind)
-    plan = allocate(sensitivity, Macs(0.6), selection=selection, seed=3, delta=0.1)
+    # Most of what attention multiplies belongs to no channel that can go.
+    share = 0.8 if kind is networks.Attention else 0.6
+    plan = allocate(sensitivity, Macs(share), selection=selection, seed=3, delta=0.1)
     small = plan.apply(model)
     real = count(small, networks.INPUT)
     assert (real.macs, real.parameters) == (plan.macs, plan.parameters)
     if selection == 'deterministic':
-        assert plan.macs <= 0.6 * plan.dense_macs
+        assert plan.macs <= share * plan.dense_macs
     assert plan.macs < plan.dense_macs
     lost = {name: plan.channels[name] - width for name, width in plan.widths.items()}
     assert any(lost.values())
@@ -58,13 +60,9 @@ def test_plans_cost_what_they_say(kind: type[nn.Module], selection: str) -> None
     for group in sensitivity.structure.groups.prunable:
         for producer in group.producers:
             whole = len(producer.indices) == before[producer.layer]
-            share = len(producer.indices) / group.channels
+            gone = lost[group.name] * len(producer.indices) / group.channels
             fewer = before[producer.layer] - after[producer.layer]
-            assert (
-                fewer >= share * lost[group.name]
-                if not whole
-                else fewer == share * lost[group.name]
-            )
+            assert fewer == gone if whole else fewer >= gone
     assert Plan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
     for name, kept in plan.kept.items():
         assert f'\n{name}' in plan.to_text()
@@ -339,8 +337,12 @@ def test_plans_of_another_network_are_refused() -> None:
 
 def test_other_data_is_no_plan() -> None:
     plan = allocate(trained.sensitivity('summed'), Macs(0.5)).to_dict()
-    for wrong in ({}, {**plan, 'kept': 3}, {**plan, 'more': 1}):
-        with pytest.raises(PruningError, match='not a plan'):
+    for wrong, message in (
+        ({}, 'field Plan.criterion is missing'),
+        ({**plan, 'kept': 3}, 'field Plan.kept: must be a mapping, got 3'),
+        ({**plan, 'more': 1}, 'unknown field Plan.more'),
+    ):
+        with pytest.raises(PruningError, match=message):
             Plan.from_dict(wrong)
 
 

@@ -356,7 +356,7 @@ def test_sensitivities_survive_json_to_the_last_digit(positions: int | None) -> 
 
 
 def test_other_data_is_no_sensitivity() -> None:
-    with pytest.raises(PruningError, match='not a sensitivity'):
+    with pytest.raises(PruningError, match=r'field Sensitivity\.\w+ is missing'):
         Sensitivity.from_dict({'definition': 'absolute'})
 
 

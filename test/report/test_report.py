@@ -151,7 +151,7 @@ def test_only_bounds_of_one_and_more_are_called_vacuous(known: Findings) -> None
     layers = known.layers()
     vacuous = sum(each.vacuous for each in layers)
     assert 0 < vacuous < len(layers)
-    rows = re.findall(r'<tr>.*?</tr>', render(known))
+    rows = re.findall(r'<tr>.*?</tr>', render(known), re.S)
     for each in layers:
         (row,) = [row for row in rows if f'row">{each.layer}<' in row and 'class="kept"' in row]
         assert ('vacuous' in row) == each.vacuous
@@ -181,7 +181,7 @@ def test_the_curves_carry_the_plans_real_size(known: Findings) -> None:
     assert f'this plan: {share:.1%}' in page
     assert f'this plan: {known.plan.parameters / known.plan.dense_parameters:.1%}' in page
     y = 14 + (1 - share) * 242
-    assert f'y1="{y:.1f}" y2="{y:.1f}" stroke="#1d2733"' in page
+    assert f'y1="{y:.1f}" y2="{y:.1f}" stroke="var(--ink)"' in page
     assert page.count('<polyline') == 4
 
 
@@ -286,9 +286,13 @@ def test_something_else_than_a_comparison_is_refused(known: Findings) -> None:
 
 def test_names_cannot_break_the_page(known: Findings) -> None:
     name = '<script>alert("x")</script> & co'
-    page = Page(render(dataclasses.replace(known, name=name)))
+    hostile = comparison(figure='<b>', missing=['\x1b[2J$x'])
+    page = Page(render(dataclasses.replace(known, name=name, comparison=hostile)))
     assert not page.of('script')
     assert name in page.text
+    assert '<b>' in page.text
+    assert r'Not finished: \x1b[2J$x.' in page.text
+    assert '\x1b' not in page.text
 
 
 def test_findings_are_plain_data(known: Findings) -> None:
@@ -300,7 +304,7 @@ def test_findings_are_plain_data(known: Findings) -> None:
     assert known.plan.to_text() in known.to_text()
     assert known.certificate is not None
     assert known.certificate.to_text() in known.to_text()
-    with pytest.raises(PruningError, match='not the findings of a pruning'):
+    with pytest.raises(PruningError, match=r'field Findings\.name is missing'):
         Findings.from_dict({'plan': data['plan']})
 
 

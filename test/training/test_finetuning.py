@@ -542,7 +542,7 @@ def test_teacher_without_common_outputs_or_calls_is_refused() -> None:
 
 
 def test_bad_settings_quote_the_value() -> None:
-    with pytest.raises(PruningError, match=r'weight must be a number > 0, got -1'):
+    with pytest.raises(PruningError, match=r'weight: must be a number > 0, got -1'):
         Distillation(weight=-1)
     for field, value in (
         ('learning_rate', 0),
@@ -566,9 +566,13 @@ def test_bad_settings_quote_the_value() -> None:
     own = blobs.task(optimiser=lambda net, rate: torch.optim.SGD(net.parameters(), rate))
     with pytest.raises(PruningError, match='the task has an `optimiser` of its own'):
         finetune(own.model, own, BUDGET, recipe=Recipe(weight_decay=0.0))
-    for wrong in ({}, {'steps': 0}, {'steps': 5, 'cpu_minutes': 1}, {'hours': 1}, {'steps': 1.5}):
-        with pytest.raises(PruningError, match='training budget'):
-            TrainingBudget.from_dict(wrong)
+    for wrong in ({}, {'steps': 0}, {'steps': 5, 'cpu_minutes': 1}, {'steps': True}):
+        with pytest.raises(PruningError, match='training budget: exactly one'):
+            TrainingBudget(**wrong)
+    with pytest.raises(PruningError, match=r'steps: must be an integer, got 1\.5'):
+        TrainingBudget(steps=1.5)  # type: ignore[arg-type]
+    with pytest.raises(PruningError, match=r'unknown field TrainingBudget\.hours'):
+        TrainingBudget.from_dict({'hours': 1})
 
 
 def test_recipes_are_plain_data() -> None:

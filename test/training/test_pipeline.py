@@ -111,6 +111,21 @@ def test_every_kind_meets_its_budget_and_leaves_the_parent_alone(
     assert again.to_text() == record.to_text()
 
 
+def test_errors_in_records_name_the_plan_and_its_field(trained: Task) -> None:
+    _, found = prune_and_finetune(trained, CHANNELS, Macs(0.5))
+    data = found.to_dict()
+    record = data['stages'][0]['pruning']
+    record['plan']['kept']['first'] = [0, 1.5]
+    wanted = r'stages\[0\]\.pruning: field Plan\.kept\.first\[1\]: must be an integer, got 1\.5'
+    with pytest.raises(PruningError, match=wanted):
+        PipelineRecord.from_dict(data)
+    with pytest.raises(PruningError, match="kind: unknown plan 'x'; there are channels, low_rank"):
+        PruningRecord.from_dict({**record, 'kind': 'x'})
+    del record['plan']
+    with pytest.raises(PruningError, match=r'field PruningRecord\.plan is missing'):
+        PruningRecord.from_dict(record)
+
+
 def test_refit_and_recalibration_are_done_when_asked(trained: Task) -> None:
     plain, _ = pruned(trained, CHANNELS.how, Macs(0.4), recalibrated=False)
     recalibrated, _ = pruned(trained, CHANNELS.how, Macs(0.4))
@@ -173,8 +188,12 @@ def test_methods_are_plain_data() -> None:
             {'kind': 'low_rank', 'criterion': 'svd', 'schedule': 'cascade', 'iterations': 2},
             'field m.schedule: low rank is chosen at once',
         ),
-        ({'distill': {'heat': 3}}, 'm: .*distill.*heat'),
-        ({'distill': 3}, 'm: .*distill'),
+        ({'distill': {'heat': 3}}, r'unknown field m\.distill\.heat'),
+        ({'distill': 3}, r'field m\.distill: must be a mapping, got 3'),
+        ({'distill': {'weight': 0}}, r'field m\.distill\.weight: must be a number > 0, got 0'),
+        ({'learning_rate': float('inf')}, r'field m\.learning_rate: must be > 0 and finite'),
+        ({'max_loss': float('nan')}, r'field m\.max_loss: must be ≥ 0 and finite, got nan'),
+        ({'ignored_layers': ['head', 3]}, r'field m\.ignored_layers\[1\]: must be a text, got 3'),
         ({'method': ['pfp']}, 'field m.method: unknown'),
         ({'max_loss': -1}, 'field m.max_loss: must be ≥ 0'),
         ({'then': {}}, 'give a schedule'),

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_leaves
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.cost import LAYERS
 from pruned_perception.pruning.graph.labels import STAYS, Channels, LabelFlow, Ties
-from pruned_perception.pruning.graph.observation import tensors
+from pruned_perception.pruning.graph.observation import check_model, tensors
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,7 @@ class Coupling:
         parameters: those of `others` that are parameters; one with several names is listed once.
         stays: integer → why its channels stay.
         joined: integer → what ties channels of one and the same tensor to each other.
+        trained: layers that run in training only.
     """
 
     outputs: dict[str, tuple[int, ...]]
@@ -108,6 +109,7 @@ class Coupling:
     parameters: frozenset[str]
     stays: dict[int, str]
     joined: dict[int, str]
+    trained: frozenset[str] = frozenset()
 
 
 @torch.no_grad()
@@ -116,9 +118,13 @@ def trace_channels(
 ) -> Coupling:
     """Run a copy of `model` once in evaluation mode and return the coupling of its channels.
 
+    Where layers are left that were not reached, it is run in training mode, too: what they read is
+    cut with the rest, and they themselves stay.
+
     Raises:
         PruningError: the forward pass fails; says in which module.
     """
+    check_model(model)
     traced = _Trace(copy.deepcopy(model).eval())
     for name in ignored_layers:
         traced.ties.fix(traced.outputs[name], f'asked to keep {name}')
@@ -144,32 +150,52 @@ class _Trace:
                 self._register_vectors(name, module)
 
     def run(self, example_inputs: Sequence[Any]) -> Coupling:
-        for each in tree_leaves(tuple(example_inputs)):
-            if isinstance(each, Tensor):
-                self.flow.of[each] = None
         for name, module in self.model.named_modules():
             module.register_forward_pre_hook(self._enter(name), with_kwargs=True)
             module.register_forward_hook(self._leave(name), with_kwargs=True)
         try:
-            with self.flow:
-                results = self.model(*example_inputs)
+            self._follow(example_inputs)
         except Exception as error:  # whatever the user's forward raises
             raise PruningError(
                 f'{type(self.model).__name__}: cannot be run on the example inputs: in '
                 f'{self.flow.place()}: {type(error).__name__}: {error}; give inputs that fit its '
                 'forward'
             ) from error
-        self.flow.stay(tensors(results), 'reaches the output of the network')
+        trained: set[str] = set()
+        if left := set(self.outputs) - self.reached:
+            trained = self._follow_training(example_inputs) & left
+        for name in trained:
+            self.rigid[name] = 'runs in training only'
+            self.ties.fix(self.outputs[name], self.rigid[name])
         for name, place in self.flow.borrowed.items():
             self.rigid.setdefault(name, f'has parameters that {place} reads')
         for name, labels in self.outputs.items():
             if name not in self.reached and name not in self.rigid:
                 self.rigid[name] = 'is not reached with the example inputs'
-            if name in self.rigid:
+            if name in self.rigid and name not in trained:
                 self.ties.fix(labels, self.rigid[name])
                 if name in self.inputs:
                     self.ties.fix(self.inputs[name], f'is read by {name}, which {self.rigid[name]}')
-        return self._coupling()
+        return replace(self._coupling(), trained=frozenset(trained))
+
+    def _follow(self, example_inputs: Sequence[Any]) -> None:
+        for each in tree_leaves(tuple(example_inputs)):
+            if isinstance(each, Tensor):
+                self.flow.of[each] = None
+        with self.flow:
+            results = self.model(*example_inputs)
+        self.flow.stay(tensors(results), 'reaches the output of the network')
+
+    def _follow_training(self, example_inputs: Sequence[Any]) -> set[str]:
+        """Run in training mode, if that can be done with these inputs; return what is reached."""
+        self.model.train()
+        with torch.random.fork_rng(devices=()):
+            try:
+                self._follow(for_training(example_inputs))
+            except Exception:  # it may want labels, for example: then nothing is known of it
+                self.flow.where.clear()
+                self.flow.paused = 0
+        return self.reached
 
     def _coupling(self) -> Coupling:
         ties = self.ties
@@ -281,6 +307,17 @@ class _Trace:
             return channels.labels
         self.flow.stay([x], otherwise)
         return torch.full((x.shape[axis],), STAYS)
+
+
+def for_training(example_inputs: Sequence[Any]) -> tuple[Any, ...]:
+    """Return at least two examples of everything, as batch norms want them in training."""
+    inputs = tuple(each for each in example_inputs if isinstance(each, Tensor) and each.ndim)
+    if any(len(each) != 1 for each in inputs):
+        return tuple(example_inputs)
+    return tuple(
+        torch.cat((each, each)) if isinstance(each, Tensor) and each.ndim else each
+        for each in example_inputs
+    )
 
 
 def _member(module: str, own: str) -> str:

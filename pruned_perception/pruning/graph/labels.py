@@ -87,7 +87,7 @@ class Ties:
 # Element by element, though PyTorch does not tag them so.
 POINTWISE = {
     '_prelu_kernel', '_to_copy', 'alias', 'copy', 'detach', 'hardswish', 'lift_fresh',
-    'masked_fill',
+    'masked_fill', 'native_dropout',
 }  # fmt: skip
 # Only move elements: their result on labels is the labels of their result.
 MOVES = {

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from pruned_perception.pruning.errors import PruningError
+
+P = ParamSpec('P')
+R = TypeVar('R')
 
 # Called with a layer's name, its input and its output, at every call of the layer.
 Observer = Callable[[str, Tensor, Tensor], None]
@@ -33,6 +38,35 @@ def observed(model: nn.Module, layers: Collection[str], observer: Observer) -> I
             handle.remove()
 
 
+def outside_inference_mode(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorate what returns a network: its tensors can be trained wherever it is called from.
+
+    Tensors made in PyTorch's inference mode never can. Gradients are off.
+    """
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        with torch.inference_mode(False), torch.no_grad():
+            return function(*args, **kwargs)
+
+    return call
+
+
+def check_model(model: nn.Module) -> None:
+    """Raise PruningError where the network is no Python code that can be followed and copied."""
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise PruningError(
+                f'{name or "the network"} is TorchScript, whose layers cannot be followed or cut: '
+                'give the nn.Module that it was made of'
+            )
+        if hasattr(module, '_orig_mod'):  # torch.compile's wrapper
+            raise PruningError(
+                f'{name or "the network"} is compiled (torch.compile): give its _orig_mod, and '
+                'compile what pruning returns'
+            )
+
+
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Put the network into evaluation mode; restore each module's own mode in the end."""
@@ -54,11 +88,36 @@ def run(model: nn.Module, batches: Iterable[tuple[Tensor, ...]]) -> None:
 
 
 def tensors(outputs: Any) -> tuple[Tensor, ...]:
-    """Return the tensors of a network's output: one, or those of (nested) sequences or mappings."""
+    """Return the tensors of a network's output: one, or those of whatever holds them.
+
+    That is (nested) sequences, mappings, dataclasses and other plain objects; what is no tensor,
+    such as None, numbers or names, is left out.
+
+    Raises:
+        PruningError: there is no tensor.
+    """
+    found = tuple(_tensors(outputs, []))
+    if not found:
+        raise PruningError(f'the network returns {type(outputs).__name__}, which holds no tensors')
+    return found
+
+
+def _tensors(outputs: Any, holders: list[Any]) -> Iterator[Tensor]:
     if isinstance(outputs, Tensor):
-        return (outputs,)
-    if isinstance(outputs, Mapping):
-        outputs = outputs.values()
-    if isinstance(outputs, Iterable) and not isinstance(outputs, str):
-        return tuple(each for item in outputs for each in tensors(item))
-    raise PruningError(f'the network returns {type(outputs).__name__}, which holds no tensors')
+        yield outputs
+    elif isinstance(outputs, str | bytes | bytearray | type) or any(
+        each is outputs for each in holders
+    ):
+        return
+    else:
+        parts: Iterable[Any] = ()
+        if isinstance(outputs, Mapping):
+            parts = outputs.values()
+        elif isinstance(outputs, Iterable):
+            parts = outputs
+        elif hasattr(outputs, '__dict__') and not isinstance(outputs, nn.Module):
+            parts = vars(outputs).values()
+        elif dataclasses.is_dataclass(outputs):  # with slots
+            parts = [getattr(outputs, each.name) for each in dataclasses.fields(outputs)]
+        for each in parts:
+            yield from _tensors(each, [*holders, outputs])

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from pruned_perception._tables import Table
 from pruned_perception.pruning.calibration import CalibrationRecord
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.cost import count
+from pruned_perception.pruning.graph.observation import outside_inference_mode
 from pruned_perception.pruning.lowrank.factorisation import (
     Factors,
     error_bound,
@@ -29,6 +31,7 @@ from pruned_perception.pruning.lowrank.layers import (
     LayerSize,
     find_layers,
 )
+from pruned_perception.pruning.records import Record
 from pruned_perception.pruning.structure import InputSpec
 
 
@@ -69,7 +72,7 @@ class Projection:
 
 
 @dataclass(frozen=True)
-class Decomposition:
+class Decomposition(Record):
     """Groups and rank of each layer, the errors of the weights, and what the network will cost.
 
     Errors are relative to σ₁(W) ‖a‖ and not comparable with the ε of channel pruning, which is
@@ -84,8 +87,8 @@ class Decomposition:
     macs: int
     layers: dict[str, LayerPlan]
     left_alone: dict[str, str]
-    projections: dict[str, Projection] = field(default_factory=dict)
     calibration: CalibrationRecord | None = None
+    projections: dict[str, Projection] = field(default_factory=dict)
     kind: ClassVar[str] = 'low_rank'
 
     @property
@@ -93,7 +96,7 @@ class Decomposition:
         """None: no weight is set to zero."""
         return {}
 
-    @torch.no_grad()
+    @outside_inference_mode
     def apply(self, model: nn.Module) -> nn.Module:
         """Return a copy of `model` in which each layer of the plan is two; `model` is untouched.
 
@@ -140,62 +143,23 @@ class Decomposition:
         """Groups k and rank j of each layer that is decomposed."""
         return {name: (each.groups, each.rank) for name, each in self.layers.items()}
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data, for checkpoints and manifests."""
-        projections = {
-            name: {'basis': each.basis.tolist(), 'shift': each.shift.tolist()}
-            for name, each in self.projections.items()
-        }
-        return {
-            **{name: value for name, value in vars(self).items() if name != 'projections'},
-            'inputs': [{'shape': list(each.shape), 'dtype': each.dtype} for each in self.inputs],
-            'layers': {name: asdict(each) for name, each in self.layers.items()},
-            'left_alone': dict(self.left_alone),
-            'projections': projections,
-            'calibration': self.calibration and self.calibration.to_dict(),
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Decomposition:
-        """Read what `to_dict` wrote."""
-        try:
-            layers = {name: LayerPlan(**each) for name, each in data['layers'].items()}
-            projections = {
-                name: Projection(
-                    *(torch.tensor(each[part], dtype=torch.double) for part in ('basis', 'shift'))
-                )
-                for name, each in data['projections'].items()
-            }
-            record = data['calibration'] and CalibrationRecord.from_dict(data['calibration'])
-            inputs = tuple(InputSpec(tuple(i['shape']), i['dtype']) for i in data['inputs'])
-            parts = {
-                'inputs': inputs,
-                'layers': layers,
-                'projections': projections,
-                'calibration': record,
-            }
-            return cls(**{**data, **parts})
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise PruningError(f'not a decomposition: {error}') from error
-
     def to_text(self) -> str:
         """Return a table: groups, rank, size and relative error of each layer."""
-        width = max(map(len, self.layers), default=5)
-        lines = [
+        title = (
             f'{self.method}: {self.parameters:,} of {self.dense_parameters:,} parameters '
             f'({self.parameters / self.dense_parameters:.1%}), {self.macs:,} of '
-            f'{self.dense_macs:,} MACs ({self.macs / self.dense_macs:.1%})',
-            f'{"layer":{width}}  groups  rank  parameters        MACs   error   bound',
+            f'{self.dense_macs:,} MACs ({self.macs / self.dense_macs:.1%})'
+        )
+        header = 'layer | groups:d | rank:d | parameters:,d | MACs:10,d | error:6.4f | bound:6.4f'
+        rows: list[tuple[object, ...]] = [
+            (name, each.groups, each.rank, each.parameters, each.macs, each.error, each.bound)
+            for name, each in self.layers.items()
         ]
-        for name, each in self.layers.items():
-            bound = '–' if each.bound is None else f'{each.bound:.4f}'
-            lines.append(
-                f'{name:{width}}  {each.groups:6d}  {each.rank:4d}  {each.parameters:10,d}  '
-                f'{each.macs:10,d}  {each.error:.4f}  {bound:>6}'
-            )
-        lines += [f'{name:{width}}  left alone: {why}' for name, why in self.left_alone.items()]
-        lines.append('errors are relative to σ₁(W)·‖a‖: not comparable with channel pruning’s ε')
-        return '\n'.join(lines)
+        rows += [(name, f'left alone: {why}') for name, why in self.left_alone.items()]
+        return (
+            f'{title}\n{Table.under(header, rows).to_text()}\n'
+            'errors are relative to σ₁(W)·‖a‖: not comparable with channel pruning’s ε'
+        )
 
 
 def assemble(

@@ -37,7 +37,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -46,11 +46,13 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.nn.utils import fuse_conv_bn_eval, fuse_linear_bn_eval
 
+from pruned_perception._tables import Table
 from pruned_perception.pruning.bounds import expected_distinct, sample_complexity
 from pruned_perception.pruning.calibration import Batch, CalibrationRecord
 from pruned_perception.pruning.contributions import Layer, kernel
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.observation import observed
+from pruned_perception.pruning.records import Record
 from pruned_perception.pruning.sparsity.selection import from_kernel
 from pruned_perception.pruning.sparsity.sensitivity import Side, sides_of, weight_sensitivities
 
@@ -213,7 +215,7 @@ class MeasuredChain:
 
 
 @dataclass(frozen=True)
-class LayerBound:
+class LayerBound(Record):
     """What the end-to-end error asks of one layer.
 
     Attributes:
@@ -239,9 +241,16 @@ class LayerBound:
         """Whether the bound asks for as many draws as there are active weights, or more."""
         return self.draws >= self.active
 
+    def _written(self, data: dict[str, Any]) -> dict[str, Any]:
+        return {name: None if value == math.inf else value for name, value in data.items()}
+
+    @classmethod
+    def _given(cls, data: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {name: math.inf if value is None else value for name, value in data.items()}
+
 
 @dataclass(frozen=True)
-class CoresetBound:
+class CoresetBound(Record):
     """How many weights each layer of a chain must draw for an end-to-end relative error ε.
 
     With probability 1 − δ each output has |ẑ − z| ≤ ε |z|, for one input whose sensitivities and
@@ -255,61 +264,29 @@ class CoresetBound:
     calibration: CalibrationRecord
     layers: tuple[LayerBound, ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data; what is infinite is None."""
-        layers = [
-            {name: None if value == math.inf else value for name, value in asdict(layer).items()}
-            for layer in self.layers
-        ]
-        return {**asdict(self), 'layers': layers}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> CoresetBound:
-        """Read what `to_dict` wrote; raise PruningError where it is something else."""
-        try:
-            return cls(
-                **{
-                    **data,
-                    'calibration': CalibrationRecord.from_dict(data['calibration']),
-                    'layers': tuple(
-                        LayerBound(**{**layer, **_infinite(layer)}) for layer in data['layers']
-                    ),
-                }
-            )
-        except (KeyError, TypeError) as error:
-            raise PruningError(f'not a bound of a chain: {error}') from error
-
     def to_text(self) -> str:
         """Return a table: cancellation, error and draws of each layer, and what is vacuous."""
-        width = max(5, *(len(layer.name) for layer in self.layers))
-        lines = [
-            f'end-to-end relative error {self.epsilon:g} with probability {1 - self.delta:g}, '
-            f'{self.calibration.images} images',
-            f'{"layer":{width}}  weights   active        Δ      ε_ℓ     draws     kept',
-        ]
-        for layer in self.layers:
-            line = (
-                f'{layer.name:{width}}  {layer.weights:7d}  {layer.active:7d}  '
-                f'{layer.cancellation:7.2g}  {layer.epsilon:7.2g}  {layer.draws:8.3g}  '
-                f'{layer.kept:7.0f}'
+        header = 'layer | weights:7d | active:7d | Δ:7.2g | ε_ℓ:7.2g | draws:8.3g | kept:7.0f | '
+        rows = [
+            (
+                *(each.name, each.weights, each.active, each.cancellation, each.epsilon),
+                *(each.draws, each.kept, self._remark(each)),
             )
-            lines.append(line + self._remark(layer))
+            for each in self.layers
+        ]
         weights, kept = (sum(getattr(each, n) for each in self.layers) for n in ('weights', 'kept'))
         vacuous = sum(each.vacuous for each in self.layers)
         where = f'; vacuous in {vacuous} of {len(self.layers)} layers' if vacuous else ''
-        lines.append(f'drawn like this, {kept:,.0f} of {weights:,} weights would stay{where}')
-        return '\n'.join(lines)
+        return (
+            f'end-to-end relative error {self.epsilon:g} with probability {1 - self.delta:g}, '
+            f'{self.calibration.images} images\n{Table.under(header, rows).to_text()}\n'
+            f'drawn like this, {kept:,.0f} of {weights:,} weights would stay{where}'
+        )
 
     def _remark(self, layer: LayerBound) -> str:
         if math.isinf(layer.cancellation):
-            return '  vacuous: an output cancels to zero'
-        if layer.vacuous:
-            return '  vacuous: no fewer draws than active weights'
-        return ''
-
-
-def _infinite(data: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: math.inf for name, value in data.items() if value is None}
+            return 'vacuous: an output cancels to zero'
+        return 'vacuous: no fewer draws than active weights' if layer.vacuous else ''
 
 
 def layer_errors(epsilon: float, cancellations: Sequence[float]) -> tuple[float, ...]:

@@ -9,23 +9,25 @@ further.
 
 from __future__ import annotations
 
-import base64
 import copy
 import hashlib
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pruned_perception._tables import Table
 from pruned_perception.pruning.budget import Params
 from pruned_perception.pruning.calibration import CalibrationRecord
 from pruned_perception.pruning.contributions import Layer
 from pruned_perception.pruning.errors import BudgetError, PruningError
+from pruned_perception.pruning.graph.observation import outside_inference_mode
 from pruned_perception.pruning.plan import DELTA, bound_text
+from pruned_perception.pruning.records import Record
 from pruned_perception.pruning.sensitivity import POSITIONS
 from pruned_perception.pruning.sparsity import selection as methods
 from pruned_perception.pruning.sparsity.selection import (
@@ -61,7 +63,7 @@ def csr_bytes(rows: int, columns: int, kept: int, value_bytes: int) -> int:
 
 
 @dataclass(frozen=True)
-class LayerSparsity:
+class LayerSparsity(Record):
     """Which weights of one layer stay.
 
     Attributes:
@@ -82,6 +84,7 @@ class LayerSparsity:
     bits: bytes
     values: bytes
     bound: float | None
+    _derived: ClassVar = ('mask_sha256',)
 
     @property
     def weights(self) -> int:
@@ -120,7 +123,7 @@ class LayerSparsity:
 
 
 @dataclass(frozen=True)
-class SparsityPlan:
+class SparsityPlan(Record):
     """Kept weights of each layer, how they were chosen, and what the network's size will be.
 
     `parameters` counts all of the network's, `dense_bytes` their size. δ, K and `positions` belong
@@ -145,7 +148,7 @@ class SparsityPlan:
         """Name of a weight → which of its entries stay."""
         return {f'{each.name}.weight': each.mask for each in self.layers}
 
-    @torch.no_grad()
+    @outside_inference_mode
     def apply(self, model: nn.Module) -> nn.Module:
         """Return a copy of `model` with the plan's zeros and factors; `model` is untouched.
 
@@ -187,35 +190,8 @@ class SparsityPlan:
         saved = (each.weights * each.value_bytes - each.compressed_bytes for each in self.layers)
         return self.dense_bytes - sum(saved)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data; masks and factors as base64."""
-        data = asdict(self)
-        for own, layer in zip(data['layers'], self.layers, strict=True):
-            own['bits'] = base64.b64encode(layer.bits).decode()
-            own['values'] = base64.b64encode(layer.values).decode()
-            own['shape'] = list(layer.shape)
-            own['mask_sha256'] = layer.mask_sha256
-        data['layers'] = list(data['layers'])
-        return data
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> SparsityPlan:
-        """Read what `to_dict` wrote; raise PruningError where it is something else."""
-        try:
-            record = data['calibration']
-            return cls(
-                **{
-                    **data,
-                    'calibration': record and CalibrationRecord.from_dict(record),
-                    'layers': tuple(_read_layer(each) for each in data['layers']),
-                }
-            )
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise PruningError(f'not a plan of sparsity: {error}') from error
-
     def to_text(self) -> str:
         """Return a table: kept weights and bound of each layer, and the size."""
-        width = max((len(layer.name) for layer in self.layers), default=5)
         left = self.parameters - self.pruned
         lines = [
             f'{self.method}, one budget per {self.scope}: {left:,} of {self.parameters:,} '
@@ -223,30 +199,14 @@ class SparsityPlan:
             f'size {self.compressed_bytes:,} of {self.dense_bytes:,} bytes '
             f'({self.compressed_bytes / self.dense_bytes:.1%}) with the zeros left out; '
             'dense kernels run no faster',
-            f'{"layer":{width}}  {"weights":>9}  {"kept":>9}  share  bound',
         ]
-        lines += [
-            f'{each.name:{width}}  {each.weights:9d}  {each.kept:9d}  '
-            f'{each.kept / each.weights:5.0%}  {bound_text(each.bound)}'
+        header = 'layer | weights:9d | kept:9d | share:5.0% | bound'
+        rows: list[tuple[object, ...]] = [
+            (each.name, each.weights, each.kept, each.kept / each.weights, bound_text(each.bound))
             for each in self.layers
         ]
-        lines += [f'{name:{width}}  kept whole: {why}' for name, why in self.not_pruned.items()]
-        return '\n'.join(lines)
-
-
-def _read_layer(data: Mapping[str, Any]) -> LayerSparsity:
-    fields = {name: value for name, value in data.items() if name != 'mask_sha256'}
-    layer = LayerSparsity(
-        **{
-            **fields,
-            'shape': tuple(data['shape']),
-            'bits': base64.b64decode(data['bits']),
-            'values': base64.b64decode(data['values']),
-        }
-    )
-    if layer.mask_sha256 != data['mask_sha256']:
-        raise ValueError(f'the mask of {layer.name!r} is not the one that was planned')
-    return layer
+        rows += [(name, f'kept whole: {why}') for name, why in self.not_pruned.items()]
+        return '\n'.join([*lines, Table.under(header, rows).to_text()])
 
 
 SCOPES = ('network', 'layer')

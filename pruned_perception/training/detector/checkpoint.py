@@ -7,6 +7,7 @@ from typing import Any
 
 from pruned_perception.datasets import Dataset
 from pruned_perception.datasets.fingerprints import Fingerprints, fingerprints
+from pruned_perception.pruning.errors import PruningError
 from pruned_perception.training.checkpoint import CheckpointError
 from pruned_perception.training.detector.architecture import Architecture
 from pruned_perception.training.detector.network import Detector
@@ -20,7 +21,7 @@ def detector_from(content: Mapping[str, Any], path: object = 'checkpoint') -> De
     try:
         model = Detector(Architecture.from_dict(content['architecture']))
         model.load_state_dict(content['weights'])
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (KeyError, TypeError, RuntimeError, PruningError) as error:
         raise CheckpointError(
             f'{path}: the weights do not fit the architecture: {error}'
         ) from error

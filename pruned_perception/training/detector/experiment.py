@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ import yaml
 
 from pruned_perception.errors import UserError
 from pruned_perception.pruning.budget import Macs, Params
-from pruned_perception.pruning.errors import BudgetError, PruningError
+from pruned_perception.pruning.errors import BudgetError
+from pruned_perception.pruning.records import Written, from_dict
 from pruned_perception.training.budget import TrainingBudget
 from pruned_perception.training.detector.architecture import Architecture
 from pruned_perception.training.distillation import Distillation
@@ -52,7 +52,7 @@ RECIPE = Recipe(
 
 
 @dataclass(frozen=True)
-class Pruning:
+class Pruning(Written):
     """How the parent is pruned before this experiment fine-tunes it.
 
     With several iterations it is cut in as many steps, each by the same factor, scored anew and
@@ -63,13 +63,12 @@ class Pruning:
     budget: Macs | Params
     method: Method
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data, as an experiment's file has it."""
-        return dict([budget_entry(self.budget)]) | self.method.to_dict()
+    def _written(self, data: dict[str, Any]) -> dict[str, Any]:
+        return dict([budget_entry(self.budget)]) | data['method']
 
 
 @dataclass(frozen=True)
-class Experiment:
+class Experiment(Written):
     """One training run.
 
     Exactly one of `architecture` (train from scratch), `parent` (prune the result of that
@@ -91,14 +90,9 @@ class Experiment:
     control_of: str | None = None
     seed: int = 0
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data for logs, checkpoints and manifests."""
-        data = {key: value for key, value in asdict(self).items() if value is not None}
-        for key in ('architecture', 'budget', 'distill', 'prune'):
-            if key in data:
-                data[key] = getattr(self, key).to_dict()
-        del data['recipe']
-        return data | self.recipe.to_dict()
+    def _written(self, data: dict[str, Any]) -> dict[str, Any]:
+        recipe = data.pop('recipe')
+        return {name: value for name, value in data.items() if value is not None} | recipe
 
 
 def read_experiment(path: str | os.PathLike[str]) -> Experiment:
@@ -137,17 +131,13 @@ def experiment_from(data: Any) -> Experiment:
     if 'budget' not in values and 'control_of' not in values:
         raise ExperimentError('field budget: needed, except beside control_of')
     if 'architecture' in values:
-        values['architecture'] = Architecture.from_dict(values['architecture'])
+        values['architecture'] = from_dict(Architecture, values['architecture'], 'architecture.')
     if 'budget' in values:
-        budget = _fields(('cpu_minutes', 'steps'), values['budget'], 'budget.')
-        try:
-            values['budget'] = TrainingBudget.from_dict(budget)
-        except PruningError as error:
-            raise ExperimentError(f'field budget: {error}') from error
+        values['budget'] = from_dict(TrainingBudget, values['budget'], 'budget.')
     if 'prune' in values:
         values['prune'] = _pruning(values['prune'])
     if 'distill' in values:
-        values['distill'] = Distillation.from_dict(values['distill'])
+        values['distill'] = from_dict(Distillation, values['distill'], 'distill.')
     for key in ('train', 'validation'):
         if not isinstance(values['data'], dict) or key not in values['data']:
             raise ExperimentError(f'field data.{key} is missing')
@@ -173,12 +163,6 @@ def _pruning(data: Any) -> Pruning:
         return Pruning(budget_from(units[0], data[units[0]]), method)  # type: ignore[arg-type]
     except BudgetError as error:
         raise ExperimentError(f'field prune.{units[0]}: {error}') from error
-
-
-def _number(value: Any) -> float:
-    """Return the number if it is one, and > 0; else NaN, which is within no bounds."""
-    good = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
-    return float(value) if good else math.nan
 
 
 def _fields(known: Sequence[str], data: Any, prefix: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from pruned_perception._tables import Table
 from pruned_perception.bundle import MANIFEST, Bundle, Family, load_bundle, record_evidence
 from pruned_perception.datasets import read_dataset
 from pruned_perception.datasets.fingerprints import Fingerprints, fingerprints
@@ -171,23 +172,24 @@ def _frames(folder: Path) -> Fingerprints:
 
 def summary(family: Family) -> str:
     """Return a Markdown table of what the manifests of a family say; '–' where nothing is said."""
-    lines = [
-        '| member | MMAC | parameters | AP50 [95 %] | AP50:95 | AP50 below 48 px | worst class '
-        '| control AP50 | p50, one thread | × faster |',
-        '|---|---|---|---|---|---|---|---|---|---|',
-    ]
+    header = (
+        'member | MMAC | parameters | AP50 [95 %] | AP50:95: | AP50 below 48 px | worst class'
+        ' | control AP50 | p50, one thread | × faster'
+    )
+    rows = []
     for bundle in family.members:
         evaluations = {each.get('net'): each for each in bundle.manifest['evaluation']}
-        cells = [
-            bundle.name,
-            f'{bundle.cost.macs / 1e6:.0f}',
-            f'{bundle.cost.parameters / 1e6:.2f} M',
-            *_accuracy_cells(evaluations.get(MEMBER)),
-            _ap50(evaluations.get(CONTROL)),
-            *_latency_cells(bundle.manifest['latency']),
-        ]
-        lines.append(f'| {" | ".join(cells)} |')
-    return '\n'.join(lines)
+        rows.append(
+            (
+                bundle.name,
+                f'{bundle.cost.macs / 1e6:.0f}',
+                f'{bundle.cost.parameters / 1e6:.2f} M',
+                *_accuracy_cells(evaluations.get(MEMBER)),
+                _ap50(evaluations.get(CONTROL)),
+                *_latency_cells(bundle.manifest['latency']),
+            )
+        )
+    return Table.under(header, rows).to_markdown()
 
 
 def _accuracy_cells(entry: Mapping[str, Any] | None) -> list[str]:

@@ -114,12 +114,12 @@ def test_plan_is_reproducible_and_survives_json(method: str) -> None:
 def test_altered_mask_is_found_out() -> None:
     data = _plan('magnitude').to_dict()
     data['layers'][0]['bits'] = data['layers'][1]['bits']
-    with pytest.raises(PruningError, match="mask of '0'"):
+    with pytest.raises(PruningError, match=r'SparsityPlan\.layers\[0\]\.mask_sha256: does not'):
         SparsityPlan.from_dict(data)
 
 
 def test_plain_data_of_something_else_is_refused() -> None:
-    with pytest.raises(PruningError, match='not a plan of sparsity'):
+    with pytest.raises(PruningError, match=r'field SparsityPlan\.\w+ is missing'):
         SparsityPlan.from_dict({'method': 'magnitude'})
 
 

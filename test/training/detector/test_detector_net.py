@@ -3,7 +3,8 @@ import tiny
 import torch
 from torch import nn
 
-from pruned_perception.training.detector.architecture import Architecture, ArchitectureError
+from pruned_perception.pruning import PruningError
+from pruned_perception.training.detector.architecture import Architecture
 from pruned_perception.training.detector.network import Detector, decode, distances, grid
 
 
@@ -53,11 +54,12 @@ def test_architecture_survives_plain_data() -> None:
     ('change', 'message'),
     [
         ({'neck': 0}, 'integer > 0'),
-        ({'backbone': [[16], [16]]}, 'architecture.backbone'),
-        ({'boxes': [[16]]}, 'architecture.boxes'),
-        ({'colour': 3}, "unknown field 'colour'"),
+        ({'neck': 0.5}, r'field Architecture\.neck: must be an integer, got 0\.5'),
+        ({'backbone': [[16], [16]]}, r'field Architecture\.backbone: expected'),
+        ({'boxes': [[16]]}, r'field Architecture\.boxes: expected'),
+        ({'colour': 3}, r'unknown field Architecture\.colour'),
     ],
 )
 def test_bad_architecture_names_the_field(change: dict, message: str) -> None:
-    with pytest.raises(ArchitectureError, match=message):
+    with pytest.raises(PruningError, match=message):
         Architecture.from_dict(tiny.ARCHITECTURE.to_dict() | change)

@@ -53,8 +53,9 @@ def test_recipes_of_the_shipped_members_are_read() -> None:
     for path in manifests:
         written = json.loads(path.read_text(encoding='utf-8'))['provenance']['experiment']
         recipe = recipe_of(written)
-        assert recipe.batch == written['batch']
+        assert recipe.optimiser == 'adamw'
         assert recipe.learning_rate == written['optimiser']['learning_rate']
+        assert (recipe.batch, recipe.ema, recipe.clip) == (written['batch'], written['ema'], 10.0)
         assert [phase.until for phase in recipe.phases] == [p['until'] for p in written['phases']]
 
 
@@ -99,7 +100,13 @@ def test_what_is_written_can_be_read_again(fields: dict) -> None:
         (CHILD | {'distill': {'weight': 1, 'heat': 2}}, r'unknown field distill\.heat'),
         ({'phases': []}, 'field phases'),
         ({'phases': [{'until': 0.5, 'size': [64, 64], 'scale': [1, 1]}]}, 'until must rise to 1'),
-        ({'phases': [{'until': 1, 'size': [64, 64], 'scale': [2, 1]}]}, r'phases\[0\]'),
+        ({'phases': [{'until': 1, 'size': [64, 64], 'scale': [2, 1]}]}, r'phases\[0\]\.scale'),
+        (
+            {'phases': [{'until': 1, 'size': [64], 'scale': [1, 1]}]},
+            r'phases\[0\]\.size: must have',
+        ),
+        ({'phases': [{'until': 1, 'size': [64, 64]}]}, r'phases\[0\]\.scale is missing'),
+        ({'architecture': {'neck': 64}}, r'field architecture\.\w+ is missing'),
         ({'data': {'train': 'x'}}, r'data\.validation'),
         ({'batch': 0}, 'field batch'),
         ({'optimiser': {'rate': 1}}, r'unknown field optimiser\.rate'),

@@ -15,6 +15,7 @@ from pruned_perception._io import FolderError, locked
 from pruned_perception._processes import Interrupted
 from pruned_perception.compare.cell import run_cell
 from pruned_perception.compare.study import read_study
+from pruned_perception.pruning.records import from_dict
 from pruned_perception.training.checkpoint import CheckpointError, read_checkpoint
 from pruned_perception.training.compute import use_one_thread
 from pruned_perception.training.detector import task as detector_tasks
@@ -190,7 +191,7 @@ def test_iterations_are_a_cascade_whose_time_counts(
 
     dense, small = (read_checkpoint(folders.final(name)) for name in ('dense', 'whole'))
     stages = [
-        Stage.from_dict(json.loads((tmp_path / f'runs/whole/{number}/stage.json').read_text()))
+        from_dict(Stage, json.loads((tmp_path / f'runs/whole/{number}/stage.json').read_text()))
         for number in (1, 2, 3)
     ]
     assert [stage.steps for stage in stages] == [4, 4, 4]

@@ -1,27 +1,40 @@
-"""The life of a node's process: signals, start, spinning, a clean end."""
+"""The life of a node's process: signals, start, spinning, a clean end.
+
+A watchdog of the kernel's (see `_watchdog`) stands behind all of it, so that no end depends on the
+interpreter: a thread in native code that does not give its lock back.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import gc
+import inspect
 import os
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
+from pruned_perception._watchdog import Watchdog, leave
 from pruned_perception.environment import add_own_prefix
 from pruned_perception.errors import UserError
-from pruned_perception.nodes import malloc
+from pruned_perception.nodes import malloc, security
 
 if TYPE_CHECKING:
     from rclpy.node import Node
+    from rclpy.task import Future
 
 STOP_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM})
 GRACE_S = 4.0
 """Longest orderly end, in seconds: launch sends the next, harder signal after 5."""
+END_S = 8.0
+"""From there on the end is the watchdog's: before launch's last signal, SIGKILL after 10 s."""
+START_S = 60.0
+"""Longest step of a start (imports and middleware; making the node; starting it, but for a model)
+before the watchdog bites."""
+FEED_S, HUNGRY_S = 1.0, 15.0
+"""How often a spinning node feeds the watchdog, and after how long without it that bites."""
 
 
 class StopSignals:
@@ -32,8 +45,9 @@ class StopSignals:
     `on_stop` nothing needs an orderly end, and the process exits at once with status 0.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, watchdog: Watchdog) -> None:
         self.stopped = threading.Event()
+        self._watchdog = watchdog
         self._lock = threading.Lock()
         self._callback: Callable[[], Any] | None = None
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
@@ -52,6 +66,7 @@ class StopSignals:
         with self._lock:
             self.stopped.set()
             callback = self._callback
+        self._watchdog.last(END_S)
         if callback is not None:
             callback()
             # Whatever the main thread is busy with by then, such as a large model, can be lost.
@@ -59,25 +74,20 @@ class StopSignals:
         leave(0)
 
 
-def leave(status: int) -> NoReturn:
-    """End the process now, without the interpreter's finalisation."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(status)
-
-
 def run(create_node: Callable[[], Node], args: Sequence[str] | None = None) -> int:
     """Run one node until SIGINT or SIGTERM; this is the whole main() of an executable.
 
     `create_node` is called after `rclpy.init`; it imports what is heavy, so that a signal during
-    the imports finds its handler. If the node has a method `start()`, it is called before spinning,
-    and `stop()` at the end. An exception in a callback is logged and spinning goes on.
+    the imports finds its handler. If the node has a method `start()`, which may be a coroutine, it
+    is called before all callbacks, and `stop()` at the end. Its future `finished` ends it, too. An
+    exception in a callback is logged and spinning goes on.
 
-    Returns 0 after a signal, 1 after a UserError in creating or starting the node, whose text is
-    logged.
+    Returns 0 after a signal or `finished`, 1 after a UserError in creating or starting the node,
+    whose text is logged.
     """
-    signals = StopSignals()
+    watchdog = Watchdog()
+    watchdog.feed(START_S)
+    signals = StopSignals(watchdog)
     gc.disable()  # imports make little garbage, and looking for it is a twentieth of the start
     malloc.keep_large_buffers()
     add_own_prefix()
@@ -88,32 +98,41 @@ def run(create_node: Callable[[], Node], args: Sequence[str] | None = None) -> i
     from rclpy.signals import SignalHandlerOptions
     from rclpy.task import Future
 
-    stop: Future[None] = Future()
+    stop: Future[Exception | None] = Future()
     signals.on_stop(lambda: stop.set_result(None))
     program = os.path.basename(sys.argv[0])  # noqa: PTH119
     node = executor = None
+    status = 1
     try:
         try:
-            rclpy.init(
-                args=None if args is None else list(args),
-                signal_handler_options=SignalHandlerOptions.NO,
-            )
-            node = create_node()
+            with security.explained():
+                rclpy.init(
+                    args=None if args is None else list(args),
+                    signal_handler_options=SignalHandlerOptions.NO,
+                )
+                watchdog.feed(START_S)
+                node = create_node()
+            if open_door := security.remark(node, os.environ):
+                node.get_logger().warning(open_door)
+            watchdog.feed(START_S)
             executor = SingleThreadedExecutor()
             executor.add_node(node)
-            if hasattr(node, 'start') and not signals.stopped.is_set():
-                node.start()
+            if hasattr(node, 'finished'):
+                node.finished.add_done_callback(lambda _: stop.set_result(None))
+            if not stop.done():
+                executor.create_task(_start, node, watchdog, stop)
+            _spin(executor, node, stop)
+            error = stop.result()
+            if error is not None:
+                raise error
+            status = 0
         except UserError as error:
             logger = node.get_logger() if node is not None else get_logger(program)
             logger.fatal(str(error))
-            return 1
         except _middleware_errors() as error:
             get_logger(program).fatal(_readable(error))
-            return 1
-        gc.enable()
-        _spin(executor, node, stop)
-        return 0
     finally:
+        watchdog.last(END_S)
         if node is not None:
             if hasattr(node, 'stop'):
                 node.stop()
@@ -121,6 +140,25 @@ def run(create_node: Callable[[], Node], args: Sequence[str] | None = None) -> i
         if executor is not None:
             executor.shutdown(timeout_sec=0)
         rclpy.try_shutdown()
+        if getattr(node, 'is_stuck', False):
+            leave(status)  # the interpreter's end does not go well with a thread at work
+    return status
+
+
+async def _start(node: Node, watchdog: Watchdog, stop: Future[Exception | None]) -> None:
+    """Start a node; what that raises ends its spinning."""
+    from rclpy.clock import Clock, ClockType
+
+    try:
+        started = node.start() if hasattr(node, 'start') else None
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        node.create_timer(FEED_S, lambda: watchdog.feed(HUNGRY_S), clock=steady)
+        if inspect.isawaitable(started):
+            await started
+    except Exception as error:
+        stop.set_result(error)
+    finally:
+        gc.enable()
 
 
 def _spin(executor: Any, node: Node, stop: Any) -> None:

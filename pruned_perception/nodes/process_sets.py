@@ -56,7 +56,7 @@ class Process:
     parameters: tuple[str, ...] = ()  # arguments passed as parameters of the same names
     remappings: tuple[tuple[str, str], ...] = ()  # name in the node, argument with the new one
     words: tuple[str, ...] = ()
-    flags: tuple[tuple[str, str], ...] = ()  # flag of the command, argument that must be true
+    flags: tuple[tuple[str, str], ...] = ()  # flag of the command, argument that it takes or means
 
     @property
     def is_node(self) -> bool:
@@ -92,7 +92,12 @@ _MODEL = Argument(
 )
 _MEMBER = Argument('member', 'Member of the family, by name (default: the dense one).')
 _COMMON = (
+    Argument(
+        'trusted_keys',
+        'File of public keys: only models signed by one of them are loaded (default: any model).',
+    ),
     Argument('namespace', 'Namespace of all names; one for each camera.'),
+    Argument('enclave', 'Security enclave of the processes (default: /; docs/security.md).'),
     Argument('params_file', 'YAML file of parameters; arguments given here win over it.'),
     Argument(
         'autostart',
@@ -139,7 +144,14 @@ PERCEPTION = ProcessSet(
     (
         Process(
             'perception_node',
-            parameters=('model', 'member', 'image_transport', 'autostart', 'use_sim_time'),
+            parameters=(
+                'model',
+                'member',
+                'trusted_keys',
+                'image_transport',
+                'autostart',
+                'use_sim_time',
+            ),
             remappings=(('image_raw', 'image'),),
         ),
     ),
@@ -157,11 +169,14 @@ SIMULATION = ProcessSet(
     ),
     (
         Process('simulated_robot', parameters=('scene_seed', 'rate_hz')),
-        Process('perception_node', parameters=('model', 'member', 'autostart', 'use_sim_time')),
+        Process(
+            'perception_node',
+            parameters=('model', 'member', 'trusted_keys', 'autostart', 'use_sim_time'),
+        ),
         Process(
             'pruned-perception',
             words=('monitor', '--interval', '2'),
-            flags=(('--use-sim-time', 'use_sim_time'),),
+            flags=(('--enclave', 'enclave'), ('--use-sim-time', 'use_sim_time')),
         ),
     ),
 )
@@ -182,16 +197,22 @@ def parse_assignments(words: Sequence[str]) -> dict[str, str]:
 
 def arguments_of(process: Process, chosen: ProcessSet, values: Mapping[str, str]) -> list[str]:
     """Return the words that follow the executable; '' in `values` is not passed on."""
-    if not process.is_node:
-        flags = (flag for flag, name in process.flags if values[name] == 'true')
-        return [*process.words, *flags]
     types = {argument.name: argument for argument in chosen.arguments}
+    if not process.is_node:
+        words = list(process.words)
+        for flag, name in process.flags:
+            if types[name].type is bool:
+                words += [flag] if values[name] == 'true' else []
+            elif values[name]:
+                words += [flag, values[name]]
+        return words
     given = [name for name in process.parameters if values[name]]
     return ros_arguments(
         process.executable,
         values['namespace'],
         {name: types[name].parse(values[name]) for name in given},
         remappings={name: values[topic] for name, topic in process.remappings if values[topic]},
+        enclave=values['enclave'],
         params_file=values['params_file'],
         log_level=values['log_level'],
     )
@@ -203,6 +224,7 @@ def ros_arguments(
     parameters: Mapping[str, Any],
     *,
     remappings: Mapping[str, str] = MappingProxyType({}),
+    enclave: str = '',
     params_file: str = '',
     log_level: str = '',
 ) -> list[str]:
@@ -213,6 +235,8 @@ def ros_arguments(
     words = ['--ros-args', '-r', f'__node:={node}', '-r', f'__ns:=/{namespace.strip("/")}']
     for name, topic in remappings.items():
         words += ['-r', f'{name}:={topic}']
+    if enclave:
+        words += ['--enclave', enclave]
     if params_file:
         words += ['--params-file', params_file]
     for name, value in parameters.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pruned_perception.nodes.stamps import StampWatch, in_words
+from pruned_perception.nodes.header_stamps import StampWatch, in_words
 
 S = 1_000_000_000
 NOW = 1_700_000_000 * S

@@ -20,6 +20,8 @@ from pruned_perception.nodes.parameters import START, Parameter, ParameterError,
 if TYPE_CHECKING:
     from rclpy.node import Node
 
+_MOST_SHOWN = 200
+
 
 class NodeParameters:
     """The present values of a node's parameters, in the table's types.
@@ -42,6 +44,8 @@ class NodeParameters:
         self._is_active = is_active
         self._refuse = refuse
         self._changed = changed
+        self._node = node
+        self._before: dict[str, Any] = {}
         self.values: Mapping[str, Any] = {row.name: self._declare(node, row) for row in table}
         known = {*self.values, 'use_sim_time', 'start_type_description_service'}
         given = getattr(node, '_parameter_overrides', {})  # rclpy has no public name for it
@@ -75,11 +79,22 @@ class NodeParameters:
             self._refuse(changes)
         except UserError as error:
             return SetParametersResult(successful=False, reason=str(error))
+        names = [parameter.name for parameter in parameters]
+        self._before = {
+            name: self._node.get_parameter(name).value
+            for name in names
+            if self._node.has_parameter(name)
+        }
         if self._set_is_final:
             self._after_set(parameters)
         return SetParametersResult(successful=True)
 
     def _after_set(self, parameters: Sequence[RosParameter[Any]]) -> None:
+        for parameter in parameters:
+            old, new = _shown(self._before.get(parameter.name)), _shown(parameter.value)
+            self._node.get_logger().info(
+                f'parameter {parameter.name} was changed from {old} to {new}'
+            )
         changes = self._checked(parameters)
         if changes:
             self.values = {**self.values, **changes}
@@ -88,6 +103,12 @@ class NodeParameters:
     def _checked(self, parameters: Sequence[RosParameter[Any]]) -> dict[str, Any]:
         changes = {parameter.name: parameter.value for parameter in parameters}
         return check(self._table, changes, active=self._is_active())
+
+
+def _shown(value: Any) -> str:
+    """Return a value for the log: in bounds, and nothing in it acts on a terminal."""
+    text = repr(value)
+    return text if len(text) <= _MOST_SHOWN else f'{text[:_MOST_SHOWN]}…'
 
 
 def descriptor(row: Parameter) -> ParameterDescriptor:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pruned_perception.errors import UserError
-from pruned_perception.nodes import parameters, processes
-from pruned_perception.nodes.processes import PERCEPTION, SETS, SIMULATION, Process, ProcessSet
+from pruned_perception.nodes import parameters, process_sets
+from pruned_perception.nodes.process_sets import PERCEPTION, SETS, SIMULATION, Process, ProcessSet
 
 TABLES = {
     'perception_node': parameters.PERCEPTION_PARAMETERS,
@@ -19,7 +19,7 @@ TABLES = {
 
 def words(chosen: ProcessSet, executable: str, **given: str) -> list[str]:
     process = next(each for each in chosen.processes if each.executable == executable)
-    return processes.arguments_of(process, chosen, chosen.values(given))
+    return process_sets.arguments_of(process, chosen, chosen.values(given))
 
 
 def pairs(arguments: list[str], option: str) -> list[str]:
@@ -66,6 +66,7 @@ def test_every_argument_reaches_the_command_line(tmp_path: Path) -> None:
         image='/camera/image_raw',
         image_transport='compressed',
         namespace='front',
+        enclave='/front/camera',
         params_file=str(params_file),
         autostart='false',
         use_sim_time='true',
@@ -85,6 +86,7 @@ def test_every_argument_reaches_the_command_line(tmp_path: Path) -> None:
     ]
     assert pairs(arguments, '--params-file') == [str(params_file)]
     assert pairs(arguments, '--log-level') == ['debug']
+    assert pairs(arguments, '--enclave') == ['/front/camera']
 
 
 def test_texts_that_look_like_numbers_stay_texts() -> None:
@@ -95,6 +97,12 @@ def test_texts_that_look_like_numbers_stay_texts() -> None:
 def test_the_monitor_takes_the_time_that_the_nodes_take() -> None:
     assert '--use-sim-time' in words(SIMULATION, 'pruned-perception', use_sim_time='true')
     assert '--use-sim-time' not in words(SIMULATION, 'pruned-perception', use_sim_time='false')
+
+
+@pytest.mark.parametrize('executable', [each.executable for each in SIMULATION.processes])
+def test_every_process_is_in_the_enclave(executable: str) -> None:
+    assert pairs(words(SIMULATION, executable, enclave='/sim'), '--enclave') == ['/sim']
+    assert '--enclave' not in words(SIMULATION, executable)
 
 
 @pytest.mark.parametrize(
@@ -117,22 +125,22 @@ def test_values_of_another_type_are_refused() -> None:
 
 
 def test_words_that_are_no_assignments_are_refused() -> None:
-    assert processes.parse_assignments(['a:=b:=c', 'd:=']) == {'a': 'b:=c', 'd': ''}
+    assert process_sets.parse_assignments(['a:=b:=c', 'd:=']) == {'a': 'b:=c', 'd': ''}
     with pytest.raises(UserError, match="'model=x' is not of the form name:=value"):
-        processes.parse_assignments(['model=x'])
+        process_sets.parse_assignments(['model=x'])
 
 
 def test_the_discovery_range_goes_to_the_environment() -> None:
     given = PERCEPTION.values({'discovery_range': 'localhost'})
-    assert processes.environment(given)['ROS_AUTOMATIC_DISCOVERY_RANGE'] == 'LOCALHOST'
-    assert 'ROS_AUTOMATIC_DISCOVERY_RANGE' not in processes.environment(PERCEPTION.values({}))
+    assert process_sets.environment(given)['ROS_AUTOMATIC_DISCOVERY_RANGE'] == 'LOCALHOST'
+    assert 'ROS_AUTOMATIC_DISCOVERY_RANGE' not in process_sets.environment(PERCEPTION.values({}))
 
 
 def test_the_transports_that_the_user_has_chosen_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv('FASTDDS_BUILTIN_TRANSPORTS', 'UDPv4')
-    assert processes.environment(PERCEPTION.values({})) == {}
+    assert process_sets.environment(PERCEPTION.values({})) == {}
 
 
 def test_commands_that_are_no_nodes_get_no_ros_arguments() -> None:
     command = Process('pruned-perception', words=('monitor',))
-    assert processes.arguments_of(command, SIMULATION, SIMULATION.values({})) == ['monitor']
+    assert process_sets.arguments_of(command, SIMULATION, SIMULATION.values({})) == ['monitor']

@@ -1,0 +1,53 @@
+"""`pruned-perception benchmark soak`: whether the node grows while it runs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from pruned_perception.benchmark import soak
+from pruned_perception.cli.arguments import at_least
+from pruned_perception.cli.benchmark_result import add_model, write_result
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    add_model(parser)
+    parser.add_argument('--minutes', type=float, default=30.0, help='length of the run (30)')
+    parser.add_argument('--rate', type=at_least(1), default=30, help='frames per second (30)')
+    parser.add_argument('--every', type=float, default=2.0, help='seconds between looks (2)')
+    parser.add_argument('--output', type=Path, metavar='FILE', help='write the result as JSON')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run, print; 1 where memory rises, or descriptors or threads are not constant."""
+    values = {key: value for key, value in vars(args).items() if key != 'output'}
+    columns = ('minute', 'RSS MB', 'descriptors', 'threads', 'detections/s')
+    print('  '.join(f'{each:>12}' for each in columns), flush=True)
+    seen: list[soak.Sample] = []
+
+    def on_sample(sample: soak.Sample) -> None:
+        if not seen or sample.seconds - seen[-1].seconds >= 6 * args.minutes:
+            print(
+                f'{sample.seconds / 60:12.1f}  {sample.resident_mb:12.1f}  '
+                f'{sample.descriptors:12d}  {sample.threads:12d}  '
+                f'{sample.detections / sample.seconds:12.1f}',
+                flush=True,
+            )
+            seen.append(sample)
+
+    result = soak.measure(soak.Setup(**values), on_sample)
+    low, high = result['memory_trend']['interval']
+    rises = low > 0
+    constant = all(result[name][0] == result[name][1] for name in ('descriptors', 'threads'))
+    least, most = result['resident_mb']
+    slope = result['memory_trend']['per_hour']
+    print(
+        f'memory {least:.1f} … {most:.1f} MB, trend {slope:+.2f} MB an hour (95 % '
+        f'interval {low:+.2f} … {high:+.2f}): {"rises" if rises else "no growth seen"}\n'
+        f'descriptors {result["descriptors"][0]} … {result["descriptors"][1]}, '
+        f'threads {result["threads"][0]} … {result["threads"][1]}, '
+        f'{result["detections_per_s"]:.1f} detections a second'
+    )
+    write_result(result, args.output)
+    return 1 if rises or not constant else 0

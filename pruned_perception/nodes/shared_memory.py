@@ -1,0 +1,51 @@
+"""Whether another process's shared memory is in our /dev/shm; Fast DDS asks nobody.
+
+To a participant of the same host it sends by shared memory alone, also where the two have a
+/dev/shm of their own each, as containers do: they are discovered, by UDP, and nothing else ever
+arrives. Seen from here: an identifier of our own host, a node without a name (names travel like
+images), and, where we may look at the process, another file system on its /dev/shm.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+FAST_DDS = b'\x01\x0f'
+"""Vendor id, at the start of a participant's GUID; then two bytes of host, two of the process."""
+
+UNKNOWN_NODE = '_NODE_NAME_UNKNOWN_'
+"""How rmw calls the node of an endpoint before it is told its name."""
+
+_PID_BITS = 0xFFFF
+
+
+def on_this_host(gid: Sequence[int], own: Sequence[int]) -> bool:
+    """Tell whether two endpoints of Fast DDS are, to it, on one host."""
+    return bytes(gid[:2]) == FAST_DDS and bytes(gid[:4]) == bytes(own[:4])
+
+
+def has_other_shared_memory(gid: Sequence[int], proc: Path = Path('/proc')) -> bool | None:
+    """Tell whether the process of an endpoint has another /dev/shm than we.
+
+    None where no process is visible that could be it: it is in another container, or not ours to
+    look at.
+    """
+    low = int.from_bytes(bytes(gid[4:6]), 'little')
+    own = _device(proc / 'self')
+    found = {
+        _device(each)
+        for each in proc.iterdir()
+        if each.name.isdecimal() and int(each.name) & _PID_BITS == low
+    } - {None}
+    if own is None or not found:
+        return None
+    return own not in found
+
+
+def _device(process: Path) -> int | None:
+    try:
+        return os.stat(process / 'root/dev/shm').st_dev  # noqa: PTH116
+    except OSError:  # it ended, or is another user's
+        return None
