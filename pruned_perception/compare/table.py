@@ -68,7 +68,7 @@ class Row(Record):
     @classmethod
     def _given(cls, data: Mapping[str, Any]) -> Mapping[str, Any]:
         former = {'macs': 'macs_share', 'params': 'params_share'}  # names in tables of before
-        return {former.get(name, name): each for name, each in data.items()}
+        return {former.get(name, name): value for name, value in data.items()}
 
 
 @dataclass(frozen=True)

@@ -100,13 +100,14 @@ class Camera:
     def enclaves(self) -> dict[str, tuple[Profile, ...]]:
         """Return the profiles of each enclave: one a process, and one for a whole simulation."""
         prefix = self.namespace.rstrip('/')
-        perception, robot, monitor = self.detector('perception_node'), self.robot(), self.monitor()
+        robot, monitor = self.robot(), self.monitor()
+        simulated = Camera(self.namespace, use_sim_time=self.use_sim_time)  # the robot's own images
         return {
-            f'{prefix}/perception_node': (perception,),
+            f'{prefix}/perception_node': (self.detector('perception_node'),),
             f'{prefix}/echo_node': (self.detector('echo_node'),),
             f'{prefix}/simulated_robot': (robot,),
             f'{prefix}/monitor': (monitor,),
-            f'{prefix}/simulation': (robot, perception, monitor),
+            f'{prefix}/simulation': (robot, simulated.detector('perception_node'), monitor),
         }
 
 

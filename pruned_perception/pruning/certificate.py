@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 import pruned_perception
+from pruned_perception._tables import Table
 from pruned_perception.datasets.fingerprints import Fingerprints, picture_hash
 from pruned_perception.pruning.calibration import Batch, CheckedBatches, as_inputs
 from pruned_perception.pruning.eprocess import drives_needed, rate_bound
@@ -510,19 +511,17 @@ class Certificate:
     def _table(self) -> list[str]:
         if not self.slices:
             return []
-        width, units = max(5, *map(len, self.slices)), _plural(self.unit)
         first = self.headline
+        rows = [
+            (name, sum(each.counts), each.drives, each.rate, each.bound_text)
+            for name, each in self.slices.items()
+        ]
+        columns = [('slice', ''), (first.unit, ','), (_plural(self.unit), 'd')]
         lines = [
             f'Slices: it {first.verb} … {first.of} ({first.terms}); all together at '
             f'{_level(self.confidence)}.',
-            f'{"slice":{width}}  {first.unit}  {units}   seen  bound',
+            Table([*columns, ('seen', '5.1%'), ('bound', '')], rows).to_text(),
         ]
-        for name, each in self.slices.items():
-            rate = '–' if each.rate is None else f'{each.rate:.1%}'
-            lines.append(
-                f'{name:{width}}  {sum(each.counts):{len(first.unit)},}  {each.drives:{len(units)}}'
-                f'  {rate:>5}  {each.bound_text}'
-            )
         return [*lines, f'Worst slice: {self.worst_slice or "none shows anything"}.']
 
 

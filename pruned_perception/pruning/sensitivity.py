@@ -168,26 +168,27 @@ class Sensitivity(Record):
         ]
         channels = sum(len(each.values) for each in self.consumers)
         exceeded = expected_exceedances(channels, self.calibration.images)
+        text = (
+            f'{self.definition} sensitivity, {self.calibration.images} images, {where} '
+            f'({"exact" if self.positions is None else "estimated from below"})\n'
+            f'{Table.under(header, rows).to_text()}\n'
+        )
         if self.positions is None:
-            last = (
+            text += (
                 'One more image like these is expected to exceed the values of at most '
                 f'{exceeded:.3g} of {channels} channels; more images lower that.'
             )
         else:
-            last = (
+            text += (
                 'At sampled positions nothing is said of how many values one more image exceeds; '
                 'measure at all.'
             )
         if self.ratios:
-            last += (
+            text += (
                 f'\nsecond half: {len(self.ratios)} images, which exceed some value '
                 f'{np.median(self.ratios):.3g}-fold (median), {max(self.ratios):.3g}-fold at most'
             )
-        return (
-            f'{self.definition} sensitivity, {self.calibration.images} images, {where} '
-            f'({"exact" if self.positions is None else "estimated from below"})\n'
-            f'{Table.under(header, rows).to_text()}\n{last}'
-        )
+        return text
 
 
 def estimate_sensitivity(

@@ -33,6 +33,7 @@ def render(findings: Findings) -> str:
     layers = findings.layers()
     bounds = [each.bound for each in layers if each.bound is not None]
     mark = max(bounds, default=0.0) or None
+    certificate = findings.certificate
     return pages.render(
         'report/page.html',
         findings=findings,
@@ -42,8 +43,7 @@ def render(findings: Findings) -> str:
         strip=strip,
         mark=mark,
         charts=_charts(findings, mark),
-        bounds=findings.plan.bounds_text() if findings.plan.errors else '',
-        slices=getattr(findings.certificate, 'slices', {}),
+        slices=certificate.slices if isinstance(certificate, Certificate) else {},
         up=_up,
         **_comparison(findings),
         made=_facts(findings),
@@ -238,6 +238,6 @@ def _facts(findings: Findings) -> list[tuple[str, Any]]:
     return facts
 
 
-def _up(bound: float | None) -> str:
-    """Return a layer's bound, never rounded below itself."""
-    return UNKNOWN if bound is None else f'{math.ceil(100 * bound - 1e-9) / 100:.2f}'
+def _up(bound: float) -> str:
+    """Return a bound with two decimals, never rounded below itself."""
+    return f'{math.ceil(100 * bound - 1e-9) / 100:.2f}' if bound else '0'

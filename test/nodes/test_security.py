@@ -103,6 +103,21 @@ def test_the_official_tools_take_the_policy(
         sros2.load_policy(file)
 
 
+def test_the_enclave_of_a_simulation_is_that_of_its_three_processes(
+    camera: Camera, policy: ElementTree.Element
+) -> None:
+    prefix = camera.namespace.rstrip('/')
+    simulation = f'{prefix}/simulation'
+    robot = allowed(policy, simulation, 'simulated_robot')
+    assert robot == allowed(policy, f'{prefix}/simulated_robot', 'simulated_robot')
+    monitor = allowed(policy, simulation, 'perception_monitor')
+    assert monitor == allowed(policy, f'{prefix}/monitor', 'perception_monitor')
+    perception = allowed(policy, simulation, 'perception_node')
+    alone = allowed(policy, f'{prefix}/perception_node', 'perception_node')
+    assert {**perception, 'subscribe': set()} == {**alone, 'subscribe': set()}
+    assert perception['subscribe'] - {'/clock'} == {f'{prefix}/image_raw'} <= robot['publish']
+
+
 # --- What running nodes use -----------------------------------------------------------------------
 
 
@@ -222,9 +237,6 @@ def test_the_policy_allows_what_a_running_node_uses_and_no_more(
     except AssertionError:
         assert found == expected
         raise
-    simulation = f'{camera.namespace.rstrip("/")}/simulation'
-    if node != 'echo_node':
-        assert allowed(policy, simulation, node) == expected
 
 
 # --- What ROS would do without a word -------------------------------------------------------------

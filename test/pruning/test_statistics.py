@@ -22,6 +22,8 @@ def test_paired_difference_is_students() -> None:
     assert found.pairs == 4
     assert from_dict(PairedDifference, json.loads(json.dumps(to_dict(found)))) == found
     assert '+0.775' in found.to_text()
+    with pytest.raises(PruningError, match='PairedDifference.low is missing'):
+        from_dict(PairedDifference, {'mean': 1.0})
 
 
 def test_a_tie_is_an_interval_that_holds_0() -> None:

@@ -192,7 +192,7 @@ def copied(
     (folder / 'images').mkdir(parents=True)
     for number, each in enumerate(images):
         pixels = cv2.imread(str(holdout / each['file_name']))
-        each['file_name'] = f'images/other{number}.bmp'
+        each['file_name'] = f'images/other{number}.png'
         if drive is not None:
             each['layout'] = f'{drive} {each["layout"]}'
         cv2.imwrite(str(folder / each['file_name']), pixels)
