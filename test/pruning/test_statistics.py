@@ -22,7 +22,7 @@ def test_paired_difference_is_students() -> None:
     assert found.pairs == 4
     assert from_dict(PairedDifference, json.loads(json.dumps(to_dict(found)))) == found
     assert '+0.775' in found.to_text()
-    with pytest.raises(PruningError, match='PairedDifference.low is missing'):
+    with pytest.raises(PruningError, match=r'PairedDifference\.pairs is missing'):
         from_dict(PairedDifference, {'mean': 1.0})
 
 
