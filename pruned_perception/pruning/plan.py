@@ -133,6 +133,10 @@ class Plan(Record):
         """Return how many channels each group keeps."""
         return {name: len(indices) for name, indices in self.kept.items()}
 
+    def _written(self, data: dict[str, Any]) -> dict[str, Any]:
+        usual = {'positions': POSITIONS, 'K_images': 0}  # which old plans do not say
+        return {k: v for k, v in data.items() if k not in usual or v != usual[k]}
+
     def bounds_text(self) -> str:
         """Return how many bounds say nothing, and what the others rest on."""
         vacuous = sum(each >= 1 for each in self.errors.values())

@@ -186,7 +186,7 @@ def test_thresholds_that_differ_must_be_settled(pair: tuple[Bundle, Bundle], hol
 def copied(
     holdout: Path, folder: Path, *, order: list[int] | None = None, drive: str | None = None
 ) -> Path:
-    """Return a copy of a data set, of some frames in some order, as uncompressed bitmaps."""
+    """Return a copy of a data set, of some frames in some order, hardly compressed."""
     content = json.loads((holdout / 'annotations.json').read_text())
     images = [content['images'][k] for k in (order or range(len(content['images'])))]
     (folder / 'images').mkdir(parents=True)
@@ -195,7 +195,7 @@ def copied(
         each['file_name'] = f'images/other{number}.png'
         if drive is not None:
             each['layout'] = f'{drive} {each["layout"]}'
-        cv2.imwrite(str(folder / each['file_name']), pixels)
+        cv2.imwrite(str(folder / each['file_name']), pixels, [cv2.IMWRITE_PNG_COMPRESSION, 0])
     kept = {each['id'] for each in images}
     content['images'] = images
     content['annotations'] = [x for x in content['annotations'] if x['image_id'] in kept]
