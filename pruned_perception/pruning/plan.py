@@ -90,10 +90,6 @@ class Plan(Record):
     """Images of the second half that gave K; 0: K is assumed."""
     kind: ClassVar[str] = 'channels'
 
-    def _written(self, data: dict[str, Any]) -> dict[str, Any]:
-        later = {'positions': POSITIONS, 'K_images': 0}  # as plans had them that do not say it
-        return {name: each for name, each in data.items() if later.get(name, data) != each}
-
     @property
     def masks(self) -> dict[str, Tensor]:
         """None: channels go altogether."""
