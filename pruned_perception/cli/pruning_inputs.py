@@ -212,7 +212,7 @@ def load_network(args: argparse.Namespace, **folders: Path | None) -> Network:
 
     if (args.checkpoint is None) == (args.task is None):
         raise PruningError(
-            'give either a checkpoint, bundle or ONNX file, or --task PACKAGE.MODULE:FUNCTION'
+            'give either a checkpoint or --task PACKAGE.MODULE:FUNCTION; or a bundle or ONNX file'
         )
     calibration, images = getattr(args, 'calibration', None), getattr(args, 'images', None)
     if args.checkpoint is not None and is_onnx(args.checkpoint):
