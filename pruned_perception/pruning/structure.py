@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pruned_perception.pruning.calibration import Batch
@@ -68,6 +70,17 @@ class LayerTerm:
     inputs: tuple[tuple[str, float], ...]
 
 
+class _Shares(NamedTuple):
+    """The terms as arrays: a budget is divided by thousands of sizes."""
+
+    outputs: NDArray[np.float64]  # (terms, groups), as are the inputs
+    inputs: NDArray[np.float64]
+    macs: NDArray[np.float64]  # (terms,), as are weights and biases
+    weights: NDArray[np.float64]
+    biases: NDArray[np.float64]
+    followers: NDArray[np.float64]  # (groups,) of a group as a whole
+
+
 @dataclass(frozen=True)
 class Structure(Record):
     """Groups of coupled channels and the cost of a network as a function of their widths."""
@@ -93,20 +106,30 @@ class Structure(Record):
             variances: with expectations of independent groups, the variances of the widths: a
                 layer between channels of one and the same group needs them.
         """
-        kept = {name: widths.get(name, full) / full for name, full in self.channels.items()}
-        spread = {n: each / self.channels[n] ** 2 for n, each in (variances or {}).items()}
-        macs, parameters = float(self.macs - sum(term.macs for term in self.terms)), 0.0
-        for term in self.terms:
-            made = 1 - sum(share * (1 - kept[name]) for name, share in term.outputs)
-            read = 1 - sum(share * (1 - kept[name]) for name, share in term.inputs)
-            both = made * read
-            for name, share in term.inputs:
-                both += share * dict(term.outputs).get(name, 0.0) * spread.get(name, 0.0)
-            macs += term.macs * both
-            parameters += term.weights * both + term.bias * made
-        for group in self.groups.prunable:
-            parameters += group.channel_parameters * group.channels * kept[group.name]
-        return Size(macs, parameters + self._fixed)
+        shares = self._shares
+        kept = np.array([widths.get(name, full) / full for name, full in self.channels.items()])
+        made = 1 - shares.outputs @ (1 - kept)
+        read = 1 - shares.inputs @ (1 - kept)
+        both = made * read
+        if variances:
+            spread = [variances.get(n, 0.0) / full**2 for n, full in self.channels.items()]
+            both += (shares.outputs * shares.inputs) @ np.array(spread)
+        macs = self.macs + shares.macs @ (both - 1)
+        parameters = shares.weights @ both + shares.biases @ made + shares.followers @ kept
+        return Size(float(macs), float(parameters) + self._fixed)
+
+    @cached_property
+    def _shares(self) -> _Shares:
+        order = {name: index for index, name in enumerate(self.channels)}
+        outputs, inputs = np.zeros((2, len(self.terms), len(order)))
+        for row, term in enumerate(self.terms):
+            for matrix, side in ((outputs, term.outputs), (inputs, term.inputs)):
+                for name, share in side:
+                    matrix[row, order[name]] += share
+        numbers = [(term.macs, term.weights, term.bias) for term in self.terms]
+        macs, weights, biases = np.array(numbers, dtype=float).reshape(-1, 3).T
+        followers = [each.channel_parameters * each.channels for each in self.groups.prunable]
+        return _Shares(outputs, inputs, macs, weights, biases, np.array(followers, dtype=float))
 
     @cached_property
     def _fixed(self) -> float:

@@ -86,9 +86,7 @@ def test_what_is_not_finite_proves_nothing() -> None:
     model = _Normalised(2.0).eval()
     zeros = (torch.zeros(1, 3, 16, 16),)
     for look in (find_groups, lambda *args: slice_channels(*args, {'inner.0.0': range(8)})):
-        with pytest.raises(
-            PruningError, match=r'inner\.0\.0 has NaN or infinite values on its example'
-        ):
+        with pytest.raises(PruningError, match=r'inner\.0\.0 has NaN or inf.* its example'):
             look(model, zeros)
     images = [torch.rand(4, 3, 16, 16) + 3]
     assert len(find_groups(model, zeros, calibration=images).prunable) == 2

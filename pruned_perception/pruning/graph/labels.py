@@ -62,8 +62,9 @@ class Ties:
 
     def tie(self, these: Tensor, those: Tensor, why: str, *, joins: bool = False) -> None:
         """Tie labels pairwise; `joins`: both are channels of one tensor."""
-        pairs = torch.stack((these.flatten(), those.flatten()), dim=1)
-        for one, other in pairs[pairs[:, 0] != pairs[:, 1]].unique(dim=0).tolist():
+        these, those = these.flatten(), those.flatten()
+        pairs = ((these << 32) + those)[these != those].unique()  # as one number: quickly sorted
+        for one, other in zip((pairs >> 32).tolist(), (pairs & 0xFFFFFFFF).tolist(), strict=True):
             if STAYS in (one, other):
                 self.fix(torch.tensor([one, other]), f'meets what stays, {why}')
                 continue
