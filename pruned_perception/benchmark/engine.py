@@ -22,11 +22,7 @@ from pruned_perception.bundle import Bundle, is_family, load_bundle, load_family
 from pruned_perception.errors import UserError
 from pruned_perception.inference.engine import create_session
 from pruned_perception.inference.intervals import median_interval_if_any
-from pruned_perception.inference.latency import (
-    NS_PER_MS,
-    Summary,
-    summarize,
-)
+from pruned_perception.inference.latency import NS_PER_MS, Summary, summarize
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -27,13 +27,9 @@ from pruned_perception.benchmark.results import read_json_lines
 from pruned_perception.benchmark.session import Session, private_domain, ros_session
 from pruned_perception.bundle import load_member, resolve_model
 from pruned_perception.errors import UserError
+from pruned_perception.inference.frame_times import FRAME_QUANTITIES
 from pruned_perception.inference.intervals import median_interval_if_any
-from pruned_perception.inference.latency import (
-    FRAME_QUANTITIES,
-    NS_PER_MS,
-    Summary,
-    summarize,
-)
+from pruned_perception.inference.latency import NS_PER_MS, Summary, summarize
 from pruned_perception.nodes import transport
 from pruned_perception.nodes.header_stamps import stamp_ns
 from pruned_perception.nodes.latest_frame import COUNTERS

@@ -12,14 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pruned_perception.errors import UserError
-from pruned_perception.inference.latency import (
-    DROP_REASONS,
-    FRAME_QUANTITIES,
-    NS_PER_MS,
-    STAGES,
-    Summary,
-    summarize,
-)
+from pruned_perception.inference.frame_times import FRAME_QUANTITIES, STAGES
+from pruned_perception.inference.latency import DROP_REASONS, NS_PER_MS, Summary, summarize
 
 WARM_UP = 10
 """Frames at the start of a run that are left out of the statistics."""

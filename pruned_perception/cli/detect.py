@@ -20,12 +20,8 @@ from pruned_perception.errors import UserError
 from pruned_perception.inference.detections import Detections
 from pruned_perception.inference.detector import MOST_CANDIDATES, Detector
 from pruned_perception.inference.errors import ImageError, InferenceError
-from pruned_perception.inference.latency import (
-    DETECTOR_STAGES,
-    NS_PER_MS,
-    FrameTimes,
-    summarize,
-)
+from pruned_perception.inference.frame_times import DETECTOR_STAGES, FrameTimes
+from pruned_perception.inference.latency import NS_PER_MS, summarize
 from pruned_perception.inference.sources import Frame, UnreadableFrame, open_source
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pruned_perception.inference.detector import Detector, Settings
     from pruned_perception.inference.engine import create_session
     from pruned_perception.inference.errors import ImageError, InferenceError
-    from pruned_perception.inference.latency import FrameTimes
+    from pruned_perception.inference.frame_times import FrameTimes
 
 __all__ = [
     'Candidates',
@@ -31,7 +31,7 @@ _HOMES = {
     'Candidates': 'detections',
     'Detections': 'detections',
     'Detector': 'detector',
-    'FrameTimes': 'latency',
+    'FrameTimes': 'frame_times',
     'ImageError': 'errors',
     'InferenceError': 'errors',
     'Settings': 'detector',

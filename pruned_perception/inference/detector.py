@@ -16,7 +16,7 @@ from pruned_perception.bundle import Bundle
 from pruned_perception.inference import decoders, engine
 from pruned_perception.inference.detections import Candidates, Detections
 from pruned_perception.inference.errors import InferenceError
-from pruned_perception.inference.latency import FrameTimes
+from pruned_perception.inference.frame_times import FrameTimes
 from pruned_perception.inference.nms import class_wise_nms
 from pruned_perception.inference.preprocess import Placement, Preprocessor, boxes_to_source
 from pruned_perception.inference.runs import TIME_LIMIT_S

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pruned_perception.inference.detections import Detections
-from pruned_perception.inference.latency import FrameTimes
+from pruned_perception.inference.frame_times import FrameTimes
 from pruned_perception.nodes.image_node import Result
 
 

@@ -31,10 +31,11 @@ from vision_msgs.msg import Detection2DArray, LabelInfo
 
 from pruned_perception._watchdog import end_now
 from pruned_perception.errors import UserError
-from pruned_perception.inference import latency as lat
 from pruned_perception.inference import runs
 from pruned_perception.inference.detections import Detections
 from pruned_perception.inference.errors import ImageError
+from pruned_perception.inference.frame_times import FrameTimes, age_ns
+from pruned_perception.inference.latency import NS_PER_MS
 from pruned_perception.nodes import diagnostics, messages
 from pruned_perception.nodes.header_stamps import stamp_ns
 from pruned_perception.nodes.image_input import ImageInput
@@ -107,7 +108,7 @@ class Pipeline(Protocol):
     def score_threshold(self) -> float:
         """The score threshold in use."""
 
-    def run(self, message: Any, times: lat.FrameTimes) -> Result:
+    def run(self, message: Any, times: FrameTimes) -> Result:
         """Detect in an Image or CompressedImage, and set t_pre, t_inf and t_post of its `times`.
 
         UserError where that is impossible.
@@ -125,7 +126,7 @@ class Frame(NamedTuple):
     """A received message and its moments."""
 
     message: Any
-    times: lat.FrameTimes
+    times: FrameTimes
 
 
 class ImageNode(LifecycleNode):
@@ -406,7 +407,7 @@ class ImageNode(LifecycleNode):
             self._publish_labels()
 
     def _apply_parameters(self) -> None:
-        self._max_age_ns = round(self.parameters['max_age_ms'] * lat.NS_PER_MS)
+        self._max_age_ns = round(self.parameters['max_age_ms'] * NS_PER_MS)
         self._reporter.recorder.budget_ms = self.parameters['latency_budget_ms'] or None
         assert self._pipeline is not None
         self._pipeline.apply(self.parameters.values)
@@ -420,7 +421,7 @@ class ImageNode(LifecycleNode):
     # --- Frames ---------------------------------------------------------------------------------
 
     def _on_image(self, message: Any) -> None:
-        times = lat.FrameTimes(
+        times = FrameTimes(
             t_rx=time.monotonic_ns(),
             clock_rx=self._clock_ns(),
             stamp=stamp_ns(message.header.stamp),
@@ -448,7 +449,7 @@ class ImageNode(LifecycleNode):
         times.t_start = time.monotonic_ns()
         try:
             if self._max_age_ns:
-                age = lat.age_ns(times.stamp, self._clock_ns())
+                age = age_ns(times.stamp, self._clock_ns())
                 if age is not None and age > self._max_age_ns:
                     return 'stale'
             result = pipeline.run(message, times)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pruned_perception.errors import UserError
-from pruned_perception.inference.latency import FRAME_QUANTITIES, FrameTimes
+from pruned_perception.inference.frame_times import FRAME_QUANTITIES, FrameTimes
 
 
 class TimingsFile:

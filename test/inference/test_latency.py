@@ -10,13 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pruned_perception.inference.frame_times import AGES, STAGES, FrameTimes, age_ns
 from pruned_perception.inference.latency import (
-    AGES,
     DROP_REASONS,
-    STAGES,
-    FrameTimes,
     LatencyRecorder,
-    age_ns,
     bootstrap_percentiles,
     merge,
     summarize,

@@ -20,7 +20,7 @@ from std_msgs.msg import String
 from tiny_detector import square_image, tiny_onnx, write_tiny_bundle
 
 from pruned_perception.inference.errors import ImageError
-from pruned_perception.inference.latency import FrameTimes
+from pruned_perception.inference.frame_times import FrameTimes
 from pruned_perception.nodes.perception_node import create_node
 
 pytestmark = pytest.mark.ros
