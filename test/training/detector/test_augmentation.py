@@ -18,6 +18,7 @@ def _frames(boxes: list, crowd: list | None = None) -> FrameSet:
         groups=['0'],
         labels=('white',),
         digest='',
+        notes=None,  # where the frames come from: augmentation does not ask
     )
 
 
