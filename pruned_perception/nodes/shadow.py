@@ -36,6 +36,8 @@ from pruned_perception.nodes.drive_log import DriveLog
 COMMAND: tuple[str, ...] = (sys.executable, '-m', 'pruned_perception.nodes.shadow_process')
 WRITE_S = 10.0
 """What is lost at most where the power goes."""
+RETRY_S = 30.0
+"""From a failure to the next process."""
 PATIENCE_S = 1.0
 _CERTIFY = 'certify it (pruned-perception certify PARENT CHILD --record)'
 
@@ -153,12 +155,13 @@ class Shadow:
         self._random = random.Random()
         self._trouble = self._mismatch = self._file_trouble = ''
         self._written = 0.0
+        self._again = 0.0
 
     def start(self) -> None:
         """Be ready for frames; the dense net is loaded when the first one comes."""
         self._busy = self._ending = False
         self._frames = queue.Queue()
-        self._trouble = ''
+        self._trouble, self._again = '', 0.0
         self._thread = threading.Thread(target=self._run, name='shadow', daemon=True)
         self._thread.start()
 
@@ -185,7 +188,8 @@ class Shadow:
     ) -> None:
         """Compare a frame, perhaps; returns at once.
 
-        It must be drawn; and it is left out while another one is compared, or a newer one waits.
+        It must be drawn; and it is left out while another one is compared, a newer one waits, or
+        the dense net has failed just now.
         """
         with self._lock:
             self._log.notice()
@@ -198,7 +202,7 @@ class Shadow:
             return
         if self._random.random() >= self._share:
             return
-        if hurried or self._busy or self._ending:
+        if hurried or self._busy or self._ending or time.monotonic() < self._again:
             self._skipped += 1
             return
         self._busy = True
@@ -227,9 +231,10 @@ class Shadow:
             while (frame := frames.get()) is not None:
                 try:
                     events, counts = self._ask(*frame)
-                except (OSError, ValueError, KeyError, UserError) as error:
+                except Exception as error:  # of the process, or a defect: the node goes on
                     if not self._ending:
                         self._trouble = f'the dense net fails: {error}'
+                        self._again = time.monotonic() + RETRY_S
                     self._end_process()
                 else:
                     self._trouble = ''

@@ -260,6 +260,8 @@ def test_a_dense_net_that_fails_is_named_and_ends_nothing(family: Path, wall: Wa
     end = time.monotonic() + 120
     while not watching.state().trouble and time.monotonic() < end:
         time.sleep(0.01)
+    watching.offer(IMAGE, 'rgb', detections, watching.claim.settings, False)
+    assert watching.state().skipped == 1  # not a process for every frame
     watching.stop()
     assert 'the dense net fails' in watching.state().trouble
     assert 'fetch the bundle again' in watching.state().trouble
