@@ -86,6 +86,8 @@ class Report:
     rss_mib: float | None
     trouble: str | None
     """Why nothing arrives; None where detections do."""
+    watch: str | None = None
+    """What is known against the model's certificate, where the node watches it."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,7 @@ class Camera:
         self.node: str | None = None
         self.model: str | None = None
         self.status: tuple[str, str] | None = None
+        self.watch: str | None = None
         self.received = Received()
         self.counted: Received | None = None
         self.invalid_stamps = 0
@@ -234,6 +237,9 @@ class Camera:
         worst = max(own, key=_severity)
         level = _severity(worst)
         self.status = (_LEVELS[level], worst.message if level else 'working')
+        self.watch = next(
+            (each.message for each in own if each.name == f'{self.node}: watch'), self.watch
+        )
         self._rss_mib = _number(values.get('rss_mib'))
         for quantity in QUANTITIES:
             percentiles = {
@@ -300,6 +306,7 @@ class Camera:
             cpu_percent=float(np.median(self._cpu_percent)) if self._cpu_percent else None,
             rss_mib=self._rss_mib,
             trouble=trouble,
+            watch=self.watch,
         )
 
 

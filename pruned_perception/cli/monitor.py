@@ -159,7 +159,9 @@ def describe(report: Report) -> str:
     parts.append(f'lost in {_count(report.loss_in)} out {_count(report.loss_out)}')
     if report.invalid_stamps:
         parts.append(f'{report.invalid_stamps} invalid stamps')
-    if report.status is not None and report.status[0] != 'OK':
+    if report.watch:
+        parts.append(report.watch)
+    if report.status is not None and report.status[0] != 'OK' and report.status[1] != report.watch:
         parts.append(f'{report.status[0]}: {report.status[1]}')
     if report.trouble:
         parts.append(f'NOTHING ARRIVES: {report.trouble}')
@@ -194,6 +196,8 @@ def table(reports: Sequence[Report], nothing: str | None = None) -> Any:
     if any(report.invalid_stamps for report in reports):
         rows.append(['invalid stamps', *(r.invalid_stamps for r in reports)])
     rows += [[], ['node', *(f'{level} {text}' for level, text in states)]]
+    if any(report.watch for report in reports):
+        rows.append(['certificate', *(r.watch or '' for r in reports)])
     if any(report.trouble for report in reports):
         rows.append(['nothing arrives', *(r.trouble or '' for r in reports)])
     content = Table([('', ''), *((report.namespace, 'd') for report in reports)], rows)

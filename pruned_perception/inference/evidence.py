@@ -34,6 +34,7 @@ FRACTIONS = tuple((j + 0.5) / 20 for j in range(20))
 ALPHA = 0.01
 """Probability of a false alarm, ever."""
 _VERSION = 1
+_MILLION = math.log(1e6)
 _LARGEST_EXPONENT = 700.0  # exp of more is no finite number
 
 
@@ -60,14 +61,18 @@ def log_wealth(
     return _log_sum(logs)
 
 
-def longest_sample(longest: int, share: float) -> int:
+def longest_sample(longest: int, share: float, together: int = 1) -> int:
     """Return how many of a longest drive's frames a random share holds at most, practically.
 
-    Mean and five standard deviations of the binomial distribution: exceeded by one of such drives
-    in a million.
+    Exceeded by one of such drives in a million at most, by Bernstein's inequality.
 
     >>> longest_sample(18_000, 0.02)
-    454
+    464
+
+    Args:
+        longest: most that is counted in a drive, such as its frames.
+        share: of the frames that are drawn.
+        together: most that is drawn or left out at once, such as the objects of a frame.
 
     Raises:
         UserError: no frame, or a share outside (0, 1].
@@ -78,7 +83,8 @@ def longest_sample(longest: int, share: float) -> int:
             '(0, 1]'
         )
     mean = longest * share
-    return min(longest, math.ceil(mean + 5 * math.sqrt(mean * (1 - share))))
+    spread = math.sqrt(2 * mean * (1 - share) * together * _MILLION) + together * _MILLION / 3
+    return min(longest, math.ceil(mean + spread))
 
 
 @dataclass(frozen=True)

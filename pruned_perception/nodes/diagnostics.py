@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from pruned_perception.inference.evidence import DriveEvidence
 from pruned_perception.inference.latency import QUANTITIES, Window
 from pruned_perception.nodes.header_stamps import OLD_S, StampCounts, in_words
 from pruned_perception.nodes.latest_frame import FrameCounts
@@ -181,6 +182,24 @@ class Filters:
     iou_threshold: float
     max_detections: int
     classes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What comparisons with the dense net say against the member's certificate."""
+
+    evidence: DriveEvidence | None
+    """Of the drives that have ended; None: it cannot be watched, see `trouble`."""
+    events: int = 0
+    """Detections of the dense net that the member lost, in this drive."""
+    counts: int = 0
+    """Detections of the dense net in this drive."""
+    compared: int = 0
+    """Frames since the model was loaded."""
+    skipped: int = 0
+    """Frames that were drawn, but for which there was no time."""
+    file: str = ''
+    trouble: str = ''
 
 
 def image_content(content: Content) -> Status:
@@ -361,6 +380,36 @@ def settings(filters: Filters) -> Status:
             'iou_threshold': filters.iou_threshold,
             'max_detections': filters.max_detections,
             'classes': ', '.join(filters.classes) or 'all',
+        },
+    )
+
+
+def watch(state: Watch) -> Status:
+    """Report the evidence against the certificate, and what to do where it is enough."""
+    found = state.evidence
+    if found is None:
+        return Status('watch', WARN, f'the certificate cannot be watched: {state.trouble}')
+    parts = [found.to_text()]
+    if found.alarmed:
+        parts.append(
+            'take a larger member, or certify again on drives like these and move watch_file away'
+        )
+    if state.trouble:
+        parts.append(state.trouble)
+    return Status(
+        'watch',
+        WARN if found.alarmed or state.trouble else OK,
+        '; '.join(parts),
+        {
+            'evidence': found.value,
+            'evidence_needed': found.needed,
+            'drives': found.drives,
+            'certified': found.bound,
+            'drive_lost': state.events,
+            'drive_detections': state.counts,
+            'compared_frames': state.compared,
+            'skipped_frames': state.skipped,
+            'watch_file': state.file or 'none: lost at the end of the process',
         },
     )
 

@@ -24,12 +24,22 @@ class EchoPipeline:
     score_threshold = 0.0
     remark = ''
     filters = None
+    watch = None
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.apply(values)
 
     def warm_up(self) -> None:
         """Do nothing: there is no network."""
+
+    def start(self) -> None:
+        """Do nothing: nothing is watched."""
+
+    def stop(self) -> None:
+        """Do nothing."""
+
+    def published(self, result: Result, hurried: bool) -> None:
+        """Do nothing."""
 
     def check(self, values: Mapping[str, Any]) -> None:
         """Take everything."""

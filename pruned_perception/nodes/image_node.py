@@ -101,6 +101,19 @@ class Pipeline(Protocol):
     def filters(self) -> diagnostics.Filters | None:
         """What detections have to pass; None where they pass nothing."""
 
+    @property
+    def watch(self) -> diagnostics.Watch | None:
+        """What is known against the model's certificate; None where it is not watched."""
+
+    def start(self) -> None:
+        """Get ready for frames, at each activation."""
+
+    def stop(self) -> None:
+        """End what goes on beside the frames, at each deactivation."""
+
+    def published(self, result: Result, hurried: bool) -> None:
+        """Take notice of a frame after it was published; `hurried`: the next one waits already."""
+
     def warm_up(self) -> None:
         """Run once, so that the first frame is not the slowest; UserError where that fails."""
 
@@ -338,6 +351,7 @@ class ImageNode(LifecycleNode):
         self._active = True
         self._publish_labels()
         self._active_model.publish(String(data=' '.join(pipeline.description.values())))
+        pipeline.start()
         self._worker = Worker(
             lambda frame, worker: self._process(pipeline, frame, worker),
             lambda outcome: self._reporter.recorder.drop(outcome),
@@ -382,6 +396,8 @@ class ImageNode(LifecycleNode):
                 self._left_behind.append(worker)
                 self._loaded_from = None  # it still uses the pipeline: the next one gets another
                 self.get_logger().error('the frame in hand does not end, and is left behind')
+        if worker is not None and self._pipeline is not None:
+            self._pipeline.stop()
         self._write_timings()
 
     def _release(self) -> None:
@@ -477,6 +493,7 @@ class ImageNode(LifecycleNode):
             if self._timings is not None:
                 self._timings.note(times, len(result.detections))
             self._annotate(pipeline, message, result)
+            pipeline.published(result, worker.hurried)
         except Exception:
             self.get_logger().error(
                 f'after publishing: {traceback.format_exc()}', throttle_duration_sec=5.0
@@ -528,6 +545,7 @@ class ImageNode(LifecycleNode):
                 values,
                 self._worker_status(),
                 pipeline.filters,
+                pipeline.watch,
             )
             if not self._announced:
                 self._announce()

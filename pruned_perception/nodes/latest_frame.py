@@ -78,6 +78,11 @@ class LatestFrame(Generic[T]):
             self._taken = frame is not None
             return frame
 
+    @property
+    def holds_one(self) -> bool:
+        """Whether a frame waits."""
+        return self._frame is not None
+
     def finish(self, outcome: str) -> None:
         """Report what became of the frame that was taken; `outcome` is one of OUTCOMES."""
         if outcome not in OUTCOMES:

@@ -219,6 +219,21 @@ PERCEPTION_PARAMETERS = (
         'decoded. PNG, and JPEG of several scans: half of it.',
         bounds=(0.01, 134.0),
     ),
+    Parameter(
+        'watch_share',
+        0.0,
+        INACTIVE,
+        'Share of the frames, drawn at random, that the dense net of the family looks at, too, in '
+        'idle time, to watch the certificate; 0 = none.',
+        bounds=(0.0, 1.0),
+    ),
+    Parameter(
+        'watch_file',
+        '',
+        INACTIVE,
+        'File in which the evidence against the certificate is kept across drives; "" = in memory '
+        'alone.',
+    ),
     *IMAGE_PARAMETERS,
 )
 

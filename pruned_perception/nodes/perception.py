@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pruned_perception.bundle import Bundle
+from pruned_perception.errors import UserError
 from pruned_perception.inference import Detector, FrameTimes, Settings
 from pruned_perception.inference.encodings import image_from_message
 from pruned_perception.nodes import malloc
-from pruned_perception.nodes.diagnostics import Filters
+from pruned_perception.nodes.diagnostics import Filters, Watch
 from pruned_perception.nodes.image_node import Result
 from pruned_perception.nodes.parameters import class_ids
+
+if TYPE_CHECKING:
+    from pruned_perception.nodes.shadow import Shadow
 
 
 def settings(bundle: Bundle, values: Mapping[str, Any]) -> Settings:
@@ -37,7 +41,9 @@ def _max_pixels(values: Mapping[str, Any]) -> int:
 class DetectorPipeline:
     """Decode the message, run the detector; see `image_node.Pipeline`."""
 
-    def __init__(self, bundle: Bundle, values: Mapping[str, Any]) -> None:
+    def __init__(
+        self, bundle: Bundle, values: Mapping[str, Any], trusted_keys: Sequence[str] = ()
+    ) -> None:
         # The node watches over its own limits, which may change.
         self._detector = Detector(bundle, threads=values['threads'], time_limit_s=math.inf)
         # The session has its own copy of the weights.
@@ -51,6 +57,42 @@ class DetectorPipeline:
             if values['trusted_keys']
             else 'trusted_keys is not set: a model is loaded whoever made it, signed or not'
         )
+        self._shadow: Shadow | None = None
+        self._unwatched = ''
+        if values['watch_share']:
+            self._watch(values, trusted_keys)
+
+    def _watch(self, values: Mapping[str, Any], trusted_keys: Sequence[str]) -> None:
+        from pruned_perception.nodes.shadow import Shadow  # not for a start without it
+
+        try:
+            self._shadow = Shadow(
+                self._detector.bundle, values['watch_share'], values['watch_file'], trusted_keys
+            )
+        except UserError as error:  # said, see `watch`: the robot sees nevertheless
+            self._unwatched = str(error)
+
+    @property
+    def watch(self) -> Watch | None:
+        """How the certificate stands; None where it is not watched."""
+        if self._shadow is not None:
+            return self._shadow.state()
+        return Watch(None, trouble=self._unwatched) if self._unwatched else None
+
+    def start(self) -> None:
+        """Get ready to watch."""
+        if self._shadow is not None:
+            self._shadow.start()
+
+    def stop(self) -> None:
+        """End watching until `start`, and write what it found."""
+        if self._shadow is not None:
+            self._shadow.stop()
+
+    def published(self, result: Result, hurried: bool) -> None:
+        """Let the dense net see the frame, perhaps."""
+        if self._shadow is not None and result.image is not None:
+            self._shadow.offer(result.image, result.order, result.detections, self._used, hurried)
 
     @property
     def score_threshold(self) -> float:
@@ -81,5 +123,6 @@ class DetectorPipeline:
     def run(self, message: Any, times: FrameTimes) -> Result:
         """Detect in one image; raises ImageError or InferenceError."""
         image, order = image_from_message(message, self._max_pixels)
-        detections, _ = self._detector.detect(image, order, self._settings, times)
+        self._used = self._settings
+        detections, _ = self._detector.detect(image, order, self._used, times)
         return Result(detections, image, order)

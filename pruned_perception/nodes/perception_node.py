@@ -32,7 +32,7 @@ def load(values: Mapping[str, Any]) -> Pipeline:
             load_member, resolve_model(values['model']), values['member'], trusted_keys=keys
         )
         from pruned_perception.nodes.perception import DetectorPipeline
-    return DetectorPipeline(bundle.result(), values)
+    return DetectorPipeline(bundle.result(), values, keys)
 
 
 def create_node(**node_options: Any) -> ImageNode:
@@ -40,7 +40,7 @@ def create_node(**node_options: Any) -> ImageNode:
     from pruned_perception.nodes.image_node import ImageNode
     from pruned_perception.nodes.parameters import PERCEPTION_PARAMETERS
 
-    loaded_by = ('model', 'member', 'trusted_keys', 'threads')
+    loaded_by = ('model', 'member', 'trusted_keys', 'threads', 'watch_share', 'watch_file')
     return ImageNode('perception_node', PERCEPTION_PARAMETERS, load, loaded_by, **node_options)
 
 

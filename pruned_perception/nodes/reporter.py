@@ -80,6 +80,7 @@ class Reporter:
         parameters: Mapping[str, Any],
         worker: diagnostics.Status,
         filters: diagnostics.Filters | None,
+        watch: diagnostics.Watch | None,
     ) -> None:
         """Publish the metrics of the last second and the diagnostics of an active node."""
         window, cpu = self.recorder.take(), self._cpu_percent()
@@ -142,6 +143,7 @@ class Reporter:
             ),
             diagnostics.model(description, failures),
             *([] if filters is None else [diagnostics.settings(filters)]),
+            *([] if watch is None else [diagnostics.watch(watch)]),
         ]
         self._counts_before, self._stamps_before = counts, stamps
         self._jumps_before, self._now_before = self._jumps, now

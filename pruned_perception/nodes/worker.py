@@ -49,6 +49,11 @@ class Worker(Generic[T]):
         return self._slot.counts()
 
     @property
+    def hurried(self) -> bool:
+        """Whether the next frame waits already."""
+        return self._slot.holds_one
+
+    @property
     def since(self) -> float | None:
         """When the frame in hand was taken, monotonic seconds; None where there is none."""
         return self._since

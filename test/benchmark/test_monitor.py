@@ -126,6 +126,19 @@ def report(**changes: Any) -> Report:
     return Report(**{**values, **changes})
 
 
+def test_line_and_table_show_the_evidence_against_the_certificate() -> None:
+    from rich.console import Console
+
+    line = 'evidence against the certificate: 12 of 100 needed'
+    watched = report(watch=line, status=('WARN', line))
+    assert describe(watched).count(line) == 1
+    assert 'evidence' not in describe(report())
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(table([watched]))
+    assert line in capture.get()
+
+
 def test_line_and_table_show_the_figures() -> None:
     from rich.console import Console
 
