@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pruned_perception.benchmark.session import ros_session
-from pruned_perception.nodes.process_sets import module_command
+from pruned_perception.nodes.up import module_command
 
 VARIANTS = 16
 """Different frames before they repeat."""

@@ -35,7 +35,7 @@ from pruned_perception.benchmark.session import private_domain
 from pruned_perception.bundle import Bundle, Family, load_family, resolve_model
 from pruned_perception.errors import UserError
 from pruned_perception.nodes import transport
-from pruned_perception.nodes.process_sets import module_command, node_command
+from pruned_perception.nodes.up import module_command, node_command
 
 NAMESPACE = '/robot'
 IMAGE, CAMERA_INFO = f'{NAMESPACE}/image_raw', f'{NAMESPACE}/camera_info'

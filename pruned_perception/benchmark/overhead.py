@@ -33,7 +33,7 @@ from pruned_perception.inference.latency import NS_PER_MS, Summary, summarize
 from pruned_perception.nodes import transport
 from pruned_perception.nodes.header_stamps import stamp_ns
 from pruned_perception.nodes.latest_frame import COUNTERS
-from pruned_perception.nodes.process_sets import node_command
+from pruned_perception.nodes.up import node_command
 
 PERCEPTION, ECHO = 'perception_node', 'echo_node'
 START_S = 30.0

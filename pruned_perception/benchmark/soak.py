@@ -27,7 +27,7 @@ from pruned_perception.bundle import load_member, resolve_model
 from pruned_perception.errors import UserError
 from pruned_perception.inference.intervals import student_quantile
 from pruned_perception.nodes import transport
-from pruned_perception.nodes.process_sets import node_command
+from pruned_perception.nodes.up import node_command
 
 PARTS = 10
 LEFT_OUT = 0.1  # of the run, at its start

@@ -25,7 +25,7 @@ from pruned_perception.benchmark.session import Session, private_domain, ros_ses
 from pruned_perception.bundle import load_member, resolve_model
 from pruned_perception.errors import UserError
 from pruned_perception.nodes import transport
-from pruned_perception.nodes.process_sets import node_command
+from pruned_perception.nodes.up import node_command
 
 
 @dataclass(frozen=True)

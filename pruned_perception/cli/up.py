@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 
-from pruned_perception.nodes import process_sets
-from pruned_perception.nodes.process_sets import SETS, ProcessSet
+from pruned_perception.nodes import up
+from pruned_perception.nodes.up import SETS, ProcessSet
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,12 +27,12 @@ def run(args: argparse.Namespace) -> int:
     from pruned_perception.nodes.supervisor import Supervisor
 
     chosen = SETS[args.set]
-    values = chosen.values(process_sets.parse_assignments(args.assignments))
+    values = chosen.values(up.parse_assignments(args.assignments))
     commands = {
-        f'{process.executable}-{number}': process_sets.command_line(process, chosen, values)
+        f'{process.executable}-{number}': up.command_line(process, chosen, values)
         for number, process in enumerate(chosen.processes, start=1)
     }
-    added = process_sets.environment(values)
+    added = up.environment(values)
     if args.print:
         prefix = [f'{name}={value}' for name, value in added.items()]
         for command in commands.values():
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     return Supervisor(
         commands,
         {**os.environ, **added, 'PYTHONUNBUFFERED': '1'},
-        respawn_delay=process_sets.RESPAWN_DELAY_S if values['respawn'] == 'true' else None,
+        respawn_delay=up.RESPAWN_DELAY_S if values['respawn'] == 'true' else None,
     ).run()
 
 

@@ -20,8 +20,8 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.utilities import perform_substitutions
 
 from pruned_perception.environment import add_own_prefix
-from pruned_perception.nodes import process_sets
-from pruned_perception.nodes.process_sets import SETS
+from pruned_perception.nodes import up
+from pruned_perception.nodes.up import SETS
 
 ROOT = Path(__file__).resolve().parents[2]
 # An environment that has the package installed: the launch files look for each other in share/.
@@ -114,14 +114,14 @@ def test_launch_starts_what_up_starts(launch: Any, name: str, common: dict[str, 
     chosen = SETS[name]
     values = chosen.values(given)
     expected = {
-        process.executable: meaning(process_sets.arguments_of(process, chosen, values))
+        process.executable: meaning(up.arguments_of(process, chosen, values))
         for process in chosen.processes
     }
     actual = {}
     for started in launch(name, given):
         executable, *arguments = started.command
         actual[Path(executable).name] = meaning(arguments)
-        assert started.environment == process_sets.environment(values)
+        assert started.environment == up.environment(values)
     assert actual == expected
 
 

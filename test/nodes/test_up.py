@@ -123,7 +123,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_help_lists_every_argument_of_every_set() -> None:
-    from pruned_perception.nodes.process_sets import SETS
+    from pruned_perception.nodes.up import SETS
 
     result = run('--help')
     assert result.returncode == 0

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pruned_perception.errors import UserError
-from pruned_perception.nodes import parameters, process_sets
-from pruned_perception.nodes.process_sets import PERCEPTION, SETS, SIMULATION, Process, ProcessSet
+from pruned_perception.nodes import parameters, up
+from pruned_perception.nodes.up import PERCEPTION, SETS, SIMULATION, Process, ProcessSet
 
 TABLES = {
     'perception_node': parameters.PERCEPTION_PARAMETERS,
@@ -19,7 +19,7 @@ TABLES = {
 
 def words(chosen: ProcessSet, executable: str, **given: str) -> list[str]:
     process = next(each for each in chosen.processes if each.executable == executable)
-    return process_sets.arguments_of(process, chosen, chosen.values(given))
+    return up.arguments_of(process, chosen, chosen.values(given))
 
 
 def pairs(arguments: list[str], option: str) -> list[str]:
@@ -125,22 +125,22 @@ def test_values_of_another_type_are_refused() -> None:
 
 
 def test_words_that_are_no_assignments_are_refused() -> None:
-    assert process_sets.parse_assignments(['a:=b:=c', 'd:=']) == {'a': 'b:=c', 'd': ''}
+    assert up.parse_assignments(['a:=b:=c', 'd:=']) == {'a': 'b:=c', 'd': ''}
     with pytest.raises(UserError, match="'model=x' is not of the form name:=value"):
-        process_sets.parse_assignments(['model=x'])
+        up.parse_assignments(['model=x'])
 
 
 def test_the_discovery_range_goes_to_the_environment() -> None:
     given = PERCEPTION.values({'discovery_range': 'localhost'})
-    assert process_sets.environment(given)['ROS_AUTOMATIC_DISCOVERY_RANGE'] == 'LOCALHOST'
-    assert 'ROS_AUTOMATIC_DISCOVERY_RANGE' not in process_sets.environment(PERCEPTION.values({}))
+    assert up.environment(given)['ROS_AUTOMATIC_DISCOVERY_RANGE'] == 'LOCALHOST'
+    assert 'ROS_AUTOMATIC_DISCOVERY_RANGE' not in up.environment(PERCEPTION.values({}))
 
 
 def test_the_transports_that_the_user_has_chosen_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv('FASTDDS_BUILTIN_TRANSPORTS', 'UDPv4')
-    assert process_sets.environment(PERCEPTION.values({})) == {}
+    assert up.environment(PERCEPTION.values({})) == {}
 
 
 def test_commands_that_are_no_nodes_get_no_ros_arguments() -> None:
     command = Process('pruned-perception', words=('monitor',))
-    assert process_sets.arguments_of(command, SIMULATION, SIMULATION.values({})) == ['monitor']
+    assert up.arguments_of(command, SIMULATION, SIMULATION.values({})) == ['monitor']
