@@ -71,7 +71,7 @@ def test_each_severity_is_worse_than_the_one_before(seed, name, grey) -> None:
     image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) if grey else image
     likeness = [cv2.PSNR(image, corrupt(image, name, each, seed)) for each in SEVERITIES]
     assert all(worse < better for better, worse in itertools.pairwise(likeness))
-    assert likeness[0] < 60  # something is done at all: of equal pictures it is infinite
+    assert likeness[0] < 100  # something is done at all: of equal pictures it is 361
 
 
 @pytest.mark.parametrize('name', ['blur', 'motion'])
