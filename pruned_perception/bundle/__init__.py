@@ -14,6 +14,7 @@ from pruned_perception.bundle.bundle import (
     load_bundle,
     load_family,
     load_member,
+    member_names,
     record_evidence,
     write_bundle,
 )
@@ -42,6 +43,7 @@ __all__ = [
     'load_bundle',
     'load_family',
     'load_member',
+    'member_names',
     'record_evidence',
     'resolve_model',
     'signature',

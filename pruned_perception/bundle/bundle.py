@@ -83,6 +83,28 @@ class Family:
         names = [bundle.name for bundle in self.members]
         return self.members[_index_of(name, names, self.path)]
 
+    @property
+    def by_accuracy(self) -> tuple[Bundle, ...]:
+        """The members, most accurate first: by AP50:95 on data that all were evaluated on.
+
+        Where there is no such data, or a tie, more MACs count as more accurate.
+        """
+        found = [_accuracies(bundle) for bundle in self.members]
+        common = sorted(set.intersection(*(set(each) for each in found)))
+        if not common:
+            return self.members
+        ranked = sorted(range(len(found)), key=lambda i: (-found[i][common[0]], i))
+        return tuple(self.members[i] for i in ranked)
+
+
+def _accuracies(bundle: Bundle) -> dict[str, float]:
+    """Return AP50:95 of the bundle's own net: hash of the annotations → value."""
+    return {
+        each['annotations_sha256']: float(each['ap50_95'])
+        for each in bundle.manifest['evaluation']
+        if each.get('net') == 'member' and {'annotations_sha256', 'ap50_95'} <= each.keys()
+    }
+
 
 def load_bundle(path: str | os.PathLike[str], *, trusted_keys: Sequence[str] = ()) -> Bundle:
     """Read and verify the bundle in the folder `path`.
@@ -126,6 +148,20 @@ def load_family(path: str | os.PathLike[str], *, trusted_keys: Sequence[str] = (
     folder = Path(path).expanduser()
     members = _read_members(folder, trusted_keys)
     return Family(folder, tuple(_load_model(*member) for member in members))
+
+
+def member_names(
+    path: str | os.PathLike[str], *, trusted_keys: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """Return the names of a family's members, dense first, or of a bundle; models are not read.
+
+    Raises BundleError as `load_family`, but for what concerns the models.
+    """
+    folder = Path(path).expanduser()
+    if is_family(folder):
+        return tuple(manifest['name'] for _, manifest in _read_members(folder, trusted_keys))
+    _refuse_what_is_no_bundle(folder)
+    return (_read_manifest(folder, trusted_keys)['name'],)
 
 
 def load_member(

@@ -84,6 +84,8 @@ class Detector:
         self._input_size = (bundle.input.height, bundle.input.width)
         self._output_names = list(bundle.output.names)
         self._preprocess = Preprocessor(bundle.input)
+        self.tensor = np.zeros(bundle.input.shape, bundle.input.dtype)
+        """The network's input in the last call of `detect`: a buffer that the next one fills."""
         # OpenCV would take all cores for a resize of a tenth of a millisecond.
         cv2.setNumThreads(threads)
         self._session = engine.create_session(
@@ -153,6 +155,7 @@ class Detector:
         times = FrameTimes(t_start=time.monotonic_ns()) if times is None else times
         tensor, placement = self._preprocess(image, order)
         times.t_pre = time.monotonic_ns()
+        self.tensor = tensor
         outputs = self._run(tensor)
         times.t_inf = time.monotonic_ns()
         self._check_finite(outputs)
@@ -161,6 +164,14 @@ class Detector:
             detections = self._finish(outputs, placement, height, width, settings)
         times.t_post = time.monotonic_ns()
         return detections, times
+
+    def try_run(self, tensor: NDArray[Any], options: Any) -> None:
+        """Run the network alone, on the `tensor` of a detector of the same input.
+
+        Raises InferenceError where that fails, where it is broken off by `options`
+        (`engine.run_options`), or where an output is not finite.
+        """
+        self._check_finite(self._run(tensor, options))
 
     def outputs(self, image: NDArray[np.uint8], order: str = 'bgr') -> list[NDArray[Any]]:
         """Return the network's own outputs for an image, before decoding; see `detect`."""
@@ -196,13 +207,14 @@ class Detector:
             boxes[inside], candidates.scores[keep], candidates.class_ids[keep], left_out
         )
 
-    def _run(self, tensor: NDArray[Any]) -> list[NDArray[Any]]:
+    def _run(self, tensor: NDArray[Any], options: Any = None) -> list[NDArray[Any]]:
         return engine.run(
             self._session,
             self._output_names,
             {self.bundle.input.name: tensor},
             name=str(self.bundle.onnx_path),
             time_limit_s=self._time_limit_s,
+            options=options,
         )
 
     def _check_finite(self, outputs: Sequence[NDArray[Any]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,6 +25,36 @@ _WITH_TELEMETRY = (1, 29)  # the first version that sends it on Linux
 _ERRORS_ONLY = 3  # of ONNX Runtime's log; it warns about every initializer that is an input too
 
 _FATAL_ONLY = 4  # what else a run says is in its exception
+
+_arena_lock = threading.Lock()
+_arena_is_shared = False
+
+
+def _share_arena() -> None:
+    """Let all sessions take their activations from one arena of this process.
+
+    Members of a family run by turns: with an arena each, their buffers would add up.
+    """
+    global _arena_is_shared
+    with _arena_lock:
+        if not _arena_is_shared:
+            onnxruntime.create_and_register_allocator(
+                onnxruntime.OrtMemoryInfo(
+                    'Cpu',
+                    onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR,
+                    0,
+                    onnxruntime.OrtMemType.DEFAULT,
+                ),
+                None,
+            )
+            _arena_is_shared = True
+
+
+def run_options() -> onnxruntime.RunOptions:
+    """Return options for one call of `run`; `terminate = True`, from any thread, breaks it off."""
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = _FATAL_ONLY
+    return options
 
 
 def create_session(
@@ -62,6 +93,8 @@ def create_session(
     options.log_severity_level = _ERRORS_ONLY
     # Spinning threads burn whole cores between frames, which the robot's other nodes need.
     options.add_session_config_entry('session.intra_op.allow_spinning', str(int(allow_spinning)))
+    _share_arena()
+    options.add_session_config_entry('session.use_env_allocators', '1')
 
     def cancel() -> None:
         if hasattr(options, 'set_load_cancellation_flag'):  # not in older versions
@@ -81,14 +114,14 @@ def run(
     *,
     name: str = 'model',
     time_limit_s: float = TIME_LIMIT_S,
+    options: onnxruntime.RunOptions | None = None,
 ) -> list[NDArray[Any]]:
     """Return the outputs of one run of the network.
 
     Raises InferenceError, which names `name`, where the run fails or was broken off: after
-    `time_limit_s` seconds, or by `runs.break_off_all`.
+    `time_limit_s` seconds, by `runs.break_off_all`, or by `options` (see `run_options`).
     """
-    options = onnxruntime.RunOptions()
-    options.log_severity_level = _FATAL_ONLY
+    options = run_options() if options is None else options
     start = time.monotonic()
 
     def terminate() -> None:

@@ -13,11 +13,15 @@ FRAME_QUANTITIES = (AGES[0], *STAGES, AGES[1])
 """What is measured of every published frame, in the order of its way through the node."""
 
 
+OLD_NS = 10_000_000_000
+"""A stamp older than that at publication is of a recording, or of another clock."""
+
+
 @dataclass
 class FrameTimes:
     """The moments of one frame, set as it passes them, and what lies between them; nanoseconds.
 
-    `t_…` are of the monotonic clock: `nodes/image_node.py` sets t_rx, t_start and t_pub, and
+    `t_…` are of the monotonic clock: `nodes/image_node.py` sets t_rx, t_free, t_start and t_pub, and
     `Detector.detect`, for every user of a detector, t_pre, t_inf and t_post. A duration means
     something once both its ends are set. Ages compare the node's clock with the header stamp; the
     two kinds are never mixed.
@@ -25,6 +29,8 @@ class FrameTimes:
 
     t_rx: int = 0
     """The callback is entered."""
+    t_free: int = 0
+    """The worker had done with the frame before, and had nothing else to do."""
     t_start: int = 0
     """The worker takes the frame."""
     t_pre: int = 0
@@ -46,6 +52,11 @@ class FrameTimes:
     def queue_age(self) -> int:
         """Wait for the worker."""
         return self.t_start - self.t_rx
+
+    @property
+    def engine_wait(self) -> int:
+        """The part of `queue_age` in which the worker was busy with an earlier frame."""
+        return min(max(0, self.t_free - self.t_rx), self.queue_age)
 
     @property
     def preprocess(self) -> int:
@@ -81,6 +92,13 @@ class FrameTimes:
     def e2e_publish(self) -> int | None:
         """Age of the stamp at t_pub; None where it is invalid."""
         return age_ns(self.stamp, self.clock_pub)
+
+
+    @property
+    def latency(self) -> int:
+        """What a deadline is compared with: `e2e_publish`; without a stamp of now, from t_rx on."""
+        age = self.e2e_publish
+        return self.t_pub - self.t_rx if age is None or age > OLD_NS else age
 
 
 def age_ns(stamp: int, clock: int) -> int | None:

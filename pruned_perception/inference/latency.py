@@ -109,14 +109,17 @@ class Window:
     """reason → frames; every reason of DROP_REASONS is there."""
     invalid: dict[str, int]
     """age → frames whose age was negative or whose stamp was 0."""
+    judged: int
+    """Frames received that were done with while there was a budget: published or dropped."""
     deadline_misses: int
+    """Of these, those published too late, and those dropped, for whatever reason."""
     consecutive_misses_ms: float
     """How long the budget has been missed without a frame in time, up to the last frame."""
 
     @property
     def deadline_miss_rate(self) -> float | None:
-        """Share of published frames over the budget; None without frames."""
-        return self.deadline_misses / self.published if self.published else None
+        """Share of the frames received that missed the budget; None without frames or budget."""
+        return self.deadline_misses / self.judged if self.judged else None
 
     def summary(self, quantity: str) -> Summary | None:
         """Return the statistics of one quantity; None where nothing was recorded."""
@@ -127,7 +130,7 @@ class LatencyRecorder:
     """Collects the times of frames, window by window; safe for use by several threads.
 
     `budget_ms` is the latency budget (`latency_budget_ms`), None for none. A frame misses it
-    where its `e2e_publish`, or without a valid stamp its t_pub − t_rx, is longer.
+    where its `FrameTimes.latency` is longer, or where it is dropped: superseded, stale, failed.
     """
 
     def __init__(self, budget_ms: float | None = None) -> None:
@@ -157,6 +160,9 @@ class LatencyRecorder:
             raise ValueError(f'drop reason {reason!r} is none of {", ".join(DROP_REASONS)}')
         with self._lock:
             self._drops[reason] += 1
+            if self.budget_ms is not None:
+                self._judged += 1
+                self._misses += 1
 
     def publish(self, frame: FrameTimes) -> None:
         """Record a published frame."""
@@ -169,8 +175,7 @@ class LatencyRecorder:
                 else:
                     self._add(quantity, nanoseconds)
             if self.budget_ms is not None:
-                total = frame.e2e_publish
-                self._judge(frame.t_pub - frame.t_rx if total is None else total, frame.t_pub)
+                self._judge(frame.latency, frame.t_pub)
 
     def restart_intervals(self) -> None:
         """Forget the last receipt: the next one starts `period` and `jitter` anew."""
@@ -191,6 +196,7 @@ class LatencyRecorder:
                 published=self._published,
                 drops={reason: self._drops[reason] for reason in DROP_REASONS},
                 invalid=dict(self._invalid),
+                judged=self._judged,
                 deadline_misses=self._misses,
                 consecutive_misses_ms=self._missing_ms,
             )
@@ -199,7 +205,7 @@ class LatencyRecorder:
 
     def _clear(self) -> None:
         self._samples: dict[str, list[int]] = {}
-        self._received = self._published = self._misses = 0
+        self._received = self._published = self._judged = self._misses = 0
         self._drops: Counter[str] = Counter()
         self._invalid: Counter[str] = Counter()
         self._window_start = time.monotonic_ns()
@@ -209,6 +215,7 @@ class LatencyRecorder:
 
     def _judge(self, total: int, t_pub: int) -> None:
         assert self.budget_ms is not None
+        self._judged += 1
         if total / NS_PER_MS <= self.budget_ms:
             self._missing_since, self._missing_ms = None, 0.0
             return
@@ -236,6 +243,7 @@ def merge(windows: Sequence[Window]) -> Window:
         published=sum(window.published for window in windows),
         drops=dict(drops),
         invalid=dict(invalid),
+        judged=sum(window.judged for window in windows),
         deadline_misses=sum(window.deadline_misses for window in windows),
         consecutive_misses_ms=windows[-1].consecutive_misses_ms if windows else 0.0,
     )

@@ -28,6 +28,7 @@ class _Run:
     break_off: Callable[[], None]
     limit_s: float
     end: float
+    thread: int
 
     def look(self, now: float) -> None:
         if now > self.end:
@@ -50,7 +51,7 @@ def limited(what: str, break_off: Callable[[], None], limit_s: float) -> Iterato
     It is called again and again until the block ends, and whenever `break_off_all` is called.
     """
     global _watching
-    run = _Run(what, break_off, limit_s, time.monotonic() + limit_s)
+    run = _Run(what, break_off, limit_s, time.monotonic() + limit_s, threading.get_ident())
     key = id(run)
     with _lock:
         _running[key] = run
@@ -64,15 +65,16 @@ def limited(what: str, break_off: Callable[[], None], limit_s: float) -> Iterato
             del _running[key]
 
 
-def break_off_all() -> None:
-    """Ask all runs and loads of networks in this process to end.
+def break_off_all(thread: int | None = None) -> None:
+    """Ask all runs and loads of networks in this process, or in one `thread` of it, to end.
 
     ONNX Runtime looks at that between two nodes of the graph, those in the body of a loop too:
     what a single node does is not broken off. A run that is gives an InferenceError.
     """
     with _lock:
         for run in _running.values():
-            run.break_off()
+            if thread in (None, run.thread):
+                run.break_off()
 
 
 def _watch() -> None:
