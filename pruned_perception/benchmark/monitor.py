@@ -226,7 +226,7 @@ class Camera:
                 self._means[message.metrics_source] = point.data
 
     def _on_model(self, message: Any) -> None:
-        self.model = message.data.partition(' ')[0]
+        self.model = json.loads(message.data)['model']
 
     def on_diagnostics(self, statuses: Sequence[Any]) -> None:
         """Take in those statuses of a DiagnosticArray that are of this camera's node."""

@@ -208,7 +208,10 @@ def _run(
         nonlocal reports
         for status in message.status:
             if status.name == f'{name}: frames':
-                counts.update({pair.key: int(pair.value) for pair in status.values})
+                accounts = (*COUNTERS, 'waiting')
+                counts.update(
+                    {each.key: int(each.value) for each in status.values if each.key in accounts}
+                )
                 reports += 1
 
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)

@@ -14,7 +14,7 @@ from pruned_perception.environment import (
     switch_telemetry_off,
     telemetry_came_first,
 )
-from pruned_perception.inference.errors import InferenceError
+from pruned_perception.inference.errors import BrokenOffError, InferenceError
 from pruned_perception.inference.onnx_file import external_tensors
 from pruned_perception.inference.runs import TIME_LIMIT_S, limited
 
@@ -133,7 +133,7 @@ def run(
     except Exception as error:
         if options.terminate:
             seconds = time.monotonic() - start
-            raise InferenceError(
+            raise BrokenOffError(
                 f'{name}: the run was broken off after {seconds:.1f} s: it did not end'
             ) from error
         raise InferenceError(f'{name}: the run failed: {error}') from error

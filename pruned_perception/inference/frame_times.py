@@ -21,8 +21,8 @@ OLD_NS = 10_000_000_000
 class FrameTimes:
     """The moments of one frame, set as it passes them, and what lies between them; nanoseconds.
 
-    `t_…` are of the monotonic clock: `nodes/image_node.py` sets t_rx, t_free, t_start and t_pub, and
-    `Detector.detect`, for every user of a detector, t_pre, t_inf and t_post. A duration means
+    `t_…` are of the monotonic clock: `nodes/image_node.py` sets t_rx, t_free, t_start and t_pub,
+    and `Detector.detect`, for every user of a detector, t_pre, t_inf and t_post. A duration means
     something once both its ends are set. Ages compare the node's clock with the header stamp; the
     two kinds are never mixed.
     """
@@ -92,7 +92,6 @@ class FrameTimes:
     def e2e_publish(self) -> int | None:
         """Age of the stamp at t_pub; None where it is invalid."""
         return age_ns(self.stamp, self.clock_pub)
-
 
     @property
     def latency(self) -> int:

@@ -72,7 +72,8 @@ class LatencyContract:
         self.switches = 0
         self._needed = [TRIALS] * len(costs_ms)
         self._from: int | None = None
-        self._rest = 0
+        self._rest = self._age = self._fitted = 0
+        self._evidence = 0.0
         self._start(0)
         self.member = self._best(0.0, 0.0, 1.0)
         self.kept = costs_ms[self.member] <= budget_ms
@@ -131,7 +132,11 @@ class LatencyContract:
     def expected_ms(self, member: int) -> float:
         """Return the latency that `member` should have now, at the 90th percentile."""
         age, work, _ = self._quantiles()
-        return age + work + self.costs_ms[member] * self._slowdown()
+        return age + work + self.expected_run_ms(member)
+
+    def expected_run_ms(self, member: int) -> float:
+        """Return the 90th percentile that the run of `member` should have now."""
+        return self.costs_ms[member] * self._slowdown()
 
     def _descend(self) -> None:
         present = self.costs_ms[self.member]
@@ -181,9 +186,7 @@ class LatencyContract:
 
     def _better(self) -> list[int]:
         """Return the more accurate members that this round of trials has not ruled out."""
-        return [
-            i for i in self._usable() if i < self.member and self.costs_ms[i] < self._too_slow
-        ]
+        return [i for i in self._usable() if i < self.member and self.costs_ms[i] < self._too_slow]
 
     def _usable(self) -> list[int]:
         return [i for i in range(len(self.costs_ms)) if i not in self.excluded]

@@ -185,6 +185,22 @@ class Filters:
 
 
 @dataclass(frozen=True)
+class Contract:
+    """How a family keeps its latency budget."""
+
+    member: str
+    pinned: bool
+    """Whether the member was chosen by hand (active_member)."""
+    kept: bool
+    """Whether a member is believed to keep the budget."""
+    switches: int
+    expected_ms: Mapping[str, float]
+    """Of each member: latency at the 90th percentile, as its cost and the load say."""
+    failures: Mapping[str, str]
+    """Members that are not used any more, and why."""
+
+
+@dataclass(frozen=True)
 class Watch:
     """What comparisons with the dense net say against the member's certificate."""
 
@@ -442,7 +458,7 @@ def latency(
         elif not in_range:
             level = ERROR if delay > LASTING_DELAY_MS else WARN
             message = (
-                f'{100 * rate:.0f} % of the frames over the budget of {budget_ms:g} ms'
+                f'{100 * rate:.0f} % of the frames received missed the budget of {budget_ms:g} ms'
                 + (f', none within it for {delay / 1000:.1f} s' if level == ERROR else '')
                 + f': {ways_out(machine)}'
             )
@@ -470,8 +486,34 @@ def _median(window: Window, quantity: str) -> float | str:
     return '' if summary is None else summary.p50
 
 
-def model(description: Mapping[str, Any], failures: Failures) -> Status:
-    """Report the model, the frames that it failed on, and those with too many candidates."""
+def contract(state: Contract, budget_ms: float) -> Status:
+    """Report which member keeps the budget, that none does, and members that fail."""
+    level, message = OK, f'{state.member} runs: the most accurate that keeps {budget_ms:g} ms'
+    if state.pinned:
+        message = f'{state.member} runs, as active_member says, whatever the budget'
+    elif not state.kept:
+        level, message = (
+            WARN,
+            f'no member keeps the budget of {budget_ms:g} ms: the fastest, {state.member}, runs; '
+            'raise latency_budget_ms, lower the image rate, or leave the node more of the '
+            'processors',
+        )
+    if state.failures:
+        level = WARN
+        message += ''.join(
+            f'; {name} failed and is not used until a model is loaded again: {reason}'
+            for name, reason in state.failures.items()
+        )
+    expected = {f'{name}_expected_p90_ms': value for name, value in state.expected_ms.items()}
+    values = {'latency_budget_ms': budget_ms, 'switches': state.switches, 'pinned': state.pinned}
+    return Status('contract', level, message, {**values, **expected})
+
+
+def model(description: Mapping[str, Any], failures: Failures, not_swapped: str = '') -> Status:
+    """Report the model, the frames that it failed on, and those with too many candidates.
+
+    `not_swapped`: why another model that was asked for has not taken over; '' for nothing.
+    """
     level, message = OK, f'{description.get("model", "")} is running'
     if failures.count:
         level, message = ERROR, f'{failures.count} frame(s) failed: {failures.reason}'
@@ -481,6 +523,8 @@ def model(description: Mapping[str, Any], failures: Failures) -> Status:
             f'{failures.crowded} frame(s) had too many candidates, and {failures.left_out} with '
             'the lowest scores were left out: raise score_threshold',
         )
+    if not_swapped:
+        level, message = max(level, WARN), f'{message}; {not_swapped}'
     return Status('model', level, message, description)
 
 

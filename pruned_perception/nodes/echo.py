@@ -6,7 +6,7 @@ The node measures what everything but the network costs; see docs/node.md, "Over
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ class EchoPipeline:
     remark = ''
     filters = None
     watch = None
+    contract = None
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.apply(values)
@@ -32,13 +33,22 @@ class EchoPipeline:
     def warm_up(self) -> None:
         """Do nothing: there is no network."""
 
+    def self_check(self) -> None:
+        """Do nothing."""
+
+    def lost(self) -> None:
+        """Do nothing."""
+
+    def hurry(self) -> None:
+        """Do nothing."""
+
     def start(self) -> None:
         """Do nothing: nothing is watched."""
 
     def stop(self) -> None:
         """Do nothing."""
 
-    def published(self, result: Result, hurried: bool) -> None:
+    def published(self, result: Result, times: FrameTimes, hurried: Callable[[], bool]) -> None:
         """Do nothing."""
 
     def check(self, values: Mapping[str, Any]) -> None:
@@ -56,4 +66,4 @@ class EchoPipeline:
     def run(self, message: Any, times: FrameTimes) -> Result:
         """Return the boxes, having looked at nothing."""
         times.t_pre = times.t_inf = times.t_post = time.monotonic_ns()
-        return Result(self._detections)
+        return Result(self._detections, self.description)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from dataclasses import replace
 
 from pruned_perception.nodes.diagnostics import Content, Failures
@@ -15,6 +16,12 @@ class FrameWatch:
         self._lock = threading.Lock()
         self._content = Content()
         self._failures = Failures()
+        self._made: Counter[str] = Counter()
+
+    def made(self, model: str) -> None:
+        """Take which model made a result."""
+        with self._lock:
+            self._made[model] += 1
 
     def image(self, encoding: str, width: int, height: int, frame_id: str) -> None:
         """Take what an image was."""
@@ -54,10 +61,11 @@ class FrameWatch:
                 before, crowded=before.crowded + 1, left_out=before.left_out + left_out
             )
 
-    def take(self) -> tuple[Content, Failures]:
-        """Return what was noticed since the last call."""
+    def take(self) -> tuple[Content, Failures, dict[str, int]]:
+        """Return what was noticed since the last call; the last: results, by model."""
         with self._lock:
-            noticed = self._content, self._failures
+            noticed = self._content, self._failures, dict(self._made)
+            self._made.clear()
             self._content = replace(self._content, changed=False, error='')
             self._failures = Failures()
             return noticed

@@ -6,6 +6,8 @@ by is the network alone.
 
 from __future__ import annotations
 
+import json
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -71,6 +73,8 @@ class Result(NamedTuple):
     """What a pipeline made of one message."""
 
     detections: Detections
+    made_by: Mapping[str, str]
+    """The `description` of the model that made it."""
     image: NDArray[np.uint8] | None = None
     """The decoded image, to draw on; None: the pipeline has none."""
     order: str = 'bgr'
@@ -85,7 +89,7 @@ class Pipeline(Protocol):
 
     @property
     def description(self) -> Mapping[str, str]:
-        """`model`, its name, and `sha256`."""
+        """`model`, the name of the one that runs, and its `sha256`."""
 
     def check(self, values: Mapping[str, Any]) -> None:
         """Raise a UserError where the parameters `values` do not fit this model."""
@@ -105,17 +109,33 @@ class Pipeline(Protocol):
     def watch(self) -> diagnostics.Watch | None:
         """What is known against the model's certificate; None where it is not watched."""
 
+    @property
+    def contract(self) -> diagnostics.Contract | None:
+        """How a latency budget is kept by a choice of models; None where there is no choice."""
+
     def start(self) -> None:
         """Get ready for frames, at each activation."""
 
     def stop(self) -> None:
         """End what goes on beside the frames, at each deactivation."""
 
-    def published(self, result: Result, hurried: bool) -> None:
-        """Take notice of a frame after it was published; `hurried`: the next one waits already."""
+    def published(self, result: Result, times: FrameTimes, hurried: Callable[[], bool]) -> None:
+        """Take notice of a frame after it was published; `hurried()`: the next one waits already.
+
+        What this does until then makes way when `hurry` is called.
+        """
+
+    def lost(self) -> None:
+        """Take notice of a frame that was superseded or stale; from any thread."""
+
+    def hurry(self) -> None:
+        """Take notice of a frame that waits now; from any thread."""
 
     def warm_up(self) -> None:
         """Run once, so that the first frame is not the slowest; UserError where that fails."""
+
+    def self_check(self) -> None:
+        """Raise UserError where the model returns nonsense."""
 
     @property
     def score_threshold(self) -> float:
@@ -146,8 +166,9 @@ class ImageNode(LifecycleNode):
     """Subscribes to images, runs a pipeline on the newest one, publishes what it found.
 
     `table` are the node's parameters; `load` makes the pipeline from their values and raises
-    UserError where it cannot. `loaded_by` names the parameters that ask for a new one.
-    `node_options` are rclpy's own, such as `namespace`.
+    UserError where it cannot; so does `look`, quickly, where it sees that `load` could not. Values
+    of which `load_key` differs ask for another pipeline. `node_options` are rclpy's own, such as
+    `namespace`.
     """
 
     def __init__(
@@ -155,18 +176,24 @@ class ImageNode(LifecycleNode):
         name: str,
         table: Sequence[Parameter],
         load: Callable[[Mapping[str, Any]], Pipeline],
-        loaded_by: Sequence[str] = (),
+        load_key: Callable[[Mapping[str, Any]], tuple[Any, ...]] = lambda _: (),
+        look: Callable[[Mapping[str, Any]], None] = lambda _: None,
         **node_options: Any,
     ) -> None:
         # A transition that waits for the model would otherwise hold up the services beside it.
         Node.__init__(self, name, **node_options)
         LifecycleNodeMixin.__init__(self, callback_group=ReentrantCallbackGroup())
         self._load = load
-        self._loaded_by = loaded_by
+        self._load_key = load_key
+        self._look = look
         self._loaded_from: tuple[Any, ...] | None = None
         self._loading: Background[Loaded] | None = None
         self._loaded: Background[Loaded] | None = None
         self._pipeline: Pipeline | None = None
+        self._swap: Background[Loaded] | None = None
+        self._next: Loaded | None = None
+        self._not_swapped: tuple[tuple[Any, ...], str] = (), ''
+        self._abandoned: list[Background[Loaded]] = []
         self._input: ImageInput | None = None
         self._worker: Worker[Frame] | None = None
         self._left_behind: list[Worker[Frame] | Background[Loaded]] = []
@@ -189,6 +216,7 @@ class ImageNode(LifecycleNode):
         self.create_timer(REPORT_S, self._report, clock=self._steady)
         self.create_timer(WATCH_S, self._watch, clock=self._steady)
         self._wake = self.create_guard_condition(lambda: None)
+        self._swap_ended = self.create_guard_condition(self._on_swap_ended)
         self._change_state = self._service_change_state.callback
         self._service_change_state.callback = self._on_change_state
 
@@ -205,14 +233,16 @@ class ImageNode(LifecycleNode):
     def stop(self) -> None:
         """End the worker, and flush the timings, whatever state the node is in."""
         self._end_work()
-        if self._loading is not None:
+        if self._loading is not None or self._abandoned:
             runs.break_off_all()
-            self._loading.wait(PATIENCE_S)
+            for each in (self._loading, *self._abandoned):
+                if each is not None:
+                    each.wait(PATIENCE_S)
 
     @property
     def is_stuck(self) -> bool:
         """Whether a thread of the node does not end."""
-        threads = (*self._left_behind, self._worker, self._loading)
+        threads = (*self._left_behind, *self._abandoned, self._worker, self._loading)
         return any(each.alive for each in threads if each is not None)
 
     async def _on_change_state(self, request: Any, response: Any) -> Any:
@@ -247,13 +277,17 @@ class ImageNode(LifecycleNode):
         if self._loaded.alive:
             self._left_behind.append(self._loaded)
 
-    def _start_loading(self, ended: Callable[[], None] = lambda: None) -> Background[Loaded]:
+    def _start_loading(
+        self, ended: Callable[[], None] = lambda: None, *, checked: bool = False
+    ) -> Background[Loaded]:
         values = self.parameters.values
 
         def load() -> Loaded:
             pipeline = self._load(values)
             pipeline.check(values)
             pipeline.warm_up()
+            if checked:
+                pipeline.self_check()
             return Loaded(pipeline, self._load_key(values))
 
         return Background(load, ended)
@@ -343,19 +377,15 @@ class ImageNode(LifecycleNode):
         pipeline = self._pipeline
         assert pipeline is not None
         result = super().on_activate(state)
-        labels, by_name = pipeline.labels, self.parameters['class_id_format'] == 'name'
-        self._class_names = [name if by_name else str(i) for i, name in enumerate(labels)]
         self._apply_parameters()
+        self._name_classes(pipeline)
         self._reporter.reset()
         self._announced = False
         self._active = True
         self._publish_labels()
-        self._active_model.publish(String(data=' '.join(pipeline.description.values())))
+        self._announce_model(pipeline.description, None)
         pipeline.start()
-        self._worker = Worker(
-            lambda frame, worker: self._process(pipeline, frame, worker),
-            lambda outcome: self._reporter.recorder.drop(outcome),
-        )
+        self._worker = Worker(self._process, self._on_dropped)
         self._input = ImageInput(
             self,
             self.parameters['image_transport'],
@@ -364,9 +394,6 @@ class ImageNode(LifecycleNode):
             self._on_malformed,
         )
         return result
-
-    def _load_key(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
-        return tuple(values[name] for name in self._loaded_by)
 
     def _is_stale(self) -> bool:
         """Tell whether the parameters ask for another pipeline than the one that there is."""
@@ -385,6 +412,9 @@ class ImageNode(LifecycleNode):
 
     def _end_work(self) -> None:
         self._active = False
+        if self._swap is not None:
+            self._abandon_swap()
+        self._next = None  # the next activation loads what the parameters ask for
         if self._input is not None:
             self._input.close()
             self._input = None
@@ -414,13 +444,20 @@ class ImageNode(LifecycleNode):
         # Values for a model that is yet to be loaded are checked when it is.
         if self._pipeline is not None and self._loaded_from == self._load_key(values):
             self._pipeline.check(values)
+        elif self._active:
+            self._look(values)
 
     def _parameters_changed(self, changes: Mapping[str, Any]) -> None:
         if not self._active:
             return
-        self._apply_parameters()
+        try:
+            self._apply_parameters()
+        except UserError:  # they are of the model that is to come
+            if not self._is_stale():
+                raise
         if 'score_threshold' in changes:
             self._publish_labels()
+        self._swap_if_stale()
 
     def _apply_parameters(self) -> None:
         self._max_age_ns = round(self.parameters['max_age_ms'] * NS_PER_MS)
@@ -431,8 +468,92 @@ class ImageNode(LifecycleNode):
     def _publish_labels(self) -> None:
         assert self._pipeline is not None
         stamp = self.get_clock().now().to_msg()
-        threshold = self._pipeline.score_threshold
+        threshold = self._announced_threshold = self._pipeline.score_threshold
         self._labels.publish(messages.label_info(stamp, self._pipeline.labels, threshold))
+
+    # --- Another pipeline while the node is active ----------------------------------------------
+
+    def _swap_if_stale(self) -> None:
+        """Load another pipeline beside the one that runs, where the parameters ask for one."""
+        wanted = self._load_key(self.parameters.values)
+        if self._swap is not None or not self._active or wanted == self._not_swapped[0]:
+            return  # a swap that has ended looks again
+        self._not_swapped = (), ''
+        coming = self._next
+        if wanted != (self._loaded_from if coming is None else coming.loaded_from):
+            self._next = None
+            if self._is_stale():
+                self._swap = self._start_loading(self._swap_ended.trigger, checked=True)
+
+    def _on_swap_ended(self) -> None:
+        """Hand what was loaded to the worker; where that failed, the old one goes on."""
+        swap = self._swap
+        if swap is None or swap.alive:
+            return
+        self._swap = None
+        values = self.parameters.values
+        try:
+            loaded = swap.result()
+            if loaded.loaded_from == self._load_key(values):
+                loaded.pipeline.check(values)
+                self._next = loaded
+        except Exception as error:
+            known = isinstance(error, UserError)
+            self._do_not_swap(str(error) if known else traceback.format_exc())
+        self._swap_if_stale()  # they may ask for yet another one by now
+
+    def _do_not_swap(self, reason: str) -> None:
+        self._not_swapped = self._load_key(self.parameters.values), reason
+        self.get_logger().error(f'the model is not changed: {reason}')
+
+    def _abandon_swap(self) -> None:
+        """Break off the loading; a thread that does not end is left alone, the node goes on."""
+        assert self._swap is not None
+        runs.break_off_all(self._swap.thread)
+        self._abandoned.append(self._swap)
+        self._swap = None
+
+    def _watch_swap(self) -> None:
+        self._abandoned = [each for each in self._abandoned if each.alive]
+        limit = self.parameters['load_limit_s']
+        if self._swap is not None and self._swap.seconds > limit:
+            self._abandon_swap()
+            self._do_not_swap(
+                f'it was not loaded, warmed up and checked within {limit:g} s (load_limit_s): one '
+                'that does not end, or too large for this machine'
+            )
+
+    def _take_over(self) -> None:
+        """Change to the pipeline that waits; between two frames, in the worker's thread."""
+        new, self._next = self._next, None
+        if new is None:
+            return
+        old = self._pipeline
+        assert old is not None
+        try:
+            new.pipeline.apply(self.parameters.values)
+        except UserError as error:  # changed since they were checked
+            self._do_not_swap(str(error))
+            return
+        new.pipeline.start()
+        self._name_classes(new.pipeline)
+        self._pipeline, self._loaded_from = new
+        self._publish_labels()
+        threading.Thread(target=old.stop, name='retire', daemon=True).start()
+
+    def _name_classes(self, pipeline: Pipeline) -> None:
+        labels, by_name = pipeline.labels, self.parameters['class_id_format'] == 'name'
+        self._class_names = [name if by_name else str(i) for i, name in enumerate(labels)]
+
+    def _announce_model(self, made_by: Mapping[str, str], stamp: Any) -> None:
+        """Say which model makes the results from the image with this stamp on; None: the first."""
+        self._announced_model = made_by
+        since = None if stamp is None else {'sec': stamp.sec, 'nanosec': stamp.nanosec}
+        self._active_model.publish(String(data=json.dumps({**made_by, 'since': since})))
+        self._announced_since = stamp
+        assert self._pipeline is not None
+        if self._pipeline.score_threshold != self._announced_threshold:
+            self._publish_labels()
 
     # --- Frames ---------------------------------------------------------------------------------
 
@@ -443,8 +564,10 @@ class ImageNode(LifecycleNode):
             stamp=stamp_ns(message.header.stamp),
         )
         assert self._worker is not None
+        assert self._pipeline is not None
         if self._worker.put(Frame(message, times)):
-            self._reporter.recorder.drop('superseded')
+            self._on_dropped('superseded')
+        self._pipeline.hurry()
         self._reporter.recorder.receive(times.t_rx)
         self._reporter.stamps.observe(times.stamp, times.clock_rx)
         self._reporter.last_rx = times.t_rx
@@ -459,11 +582,20 @@ class ImageNode(LifecycleNode):
         self._reporter.watch.malformed(reason)
         self._log_dropped(reason)
 
-    def _process(self, pipeline: Pipeline, frame: Frame, worker: Worker[Frame]) -> str:
+    def _on_dropped(self, outcome: str) -> None:
+        self._reporter.recorder.drop(outcome)
+        if outcome != 'error' and self._pipeline is not None:
+            self._pipeline.lost()
+
+    def _process(self, frame: Frame, worker: Worker[Frame]) -> str:
         """Publish the detections of one frame; return its outcome. Never raises."""
         message, times = frame
-        times.t_start = time.monotonic_ns()
+        times.t_free, times.t_start = worker.free_ns, time.monotonic_ns()
         try:
+            if self._next is not None:
+                self._take_over()
+            pipeline = self._pipeline
+            assert pipeline is not None
             if self._max_age_ns:
                 age = age_ns(times.stamp, self._clock_ns())
                 if age is not None and age > self._max_age_ns:
@@ -471,6 +603,8 @@ class ImageNode(LifecycleNode):
             result = pipeline.run(message, times)
             if worker.left_behind:
                 return 'error'
+            if result.made_by != self._announced_model or self._announced_since is None:
+                self._announce_model(result.made_by, message.header.stamp)
             self._detections.publish(
                 messages.detection_array(message.header, result.detections, self._class_names)
             )
@@ -491,9 +625,9 @@ class ImageNode(LifecycleNode):
         try:
             self._look_at(message, result)
             if self._timings is not None:
-                self._timings.note(times, len(result.detections))
+                self._timings.note(times, len(result.detections), result.made_by['model'])
             self._annotate(pipeline, message, result)
-            pipeline.published(result, worker.hurried)
+            pipeline.published(result, times, lambda: worker.hurried)
         except Exception:
             self.get_logger().error(
                 f'after publishing: {traceback.format_exc()}', throttle_duration_sec=5.0
@@ -502,6 +636,7 @@ class ImageNode(LifecycleNode):
 
     def _look_at(self, message: Any, result: Result) -> None:
         """Notice the encoding and the size of an image, and candidates that were too many."""
+        self._reporter.watch.made(result.made_by['model'])
         if result.detections.left_out:
             self._reporter.watch.crowded(result.detections.left_out)
         encoding: str = message.encoding if isinstance(message, Image) else message.format
@@ -541,11 +676,10 @@ class ImageNode(LifecycleNode):
             self._reporter.report(
                 self._input,
                 self._worker.counts(),
-                description,
+                pipeline,
                 values,
                 self._worker_status(),
-                pipeline.filters,
-                pipeline.watch,
+                self._swap_state(),
             )
             if not self._announced:
                 self._announce()
@@ -563,12 +697,18 @@ class ImageNode(LifecycleNode):
             self._worker_status(),
         )
 
+    def _swap_state(self) -> str:
+        """Return what is to be said of a change of the model; '' where nothing is."""
+        if self._not_swapped[1]:
+            return f'the model is not changed: {self._not_swapped[1]}'
+        return ''
+
     def _worker_status(self) -> diagnostics.Status:
         values = self.parameters.values
         job = None
         if self._worker is not None and self._worker.since is not None:
             job = diagnostics.Job(self._worker.what, self._worker.seconds)
-        for each in self._left_behind:
+        for each in (*self._left_behind, *self._abandoned):
             if each.alive:
                 job = diagnostics.Job(each.what, each.seconds, left_behind=True)
         return diagnostics.worker(job, values['frame_timeout_s'], values['frame_limit_s'])
@@ -576,6 +716,7 @@ class ImageNode(LifecycleNode):
     def _watch(self) -> None:
         """Report what takes too long at once, break it off, and if that is in vain, end it all."""
         self._left_behind = [each for each in self._left_behind if each.alive]
+        self._watch_swap()
         worker = self._worker
         late = worker is not None and worker.seconds > self.parameters['frame_timeout_s']
         if worker is not None and late and self._overdue != worker.since:

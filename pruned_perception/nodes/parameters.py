@@ -120,7 +120,8 @@ IMAGE_PARAMETERS = (
         0.0,
         LIVE,
         'Latency budget from header stamp to published detections (from receipt where the stamp '
-        'is invalid); diagnostics warn above it; 0 = none.',
+        'is invalid or over 10 s old); a family keeps it by its choice of member, and diagnostics '
+        'warn where it is missed; 0 = none.',
         bounds=(0.0, 1e9),
     ),
     Parameter(
@@ -171,10 +172,23 @@ PERCEPTION_PARAMETERS = (
     Parameter(
         'model',
         'package://pruned_perception/models/warehouse',
-        INACTIVE,
-        'Bundle or family: a path or package://PACKAGE/PATH.',
+        LIVE,
+        'Bundle or family: a path or package://PACKAGE/PATH. A new one is loaded and checked '
+        'beside the one that runs, and takes over between two frames.',
     ),
-    Parameter('member', '', INACTIVE, 'Member of the family, by name; "" = the dense one.'),
+    Parameter(
+        'member',
+        '',
+        INACTIVE,
+        'Use this member of the family alone, by name, as if it were a bundle; "" = the family.',
+    ),
+    Parameter(
+        'active_member',
+        '',
+        LIVE,
+        'Member of the family that runs, by name; "" = automatic: the most accurate one that keeps '
+        'latency_budget_ms, or without a budget the dense one.',
+    ),
     Parameter(
         'trusted_keys',
         '',

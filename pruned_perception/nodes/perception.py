@@ -1,23 +1,37 @@
-"""The pipeline of `perception_node`: a bundle's detector."""
+"""The pipeline of `perception_node`: a bundle's detector, or those of a family under a budget."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from pruned_perception.bundle import Bundle
 from pruned_perception.errors import UserError
-from pruned_perception.inference import Detector, FrameTimes, Settings
+from pruned_perception.inference import Detector, FrameTimes, InferenceError, Settings
 from pruned_perception.inference.encodings import image_from_message
-from pruned_perception.nodes import malloc
+from pruned_perception.inference.engine import run_options
+from pruned_perception.inference.errors import BrokenOffError
+from pruned_perception.inference.latency import NS_PER_MS
+from pruned_perception.inference.latency_contract import LatencyContract, Spent
+from pruned_perception.nodes import diagnostics, malloc
 from pruned_perception.nodes.diagnostics import Filters, Watch
 from pruned_perception.nodes.image_node import Result
-from pruned_perception.nodes.parameters import class_ids
+from pruned_perception.nodes.parameters import ParameterError, class_ids
 
 if TYPE_CHECKING:
     from pruned_perception.nodes.shadow import Shadow
+
+CALIBRATION_S = 0.5
+"""Most time for the runs beyond `LEAST_ROUNDS` that tell how long each member takes."""
+LEAST_ROUNDS, MOST_ROUNDS = 5, 40
+FAILURES = 2
+"""In a row after which a member is not used any more; of one that took over just now, the first."""
 
 
 def settings(bundle: Bundle, values: Mapping[str, Any]) -> Settings:
@@ -34,43 +48,140 @@ def settings(bundle: Bundle, values: Mapping[str, Any]) -> Settings:
     )
 
 
+def calibrate(detectors: Sequence[Detector]) -> list[float]:
+    """Return the 90th percentile of each detector's run, ms, on noise; interleaved."""
+    spec = detectors[0].bundle.input
+    noise = np.random.default_rng(0).integers(0, 256, spec.shape).astype(spec.dtype)
+    taken: list[list[float]] = [[] for _ in detectors]
+    end = time.monotonic() + CALIBRATION_S
+    for number in range(MOST_ROUNDS):
+        if number >= LEAST_ROUNDS and time.monotonic() > end:
+            break
+        for detector, milliseconds in zip(detectors, taken, strict=True):
+            start = time.monotonic_ns()
+            detector.try_run(noise, run_options())
+            milliseconds.append((time.monotonic_ns() - start) / NS_PER_MS)
+    return [float(np.percentile(each, 90)) for each in taken]
+
+
 def _max_pixels(values: Mapping[str, Any]) -> int:
     return round(values['max_megapixels'] * 1e6)
 
 
+def _check_inputs(bundles: Sequence[Bundle]) -> None:
+    """Raise UserError where a member has another input than the first: they take turns on frames.
+
+    That the labels are the same, a family has been checked for.
+    """
+    first = bundles[0]
+    for bundle in bundles[1:]:
+        if replace(bundle.input, name='') != replace(first.input, name=''):
+            raise UserError(
+                f'{bundle.manifest_path}: field input: not that of {first.name}, so that '
+                f'{bundle.name} cannot take its place (latency_budget_ms): make both alike, or '
+                'choose one of them (parameter member)'
+            )
+
+
+@dataclass
+class _Trial:
+    """A run of another member after a frame, to see whether it would have fitted."""
+
+    options: Any
+    start_ns: int
+    expected_ms: float
+    slack_ms: float
+
+    def hurry(self) -> None:
+        """Break it off, unless it ends before the frame that came needs the processor."""
+        left = self.expected_ms - (time.monotonic_ns() - self.start_ns) / NS_PER_MS
+        if not 0 <= left <= self.slack_ms:
+            self.options.terminate = True
+
+
 class DetectorPipeline:
-    """Decode the message, run the detector; see `image_node.Pipeline`."""
+    """Decode the message, run a detector; see `image_node.Pipeline`.
+
+    Args:
+        bundles: the members to choose from, most accurate first; one where nothing is to be chosen.
+        names: of all members that there are, to pin.
+        values: the node's parameters.
+        trusted_keys: as for the bundles.
+    """
 
     def __init__(
-        self, bundle: Bundle, values: Mapping[str, Any], trusted_keys: Sequence[str] = ()
+        self,
+        bundles: Sequence[Bundle],
+        names: Sequence[str],
+        values: Mapping[str, Any],
+        trusted_keys: Sequence[str] = (),
     ) -> None:
+        _check_inputs(bundles)
+        self._names = tuple(names)
         # The node watches over its own limits, which may change.
-        self._detector = Detector(bundle, threads=values['threads'], time_limit_s=math.inf)
-        # The session has its own copy of the weights.
-        bundle = self._detector.bundle = replace(bundle, onnx_bytes=b'')
-        self._settings = self._detector.settings
-        self._max_pixels = _max_pixels(values)
-        self.labels = bundle.labels
-        self.description = {'model': bundle.name, 'sha256': bundle.sha256}
+        self._detectors = [
+            Detector(bundle, threads=values['threads'], time_limit_s=math.inf) for bundle in bundles
+        ]
+        for detector in self._detectors:  # the session has its own copy of the weights
+            detector.bundle = replace(detector.bundle, onnx_bytes=b'')
+        self.labels = bundles[0].labels
+        self._descriptions = [{'model': each.name, 'sha256': each.sha256} for each in bundles]
         self.remark = (
             ''
             if values['trusted_keys']
             else 'trusted_keys is not set: a model is loaded whoever made it, signed or not'
         )
+        self._costs_ms: list[float] = []
+        self._contract: LatencyContract | None = None
+        self._failures: dict[int, str] = {}
+        self._before = self._current = 0
+        self._failed_in_a_row = 0
+        self._lost: deque[None] = deque()
+        self._last_rx = 0
+        self._trial: _Trial | None = None
+        self._obeyed: tuple[float, str] | None = None
+        self.apply(values)
         self._shadow: Shadow | None = None
         self._unwatched = ''
         if values['watch_share']:
             self._watch(values, trusted_keys)
 
-    def _watch(self, values: Mapping[str, Any], trusted_keys: Sequence[str]) -> None:
-        from pruned_perception.nodes.shadow import Shadow  # not for a start without it
+    # --- What the node asks ---------------------------------------------------------------------
 
-        try:
-            self._shadow = Shadow(
-                self._detector.bundle, values['watch_share'], values['watch_file'], trusted_keys
-            )
-        except UserError as error:  # said, see `watch`: the robot sees nevertheless
-            self._unwatched = str(error)
+    @property
+    def description(self) -> Mapping[str, str]:
+        """Name and SHA-256 of the member that runs."""
+        return self._descriptions[self._current]
+
+    @property
+    def score_threshold(self) -> float:
+        """The score threshold in use."""
+        return self._settings[self._current].score_threshold
+
+    @property
+    def filters(self) -> Filters:
+        """What detections have to pass."""
+        now = self._settings[self._current]
+        labels = () if now.classes is None else tuple(self.labels[i] for i in sorted(now.classes))
+        return Filters(now.score_threshold, now.iou_threshold, now.max_detections, labels)
+
+    @property
+    def contract(self) -> diagnostics.Contract | None:
+        """How the budget is kept; None where there is nothing to choose."""
+        if len(self._detectors) == 1:
+            return None
+        contract = self._contract
+        names = [each['model'] for each in self._descriptions]
+        return diagnostics.Contract(
+            member=names[self._current],
+            pinned=contract is None,
+            kept=contract is None or contract.kept,
+            switches=0 if contract is None else contract.switches,
+            expected_ms={}
+            if contract is None
+            else {name: contract.expected_ms(i) for i, name in enumerate(names)},
+            failures={names[i]: reason for i, reason in self._failures.items()},
+        )
 
     @property
     def watch(self) -> Watch | None:
@@ -78,6 +189,22 @@ class DetectorPipeline:
         if self._shadow is not None:
             return self._shadow.state()
         return Watch(None, trouble=self._unwatched) if self._unwatched else None
+
+    def _watch(self, values: Mapping[str, Any], trusted_keys: Sequence[str]) -> None:
+        from pruned_perception.nodes.shadow import Shadow  # not for a start without it
+
+        if len(self._detectors) > 1:
+            self._unwatched = (
+                'under latency_budget_ms the members change: choose one (parameter member), whose '
+                'certificate is to be watched'
+            )
+            return
+        try:
+            self._shadow = Shadow(
+                self._detectors[0].bundle, values['watch_share'], values['watch_file'], trusted_keys
+            )
+        except UserError as error:  # said, see `watch`: the robot sees nevertheless
+            self._unwatched = str(error)
 
     def start(self) -> None:
         """Get ready to watch."""
@@ -89,40 +216,150 @@ class DetectorPipeline:
         if self._shadow is not None:
             self._shadow.stop()
 
-    def published(self, result: Result, hurried: bool) -> None:
-        """Let the dense net see the frame, perhaps."""
-        if self._shadow is not None and result.image is not None:
-            self._shadow.offer(result.image, result.order, result.detections, self._used, hurried)
-
-    @property
-    def score_threshold(self) -> float:
-        """The score threshold in use."""
-        return self._settings.score_threshold
-
-    @property
-    def filters(self) -> Filters:
-        """What detections have to pass."""
-        now, classes = self._settings, self._settings.classes
-        labels = () if classes is None else tuple(self.labels[i] for i in sorted(classes))
-        return Filters(now.score_threshold, now.iou_threshold, now.max_detections, labels)
-
     def warm_up(self) -> None:
-        """Run once, and give back the memory that loading took; raises InferenceError."""
-        self._detector.warm_up(1)
+        """Run each detector once, give back the memory that loading took; calibrate a family.
+
+        Raises InferenceError.
+        """
+        for detector in self._detectors:
+            detector.warm_up(1)
+        if len(self._detectors) > 1:
+            self.self_check()
+            self._costs_ms = calibrate(self._detectors)
+            self._obey()
         malloc.give_back_unused()
 
+    def self_check(self) -> None:
+        """Look at what each detector makes of black, white and noise; raises InferenceError."""
+        for detector in self._detectors:
+            detector.self_check()
+
     def check(self, values: Mapping[str, Any]) -> None:
-        """Raise ParameterError where a class is none of the model's."""
-        settings(self._detector.bundle, values)
+        """Raise ParameterError where a class, or the member, is none of the model's."""
+        if values['active_member'] and values['active_member'] not in self._names:
+            raise ParameterError(
+                f'parameter active_member: {values["active_member"]!r} is no member of this '
+                f'model; it has {", ".join(self._names)}'
+            )
+        for detector in self._detectors:
+            settings(detector.bundle, values)
 
     def apply(self, values: Mapping[str, Any]) -> None:
-        """Use the limits, thresholds and classes of `values` from the next frame on."""
-        self._settings = settings(self._detector.bundle, values)
+        """Use limits, thresholds, classes, budget and pin of `values` from the next frame on."""
+        self._settings = [settings(detector.bundle, values) for detector in self._detectors]
         self._max_pixels = _max_pixels(values)
+        self._asked = (values['latency_budget_ms'], values['active_member'])
+
+    # --- Frames: in the worker's thread, but for `lost` and `hurry` -----------------------------
 
     def run(self, message: Any, times: FrameTimes) -> Result:
         """Detect in one image; raises ImageError or InferenceError."""
         image, order = image_from_message(message, self._max_pixels)
-        self._used = self._settings
-        detections, _ = self._detector.detect(image, order, self._used, times)
-        return Result(detections, image, order)
+        if self._asked is not self._obeyed:
+            self._obey()
+        member = self._current
+        self._used = self._settings[member]
+        try:
+            detections, _ = self._detectors[member].detect(image, order, self._used, times)
+        except InferenceError as error:
+            self._fail(member, error)
+            raise
+        self._failed_in_a_row = 0
+        return Result(detections, self._descriptions[member], image, order)
+
+    def lost(self) -> None:
+        """Take notice of a frame that was superseded or stale; from any thread."""
+        self._lost.append(None)
+
+    def hurry(self) -> None:
+        """Make way for a frame that has come; from any thread."""
+        trial = self._trial
+        if trial is not None:
+            trial.hurry()
+
+    def published(self, result: Result, times: FrameTimes, hurried: Callable[[], bool]) -> None:
+        """Let the contract see the frame, and try another member; or the dense net, to watch."""
+        contract = self._contract
+        if contract is not None:
+            self._judge(contract, times)
+            if not hurried():
+                self._try(contract, hurried)
+            self._run_next(contract.member)
+        if self._shadow is not None and result.image is not None:
+            self._shadow.offer(result.image, result.order, result.detections, self._used, hurried())
+
+    def _judge(self, contract: LatencyContract, times: FrameTimes) -> None:
+        gap = (times.t_rx - self._last_rx) / NS_PER_MS if self._last_rx else math.nan
+        self._last_rx = times.t_rx
+        lost = len(self._lost)
+        for _ in range(lost):
+            self._lost.popleft()
+            contract.finished(None, True)
+        spent = Spent(
+            age=(times.latency - (times.t_pub - times.t_rx)) / NS_PER_MS,
+            work=(times.t_pub - times.t_rx - times.engine_wait - times.inference) / NS_PER_MS,
+            run=times.inference / NS_PER_MS,
+            period=gap / (1 + lost),
+        )
+        contract.finished(spent, times.latency / NS_PER_MS > contract.budget_ms)
+
+    def _try(self, contract: LatencyContract, hurried: Callable[[], bool]) -> None:
+        member = contract.candidate()
+        if member is None:
+            return
+        start = time.monotonic_ns()
+        self._trial = _Trial(
+            run_options(), start, contract.expected_run_ms(member), contract.slack_ms
+        )
+        try:
+            if hurried():  # it came before there was a trial to break off
+                return
+            tensor = self._detectors[self._current].tensor
+            self._detectors[member].try_run(tensor, self._trial.options)
+        except BrokenOffError:
+            contract.tried(member, None)
+        except InferenceError as error:
+            self._failures[member] = str(error)
+            contract.exclude(member)
+        else:
+            contract.tried(member, (time.monotonic_ns() - start) / NS_PER_MS)
+        finally:
+            self._trial = None
+
+    def _obey(self) -> None:
+        """Take over budget and pin; a contract starts from what calibration found."""
+        self._obeyed = self._asked
+        budget, pin = self._asked
+        self._contract = None
+        names = [each['model'] for each in self._descriptions]
+        if pin in names:
+            self._failures.pop(names.index(pin), None)
+            self._run_next(names.index(pin))
+        elif len(names) > 1 and budget:
+            self._contract = LatencyContract(self._costs_ms, budget)
+            for member in self._failures:
+                self._contract.exclude(member)
+            self._lost.clear()
+            self._last_rx = 0
+            self._run_next(self._contract.member)
+
+    def _run_next(self, member: int) -> None:
+        if member != self._current:
+            self._before, self._current = self._current, member
+            self._failed_in_a_row = FAILURES - 1
+
+    def _fail(self, member: int, error: InferenceError) -> None:
+        """Fall back to the member before, where there is one and this one fails for good."""
+        self._failed_in_a_row += 1
+        once_is_enough = isinstance(error, BrokenOffError)
+        if self._failed_in_a_row < FAILURES and not once_is_enough:
+            return
+        others = [i for i in range(len(self._detectors)) if i not in (member, *self._failures)]
+        if not others:
+            return
+        self._failures[member] = str(error)
+        if self._contract is not None:
+            self._contract.exclude(member)
+            self._run_next(self._contract.member)
+        else:
+            self._run_next(self._before if self._before in others else others[0])

@@ -10,6 +10,7 @@ from pruned_perception.errors import UserError
 from pruned_perception.nodes import node_process
 
 if TYPE_CHECKING:
+    from pruned_perception.bundle import Bundle
     from pruned_perception.nodes.image_node import ImageNode, Pipeline
 
 
@@ -20,19 +21,58 @@ def load(values: Mapping[str, Any]) -> Pipeline:
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    from pruned_perception.bundle import load_member, resolve_model, signature
+    keys = _keys(values)
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        read = thread.submit(_read, values, keys)
+        from pruned_perception.nodes.perception import DetectorPipeline
+    return DetectorPipeline(*read.result(), values, keys)
+
+
+def look(values: Mapping[str, Any]) -> None:
+    """Raise UserError where the manifests show that these values cannot be loaded."""
+    from pruned_perception.bundle import member_names, resolve_model
+    from pruned_perception.nodes.parameters import ParameterError
+
+    names = member_names(resolve_model(values['model']), trusted_keys=_keys(values))
+    for parameter in ('member', 'active_member'):
+        if values[parameter] and values[parameter] not in names:
+            raise ParameterError(
+                f'parameter {parameter}: {values[parameter]!r} is no member of {values["model"]}, '
+                f'which has {", ".join(names)}'
+            )
+
+
+def load_key(values: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what another pipeline is needed for, where it differs.
+
+    Under a budget all members are loaded, and a change between them needs none.
+    """
+    names = ('model', 'member', 'trusted_keys', 'threads', 'watch_share', 'watch_file')
+    budget = values['latency_budget_ms'] > 0
+    return (*(values[name] for name in names), budget, '' if budget else values['active_member'])
+
+
+def _keys(values: Mapping[str, Any]) -> Sequence[str]:
+    from pruned_perception.bundle import signature
 
     file = values['trusted_keys']
     try:
-        keys = signature.trusted_keys(file) if file else ()
+        return signature.trusted_keys(file) if file else ()
     except UserError as error:
         raise UserError(f'parameter trusted_keys: {error}') from error
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        bundle = thread.submit(
-            load_member, resolve_model(values['model']), values['member'], trusted_keys=keys
-        )
-        from pruned_perception.nodes.perception import DetectorPipeline
-    return DetectorPipeline(bundle.result(), values, keys)
+
+
+def _read(values: Mapping[str, Any], keys: Sequence[str]) -> tuple[Sequence[Bundle], Sequence[str]]:
+    """Return the bundles to choose from, most accurate first, and their names."""
+    from pruned_perception.bundle import is_family, load_family, load_member, resolve_model
+
+    path = resolve_model(values['model'])
+    if values['latency_budget_ms'] and not values['member'] and is_family(path):
+        bundles = load_family(path, trusted_keys=keys).by_accuracy
+    else:
+        wanted = values['member'] or values['active_member']
+        bundles = (load_member(path, wanted, trusted_keys=keys),)
+    return bundles, [bundle.name for bundle in bundles]
 
 
 def create_node(**node_options: Any) -> ImageNode:
@@ -40,8 +80,7 @@ def create_node(**node_options: Any) -> ImageNode:
     from pruned_perception.nodes.image_node import ImageNode
     from pruned_perception.nodes.parameters import PERCEPTION_PARAMETERS
 
-    loaded_by = ('model', 'member', 'trusted_keys', 'threads', 'watch_share', 'watch_file')
-    return ImageNode('perception_node', PERCEPTION_PARAMETERS, load, loaded_by, **node_options)
+    return ImageNode('perception_node', PERCEPTION_PARAMETERS, load, load_key, look, **node_options)
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -6,6 +6,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ from pruned_perception.nodes.machine import processor_times, usable_cores
 
 if TYPE_CHECKING:
     from rclpy.node import Node
+
+    from pruned_perception.nodes.image_node import Pipeline
 
 RECENT_REPORTS = 10
 
@@ -76,13 +79,15 @@ class Reporter:
         self,
         image_input: ImageInput,
         counts: FrameCounts,
-        description: Mapping[str, str],
+        pipeline: Pipeline,
         parameters: Mapping[str, Any],
         worker: diagnostics.Status,
-        filters: diagnostics.Filters | None,
-        watch: diagnostics.Watch | None,
+        not_swapped: str,
     ) -> None:
-        """Publish the metrics of the last second and the diagnostics of an active node."""
+        """Publish the metrics of the last second and the diagnostics of an active node.
+
+        `not_swapped`: why another model that was asked for has not taken over; '' for nothing.
+        """
         window, cpu = self.recorder.take(), self._cpu_percent()
         machine = diagnostics.Machine(
             self._busy_percent(), usable_cores(), parameters.get('threads', 1)
@@ -91,10 +96,12 @@ class Reporter:
         recent = lat.merge(tuple(self._recent))
         self._publish_metrics(window, cpu)
 
+        budget_ms = parameters['latency_budget_ms']
         stamps = self.stamps.counts
         now = self._node.get_clock().now().nanoseconds
         sim_time = bool(self._node.get_parameter('use_sim_time').value)
-        content, failures = self.watch.take()
+        content, failures, made = self.watch.take()
+        filters, contract, watch = pipeline.filters, pipeline.contract, pipeline.watch
         silent_s = (time.monotonic_ns() - self.last_rx) / 1e9
         silent = not counts.received and silent_s > parameters['image_timeout_s']
         state = diagnostics.Input(
@@ -131,7 +138,7 @@ class Reporter:
             diagnostics.latency(
                 window,
                 recent,
-                parameters['latency_budget_ms'],
+                budget_ms,
                 {
                     'cpu_percent': cpu,
                     'rss_mib': _resident_mib(),
@@ -141,10 +148,14 @@ class Reporter:
                 },
                 machine,
             ),
-            diagnostics.model(description, failures),
+            diagnostics.model(pipeline.description, failures, not_swapped),
+            *([] if contract is None else [diagnostics.contract(contract, budget_ms)]),
             *([] if filters is None else [diagnostics.settings(filters)]),
             *([] if watch is None else [diagnostics.watch(watch)]),
         ]
+        made_by = ', '.join(f'{name} {count}' for name, count in made.items())
+        member = {'model': pipeline.description['model'], 'results_made_by': made_by}
+        statuses = [replace(each, values={**each.values, **member}) for each in statuses]
         self._counts_before, self._stamps_before = counts, stamps
         self._jumps_before, self._now_before = self._jumps, now
         self._publish(statuses)

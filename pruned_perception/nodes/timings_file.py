@@ -12,7 +12,7 @@ from pruned_perception.inference.frame_times import FRAME_QUANTITIES, FrameTimes
 
 
 class TimingsFile:
-    """JSON Lines: the stamp, durations and ages in nanoseconds (age null: invalid), boxes.
+    """JSON Lines: the stamp, durations and ages in nanoseconds (age null: invalid), boxes, model.
 
     `note` only keeps a line, so that the worker never waits for the disk; `write` writes them.
     """
@@ -33,10 +33,11 @@ class TimingsFile:
                 f'parameter timings_file: {path} cannot be written: {error.strerror}'
             ) from error
 
-    def note(self, times: FrameTimes, detections: int) -> None:
+    def note(self, times: FrameTimes, detections: int, model: str) -> None:
         """Keep the line of one published frame."""
-        quantities = {name: getattr(times, name) for name in FRAME_QUANTITIES}
-        self._lines.append({'stamp_ns': times.stamp, **quantities, 'detections': detections})
+        line = {name: getattr(times, name) for name in (*FRAME_QUANTITIES, 'engine_wait')}
+        counted = {'detections': detections, 'model': model}
+        self._lines.append({'stamp_ns': times.stamp, **line, **counted})
 
     def write(self) -> None:
         """Write the lines kept so far; raises UserError, e.g. where the disk is full."""

@@ -32,6 +32,8 @@ class Worker(Generic[T]):
         self._dropped = dropped
         self._slot: LatestFrame[T] = LatestFrame()
         self._since: float | None = None
+        self.free_ns = 0
+        """When the thread was done with the frame before, monotonic nanoseconds."""
         self.left_behind = False
         self._thread = threading.Thread(target=self._run, name='worker', daemon=True)
         self._thread.start()
@@ -76,13 +78,17 @@ class Worker(Generic[T]):
         return not self.alive
 
     def _run(self) -> None:
-        while (frame := self._slot.take()) is not None:
+        while (frame := self._next()) is not None:
             self._since = time.monotonic()
             outcome = self._process(frame, self)
             self._since = None
             self._slot.finish(outcome)
             if outcome != PUBLISHED and not self.left_behind:
                 self._dropped(outcome)
+
+    def _next(self) -> T | None:
+        self.free_ns = time.monotonic_ns()
+        return self._slot.take()
 
 
 class Background(Generic[T]):
@@ -101,6 +107,11 @@ class Background(Generic[T]):
         """Seconds that the call took, once it has ended."""
         self._thread = threading.Thread(target=self._run, name='background', daemon=True)
         self._thread.start()
+
+    @property
+    def thread(self) -> int | None:
+        """The identifier of the thread; None before it has started."""
+        return self._thread.ident
 
     @property
     def seconds(self) -> float:

@@ -28,6 +28,8 @@ from ros_domain import DOMAIN
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray
 
+from pruned_perception.nodes.latest_frame import COUNTERS
+
 TIMEOUT = 60.0  # seconds; only a failing test waits so long
 TRANSPORTS = (
     'FASTDDS_DEFAULT_PROFILES_FILE',
@@ -192,7 +194,7 @@ class Observer:
     def counts(self) -> dict[str, int]:
         """Return the latest accounts of frames; {} before the first report."""
         status = self.statuses.get('frames')
-        return {} if status is None else {pair.key: int(pair.value) for pair in status.values}
+        return {} if status is None else counts_of(status)
 
 
 def balanced(counts: Mapping[str, int]) -> bool:
@@ -204,6 +206,12 @@ def balanced(counts: Mapping[str, int]) -> bool:
 def values(status: Any) -> dict[str, str]:
     """Return the values of a diagnostic status."""
     return {pair.key: pair.value for pair in status.values}
+
+
+def counts_of(status: Any) -> dict[str, int]:
+    """Return the accounts in a status `frames`."""
+    accounts = (*COUNTERS, 'waiting')
+    return {key: int(value) for key, value in values(status).items() if key in accounts}
 
 
 class InProcess:

@@ -40,6 +40,7 @@ def window(**changes: object) -> Window:
         'published': 3,
         'drops': {'superseded': 0, 'stale': 0, 'error': 0},
         'invalid': {},
+        'judged': 3,
         'deadline_misses': 0,
         'consecutive_misses_ms': 0.0,
     }

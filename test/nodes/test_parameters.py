@@ -105,7 +105,8 @@ def test_what_may_change_when() -> None:
     }
     assert check(PERCEPTION_PARAMETERS, {'model': 'm'}, active=False) == {'model': 'm'}
     with pytest.raises(ParameterError, match='deactivate'):
-        check(PERCEPTION_PARAMETERS, {'model': 'm'}, active=True)
+        check(PERCEPTION_PARAMETERS, {'member': 'm'}, active=True)
+    assert check(PERCEPTION_PARAMETERS, {'model': 'm'}, active=True) == {'model': 'm'}
     with pytest.raises(ParameterError, match='restart'):
         check(PERCEPTION_PARAMETERS, {'autostart': False}, active=False)
 
