@@ -1,6 +1,6 @@
 """The tiny detector behind a loop that does not end on bright images, for time limits.
 
-On an image whose mean is over `above` (grey levels, 0 … 255) it goes on: for ever with small nodes,
+On an image whose mean is over `above` (grey levels, 0 … 255), and at most `until`, it goes on: for ever with small nodes,
 between which a run can be broken off, or for minutes in a single one, where it cannot.
 """
 
@@ -20,7 +20,13 @@ BRIGHT, ALWAYS = 200.0, -1.0
 _BOXES = 300_000  # that do not overlap: the suppression compares each with all that it kept
 
 
-def stuck_onnx(*, above: float = BRIGHT, breakable: bool = True, symbolic: bool = False) -> bytes:
+def stuck_onnx(
+    *,
+    above: float = BRIGHT,
+    until: float = np.inf,
+    breakable: bool = True,
+    symbolic: bool = False,
+) -> bytes:
     """Return the ONNX file: no object is found, where it ends. `symbolic` as in tiny_onnx."""
     state = ('state_in', 'float32', [])
     if breakable:
@@ -56,7 +62,9 @@ def stuck_onnx(*, above: float = BRIGHT, breakable: bool = True, symbolic: bool 
     nodes = [
         ow.node('Cast', ['image'], ['float'], to=1),
         ow.node('ReduceMean', ['float'], ['mean'], keepdims=0),
-        ow.node('Greater', ['mean', 'above'], ['going']),
+        ow.node('Greater', ['mean', 'above'], ['over']),
+        ow.node('LessOrEqual', ['mean', 'until'], ['under']),
+        ow.node('And', ['over', 'under'], ['going']),
         ow.node('Loop', ['', 'going', 'mean'], ['left'], body=body),
         ow.node('Mul', ['left', 'none'], ['score']),
         ow.node('Add', ['rows', 'score'], ['predictions']),
@@ -65,6 +73,7 @@ def stuck_onnx(*, above: float = BRIGHT, breakable: bool = True, symbolic: bool 
     rows[:, :, :4] = SIDE / 2
     constants |= {
         'above': np.array(above, np.float32),
+        'until': np.array(until, np.float32),
         'none': np.array(0, np.float32),
         'rows': rows,
     }

@@ -104,7 +104,6 @@ class DetectorPipeline:
 
     Args:
         bundles: the members to choose from, most accurate first; one where nothing is to be chosen.
-        names: of all members that there are, to pin.
         values: the node's parameters.
         trusted_keys: as for the bundles.
     """
@@ -112,12 +111,11 @@ class DetectorPipeline:
     def __init__(
         self,
         bundles: Sequence[Bundle],
-        names: Sequence[str],
         values: Mapping[str, Any],
         trusted_keys: Sequence[str] = (),
     ) -> None:
         _check_inputs(bundles)
-        self._names = tuple(names)
+        self._names = [bundle.name for bundle in bundles]
         # The node watches over its own limits, which may change.
         self._detectors = [
             Detector(bundle, threads=values['threads'], time_limit_s=math.inf) for bundle in bundles
@@ -171,7 +169,7 @@ class DetectorPipeline:
         if len(self._detectors) == 1:
             return None
         contract = self._contract
-        names = [each['model'] for each in self._descriptions]
+        names = self._names
         return diagnostics.Contract(
             member=names[self._current],
             pinned=contract is None,
@@ -331,11 +329,11 @@ class DetectorPipeline:
         self._obeyed = self._asked
         budget, pin = self._asked
         self._contract = None
-        names = [each['model'] for each in self._descriptions]
-        if pin in names:
-            self._failures.pop(names.index(pin), None)
-            self._run_next(names.index(pin))
-        elif len(names) > 1 and budget:
+        if pin in self._names:
+            member = self._names.index(pin)
+            self._failures.pop(member, None)
+            self._run_next(member)
+        elif len(self._names) > 1 and budget:
             self._contract = LatencyContract(self._costs_ms, budget)
             for member in self._failures:
                 self._contract.exclude(member)

@@ -25,7 +25,7 @@ def load(values: Mapping[str, Any]) -> Pipeline:
     with ThreadPoolExecutor(max_workers=1) as thread:
         read = thread.submit(_read, values, keys)
         from pruned_perception.nodes.perception import DetectorPipeline
-    return DetectorPipeline(*read.result(), values, keys)
+    return DetectorPipeline(read.result(), values, keys)
 
 
 def look(values: Mapping[str, Any]) -> None:
@@ -62,17 +62,15 @@ def _keys(values: Mapping[str, Any]) -> Sequence[str]:
         raise UserError(f'parameter trusted_keys: {error}') from error
 
 
-def _read(values: Mapping[str, Any], keys: Sequence[str]) -> tuple[Sequence[Bundle], Sequence[str]]:
-    """Return the bundles to choose from, most accurate first, and their names."""
+def _read(values: Mapping[str, Any], keys: Sequence[str]) -> Sequence[Bundle]:
+    """Return the bundles to choose from, most accurate first."""
     from pruned_perception.bundle import is_family, load_family, load_member, resolve_model
 
     path = resolve_model(values['model'])
     if values['latency_budget_ms'] and not values['member'] and is_family(path):
-        bundles = load_family(path, trusted_keys=keys).by_accuracy
-    else:
-        wanted = values['member'] or values['active_member']
-        bundles = (load_member(path, wanted, trusted_keys=keys),)
-    return bundles, [bundle.name for bundle in bundles]
+        return load_family(path, trusted_keys=keys).by_accuracy
+    wanted = values['member'] or values['active_member']
+    return (load_member(path, wanted, trusted_keys=keys),)
 
 
 def create_node(**node_options: Any) -> ImageNode:

@@ -71,7 +71,7 @@ def test_a_12000_by_9000_image_is_detected_in_or_refused(tiny_bundle: Any) -> No
     from pruned_perception.nodes.perception import DetectorPipeline
 
     given = {row.name: row.default for row in PERCEPTION_PARAMETERS}
-    pipeline = DetectorPipeline(tiny_bundle, given)
+    pipeline = DetectorPipeline([tiny_bundle], given)
     message = image_message(np.zeros((9000, 12000), np.uint8), 'mono8')
     try:
         result = pipeline.run(message, FrameTimes())
