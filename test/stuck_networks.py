@@ -1,7 +1,8 @@
 """The tiny detector behind a loop that does not end on bright images, for time limits.
 
-On an image whose mean is over `above` (grey levels, 0 … 255), and at most `until`, it goes on: for ever with small nodes,
-between which a run can be broken off, or for minutes in a single one, where it cannot.
+On an image whose mean is over `above` (grey levels, 0 … 255), and at most `until`, it goes on: for
+ever with small nodes, between which a run can be broken off, or for minutes in a single one, where
+it cannot.
 """
 
 from __future__ import annotations

@@ -515,6 +515,8 @@ class ImageNode(LifecycleNode):
 
     def _watch_swap(self) -> None:
         self._abandoned = [each for each in self._abandoned if each.alive]
+        for each in self._abandoned:
+            runs.break_off_all(each.thread)  # again: it may have been between two runs
         limit = self.parameters['load_limit_s']
         if self._swap is not None and self._swap.seconds > limit:
             self._abandon_swap()
@@ -699,16 +701,22 @@ class ImageNode(LifecycleNode):
 
     def _swap_state(self) -> str:
         """Return what is to be said of a change of the model; '' where nothing is."""
+        said = []
         if self._not_swapped[1]:
-            return f'the model is not changed: {self._not_swapped[1]}'
-        return ''
+            said.append(f'the model is not changed: {self._not_swapped[1]}')
+        if self._abandoned:
+            said.append(
+                f'{len(self._abandoned)} that did not end was left behind, and takes a core until '
+                'the process ends'
+            )
+        return '; '.join(said)
 
     def _worker_status(self) -> diagnostics.Status:
         values = self.parameters.values
         job = None
         if self._worker is not None and self._worker.since is not None:
             job = diagnostics.Job(self._worker.what, self._worker.seconds)
-        for each in (*self._left_behind, *self._abandoned):
+        for each in self._left_behind:
             if each.alive:
                 job = diagnostics.Job(each.what, each.seconds, left_behind=True)
         return diagnostics.worker(job, values['frame_timeout_s'], values['frame_limit_s'])

@@ -270,3 +270,18 @@ def test_the_family_is_ordered_by_measured_accuracy(tmp_path: Path) -> None:
     shutil.rmtree(folder)
     folder = family(tmp_path / 'a', small=better)  # not both were measured: by MACs
     assert [each.name for each in load_family(folder).by_accuracy] == ['dense', 'small']
+
+
+@pytest.mark.parametrize('by', ['model', 'active_member'])
+def test_changes_under_30_hz_mix_no_results_and_leave_none_out(
+    context: Any, namespace: str, by: str
+) -> None:
+    """A short form of `python test/nodes/measure_swaps.py`."""
+    from measure_swaps import measure
+
+    found = measure(context, namespace, by=by, swaps=20)
+    assert found.swaps == 20
+    assert (found.out_of_order, found.mixed, found.counts['error']) == (0, 0, 0)
+    assert found.results == found.counts['published']
+    # On a busy machine an image may give way to a newer one, changes or not.
+    assert found.counts['received'] == found.counts['published'] + found.counts['superseded']
