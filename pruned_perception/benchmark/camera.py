@@ -1,12 +1,14 @@
 """A camera without hardware: frames at an exact rate, stamped as they are sent.
 
 Run as a process: `python -m pruned_perception.benchmark.camera --rate 30 --frames 300`; it waits
-for a subscriber, and its last line is a JSON object with the number of frames sent.
+for a subscriber, and its last line is a JSON object: the stamps of the frames sent (ns), and the
+index of each in its source.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import time
@@ -16,8 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pruned_perception.benchmark.session import ros_session
+from pruned_perception.errors import UserError
 from pruned_perception.nodes.up import module_command
 
+MOST_FRAMES = 300
+"""Of a source: they are kept in memory, and repeat where more are to be sent."""
 VARIANTS = 16
 """Different frames before they repeat."""
 _WAIT_S = 30.0
@@ -38,7 +43,28 @@ def synthetic_frame(index: int, height: int, width: int) -> NDArray[np.uint8]:
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
-def camera_command(topic: str, **options: float) -> list[str]:
+def source_frames(path: str) -> list[tuple[int, NDArray[np.uint8]]]:
+    """Return the first `MOST_FRAMES` readable frames of a folder of images or a bag, rgb, indexed.
+
+    Raises UserError where there is none.
+    """
+    import cv2
+
+    from pruned_perception.inference.sources import Frame, open_source
+
+    conversions = {'bgr': cv2.COLOR_BGR2RGB, 'gray': cv2.COLOR_GRAY2RGB}
+    frames = []
+    for each in itertools.islice(open_source(path).frames, MOST_FRAMES):
+        if isinstance(each, Frame):
+            code = conversions.get(each.order)
+            image = each.image if code is None else cv2.cvtColor(each.image, code)
+            frames.append((each.index, np.asarray(image, np.uint8)))
+    if not frames:
+        raise UserError(f'{path}: no image in it can be read')
+    return frames
+
+
+def camera_command(topic: str, **options: float | str) -> list[str]:
     """Return the command line of this camera; `options` are those of `main`."""
     given = [f'--{name}={value}' for name, value in options.items()]
     return [*module_command('benchmark.camera'), f'--topic={topic}', *given]
@@ -53,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--height', type=int, default=480)
     parser.add_argument('--topic', default='image_raw')
     parser.add_argument('--subscribers', type=int, default=1, help='to wait for')
+    parser.add_argument('--source', default='', help='folder of images or bag; "" = synthetic')
     args, _ = parser.parse_known_args(argv)
 
     from rclpy.qos import QoSProfile
@@ -64,27 +91,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     with ros_session('camera') as session:
         node = session.node
         publisher = node.create_publisher(Image, args.topic, QoSProfile(depth=5))
-        messages = []
-        for index in range(VARIANTS):
-            image = synthetic_frame(index, args.height, args.width)
-            messages.append(image_message(Header(frame_id='camera_optical_frame'), image, 'rgb8'))
+        try:
+            frames = source_frames(args.source) if args.source else None
+        except UserError as error:
+            print(error, file=sys.stderr)
+            return 1
+        if frames is None:
+            each = range(VARIANTS)
+            frames = [(index, synthetic_frame(index, args.height, args.width)) for index in each]
+        header = Header(frame_id='camera_optical_frame')
+        messages = [(index, image_message(header, image, 'rgb8')) for index, image in frames]
         if not session.spin_until(
             lambda: publisher.get_subscription_count() >= args.subscribers, _WAIT_S
         ):
             print(f'no subscriber on {publisher.topic_name}', file=sys.stderr)
             return 1
         start = time.monotonic()
-        sent = 0
-        while sent < args.frames and session.running:
-            session.sleep(start + sent / args.rate - time.monotonic())
-            message = messages[sent % VARIANTS]
-            message.header.stamp = node.get_clock().now().to_msg()
+        sent: list[int] = []
+        indices: list[int] = []
+        while len(sent) < args.frames and session.running:
+            session.sleep(start + len(sent) / args.rate - time.monotonic())
+            index, message = messages[len(sent) % len(messages)]
+            stamp = node.get_clock().now()
+            message.header.stamp = stamp.to_msg()
             publisher.publish(message)
-            sent += 1
+            sent.append(stamp.nanoseconds)
+            indices.append(index)
         # The publisher's history is lost with it, together with what a reader has yet to fetch.
         session.sleep(0.5)
-        print(json.dumps({'sent': sent}), flush=True)
-        return 0 if sent == args.frames else 1
+        print(json.dumps({'sent': sent, 'indices': indices}), flush=True)
+        return 0 if len(sent) == args.frames else 1
 
 
 if __name__ == '__main__':

@@ -1,17 +1,16 @@
 """What a frame costs outside the network: perception node against echo node.
 
-`overhead` = an outside subscriber's `e2e_receive` − `inference`, frame by frame. Both nodes run as
-processes of their own, in turns, on frames of a camera process: pairs, so that what else the
+`overhead` = an outside subscriber's `e2e_receive` − `inference` − `engine_wait`, frame by frame:
+where the network fills the period, frames wait for it, which is no cost of the node. Both nodes
+run as processes of their own, in turns, on frames of a camera process: pairs, so that what else the
 machine does falls on both, and the figure is the median of the pairs' ratios.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,9 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pruned_perception.benchmark.camera import VARIANTS, camera_command, synthetic_frame
-from pruned_perception.benchmark.children import Child, Children
 from pruned_perception.benchmark.environment import environment
-from pruned_perception.benchmark.results import read_json_lines
+from pruned_perception.benchmark.series import run_series
 from pruned_perception.benchmark.session import Session, private_domain, ros_session
 from pruned_perception.bundle import load_member, resolve_model
 from pruned_perception.errors import UserError
@@ -31,12 +29,9 @@ from pruned_perception.inference.frame_times import FRAME_QUANTITIES
 from pruned_perception.inference.intervals import median_interval_if_any
 from pruned_perception.inference.latency import NS_PER_MS, Summary, summarize
 from pruned_perception.nodes import transport
-from pruned_perception.nodes.header_stamps import stamp_ns
 from pruned_perception.nodes.latest_frame import COUNTERS
-from pruned_perception.nodes.up import node_command
 
 PERCEPTION, ECHO = 'perception_node', 'echo_node'
-START_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -69,7 +64,12 @@ class Run:
     """Median number of boxes in them."""
     e2e_receive: Summary
     inference: Summary
+    engine_wait: Summary
+    """For the worker, while that was busy with an earlier frame."""
     overhead: Summary
+    saturated: bool
+    """Whether the node could not, or could only just, keep the rate."""
+    rss_mb: float
     stages_p50: dict[str, float]
     """Where the time of the median frame goes, as the node itself measures it, milliseconds."""
 
@@ -112,19 +112,24 @@ def interval_text(interval: tuple[float, float] | None) -> str:
 
 def frame_overheads(
     received: Mapping[int, int], timings: Sequence[Mapping[str, Any]], warm_up: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return `e2e_receive` and `inference`, milliseconds, of the frames that have both.
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return `e2e_receive`, `inference` and `engine_wait`, ms, of the frames that have all.
 
     `received` is stamp → the subscriber's clock at receipt, ns; `timings` are the lines of the
     node's timings file. The first `warm_up` frames, by stamp, are left out.
     """
     rows = sorted(
-        (line['stamp_ns'], received[line['stamp_ns']] - line['stamp_ns'], line['inference'])
+        (
+            line['stamp_ns'],
+            received[line['stamp_ns']] - line['stamp_ns'],
+            line['inference'],
+            line['engine_wait'],
+        )
         for line in timings
         if line['stamp_ns'] in received
     )[warm_up:]
-    values = np.array([row[1:] for row in rows], float).reshape(-1, 2) / NS_PER_MS
-    return values[:, 0], values[:, 1]
+    values = np.array([row[1:] for row in rows], float).reshape(-1, 3) / NS_PER_MS
+    return values[:, 0], values[:, 1], values[:, 2]
 
 
 def stage_medians(timings: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -186,113 +191,48 @@ def measure(setup: Setup, on_run: Callable[[Run], None] = lambda _: None) -> dic
 def _run(
     session: Session, node: str, setup: Setup, boxes: int, folder: Path, namespace: str
 ) -> Run:
-    from diagnostic_msgs.msg import DiagnosticArray
-    from rclpy.qos import DurabilityPolicy, QoSProfile
-    from std_msgs.msg import String
-    from vision_msgs.msg import Detection2DArray
-
-    received: dict[int, int] = {}
-    sizes: list[int] = []
-    counts: dict[str, int] = {}
-    reports = 0
-    active: list[Any] = []
-    name = f'{namespace}/{node}'
-    clock = session.node.get_clock()
-
-    def on_detections(message: Any) -> None:
-        now = clock.now().nanoseconds
-        received[stamp_ns(message.header.stamp)] = now
-        sizes.append(len(message.detections))
-
-    def on_diagnostics(message: Any) -> None:
-        nonlocal reports
-        for status in message.status:
-            if status.name == f'{name}: frames':
-                accounts = (*COUNTERS, 'waiting')
-                counts.update(
-                    {each.key: int(each.value) for each in status.values if each.key in accounts}
-                )
-                reports += 1
-
-    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-    subscriptions = [
-        session.node.create_subscription(
-            Detection2DArray, f'{namespace}/detections', on_detections, QoSProfile(depth=100)
-        ),
-        session.node.create_subscription(DiagnosticArray, '/diagnostics', on_diagnostics, 100),
-        session.node.create_subscription(String, f'{name}/active_model', active.append, latched),
-    ]
-    timings = folder / f'{namespace[1:]}.jsonl'
-    parameters: dict[str, Any] = {'timings_file': str(timings)}
+    parameters: dict[str, Any] = {'boxes': boxes}
     if node == PERCEPTION:
-        parameters |= {'model': setup.model, 'threads': setup.threads}
+        parameters = {'model': setup.model, 'threads': setup.threads}
         parameters |= {'member': setup.member} if setup.member else {}
-    else:
-        parameters |= {'boxes': boxes}
-    with Children(folder, os.environ) as children:
-        tested = children.start(
-            f'{namespace[1:]}_{node}', node_command(node, namespace, parameters)
-        )
-        wait_for(session, lambda: bool(active), START_S, tested, f'{node} did not become active')
-        command = camera_command(
+    series = run_series(
+        session,
+        node,
+        parameters,
+        camera_command(
             f'{namespace}/image_raw',
             rate=setup.rate,
             frames=setup.frames,
             width=setup.width,
             height=setup.height,
-        )
-        camera = children.start(f'{namespace[1:]}_camera', command)
-        length = setup.frames / setup.rate
-        wait_for(
-            session, lambda: not camera.alive, length + START_S, tested, 'the camera did not end'
-        )
-        if camera.process.returncode:
-            raise UserError(f'the camera failed:\n{camera.last_lines()}')
-        sent = int(json.loads(camera.log.read_text().splitlines()[-1])['sent'])
-        # Two reports that began after the last frame: these counts are final.
-        final = reports + 2
-        wait_for(
-            session,
-            lambda: reports >= final and not counts['waiting'],
-            START_S,
-            tested,
-            f'{node} did not report',
-        )
-        children.stop(tested)
-    for subscription in subscriptions:
-        session.node.destroy_subscription(subscription)
-    lines = read_json_lines(timings)
-    e2e, inference = frame_overheads(received, lines, setup.warm_up)
-    summaries = [summarize(each) for each in (e2e, inference, e2e - inference)]
-    if summaries[0] is None or summaries[1] is None or summaries[2] is None:
+        ),
+        folder=folder,
+        namespace=namespace,
+        seconds=setup.frames / setup.rate,
+    )
+    parts = frame_overheads(series.received, series.timings, setup.warm_up)
+    e2e, inference, wait = parts
+    summaries = [summarize(each) for each in (*parts, e2e - inference - wait)]
+    if any(each is None for each in summaries):
         raise UserError(
-            f'{node}: {len(received)} of {sent} frames came back as detections, the first '
-            f'{setup.warm_up} of which are warm-up: nothing is left to measure'
+            f'{node}: {len(series.received)} of {len(series.sent)} frames came back as detections, '
+            f'the first {setup.warm_up} of which are warm-up: nothing is left to measure'
         )
+    found = [each for each in summaries if each is not None]
     return Run(
         node=node,
-        sent=sent,
-        counts={each: counts[each] for each in COUNTERS},
-        arrived=len(sizes),
-        boxes=int(np.median(sizes)),
-        e2e_receive=summaries[0],
-        inference=summaries[1],
-        overhead=summaries[2],
-        stages_p50=stage_medians(lines[setup.warm_up :]),
+        sent=len(series.sent),
+        counts=dict(series.counts),
+        arrived=len(series.received),
+        boxes=int(np.median([len(each) for each in series.boxes.values()])),
+        e2e_receive=found[0],
+        inference=found[1],
+        engine_wait=found[2],
+        overhead=found[3],
+        saturated=series.saturated,
+        rss_mb=series.rss_mb,
+        stages_p50=stage_medians(series.timings[setup.warm_up :]),
     )
-
-
-def wait_for(
-    session: Session, condition: Callable[[], bool], timeout: float, child: Child, failure: str
-) -> None:
-    """Run callbacks until `condition()`; raises UserError where the child ends or time runs out."""
-    end = time.monotonic() + timeout
-    while not session.spin_until(condition, 0.5):
-        if not session.running:
-            raise KeyboardInterrupt
-        child.require_alive()
-        if time.monotonic() > end:
-            raise UserError(f'{failure} within {timeout:.0f} s:\n{child.last_lines()}')
 
 
 def _frames_hash(setup: Setup) -> str:

@@ -21,7 +21,8 @@ from numpy.typing import ArrayLike
 from pruned_perception.benchmark.camera import camera_command
 from pruned_perception.benchmark.children import Child, Children
 from pruned_perception.benchmark.environment import environment
-from pruned_perception.benchmark.overhead import PERCEPTION, START_S, wait_for
+from pruned_perception.benchmark.overhead import PERCEPTION
+from pruned_perception.benchmark.series import START_S, wait_for
 from pruned_perception.benchmark.session import private_domain, ros_session
 from pruned_perception.bundle import load_member, resolve_model
 from pruned_perception.errors import UserError

@@ -10,7 +10,9 @@ from pruned_perception.errors import UserError
 # name → one line of help. Each is a module `cli.benchmark_<name>` with `add_arguments(parser)`
 # and `run(args) -> int`, like a subcommand.
 BENCHMARKS: dict[str, str] = {
+    'contract': 'whether a family keeps its latency budget while load comes and goes',
     'engine': 'latency of networks in the engine alone, by turns, and their ratios',
+    'node': 'latency, drops and accuracy of the node on a source of frames; a gate for CI',
     'overhead': 'what a frame costs outside the network: perception node against echo node',
     'soak': 'whether memory, descriptors or threads of the node grow while it runs',
     'startup': 'process start to first detection, against a bare script; memory',

@@ -37,8 +37,10 @@ def run(args: argparse.Namespace) -> int:
     print(
         f'{setup.pairs} pairs of {setup.frames} frames, {setup.width} × {setup.height} at '
         f'{setup.rate:g} Hz, the first {setup.warm_up} of each are warm-up; milliseconds\n'
-        f'{"node":16} {"e2e_receive":>23} {"inference":>10} {"overhead":>23}   accounts\n'
-        f'{"":16} {"p50":>7} {"p90":>7} {"p99":>7} {"p50":>10} {"p50":>7} {"p90":>7} {"p99":>7}',
+        f'{"node":16} {"e2e_receive":>23} {"inference":>10} {"wait":>6} {"overhead":>23}   '
+        'accounts\n'
+        f'{"":16} {"p50":>7} {"p90":>7} {"p99":>7} {"p50":>10} {"p50":>6} '
+        f'{"p50":>7} {"p90":>7} {"p99":>7}',
         flush=True,
     )
     result = overhead.measure(setup, _print_run)
@@ -52,10 +54,11 @@ def _print_run(run: overhead.Run) -> None:
     e2e, over, counts = run.e2e_receive, run.overhead, run.counts
     print(
         f'{run.node:16} {e2e.p50:7.2f} {e2e.p90:7.2f} {e2e.p99:7.2f} {run.inference.p50:10.2f} '
-        f'{over.p50:7.2f} {over.p90:7.2f} {over.p99:7.2f}   '
+        f'{run.engine_wait.p50:6.2f} {over.p50:7.2f} {over.p90:7.2f} {over.p99:7.2f}   '
         f'sent {run.sent} = published {counts["published"]} + superseded {counts["superseded"]} '
         f'+ stale {counts["stale"]} + error {counts["error"]} + middleware loss {run.loss}'
-        f'{"" if run.balanced else "  DOES NOT ADD UP"}; {run.arrived} arrived, {run.boxes} boxes',
+        f'{"" if run.balanced else "  DOES NOT ADD UP"}; {run.arrived} arrived, {run.boxes} boxes'
+        f'{"; SATURATED" if run.saturated else ""}',
         flush=True,
     )
 

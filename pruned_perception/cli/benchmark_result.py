@@ -10,13 +10,15 @@ from typing import Any
 from pruned_perception._io import write_text
 from pruned_perception.nodes.parameters import PERCEPTION_PARAMETERS
 
-_DEFAULT_MODEL = next(row.default for row in PERCEPTION_PARAMETERS if row.name == 'model')
+DEFAULT_MODEL = next(row.default for row in PERCEPTION_PARAMETERS if row.name == 'model')
+PASSED, FAILED = 0, 3
+"""Exit statuses of a gate; where it could not measure, it is 1, as for every error (2: usage)."""
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Declare the model, as the node's parameters do."""
     parser.add_argument(
-        '--model', default=_DEFAULT_MODEL, help=f'bundle or family ({_DEFAULT_MODEL})'
+        '--model', default=DEFAULT_MODEL, help=f'bundle or family ({DEFAULT_MODEL})'
     )
     parser.add_argument('--member', default='', help='member of the family (the dense one)')
     parser.add_argument('--threads', type=int, default=1, help='threads of one run (1)')

@@ -21,22 +21,33 @@ def run(**changes: Any) -> Run:
     summary = summarize([1.0, 2.0])
     assert summary is not None
     counts = {'received': 98, 'published': 90, 'superseded': 5, 'stale': 2, 'error': 1}
-    base = Run('perception_node', 100, counts, 90, 3, summary, summary, summary, {})
+    base = Run(
+        'perception_node',
+        100,
+        counts,
+        90,
+        3,
+        *[summary] * 4,
+        saturated=False,
+        rss_mb=1.0,
+        stages_p50={},
+    )
     return replace(base, **changes)
 
 
 def test_overhead_is_matched_frame_by_frame_without_the_warm_up() -> None:
-    timings = [{'stamp_ns': k * 100 * MS, 'inference': k * MS} for k in range(1, 7)]
+    timings = [
+        {'stamp_ns': k * 100 * MS, 'inference': k * MS, 'engine_wait': MS} for k in range(1, 7)
+    ]
     received = {k * 100 * MS: k * 100 * MS + (10 + k) * MS for k in (6, 5, 4, 2, 1)}  # 3 is lost
-    e2e, inference = frame_overheads(received, timings, warm_up=2)
+    e2e, inference, wait = frame_overheads(received, timings, warm_up=2)
     assert e2e.tolist() == [14.0, 15.0, 16.0]
     assert inference.tolist() == [4.0, 5.0, 6.0]
-    assert (e2e - inference).tolist() == [10.0] * 3
+    assert (e2e - inference - wait).tolist() == [9.0] * 3
 
 
 def test_nothing_left_after_the_warm_up() -> None:
-    e2e, inference = frame_overheads({}, [{'stamp_ns': 1, 'inference': 1}], warm_up=0)
-    assert e2e.size == inference.size == 0
+    assert all(not each.size for each in frame_overheads({}, [{'stamp_ns': 1}], warm_up=0))
 
 
 def test_the_ratio_is_the_median_of_pairs() -> None:

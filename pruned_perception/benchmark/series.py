@@ -1,0 +1,267 @@
+"""One node on one series of frames: what an outside subscriber and the node itself saw of it.
+
+Node, camera and what else runs are processes of their own; the subscriber is this process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pruned_perception.benchmark.accuracy import boxes_of
+from pruned_perception.benchmark.children import Child, Children
+from pruned_perception.benchmark.results import read_json_lines
+from pruned_perception.benchmark.session import Session
+from pruned_perception.errors import UserError
+from pruned_perception.inference.latency import NS_PER_MS
+from pruned_perception.nodes.header_stamps import stamp_ns
+from pruned_perception.nodes.latest_frame import COUNTERS
+from pruned_perception.nodes.up import node_command
+
+START_S = 30.0
+SATURATED_SHARE = 0.01
+"""Of the frames received that gave way to newer ones, from which on a run is saturated."""
+SATURATED_BUSY = 0.9
+"""Share of the time in which the worker is busy, from which on a run is saturated."""
+
+Started = Callable[[Session, Children, Child], None]
+
+
+@dataclass(frozen=True)
+class Series:
+    """What became of the frames; stamps and clocks in nanoseconds."""
+
+    node: str
+    sent: tuple[int, ...]
+    """Stamps of the frames, in order; () where the camera is not ours."""
+    indices: tuple[int, ...]
+    """Which of the source's frames each was."""
+    counts: Mapping[str, int]
+    """The node's own accounts: received, published, superseded, stale, error."""
+    received: Mapping[int, int]
+    """Stamp → the outside subscriber's clock at receipt of the detections."""
+    boxes: Mapping[int, list[list[Any]]]
+    """Stamp → rows of `accuracy.boxes_of`."""
+    truth: Mapping[int, list[list[Any]]]
+    """Stamp → rows of the ground truth that the camera publishes; {} where it has none."""
+    timings: Sequence[Mapping[str, Any]]
+    """Lines of the node's timings file."""
+    models: Sequence[tuple[int, str]]
+    """(stamp from which on, name) as the node announced them."""
+    first_detection_s: float
+    """From the start of the node's process."""
+    cpu_percent: float
+    """Of the node's process while frames came; 100 = one core."""
+    rss_mb: float
+
+    @property
+    def loss(self) -> int | None:
+        """Frames sent that the node never received; None where the camera is not ours."""
+        return len(self.sent) - self.counts['received'] if self.sent else None
+
+    @property
+    def balanced(self) -> bool:
+        """Whether each frame received became detections, or was dropped for one of the reasons."""
+        return self.counts['received'] == sum(self.counts[each] for each in COUNTERS[1:])
+
+    @property
+    def busy(self) -> float:
+        """Share of the time between the first and the last frame in which the worker was busy."""
+        if len(self.timings) < 2:
+            return 0.0
+        stages = ('preprocess', 'inference', 'postprocess', 'publish')
+        work = sum(line[stage] for line in self.timings[:-1] for stage in stages)
+        return float(work / max(1, self.timings[-1]['stamp_ns'] - self.timings[0]['stamp_ns']))
+
+    @property
+    def saturated(self) -> bool:
+        """Whether the node could not, or could only just, keep the rate of the frames."""
+        share = self.counts['superseded'] / max(1, self.counts['received'])
+        return share > SATURATED_SHARE or self.busy > SATURATED_BUSY
+
+    def missed(self, budget_ms: float, start: int = 0, end: float = float('inf')) -> float | None:
+        """Return the share of frames sent from `start` until `end` without detections in time.
+
+        In time is as the node promises: from stamp to publication. None where none was sent.
+        """
+        in_time = {
+            line['stamp_ns']
+            for line in self.timings
+            if line['e2e_publish'] is not None and line['e2e_publish'] <= budget_ms * NS_PER_MS
+        }
+        frames = [stamp for stamp in self.sent if start <= stamp < end]
+        if not frames:
+            return None
+        return sum(stamp not in in_time for stamp in frames) / len(frames)
+
+
+def run_series(
+    session: Session,
+    node: str,
+    parameters: Mapping[str, Any],
+    camera: Sequence[str] | None,
+    *,
+    folder: Path,
+    namespace: str,
+    seconds: float,
+    started: Started = lambda _session, _children, _node: None,
+    remap: str = '',
+) -> Series:
+    """Run one of our nodes on the frames of the process `camera`, at most `seconds` long.
+
+    `camera` publishes `<namespace>/image_raw` and ends by itself, its last line being a JSON object
+    with the stamps `sent`, and `indices`; None where another camera publishes `remap` already.
+    `started` is called once frames come, while they do.
+
+    Raises UserError where a process fails or nothing comes back.
+    """
+    from diagnostic_msgs.msg import DiagnosticArray
+    from rclpy.qos import DurabilityPolicy, QoSProfile
+    from std_msgs.msg import String
+    from vision_msgs.msg import Detection2DArray
+
+    received: dict[int, int] = {}
+    boxes: dict[int, list[list[Any]]] = {}
+    truth: dict[int, list[list[Any]]] = {}
+    counts: dict[str, int] = {}
+    models: list[tuple[int, str]] = []
+    arrivals: list[float] = []
+    reports = 0
+    name = f'{namespace}/{node}'
+    clock = session.node.get_clock()
+
+    def on_detections(message: Any) -> None:
+        now = clock.now().nanoseconds
+        arrivals.append(time.monotonic())
+        stamp = stamp_ns(message.header.stamp)
+        received[stamp] = now
+        boxes[stamp] = boxes_of(message)
+
+    def on_truth(message: Any) -> None:
+        truth[stamp_ns(message.header.stamp)] = boxes_of(message)
+
+    def on_diagnostics(message: Any) -> None:
+        nonlocal reports
+        for status in message.status:
+            if status.name == f'{name}: frames':
+                accounts = (*COUNTERS, 'waiting')
+                counts.update(
+                    {each.key: int(each.value) for each in status.values if each.key in accounts}
+                )
+                reports += 1
+
+    def on_model(message: Any) -> None:
+        content = json.loads(message.data)
+        since = content['since']
+        stamp = 0 if since is None else since['sec'] * 10**9 + since['nanosec']
+        models.append((stamp, content['model']))
+
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    deep = QoSProfile(depth=100)
+    subscribe = session.node.create_subscription
+    subscriptions = [
+        subscribe(Detection2DArray, f'{namespace}/detections', on_detections, deep),
+        subscribe(Detection2DArray, f'{namespace}/ground_truth', on_truth, deep),
+        subscribe(DiagnosticArray, '/diagnostics', on_diagnostics, 100),
+        subscribe(String, f'{name}/active_model', on_model, latched),
+    ]
+    timings = folder / f'{namespace[1:]}.jsonl'
+    command = node_command(node, namespace, {**parameters, 'timings_file': str(timings)})
+    command += ['-r', f'image_raw:={remap}'] if remap else []
+    sent: dict[str, Any] = {'sent': [], 'indices': []}
+    try:
+        with Children(folder, os.environ) as children:
+            start = time.monotonic()
+            tested = children.start(f'{namespace[1:]}_{node}', command)
+            wait_for(
+                session, lambda: bool(models), START_S, tested, f'{node} did not become active'
+            )
+            source = None
+            if camera is not None:
+                source = children.start(f'{namespace[1:]}_camera', camera)
+            wait_for(
+                session,
+                lambda: bool(arrivals) or (source is not None and not source.alive),
+                START_S,
+                tested,
+                'no detections came back',
+            )
+            cpu, wall = _cpu_s(tested), time.monotonic()
+            started(session, children, tested)
+            if source is None:
+                session.spin_for(max(0.0, seconds - (time.monotonic() - wall)))
+            else:
+                wait_for(
+                    session,
+                    lambda: not source.alive,
+                    seconds + START_S,
+                    tested,
+                    'the camera did not end',
+                )
+                if source.process.returncode:
+                    raise UserError(f'the camera failed:\n{source.last_lines()}')
+                sent = json.loads(source.log.read_text().splitlines()[-1])
+            percent = 100 * (_cpu_s(tested) - cpu) / max(1e-9, time.monotonic() - wall)
+            rss = _resident_mb(tested)
+            # Two reports that began after the last frame: these counts are final.
+            final = reports + 2
+            wait_for(
+                session,
+                lambda: reports >= final and (camera is None or not counts['waiting']),
+                START_S,
+                tested,
+                f'{node} did not report',
+            )
+            children.stop(tested)
+    finally:
+        for subscription in subscriptions:
+            session.node.destroy_subscription(subscription)
+    return Series(
+        node=node,
+        sent=tuple(sent['sent']),
+        indices=tuple(sent['indices']),
+        counts={each: counts[each] for each in COUNTERS},
+        received=received,
+        boxes=boxes,
+        truth=truth,
+        timings=read_json_lines(timings),
+        models=models,
+        first_detection_s=arrivals[0] - start if arrivals else float('nan'),
+        cpu_percent=percent,
+        rss_mb=rss,
+    )
+
+
+def wait_for(
+    session: Session, condition: Callable[[], bool], timeout: float, child: Child, failure: str
+) -> None:
+    """Run callbacks until `condition()`; raises UserError where the child ends or time runs out."""
+    end = time.monotonic() + timeout
+    while not session.spin_until(condition, 0.5):
+        if not session.running:
+            raise KeyboardInterrupt
+        child.require_alive()
+        if time.monotonic() > end:
+            raise UserError(f'{failure} within {timeout:.0f} s:\n{child.last_lines()}')
+
+
+def start_load(children: Children, count: int) -> list[Child]:
+    """Start `count` processes that keep a processor busy each, at ordinary priority."""
+    command = [sys.executable, '-c', 'while True: pass']
+    return [children.start(f'busy_{time.monotonic_ns()}', command) for _ in range(count)]
+
+
+def _cpu_s(child: Child) -> float:
+    fields = Path(f'/proc/{child.process.pid}/stat').read_text().rpartition(')')[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
+
+
+def _resident_mb(child: Child) -> float:
+    pages = int(Path(f'/proc/{child.process.pid}/statm').read_text().split()[1])
+    return pages * os.sysconf('SC_PAGE_SIZE') / 1e6
