@@ -18,6 +18,8 @@ from pruned_perception.nodes import transport
 PARAMETERS = {
     'model': str,
     'member': str,
+    'active_member': str,
+    'latency_budget_ms': float,
     'trusted_keys': str,
     'image_transport': str,
     'autostart': bool,
@@ -39,7 +41,19 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 'member',
                 default_value='',
-                description='Member of the family, by name (default: the dense one).',
+                description='Use this member of the family alone, by name (default: the family).',
+            ),
+            DeclareLaunchArgument(
+                'active_member',
+                default_value='',
+                description='Member of the family that runs, by name (default: the most accurate '
+                'one that keeps latency_budget_ms; without a budget the dense one).',
+            ),
+            DeclareLaunchArgument(
+                'latency_budget_ms',
+                default_value='',
+                description='Latency budget, ms, from header stamp to published detections '
+                '(default: none).',
             ),
             DeclareLaunchArgument(
                 'image',

@@ -27,6 +27,8 @@ ROBOT_PARAMETERS = ('scene_seed', 'rate_hz')
 PERCEPTION_ARGUMENTS = (
     'model',
     'member',
+    'active_member',
+    'latency_budget_ms',
     'trusted_keys',
     'namespace',
     'enclave',
@@ -56,7 +58,19 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 'member',
                 default_value='',
-                description='Member of the family, by name (default: the dense one).',
+                description='Use this member of the family alone, by name (default: the family).',
+            ),
+            DeclareLaunchArgument(
+                'active_member',
+                default_value='',
+                description='Member of the family that runs, by name (default: the most accurate '
+                'one that keeps latency_budget_ms; without a budget the dense one).',
+            ),
+            DeclareLaunchArgument(
+                'latency_budget_ms',
+                default_value='',
+                description='Latency budget, ms, from header stamp to published detections '
+                '(default: none).',
             ),
             DeclareLaunchArgument(
                 'scene_seed',

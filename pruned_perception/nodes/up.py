@@ -90,7 +90,19 @@ class ProcessSet:
 _MODEL = Argument(
     'model', 'Bundle or family: a folder or package://PACKAGE/PATH (default: the shipped family).'
 )
-_MEMBER = Argument('member', 'Member of the family, by name (default: the dense one).')
+_CHOICE = (
+    Argument('member', 'Use this member of the family alone, by name (default: the family).'),
+    Argument(
+        'active_member',
+        'Member of the family that runs, by name (default: the most accurate one that keeps '
+        'latency_budget_ms; without a budget the dense one).',
+    ),
+    Argument(
+        'latency_budget_ms',
+        'Latency budget, ms, from header stamp to published detections (default: none).',
+        type=float,
+    ),
+)
 _COMMON = (
     Argument(
         'trusted_keys',
@@ -132,7 +144,7 @@ PERCEPTION = ProcessSet(
     'Detect objects in the images of one camera.',
     (
         _MODEL,
-        _MEMBER,
+        *_CHOICE,
         Argument('image', 'Topic of the images (default: image_raw in the namespace).'),
         Argument(
             'image_transport',
@@ -147,6 +159,8 @@ PERCEPTION = ProcessSet(
             parameters=(
                 'model',
                 'member',
+                'active_member',
+                'latency_budget_ms',
                 'trusted_keys',
                 'image_transport',
                 'autostart',
@@ -162,7 +176,7 @@ SIMULATION = ProcessSet(
     "Drive a simulated robot through a warehouse and detect objects in its camera's images.",
     (
         _MODEL,
-        _MEMBER,
+        *_CHOICE,
         Argument('scene_seed', 'Which warehouse the robot drives in (default: 0).', type=int),
         Argument('rate_hz', 'Images per second (default: 15).', type=float),
         *_COMMON,
@@ -171,7 +185,15 @@ SIMULATION = ProcessSet(
         Process('simulated_robot', parameters=('scene_seed', 'rate_hz')),
         Process(
             'perception_node',
-            parameters=('model', 'member', 'trusted_keys', 'autostart', 'use_sim_time'),
+            parameters=(
+                'model',
+                'member',
+                'active_member',
+                'latency_budget_ms',
+                'trusted_keys',
+                'autostart',
+                'use_sim_time',
+            ),
         ),
         Process(
             'pruned-perception',
