@@ -98,6 +98,7 @@ GIVEN: list[dict[str, str]] = [
     {},
     {'namespace': 'front', 'model': 'package://a/b', 'member': '10', 'log_level': 'debug'},
     {'autostart': 'false', 'use_sim_time': 'true', 'respawn': 'true', 'namespace': '/a/b'},
+    {'active_member': 'half', 'latency_budget_ms': '30'},
     {'enclave': '/front/perception_node', 'use_sim_time': 'true'},
     {'discovery_range': 'localhost', 'params_file': str(ROOT / 'config' / 'perception.yaml')},
 ]

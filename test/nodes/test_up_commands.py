@@ -108,7 +108,7 @@ def test_every_process_is_in_the_enclave(executable: str) -> None:
 @pytest.mark.parametrize(
     ('given', 'expected'),
     [
-        ({'modell': 'x'}, "no argument 'modell'; it has model, member, image"),
+        ({'modell': 'x'}, "no argument 'modell'; it has model, member, active_member"),
         ({'image_transport': 'theora'}, 'image_transport:=theora is none of raw, compressed'),
         ({'autostart': 'yes'}, 'autostart:=yes is none of true, false'),
         ({'params_file': '/nowhere.yaml'}, 'params_file:=/nowhere.yaml: there is no such file'),
