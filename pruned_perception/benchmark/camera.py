@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pruned_perception.benchmark.session import ros_session
+from pruned_perception.datasets import DataError, Dataset, read_dataset
 from pruned_perception.errors import UserError
 from pruned_perception.nodes.up import module_command
 
@@ -43,15 +44,30 @@ def synthetic_frame(index: int, height: int, width: int) -> NDArray[np.uint8]:
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
-def source_frames(path: str) -> list[tuple[int, NDArray[np.uint8]]]:
-    """Return the first `MOST_FRAMES` readable frames of a folder of images or a bag, rgb, indexed.
+def data_set(path: str) -> Dataset | None:
+    """Return the annotated data in a folder; None where there are only images, or it is a bag."""
+    try:
+        return read_dataset(path)
+    except DataError:
+        return None
 
-    Raises UserError where there is none.
+
+def source_frames(path: str) -> list[tuple[int, NDArray[np.uint8]]]:
+    """Return the first `MOST_FRAMES` readable frames of a data set, images or a bag, rgb, indexed.
+
+    The index is that of the frame in the data set, or in the source. Raises UserError where there
+    is none.
     """
     import cv2
 
     from pruned_perception.inference.sources import Frame, open_source
 
+    if (notes := data_set(path)) is not None:
+        count = min(len(notes), MOST_FRAMES)
+        return [
+            (index, np.asarray(cv2.cvtColor(notes.image(index), cv2.COLOR_BGR2RGB), np.uint8))
+            for index in range(count)
+        ]
     conversions = {'bgr': cv2.COLOR_BGR2RGB, 'gray': cv2.COLOR_GRAY2RGB}
     frames = []
     for each in itertools.islice(open_source(path).frames, MOST_FRAMES):

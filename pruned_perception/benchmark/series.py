@@ -112,12 +112,14 @@ def run_series(
     seconds: float,
     started: Started = lambda _session, _children, _node: None,
     remap: str = '',
+    endless: bool = False,
 ) -> Series:
     """Run one of our nodes on the frames of the process `camera`, at most `seconds` long.
 
     `camera` publishes `<namespace>/image_raw` and ends by itself, its last line being a JSON object
-    with the stamps `sent`, and `indices`; None where another camera publishes `remap` already.
-    `started` is called once frames come, while they do.
+    with the stamps `sent`, and `indices`; unless it is `endless`: then it is ended. None where
+    another camera publishes the topic `remap` already. `started` is called once frames come, while
+    they do.
 
     Raises UserError where a process fails or nothing comes back.
     """
@@ -194,8 +196,11 @@ def run_series(
             )
             cpu, wall = _cpu_s(tested), time.monotonic()
             started(session, children, tested)
-            if source is None:
+            if source is None or endless:
                 session.spin_for(max(0.0, seconds - (time.monotonic() - wall)))
+                for each in filter(None, (source,)):
+                    each.require_alive()
+                    children.stop(each)
             else:
                 wait_for(
                     session,

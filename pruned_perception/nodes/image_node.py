@@ -39,6 +39,7 @@ from pruned_perception.inference.errors import ImageError
 from pruned_perception.inference.frame_times import FrameTimes, age_ns
 from pruned_perception.inference.latency import NS_PER_MS
 from pruned_perception.nodes import diagnostics, messages
+from pruned_perception.nodes.garbage import BetweenFrames
 from pruned_perception.nodes.header_stamps import stamp_ns
 from pruned_perception.nodes.image_input import ImageInput
 from pruned_perception.nodes.latest_frame import PUBLISHED
@@ -201,6 +202,7 @@ class ImageNode(LifecycleNode):
         self._outputs: list[Any] = []
         self._timings: TimingsFile | None = None
         self._active = self._announced = self._remarked = self._finalized = False
+        self.garbage = BetweenFrames()
         self.finished: Future[None] = Future()
         """Done some time after a shutdown: whoever spins the node may end."""
         self.parameters = NodeParameters(
@@ -630,6 +632,8 @@ class ImageNode(LifecycleNode):
                 self._timings.note(times, len(result.detections), result.made_by['model'])
             self._annotate(pipeline, message, result)
             pipeline.published(result, times, lambda: worker.hurried)
+            if not worker.hurried:
+                self.garbage.collect()
         except Exception:
             self.get_logger().error(
                 f'after publishing: {traceback.format_exc()}', throttle_duration_sec=5.0
@@ -667,6 +671,8 @@ class ImageNode(LifecycleNode):
     # --- Reports --------------------------------------------------------------------------------
 
     def _report(self) -> None:
+        if self._worker is None or self._worker.since is None:
+            self.garbage.collect()
         pipeline, values = self._pipeline, self.parameters.values
         description = {} if pipeline is None else pipeline.description
         if pipeline is not None and pipeline.remark and not self._remarked:

@@ -79,7 +79,8 @@ def run(create_node: Callable[[], Node], args: Sequence[str] | None = None) -> i
 
     `create_node` is called after `rclpy.init`; it imports what is heavy, so that a signal during
     the imports finds its handler. If the node has a method `start()`, which may be a coroutine, it
-    is called before all callbacks, and `stop()` at the end. Its future `finished` ends it, too. An
+    is called before all callbacks, and `stop()` at the end. If it has `garbage`, that takes over
+    from the automatic collection. Its future `finished` ends it, too. An
     exception in a callback is logged and spinning goes on.
 
     Returns 0 after a signal or `finished`, 1 after a UserError in creating or starting the node,
@@ -158,7 +159,10 @@ async def _start(node: Node, watchdog: Watchdog, stop: Future[Exception | None])
     except Exception as error:
         stop.set_result(error)
     finally:
-        gc.enable()
+        if hasattr(node, 'garbage'):
+            node.garbage.take_over()
+        else:
+            gc.enable()
 
 
 def _spin(executor: Any, node: Node, stop: Any) -> None:
