@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pruned_perception.benchmark.session import ros_session
-from pruned_perception.datasets import DataError, Dataset, read_dataset
+from pruned_perception.datasets import Dataset, dataset_splits, read_dataset
 from pruned_perception.errors import UserError
 from pruned_perception.nodes.up import module_command
 
@@ -45,11 +45,11 @@ def synthetic_frame(index: int, height: int, width: int) -> NDArray[np.uint8]:
 
 
 def data_set(path: str) -> Dataset | None:
-    """Return the annotated data in a folder; None where there are only images, or it is a bag."""
-    try:
-        return read_dataset(path)
-    except DataError:
-        return None
+    """Return the annotated data in a folder; None where there are only images, or it is a bag.
+
+    Raises DataError where the annotations are broken, or it has several splits.
+    """
+    return read_dataset(path) if dataset_splits(path) else None
 
 
 def source_frames(path: str) -> list[tuple[int, NDArray[np.uint8]]]:

@@ -68,15 +68,18 @@ def test_sources(tmp_path: Path) -> None:
 
 
 def annotated(folder: Path) -> Path:
-    """Write a YOLO data set of four images of a square, which the tiny detector finds exactly."""
-    (folder / 'images').mkdir(parents=True)
-    (folder / 'labels').mkdir()
-    (folder / 'data.yaml').write_text(f'names: {list(LABELS)}\npath: .\ntrain: images\n')
+    """Write a data set of four images of a square, which the tiny detector finds exactly."""
+    folder.mkdir()
+    images, boxes = [], []
     for k, left in enumerate((80, 160, 240, 320)):
         image = square_image('green', left, 40, 120)
-        cv2.imwrite(str(folder / 'images' / f'{k}.png'), image[:, :, ::-1])
-        row = f'1 {(left + 60) / 640} {100 / 480} {120 / 640} {120 / 480}\n'
-        (folder / 'labels' / f'{k}.txt').write_text(row)
+        cv2.imwrite(str(folder / f'{k}.png'), image[:, :, ::-1])
+        images.append({'id': k, 'file_name': f'{k}.png', 'width': 640, 'height': 480})
+        box = {'id': k, 'image_id': k, 'category_id': 1, 'bbox': [left, 40, 120, 120]}
+        boxes.append({**box, 'area': 14400, 'iscrowd': 0})
+    categories = [{'id': k, 'name': label} for k, label in enumerate(LABELS)]
+    notes = {'images': images, 'annotations': boxes, 'categories': categories}
+    (folder / 'annotations.json').write_text(json.dumps(notes))
     return folder
 
 
