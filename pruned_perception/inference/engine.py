@@ -102,9 +102,14 @@ def create_session(
 
     try:
         with limited(f'{name}: loading', cancel, time_limit_s):
-            return onnxruntime.InferenceSession(model, options, providers=['CPUExecutionProvider'])
+            session = onnxruntime.InferenceSession(
+                model, options, providers=['CPUExecutionProvider']
+            )
     except Exception as error:  # ONNX Runtime's exceptions have no common public base
         raise InferenceError(f'{name}: ONNX Runtime cannot load it: {error}') from error
+    # It would hold the file's bytes for as long as it lives, to load it again for another provider.
+    session._model_bytes = None
+    return session
 
 
 def run(
