@@ -57,7 +57,7 @@ def _print_run(run: overhead.Run) -> None:
         f'{run.engine_wait.p50:6.2f} {over.p50:7.2f} {over.p90:7.2f} {over.p99:7.2f}   '
         f'sent {run.sent} = published {counts["published"]} + superseded {counts["superseded"]} '
         f'+ stale {counts["stale"]} + error {counts["error"]} + middleware loss {run.loss}'
-        f'{"" if run.balanced else "  DOES NOT ADD UP"}; {run.arrived} arrived, {run.boxes} boxes'
+        f'{"" if run.balanced else "  DOES NOT ADD UP"}; {run.arrived} arrived, {run.boxes} boxes, {run.rss_mb:.0f} MB'
         f'{"; SATURATED" if run.saturated else ""}',
         flush=True,
     )

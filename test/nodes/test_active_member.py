@@ -128,14 +128,17 @@ def test_a_bad_bundle_does_not_take_over_and_the_old_one_goes_on(
 ) -> None:
     from ros_harness import NodeProcess
 
+    unbreakable = onnx is not None and onnx == stuck_onnx(above=ALWAYS, breakable=False)
     bad = write_tiny_bundle(tmp_path / 'bad', name='bad', onnx=onnx)
     if harm is not None:
         harm(bad.path)
-    given = {'model': tiny_bundle.path, 'load_limit_s': 2.0}
+    given = {'model': tiny_bundle.path}
     process = NodeProcess(tmp_path / 'log', 'perception_node', namespace, given)
     try:
         models, camera = active(observer), observer.camera()
         detect_until(observer, camera, lambda: running(models) == 'tiny', 'the first')
+        if 'load_limit_s' in words:
+            assert observer.set(load_limit_s=2.0).successful
         assert observer.set(model=str(bad.path)).successful
         observer.status('model', 'tiny is running; the model is not changed: ', WARN)
         assert words in observer.statuses['model'].message
@@ -143,10 +146,13 @@ def test_a_bad_bundle_does_not_take_over_and_the_old_one_goes_on(
             assert observer.detect(camera, image_message(red())).detections
         assert observer.counts().get('error', 0) == 0
         assert running(models) == 'tiny'
-        # Back to what runs, or on to one that is right: nothing is left of it.
+        # Back to what runs: nothing is left of it, but for a thread that nothing can end.
         assert observer.set(model=str(tiny_bundle.path)).successful
         observer.history.clear()
-        observer.status('model', 'tiny is running', OK)
+        if unbreakable:
+            observer.status('model', 'tiny is running; 1 that did not end was left behind', WARN)
+        else:
+            observer.status('model', 'tiny is running', OK)
         assert process.process.poll() is None
     finally:
         process.kill()
