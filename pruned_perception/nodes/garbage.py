@@ -25,6 +25,13 @@ class BetweenFrames:
         gc.disable()
         self._is_ours = True
 
+    def give_back(self) -> None:
+        """Let the automatic collection have everything again: the end frees what is in cycles."""
+        if self._is_ours:
+            self._is_ours = False
+            gc.unfreeze()
+            gc.enable()
+
     def collect(self) -> None:
         """Collect what is young; now and then what is older. For moments when no frame waits."""
         if not self._is_ours:

@@ -135,6 +135,8 @@ def run(create_node: Callable[[], Node], args: Sequence[str] | None = None) -> i
     finally:
         watchdog.last(END_S)
         if node is not None:
+            if hasattr(node, 'garbage'):
+                node.garbage.give_back()
             if hasattr(node, 'stop'):
                 node.stop()
             node.destroy_node()

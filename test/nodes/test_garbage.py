@@ -23,8 +23,9 @@ def garbage() -> Iterator[BetweenFrames]:
     found = BetweenFrames()
     found.take_over()
     yield found
-    gc.unfreeze()
-    gc.enable()
+    found.give_back()
+    assert gc.isenabled()
+    assert not gc.get_freeze_count()
 
 
 def test_nothing_is_collected_but_when_asked(garbage: BetweenFrames) -> None:
