@@ -27,7 +27,7 @@ setup(
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
         (str(SHARE), ['package.xml']),
-        *installed_tree('launch', 'config', 'models'),
+        *installed_tree('launch', 'examples', 'config', 'models'),
         # pip knows no install_scripts (setup.cfg), so launch and `ros2 run` would find nothing;
         # colcon knows them, so the command would not be on the PATH.
         (f'lib/{NAME}', [f'scripts/{name}' for name in (*NODES, 'pruned-perception')]),

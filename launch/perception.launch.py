@@ -2,7 +2,10 @@
 
     ros2 launch pruned_perception perception.launch.py image:=/camera/image_raw namespace:=front
 
-An argument that is '' is not passed on, so that params_file and the node's defaults hold.
+An argument that is '' is not passed on, so that params_file and the node's defaults hold. Choices
+may be written in any case. An include inherits arguments of the same names from the file around it:
+where these mean something else (another node's params_file), put it into a
+GroupAction(scoped=True, forwarding=False).
 """
 
 import os
@@ -13,17 +16,11 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-from pruned_perception.nodes import transport
+from pruned_perception.nodes import transport, up
 
-PARAMETERS = {
-    'model': str,
-    'member': str,
-    'trusted_keys': str,
-    'image_transport': str,
-    'autostart': bool,
-    'use_sim_time': bool,
-}
-"""Arguments that are parameters of the node, and their types."""
+TEXTS = ('model', 'member', 'trusted_keys')
+SWITCHES = ('autostart', 'use_sim_time')
+"""Arguments that are parameters of the node."""
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -49,7 +46,7 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 'image_transport',
                 default_value='',
-                choices=['', 'raw', 'compressed'],
+                choices=up.IMAGE_TRANSPORTS,
                 description='raw, or compressed for the topic IMAGE/compressed (default: raw).',
             ),
             DeclareLaunchArgument(
@@ -64,6 +61,11 @@ def generate_launch_description() -> LaunchDescription:
                 description='Namespace of all names; one for each camera.',
             ),
             DeclareLaunchArgument(
+                'node_name',
+                default_value='perception_node',
+                description='Name of the perception node.',
+            ),
+            DeclareLaunchArgument(
                 'enclave',
                 default_value='',
                 description='Security enclave of the processes (default: /; docs/security.md).',
@@ -76,33 +78,39 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 'autostart',
                 default_value='',
-                choices=['', 'true', 'false'],
+                choices=up.TRUTH,
                 description='Configure and activate at start; false leaves it to a lifecycle '
                 'manager (default: true).',
             ),
             DeclareLaunchArgument(
                 'respawn',
-                default_value='false',
-                choices=['true', 'false'],
-                description='Start a process again 2 s after it ended.',
+                default_value='',
+                choices=up.TRUTH,
+                description='Start a process again 2 s after it ended (default: use_respawn).',
+            ),
+            DeclareLaunchArgument(
+                'use_respawn',
+                default_value='',
+                choices=up.TRUTH,
+                description="Nav2's name for respawn (default: false).",
             ),
             DeclareLaunchArgument(
                 'use_sim_time',
                 default_value='',
-                choices=['', 'true', 'false'],
+                choices=up.TRUTH,
                 description='Take the time from /clock (default: false).',
             ),
             DeclareLaunchArgument(
                 'discovery_range',
                 default_value='',
-                choices=['', 'localhost', 'subnet', 'off', 'system_default'],
+                choices=up.DISCOVERY_RANGES,
                 description='ROS_AUTOMATIC_DISCOVERY_RANGE: how far nodes look for others '
                 '(default: as it is set).',
             ),
             DeclareLaunchArgument(
                 'log_level',
                 default_value='',
-                choices=['', 'debug', 'info', 'warn', 'error', 'fatal'],
+                choices=up.LOG_LEVELS,
                 description='Least severity that is logged (default: info).',
             ),
             OpaqueFunction(function=start_node),
@@ -120,31 +128,40 @@ def start_node(context: LaunchContext) -> list[Node]:
     def given(name: str) -> str:
         return LaunchConfiguration(name).perform(context)
 
+    def chosen(name: str, choices: up.Choices) -> str:
+        return choices.find(given(name)) or ''
+
+    texts = {name: given(name) for name in TEXTS}
+    texts['image_transport'] = chosen('image_transport', up.IMAGE_TRANSPORTS)
     # By --params-file: of a file that is not there, `parameters` would only warn.
     ros_arguments = ['--params-file', given('params_file')] if given('params_file') else []
     if given('enclave'):
         ros_arguments += ['--enclave', given('enclave')]
     if given('log_level'):
-        ros_arguments += ['--log-level', given('log_level')]
+        ros_arguments += ['--log-level', chosen('log_level', up.LOG_LEVELS)]
     # The Fast DDS profile for images, unless transports are chosen already (docs/node.md).
     environment = transport.environment(os.environ)
     if given('discovery_range'):
-        environment['ROS_AUTOMATIC_DISCOVERY_RANGE'] = given('discovery_range').upper()
+        range_ = chosen('discovery_range', up.DISCOVERY_RANGES)
+        environment['ROS_AUTOMATIC_DISCOVERY_RANGE'] = range_.upper()
+    pushed = context.launch_configurations.get('ros_namespace', '')
     return [
         Node(
             package='pruned_perception',
             executable='perception_node',
-            name='perception_node',
-            namespace=LaunchConfiguration('namespace'),
+            name=given('node_name') or 'perception_node',
+            namespace=up.namespace_within(pushed, given('namespace')),
             remappings=[('image_raw', given('image'))] if given('image') else [],
             ros_arguments=ros_arguments,
             parameters=[
-                {name: ParameterValue(LaunchConfiguration(name), value_type=type_)}
-                for name, type_ in PARAMETERS.items()
-                if given(name)
-            ],
+                # Of this type, whatever else YAML would take them for (a member named 10).
+                {name: ParameterValue(text, value_type=str)}
+                for name, text in texts.items()
+                if text
+            ]
+            + [{name: up.is_true(given(name))} for name in SWITCHES if given(name)],
             additional_env=environment,
-            respawn=LaunchConfiguration('respawn'),
+            respawn=up.is_true(given('respawn') or given('use_respawn')),
             respawn_delay=2.0,
             output='screen',
         )

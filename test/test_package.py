@@ -12,6 +12,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
+import yaml
 
 import pruned_perception
 from pruned_perception import environment
@@ -87,6 +88,14 @@ def test_constraints_pin_every_requirement_once_for_each_python() -> None:
         assert not missing, f'Python {version}: {missing}'
 
 
+def test_the_layout_of_rviz_is_for_any_namespace() -> None:
+    """Relative topics: RViz resolves them in its own namespace, as the node does."""
+    layout = yaml.safe_load((ROOT / 'config/perception.rviz').read_text())
+    displays = layout['Visualization Manager']['Displays']
+    topics = {each['Name']: each['Topic']['Value'] for each in displays}
+    assert topics == {'Detections': 'perception_node/annotated_image', 'Camera': 'image_raw'}
+
+
 def installed_prefix() -> Path:
     """Return the prefix that the package is installed in; skips in a bare checkout."""
     try:
@@ -101,7 +110,7 @@ def installed_prefix() -> Path:
 
 def test_an_installation_has_what_the_checkout_has() -> None:
     prefix = installed_prefix()
-    for folder in ('launch', 'config', 'models'):
+    for folder in ('launch', 'examples', 'config', 'models'):
         for path in (ROOT / folder).rglob('*'):
             if path.is_file() and '__pycache__' not in path.parts:
                 copy = prefix / 'share/pruned_perception' / path.relative_to(ROOT)

@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     return Supervisor(
         commands,
         {**os.environ, **added, 'PYTHONUNBUFFERED': '1'},
-        respawn_delay=up.RESPAWN_DELAY_S if values['respawn'] == 'true' else None,
+        respawn_delay=up.RESPAWN_DELAY_S if up.respawns(values) else None,
     ).run()
 
 

@@ -502,7 +502,8 @@ def node_name(name: str, same: int) -> Status:
     if same > 1:
         message = (
             f'{same} nodes are named {name}: their topics, parameters and services mix; start '
-            'one of them with another name (-r __node:=NAME) or namespace (-r __ns:=/NAME)'
+            'one of them with another name (node_name:=NAME for launch and up, -r __node:=NAME) or '
+            'namespace (namespace:=NAME, -r __ns:=/NAME)'
         )
         return Status('node_name', WARN, message, {'nodes': same})
     return Status('node_name', OK, 'the name is unique', {'nodes': same})

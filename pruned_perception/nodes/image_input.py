@@ -12,6 +12,7 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CompressedImage, Image
 
 from pruned_perception.nodes import shared_memory
+from pruned_perception.nodes.image_topic import image_topic
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
@@ -91,9 +92,7 @@ class ImageInput:
         self._on_malformed = on_malformed
         self.transport = transport
         self.type_name = TYPE_NAMES[transport]
-        # Remapping image_raw moves the compressed topic with it, as image_transport does.
-        suffix = '' if transport == 'raw' else f'/{transport}'
-        self.topic = node.resolve_topic_name(TOPIC) + suffix
+        self.topic = image_topic(node.resolve_topic_name(TOPIC), transport)
         self.publishers: tuple[Publisher, ...] = ()
         self.reliability = RELIABLE if setting == 'auto' else setting
         self._subscription: Any = None

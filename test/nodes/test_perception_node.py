@@ -103,8 +103,12 @@ def test_encodings_end_in_the_right_class(
     assert detection.results[0].hypothesis.class_id == str(LABELS.index('red'))
 
 
-def test_compressed_images_follow_the_remapped_raw_name(observer: Any, perception: Any) -> None:
-    perception('-r', 'image_raw:=front/image', image_transport='compressed')
+@pytest.mark.parametrize('remapped', ['front/image', 'front/image/compressed'])
+def test_compressed_images_follow_the_remapped_raw_name(
+    observer: Any, perception: Any, remapped: str
+) -> None:
+    """Or the name that `ros2 topic list` shows."""
+    perception('-r', f'image_raw:={remapped}', image_transport='compressed')
     camera = observer.camera(CompressedImage, 'front/image/compressed')
     message = CompressedImage(header=image_message(BLACK).header, format='jpeg')
     jpeg = cv2.imencode('.jpg', cv2.cvtColor(red(), cv2.COLOR_RGB2BGR))[1]
