@@ -45,6 +45,10 @@ def test_the_last_feed_is_the_last() -> None:
     )
 
 
+def test_the_last_feed_does_not_put_off_the_end() -> None:
+    assert run('import time; dog.feed(0.5); dog.last(300); time.sleep(300)') == STATUS
+
+
 def test_it_ends_itself_the_same_way() -> None:
     assert run('end_now()') == STATUS
 

@@ -88,6 +88,8 @@ class Report:
     """Why nothing arrives; None where detections do."""
     watch: str | None = None
     """What is known against the model's certificate, where the node watches it."""
+    lost_on_the_way: int | None = None
+    """Images that never reached the node, as its middleware counts them, since its activation."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,7 @@ class Camera:
         self._means: dict[str, float] = {}
         self._cpu_percent: deque[float] = deque(maxlen=_KEEP)
         self._rss_mib: float | None = None
+        self._lost: int | None = None
         self._first: Balance | None = None
         self._last: Balance | None = None
         self._arrivals: deque[float] = deque(maxlen=_KEEP)
@@ -241,6 +244,8 @@ class Camera:
             (each.message for each in own if each.name == f'{self.node}: watch'), self.watch
         )
         self._rss_mib = _number(values.get('rss_mib'))
+        if values.get('lost', '').isdigit():
+            self._lost = int(values['lost'])
         for quantity in QUANTITIES:
             percentiles = {
                 key: number
@@ -307,6 +312,7 @@ class Camera:
             rss_mib=self._rss_mib,
             trouble=trouble,
             watch=self.watch,
+            lost_on_the_way=self._lost,
         )
 
 

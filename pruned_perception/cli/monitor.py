@@ -157,6 +157,8 @@ def describe(report: Report) -> str:
     if report.drops is not None:
         parts.append('dropped ' + _drops(report.drops))
     parts.append(f'lost in {_count(report.loss_in)} out {_count(report.loss_out)}')
+    if report.lost_on_the_way:
+        parts.append(f'{report.lost_on_the_way} lost by the middleware before the node')
     if report.invalid_stamps:
         parts.append(f'{report.invalid_stamps} invalid stamps')
     if report.watch:
@@ -190,9 +192,11 @@ def table(reports: Sequence[Report], nothing: str | None = None) -> Any:
         ['frames sent', *(r.sent for r in reports)],
         ['detections received', *(r.received for r in reports)],
         ['dropped', *(None if r.drops is None else _drops(r.drops) for r in reports)],
-        ['lost before the node', *(r.loss_in for r in reports)],
         ['lost after the node', *(r.loss_out for r in reports)],
+        ['lost before the node', *(r.loss_in for r in reports)],
     ]
+    if any(report.lost_on_the_way for report in reports):
+        rows.append(['… by the middleware', *(r.lost_on_the_way for r in reports)])
     if any(report.invalid_stamps for report in reports):
         rows.append(['invalid stamps', *(r.invalid_stamps for r in reports)])
     rows += [[], ['node', *(f'{level} {text}' for level, text in states)]]

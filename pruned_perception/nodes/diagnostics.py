@@ -56,6 +56,11 @@ class Input:
     """Seconds since the last image, or since activation where none has come."""
     unreachable: Sequence[str] = ()
     """Publishers of this host whose shared memory is not in our /dev/shm, as far as is seen."""
+    lost: int = 0
+    """Images that the middleware lost on the way, since activation."""
+    lost_recently: int = 0
+    received_recently: int = 0
+    """Both of the last ten seconds."""
 
 
 def image_input(state: Input, timeout_s: float, rate_hz: float) -> Status:
@@ -64,6 +69,15 @@ def image_input(state: Input, timeout_s: float, rate_hz: float) -> Status:
     level, message = OK, f'receiving at {rate_hz:.1f} Hz'
     if state.silent_s > timeout_s:
         level, message = ERROR, _silence(state, right)
+    elif state.lost_recently:
+        level = WARN
+        sent = state.lost_recently + state.received_recently
+        message += (
+            f', but {state.lost_recently} of the last {sent} images were lost on the way '
+            f'(subscribed {state.reliability}): give the camera driver config/fastdds.xml '
+            '(docs/node.md, "Transport"), let it publish reliably, or use image_transport '
+            'compressed'
+        )
     elif not state.received:
         message = 'waiting for the first image'
     return Status(
@@ -80,6 +94,7 @@ def image_input(state: Input, timeout_s: float, rate_hz: float) -> Status:
             ),
             'seconds_since_last_image': state.silent_s,
             'rate_hz': rate_hz,
+            'lost_images': state.lost,
         },
     )
 
@@ -291,10 +306,12 @@ def clock(
     )
 
 
-def frames(counts: FrameCounts, before: FrameCounts, recent: Window, machine: Machine) -> Status:
+def frames(
+    counts: FrameCounts, before: FrameCounts, recent: Window, machine: Machine, lost: int = 0
+) -> Status:
     """Report what became of the frames since activation; `before` are the last report's counts.
 
-    `recent` are the last ten seconds.
+    `recent` are the last ten seconds; `lost` never reached the node.
     """
     stale, error = counts.stale - before.stale, counts.error - before.error
     superseded = counts.superseded - before.superseded
@@ -317,7 +334,7 @@ def frames(counts: FrameCounts, before: FrameCounts, recent: Window, machine: Ma
         'frames',
         WARN if problems else OK,
         ', '.join([message, *problems]),
-        asdict(counts),
+        {**asdict(counts), 'lost': lost},
     )
 
 

@@ -33,8 +33,12 @@ END_S = 8.0
 START_S = 60.0
 """Longest step of a start (imports and middleware; making the node; starting it, but for a model)
 before the watchdog bites."""
-FEED_S, HUNGRY_S = 1.0, 15.0
-"""How often a spinning node feeds the watchdog, and after how long without it that bites."""
+FEED_S, HUNGRY_S = 1.0, 9.0
+"""How often a spinning node feeds the watchdog, and after how long without it that bites.
+
+A node whose interpreter is stuck hears of no signal, so this is the end that it has then: it comes
+before the SIGKILL of launch, too.
+"""
 
 
 class StopSignals:
@@ -152,6 +156,7 @@ async def _start(node: Node, watchdog: Watchdog, stop: Future[Exception | None])
     try:
         started = node.start() if hasattr(node, 'start') else None
         steady = Clock(clock_type=ClockType.STEADY_TIME)
+        watchdog.feed(HUNGRY_S)
         node.create_timer(FEED_S, lambda: watchdog.feed(HUNGRY_S), clock=steady)
         if inspect.isawaitable(started):
             await started

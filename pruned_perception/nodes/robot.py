@@ -14,13 +14,13 @@ import numpy as np
 from geometry_msgs.msg import Twist
 from numpy.typing import NDArray
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, QoSReliabilityPolicy
+from rclpy.qos import QoSReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2DArray
 
 from pruned_perception.inference import Detections
-from pruned_perception.nodes import messages
+from pruned_perception.nodes import messages, qos
 from pruned_perception.nodes.parameter_declaration import NodeParameters
 from pruned_perception.nodes.parameters import ROBOT_PARAMETERS
 from pruned_perception.simulation import labels, warehouse
@@ -64,9 +64,14 @@ class SimulatedRobot(Node):
         self._robot_lock = threading.Lock()
         self._configure(values.values)
         reliability = getattr(QoSReliabilityPolicy, values['image_reliability'].upper())
-        profile = QoSProfile(depth=IMAGE_DEPTH, reliability=reliability)
-        self._images = self.create_publisher(Image, 'image_raw', profile)
-        self._infos = self.create_publisher(CameraInfo, 'camera_info', profile)
+        profile = qos.newest(IMAGE_DEPTH, reliability)
+        with qos.explained(self.resolve_topic_name('image_raw')):
+            self._images = self.create_publisher(
+                Image, 'image_raw', profile, qos_overriding_options=qos.overridable()
+            )
+        self._infos = self.create_publisher(
+            CameraInfo, 'camera_info', qos.newest(IMAGE_DEPTH, reliability)
+        )
         self._truths = self.create_publisher(Detection2DArray, 'ground_truth', 10)
         self.create_subscription(Twist, 'cmd_vel', self._on_command, 1)
         self._ready: Future[None] = Future()

@@ -156,9 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument('--use-sim-time', action='store_true', help='they subscribe to /clock')
     args = parser.parse_args(arguments)
     namespace = f'/{args.namespace.strip("/")}'
-    camera = Camera(
-        namespace, args.image, args.image_transport, args.use_sim_time, args.node_name
-    )
+    camera = Camera(namespace, args.image, args.image_transport, args.use_sim_time, args.node_name)
     sys.stdout.write(policy(camera))
     return 0
 

@@ -44,6 +44,7 @@ class Choices(tuple[str, ...]):
 # What launch's conditions, or YAML, take for true and false, too.
 _SPELT = {'1': 'true', 'yes': 'true', 'on': 'true', '0': 'false', 'no': 'false', 'off': 'false'}
 
+NO_CHOICES = Choices()
 TRUTH = Choices(('', 'true', 'false'))
 IMAGE_TRANSPORTS = Choices(('', 'raw', 'compressed'))
 DISCOVERY_RANGES = Choices(('', 'localhost', 'subnet', 'off', 'system_default'))
@@ -62,7 +63,7 @@ class Argument:
     name: str
     text: str
     default: str = ''
-    choices: Choices = Choices()
+    choices: Choices = NO_CHOICES
     type: type = str
 
     def parse(self, value: str) -> Any:
@@ -146,9 +147,7 @@ _COMMON = (
         choices=TRUTH,
         type=bool,
     ),
-    Argument(
-        'use_respawn', "Nav2's name for respawn (default: false).", choices=TRUTH, type=bool
-    ),
+    Argument('use_respawn', "Nav2's name for respawn (default: false).", choices=TRUTH, type=bool),
     Argument(
         'use_sim_time', 'Take the time from /clock (default: false).', choices=TRUTH, type=bool
     ),

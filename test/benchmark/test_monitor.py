@@ -139,6 +139,22 @@ def test_line_and_table_show_the_evidence_against_the_certificate() -> None:
     assert line in capture.get()
 
 
+def test_line_and_table_show_what_the_middleware_lost() -> None:
+    from rich.console import Console
+
+    node = SimpleNamespace(get_parameter=lambda _: SimpleNamespace(value=False))
+    camera = Camera(SimpleNamespace(node=node), '/front', Names(), 'none', None)  # type: ignore[arg-type]
+    camera.node = '/front/perception_node'
+    camera.on_diagnostics([frames_status(**counters(50, 23), lost=100)])
+    assert camera.report(1.0).lost_on_the_way == 100
+    assert '100 lost by the middleware before the node' in describe(report(lost_on_the_way=100))
+    assert 'by the middleware' not in describe(report(lost_on_the_way=0))
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(table([report(lost_on_the_way=100)]))
+    assert any('by the middleware' in line and '100' in line for line in capture.get().split('\n'))
+
+
 def test_line_and_table_show_the_figures() -> None:
     from rich.console import Console
 

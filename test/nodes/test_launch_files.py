@@ -177,7 +177,8 @@ def test_a_value_that_is_no_choice_is_refused(launch: Any) -> None:
 
 @pytest.mark.parametrize('name', SETS)
 @pytest.mark.parametrize(
-    ('pushed', 'expected'), [('front', '/front'), ('robot/front', '/robot/front'), ('a', '/a/front')]
+    ('pushed', 'expected'),
+    [('front', '/front'), ('robot/front', '/robot/front'), ('a', '/a/front')],
 )
 def test_a_namespace_that_is_inherited_within_a_pushed_one_is_not_doubled(
     launch: Any, name: str, pushed: str, expected: str

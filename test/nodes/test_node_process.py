@@ -154,6 +154,54 @@ def test_a_load_that_takes_minutes_does_not_hold_up_the_end() -> None:
         assert process.wait(60) == 0
 
 
+HELD = """
+import ctypes, sys
+from pruned_perception.nodes import node_process
+
+def create_node():
+    from rclpy.node import Node
+
+    def hold(*_):
+        print('held', flush=True)
+        eval(sys.argv[1])  # in native code, with the interpreter's lock
+
+    class Holding(Node):
+        def start(self):
+            self.create_timer(0.1, hold)
+
+    return Holding('holding')
+
+sys.exit(node_process.run(create_node, []))
+"""
+
+
+@pytest.mark.parametrize(
+    ('code', 'end'),
+    [
+        ('ctypes.PyDLL(None).sleep(10**6)', ''),  # which a signal of the watchdog's interrupts
+        ('sum(range(10**13))', 'was ended by SIGALRM'),
+    ],
+)
+def test_a_node_whose_lock_is_held_ends_before_launch_or_up_would_kill_it(
+    code: str, end: str
+) -> None:
+    """With the real limits: neither signal reaches Python, and no SIGKILL is needed."""
+    from io import StringIO
+
+    from pruned_perception.nodes.supervisor import Supervisor
+
+    class Stopping(Supervisor):
+        def _print(self, child: Any, text: str) -> None:
+            super()._print(child, text)
+            self._stopping = self._stopping or text == 'held'
+
+    out = StringIO()
+    supervisor = Stopping({'node': [sys.executable, '-c', HELD, code]}, environment(), out=out)
+    assert supervisor.run() == 0, out.getvalue()
+    assert 'SIGKILL' not in out.getvalue()
+    assert end in out.getvalue()
+
+
 FREEZING = """
 import sys
 from pruned_perception.nodes import node_process

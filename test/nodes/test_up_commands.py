@@ -92,7 +92,10 @@ def test_every_argument_reaches_the_command_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('given', 'expected'),
     [
-        ({'autostart': 'True', 'use_sim_time': 'FALSE'}, ['autostart:=true', 'use_sim_time:=false']),
+        (
+            {'autostart': 'True', 'use_sim_time': 'FALSE'},
+            ['autostart:=true', 'use_sim_time:=false'],
+        ),
         ({'autostart': '0', 'use_sim_time': 'on'}, ['autostart:=false', 'use_sim_time:=true']),
         ({'image_transport': 'Compressed'}, ['image_transport:="compressed"']),
     ],
