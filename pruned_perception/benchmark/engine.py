@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _TYPES = {
     'tensor(float)': np.float32,
+    'tensor(float16)': np.float16,
     'tensor(uint8)': np.uint8,
     'tensor(int64)': np.int64,
     'tensor(int32)': np.int32,
@@ -207,8 +208,8 @@ def _inputs(
                 f'{name}: input {node.name} is {node.type} {node.shape}; only fixed shapes of '
                 f'{", ".join(_TYPES)} can be measured'
             )
-        if node.type == 'tensor(float)':
-            feeds[node.name] = rng.random(shape, np.float32)
+        if node.type in ('tensor(float)', 'tensor(float16)'):
+            feeds[node.name] = rng.random(shape, np.float32).astype(_TYPES[node.type])
         else:
             feeds[node.name] = rng.integers(0, 256, shape).astype(_TYPES[node.type])
     return feeds

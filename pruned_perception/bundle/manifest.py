@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -32,30 +32,37 @@ class InputSpec:
     """
 
     name: str
-    shape: tuple[int, int, int, int]
-    dtype: Literal['uint8', 'float32']
-    layout: Literal['NHWC', 'NCHW']
+    shape: tuple[int, ...]
+    dtype: Literal['uint8', 'float32', 'float16']
+    layout: Literal['NHWC', 'NCHW', 'HWC', 'CHW']
     color: Literal['rgb', 'bgr']
     resize: Literal['stretch', 'letterbox']
     align: Literal['center', 'top_left']
     pad_value: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    constants: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Values of the graph's other inputs, such as the image's size, by their names."""
+
+    @property
+    def batch(self) -> int:
+        """How many images a run takes; ours is the first. 1 where there is no such dimension."""
+        return self.shape[self.layout.index('N')] if 'N' in self.layout else 1
 
     @property
     def height(self) -> int:
         """Height of the network's input image, pixels."""
-        return self.shape[1] if self.layout == 'NHWC' else self.shape[2]
+        return self.shape[self.layout.index('H')]
 
     @property
     def width(self) -> int:
         """Width of the network's input image, pixels."""
-        return self.shape[2] if self.layout == 'NHWC' else self.shape[3]
+        return self.shape[self.layout.index('W')]
 
     @property
     def channels(self) -> int:
         """Number of colour channels of the network's input image."""
-        return self.shape[3] if self.layout == 'NHWC' else self.shape[1]
+        return self.shape[self.layout.index('C')]
 
 
 @dataclass(frozen=True)
@@ -110,6 +117,11 @@ def validate(manifest: object, file: Path) -> dict[str, Any]:
         raise BundleError(f'{file}: field {field}: {message}{more}')
 
     spec = input_spec(manifest)
+    if len(spec.shape) != len(spec.layout):
+        raise BundleError(
+            f'{file}: field input.shape: {list(spec.shape)} has {len(spec.shape)} dimensions, '
+            f'layout {spec.layout} has {len(spec.layout)}'
+        )
     if spec.channels != 3:
         raise BundleError(
             f'{file}: field input.shape: {list(spec.shape)} has {spec.channels} channels in layout '
@@ -160,7 +172,10 @@ def input_spec(manifest: Mapping[str, Any]) -> InputSpec:
     section = dict(manifest['input'])
     for key in ('shape', 'mean', 'std'):
         section[key] = tuple(section[key])
-    return InputSpec(**section)
+    constants = section.pop('constants', [])
+    return InputSpec(
+        **section, constants={each['name']: tuple(each['values']) for each in constants}
+    )
 
 
 def output_spec(manifest: Mapping[str, Any]) -> OutputSpec:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -67,7 +68,11 @@ def _add_create_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument('onnx', type=Path, help='the ONNX file')
     parser.add_argument('path', type=Path, help='folder of the new bundle')
-    parser.add_argument('--decoder', required=True, choices=decoders.names())
+    parser.add_argument(
+        '--decoder',
+        choices=decoders.names(),
+        help='default: what the outputs show, where they leave no doubt',
+    )
     parser.add_argument(
         '--labels',
         required=True,
@@ -92,6 +97,14 @@ def _add_create_arguments(parser: argparse.ArgumentParser) -> None:
         type=at_least(1),
         metavar=('H', 'W'),
         help='input size in pixels, where the graph leaves it open',
+    )
+    parser.add_argument(
+        '--constant',
+        action='append',
+        default=[],
+        metavar='NAME=JSON',
+        help='value of an input beside the image, e.g. scale_factor=[1,1]; may be repeated '
+        '(default: by its name, so that boxes are in pixels of the input)',
     )
     parser.add_argument('--color', choices=('rgb', 'bgr'), default='rgb', help='default rgb')
     parser.add_argument(
@@ -245,6 +258,11 @@ def _create(args: argparse.Namespace) -> int:
             raise UserError(str(error).replace(trial, str(args.path))) from error
     bundle = write_bundle(args.path, model, manifest)
     say(_description(bundle))
+    if bundle.input.batch > 1:
+        say(
+            f'note: the network takes {bundle.input.batch} images at once and gets one; export it '
+            'with a batch of 1, and it will take a fraction of the time'
+        )
     return 0
 
 
@@ -280,11 +298,20 @@ def _manifest_of(args: argparse.Namespace, model: bytes) -> dict[str, Any]:
     from pruned_perception.inference.engine import create_session
 
     session = create_session(model, name=str(args.onnx), time_limit_s=args.time_limit)
+    graph_input = _graph_input(args, session)
+    labels = list(read_labels(args.labels))
+    output = {
+        'names': args.outputs or [node.name for node in session.get_outputs()],
+        'decoder': args.decoder,
+        'parameters': dict(_parameter(text, '--parameter') for text in args.parameter),
+    }
+    if args.decoder is None:
+        output = _recognised(args, session, graph_input, len(labels), output)
     return {
         'schema_version': SCHEMA_VERSION,
         'name': args.name or args.path.resolve().name,
         'input': {
-            **_graph_input(args, session),
+            **graph_input,
             'color': args.color,
             'resize': args.resize,
             'align': args.align,
@@ -292,12 +319,8 @@ def _manifest_of(args: argparse.Namespace, model: bytes) -> dict[str, Any]:
             'mean': args.mean,
             'std': args.std,
         },
-        'output': {
-            'names': args.outputs or [node.name for node in session.get_outputs()],
-            'decoder': args.decoder,
-            'parameters': dict(_parameter(text) for text in args.parameter),
-        },
-        'labels': list(read_labels(args.labels)),
+        'output': output,
+        'labels': labels,
         'thresholds': {
             'score': args.score_threshold,
             'iou': args.iou_threshold,
@@ -319,34 +342,125 @@ def _manifest_of(args: argparse.Namespace, model: bytes) -> dict[str, Any]:
 
 
 def _graph_input(args: argparse.Namespace, session: Any) -> dict[str, Any]:
-    """Return name, shape, dtype and layout of the graph's only input."""
-    inputs = session.get_inputs()
-    if len(inputs) != 1:
-        names = ', '.join(node.name for node in inputs)
-        raise UserError(f'{args.onnx}: one input, an image, is needed; it has {names}')
-    node = inputs[0]
-    types = {'tensor(uint8)': 'uint8', 'tensor(float)': 'float32'}
-    shape = list(node.shape)
-    if node.type not in types or len(shape) != 4:
+    """Return name, shape, dtype and layout of the image, and the values of other inputs."""
+    nodes = session.get_inputs()
+    types = {'tensor(uint8)': 'uint8', 'tensor(float)': 'float32', 'tensor(float16)': 'float16'}
+    images = [node for node in nodes if node.type in types and len(node.shape) in (3, 4)]
+    if len(images) != 1:
+        have = ', '.join(f'{node.name} {node.type} {node.shape}' for node in nodes)
         raise UserError(
-            f'{args.onnx}: input {node.name} is {node.type} {shape}; float or uint8 images '
-            '[1, 3, H, W] or [1, H, W, 3] are needed'
+            f'{args.onnx}: one input, an image, is needed: float, float16 or uint8, [1, 3, H, W], '
+            f'[1, H, W, 3], [3, H, W] or [H, W, 3]; it has {have}'
         )
-    layout = 'NHWC' if shape[3] == 3 else 'NCHW'
-    places = (1, 2) if layout == 'NHWC' else (2, 3)
+    [node] = images
+    shape = list(node.shape)
+    layout = ('NHWC' if shape[-1] == 3 else 'NCHW')[4 - len(shape) :]
+    height, width = layout.index('H'), layout.index('W')
     if args.size is not None:
-        shape[places[0]], shape[places[1]] = args.size
-    elif not all(isinstance(shape[place], int) for place in places):
+        shape[height], shape[width] = args.size
+    elif not (isinstance(shape[height], int) and isinstance(shape[width], int)):
         raise UserError(f'{args.onnx}: input {node.name} is {shape}; give its size, --size H W')
-    shape[0] = 1
-    shape[1 if layout == 'NCHW' else 3] = 3
-    return {'name': node.name, 'shape': shape, 'dtype': types[node.type], 'layout': layout}
+    if 'N' in layout and not isinstance(shape[0], int):
+        shape[0] = 1
+    shape[layout.index('C')] = 3
+    others = [each for each in nodes if each is not node]
+    found = {'name': node.name, 'shape': shape, 'dtype': types[node.type], 'layout': layout}
+    constants = _constants(args, others, (shape[height], shape[width]))
+    return {**found, **({'constants': constants} if others else {})}
 
 
-def _parameter(text: str) -> tuple[str, Any]:
+def _constants(
+    args: argparse.Namespace, nodes: Sequence[Any], size: tuple[int, int]
+) -> list[dict[str, Any]]:
+    """Return the values of the graph's inputs beside the image, given or by their names."""
+    from pruned_perception.inference.graph import suggested_constants
+
+    given = dict(_parameter(text, '--constant') for text in args.constant)
+    unknown = sorted(set(given) - {node.name for node in nodes})
+    if unknown:
+        raise UserError(f'{args.onnx}: --constant {unknown[0]}: it has no such input')
+    found = []
+    for node in nodes:
+        values = given.get(node.name, suggested_constants(node, size))
+        if values is None:
+            raise UserError(
+                f'{args.onnx}: beside the image it takes {node.name}, {node.type} {node.shape}: '
+                f'say its value, --constant {node.name}=[…], such that boxes come back in pixels '
+                f'of the input, which is {size[0]} high and {size[1]} wide'
+            )
+        found.append({'name': node.name, 'values': values if type(values) is list else [values]})
+    return found
+
+
+def _recognised(
+    args: argparse.Namespace,
+    session: Any,
+    graph_input: Mapping[str, Any],
+    classes: int,
+    output: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the section `output` for a decoder that the graph's outputs show."""
+    from pruned_perception.bundle.manifest import InputSpec
+    from pruned_perception.inference import decoders, recognition
+    from pruned_perception.inference.graph import first_run
+
+    constants = {each['name']: each['values'] for each in graph_input.get('constants', ())}
+    spec = InputSpec(
+        **{**graph_input, 'shape': tuple(graph_input['shape']), 'constants': constants},
+        color='rgb',
+        resize='stretch',
+        align='center',
+        pad_value=0,
+        mean=(0, 0, 0),
+        std=(1, 1, 1),
+    )
+    try:
+        outputs = first_run(session, output['names'], spec, str(args.onnx), args.time_limit)
+    except ValueError as error:
+        raise UserError(f'{args.onnx}: --constant: {error}') from error
+    graph = recognition.Graph(
+        tuple(
+            recognition.Output(name, array.shape, array.dtype.kind in 'iu')
+            for name, array in outputs.items()
+        ),
+        tuple(node.name for node in session.get_inputs()),
+        (spec.height, spec.width),
+        classes,
+        'N' in spec.layout,
+    )
+    found = recognition.readings(graph)
+    if len(found) == 1:
+        [reading] = found
+        parameters = {**reading.parameters, **output['parameters']}
+        return {
+            'names': list(reading.outputs), 'decoder': reading.decoder, 'parameters': parameters
+        }  # fmt: skip
+    shapes = ', '.join(f'{each.name} {each.shape}' for each in graph.outputs)
+    start = f'{args.onnx}: outputs {shapes}, with {classes} labels'
+    if not found:
+        raise UserError(
+            f'{start}, are none of the kinds that are known: say --decoder, one of '
+            f'{", ".join(decoders.names())} (docs/bundle.md); or are the labels not those of this '
+            'network?'
+        )
+    lines = '\n'.join(f'  {_options(each)}   {each.whose}' for each in found)
+    raise UserError(f'{start}, may mean several things. Whose network is it?\n{lines}')
+
+
+def _options(reading: Any) -> str:
+    """Return a reading as options of the command line."""
+    words = ['--decoder', reading.decoder]
+    for name, value in reading.parameters.items():
+        words += ['--parameter', shlex.quote(f'{name}={json.dumps(value)}')]
+    if len(reading.outputs) > 1:
+        words += ['--outputs', *map(shlex.quote, reading.outputs)]
+    return ' '.join(words)
+
+
+def _parameter(text: str, option: str) -> tuple[str, Any]:
     name, found, value = text.partition('=')
     if not (name and found):
-        raise UserError(f'--parameter {text}: write NAME=JSON, e.g. strides=[8,16,32]')
+        raise UserError(f'{option} {text}: write NAME=JSON, e.g. strides=[8,16,32]')
     try:
         return name, json.loads(value)
     except json.JSONDecodeError:

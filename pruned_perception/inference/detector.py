@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pruned_perception.bundle import Bundle
-from pruned_perception.inference import decoders, engine
+from pruned_perception.inference import decoders, engine, graph
 from pruned_perception.inference.detections import Candidates, Detections
 from pruned_perception.inference.errors import InferenceError
 from pruned_perception.inference.frame_times import FrameTimes
@@ -28,7 +28,7 @@ Those with the highest scores are taken; the shipped detectors have 2,268 cells.
 """
 
 _ROUNDING = 1e-3  # of scores, as quantised networks have it
-_TYPES = {'uint8': 'tensor(uint8)', 'float32': 'tensor(float)'}
+_TYPES = {'uint8': 'tensor(uint8)', 'float32': 'tensor(float)', 'float16': 'tensor(float16)'}
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,9 @@ class Detector:
             name=str(bundle.onnx_path),
             time_limit_s=time_limit_s,
         )
-        self._check_input()
+        self._constants = self._check_input()
+        self._fixed = {node.name: node.shape for node in self._session.get_outputs()}
+        self._add_batch = False
         self._check_outputs()
 
     def warm_up(self, runs: int = 3) -> None:
@@ -197,13 +199,16 @@ class Detector:
         )
 
     def _run(self, tensor: NDArray[Any]) -> list[NDArray[Any]]:
-        return engine.run(
+        outputs = engine.run(
             self._session,
             self._output_names,
-            {self.bundle.input.name: tensor},
+            {self.bundle.input.name: tensor, **self._constants},
             name=str(self.bundle.onnx_path),
             time_limit_s=self._time_limit_s,
         )
+        named = dict(zip(self._output_names, outputs, strict=True))
+        outputs = graph.one_image(named, self.bundle.input, self._fixed)
+        return [output[None] for output in outputs] if self._add_batch else outputs
 
     def _check_finite(self, outputs: Sequence[NDArray[Any]]) -> None:
         for name, output in zip(self._output_names, outputs, strict=True):
@@ -234,13 +239,15 @@ class Detector:
                 f'{self.bundle.onnx_path.name} returned class {candidates.class_ids.max()}'
             )
 
-    def _check_input(self) -> None:
+    def _check_input(self) -> dict[str, NDArray[Any]]:
+        """Return the graph's inputs beside the image, by name."""
         spec, file = self.bundle.input, self.bundle.manifest_path
         inputs = {node.name: node for node in self._session.get_inputs()}
-        if list(inputs) != [spec.name]:
+        if set(inputs) != {spec.name, *spec.constants}:
+            others = f' and {", ".join(spec.constants)} (input.constants)' * bool(spec.constants)
             raise InferenceError(
-                f'{file}: field input.name: {spec.name!r}, but the inputs of '
-                f'{self.bundle.onnx_path.name} are {list(inputs)} (exactly one is needed)'
+                f'{file}: field input.name: {spec.name!r}{others}, but the inputs of '
+                f'{self.bundle.onnx_path.name} are {list(inputs)}'
             )
         node = inputs[spec.name]
         if node.type != _TYPES[spec.dtype]:
@@ -257,6 +264,30 @@ class Detector:
                 f'{file}: field input.shape: {list(spec.shape)}, but {spec.name!r} of '
                 f'{self.bundle.onnx_path.name} is {node.shape}'
             )
+        try:
+            return {
+                name: graph.constant(inputs[name], values)
+                for name, values in spec.constants.items()
+            }
+        except ValueError as error:
+            raise InferenceError(
+                f'{file}: field input.constants: of {self.bundle.onnx_path.name}, {error}'
+            ) from None
+
+    def _check_shapes(self, shapes: Sequence[tuple[int, ...]]) -> None:
+        """Raise ValueError where the decoder does not take the outputs.
+
+        Those of a graph that takes an image, not a batch, may lack that dimension, too.
+        """
+        count = len(self.bundle.labels)
+        try:
+            self._decoder.check(shapes, self._parameters, self._input_size, count)
+        except ValueError:
+            if 'N' in self.bundle.input.layout:
+                raise
+            batched = [(1, *shape) for shape in shapes]
+            self._decoder.check(batched, self._parameters, self._input_size, count)
+            self._add_batch = True
 
     def _check_outputs(self) -> None:
         file = self.bundle.manifest_path
@@ -268,12 +299,13 @@ class Detector:
                 f'{self.bundle.onnx_path.name}; it has {list(have)}'
             )
         shapes = [have[name] for name in self._output_names]
-        if not all(isinstance(size, int) for shape in shapes for size in shape):
+        spec = self.bundle.input
+        whole = all(isinstance(size, int) for shape in shapes for size in shape)
+        if spec.batch > 1 or not whole:
             # Where the graph's dimensions are symbolic, one run tells the true ones.
-            spec = self.bundle.input
             shapes = [output.shape for output in self._run(np.zeros(spec.shape, spec.dtype))]
         try:
-            self._decoder.check(shapes, self._parameters, self._input_size, len(self.bundle.labels))
+            self._check_shapes(shapes)
         except KeyError as error:
             raise InferenceError(
                 f'{file}: field output.parameters: decoder {self.bundle.output.decoder!r} needs '

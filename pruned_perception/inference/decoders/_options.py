@@ -44,6 +44,12 @@ def _check(name: str, value: Any, default: Any) -> None:
         raise ValueError(f'parameter {name!r} must be {kind}, not {value!r}')
 
 
+def first_label(merged: Mapping[str, Any]) -> None:
+    """Raise ValueError where the parameter `first_label` is below 0."""
+    if merged['first_label'] < 0:
+        raise ValueError(f"parameter 'first_label' must be 0 or more: {merged['first_label']}")
+
+
 def choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Raise ValueError where `value` is none of `choices`."""
     if value not in choices:
