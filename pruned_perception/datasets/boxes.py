@@ -112,7 +112,8 @@ def check_corners(boxes: NDArray[Any], where: str) -> None:
 def _check_area(width: float, height: float, values: Any, where: str) -> None:
     if not (width > 0 and height > 0):
         raise DataError(
-            f'{where} is {_quote(values)}: width {width:g}, height {height:g}; both must be above 0',
+            f'{where} is {_quote(values)}: width {width:g}, height {height:g}; both must be above '
+            '0',
             'box-area',
         )
 

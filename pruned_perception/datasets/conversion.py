@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from pruned_perception._io import errors_of_writing
-from pruned_perception.datasets.dataset import Dataset
-from pruned_perception.datasets.division import BY_PICTURE, divide, grouped
+from pruned_perception.datasets.dataset import PER_FRAME, Dataset
+from pruned_perception.datasets.division import BY_PICTURE, divide, grouped, tied
 from pruned_perception.datasets.errors import DataError
 from pruned_perception.datasets.formats.coco import GROUPS
 from pruned_perception.images import read_header
@@ -47,20 +47,25 @@ def joined(sets: Sequence[Dataset]) -> Dataset:
     for each in (first, *rest):
         settled |= {offset + k for k in each.settled}
         offset += len(each)
-    per_frame = ('paths', 'sizes', 'boxes', 'class_ids', 'crowd', 'groups')
+    every: dict[str, Any] = {
+        name: sum((getattr(each, name) for each in (first, *rest)), ()) for name in PER_FRAME
+    }
     return replace(
         first,
         split='',
         settled=frozenset(settled),
-        **{name: sum((getattr(each, name) for each in (first, *rest)), ()) for name in per_frame},
+        **every,
     )
 
 
-def divided(notes: Dataset, shares: Mapping[str, float], seed: int = 0) -> list[Dataset]:
-    """Return the splits of a set, by its groups."""
+def divided(
+    notes: Dataset, hashes: Sequence[bytes], shares: Mapping[str, float], seed: int = 0
+) -> list[Dataset]:
+    """Return the splits of a set, by its groups; those with a same picture (`hashes`) stay one."""
+    groups = tied(notes.groups, hashes)
     return [
         replace(notes.subset(indices), split=name)
-        for name, indices in divide(notes.groups, shares, seed).items()
+        for name, indices in divide(groups, shares, seed).items()
     ]
 
 

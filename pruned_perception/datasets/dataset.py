@@ -20,6 +20,9 @@ from pruned_perception.images import Header, ImageError, decode_image, read_head
 Size = tuple[int, int]
 """Height and width of a picture, pixels."""
 
+PER_FRAME = ('paths', 'sizes', 'boxes', 'class_ids', 'crowd', 'groups')
+"""The fields of a data set that have an entry for each frame."""
+
 _LEADS_OUT = re.compile(r'/|[A-Za-z]:/|[A-Za-z][A-Za-z0-9+.-]*://|(.*/)?\.\.(/|$)')
 """Absolute paths (also of Windows), addresses of storage, and ways up."""
 
@@ -51,6 +54,8 @@ class Dataset:
     """What a group is: layout, drive, venue, …; None where each frame is its own."""
     digest: str
     """SHA-256 of the annotations, to name the data by."""
+    declared: bool = True
+    """Whether the labels are a list of the data set's own, not just those that occur in it."""
     settled: frozenset[int] = frozenset()
     """Frames of which is known that the boxes are of the picture as stored, whatever EXIF says."""
 
@@ -70,11 +75,13 @@ class Dataset:
 
     def subset(self, indices: Sequence[int]) -> Dataset:
         """Return the set with some of its frames, in that order."""
-        per_frame = ('paths', 'sizes', 'boxes', 'class_ids', 'crowd', 'groups')
+        chosen: dict[str, Any] = {
+            name: tuple(getattr(self, name)[k] for k in indices) for name in PER_FRAME
+        }
         return replace(
             self,
             settled=frozenset(new for new, old in enumerate(indices) if old in self.settled),
-            **{name: tuple(getattr(self, name)[k] for k in indices) for name in per_frame},
+            **chosen,
         )
 
     def check_size(self, index: int, found: Header) -> None:
@@ -119,13 +126,15 @@ class Dataset:
         have placeholders.
 
         Raises:
-            DataError: a label is no category here, or a box has a class that is not in `labels`.
+            DataError: a label is no category here, where those are declared, or a box has a
+                class that is not in `labels`.
         """
         labels = tuple(labels)
         if labels == self.labels:
             return self
         used = {self.labels[k] for ids in self.class_ids for k in np.unique(ids)}
         missing = [x for x in labels if x not in self.labels and not is_placeholder(x)]
+        missing = missing if self.declared else []
         foreign = [x for x in self.labels if x in used and x not in labels]
         if missing or foreign:
             raise DataError(
@@ -296,10 +305,10 @@ class DatasetBuilder:
             box = inside
         entry = (box, class_id, crowd)
         if not crowd and entry in target.known:
-            error = DataError(
+            twice = DataError(
                 f'{where}: the same box of {self.labels[class_id]!r} is there already', 'box-twice'
             )
-            self.problems.mend(error)
+            self.problems.mend(twice)
             return
         target.known.add(entry)
         target.boxes.append(entry)
@@ -308,7 +317,9 @@ class DatasetBuilder:
         """Leave out a frame whose labels cannot be read: it is not known to be empty."""
         self._frames[frame].left_out = True
 
-    def build(self, *, digest: str, split: str = '', unit: str | None = None) -> Dataset:
+    def build(
+        self, *, digest: str, split: str = '', unit: str | None = None, declared: bool = True
+    ) -> Dataset:
         """Return the set; raises DataError where it is empty or only some frames have a group."""
         frames = [frame for frame in self._frames if not frame.left_out]
         if not frames:
@@ -327,13 +338,12 @@ class DatasetBuilder:
             paths=tuple(frame.path for frame in frames),
             sizes=tuple(frame.stored for frame in frames),
             boxes=tuple(frame.corners() for frame in frames),
-            class_ids=tuple(
-                np.array([k for _, k, _ in frame.boxes], np.int64) for frame in frames
-            ),
+            class_ids=tuple(np.array([k for _, k, _ in frame.boxes], np.int64) for frame in frames),
             crowd=tuple(np.array([c for _, _, c in frame.boxes], bool) for frame in frames),
             groups=tuple(str(n) if x is None else x for n, x in enumerate(groups)),
             unit=None if alone else unit,
             digest=digest,
+            declared=declared,
             settled=frozenset(n for n, frame in enumerate(frames) if frame.settled),
         )
 
@@ -360,9 +370,7 @@ class _Frame:
     def corners(self) -> NDArray[np.float32]:
         found = np.array([box for box, _, _ in self.boxes], np.float32).reshape(-1, 4)
         return (
-            found
-            if self.turned is None
-            else as_stored(found, self.turned.orientation, self.stored)
+            found if self.turned is None else as_stored(found, self.turned.orientation, self.stored)
         )
 
 

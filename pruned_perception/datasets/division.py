@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from pruned_perception.datasets.errors import DataError
@@ -48,6 +48,30 @@ def grouped(names: Sequence[str], by: str) -> list[str]:
             raise DataError(f'{name}: has no group: {by!r} is not in its name')
         found.append(group)
     return found
+
+
+def tied(groups: Sequence[str], same: Sequence[Hashable]) -> list[str]:
+    """Return groups of which those that have a picture in common are one.
+
+    Args:
+        groups: of each frame.
+        same: of each frame what is equal where the pictures are.
+
+    >>> tied(['a', 'b', 'c', 'b'], [1, 2, 3, 1])
+    ['a', 'a', 'c', 'a']
+    """
+    parent = {group: group for group in groups}
+
+    def root(group: str) -> str:
+        while parent[group] != group:
+            group = parent[group]
+        return group
+
+    first: dict[Hashable, str] = {}
+    for group, key in zip(groups, same, strict=True):
+        one, other = sorted((root(first.setdefault(key, group)), root(group)))
+        parent[other] = one
+    return [root(group) for group in groups]
 
 
 def divide(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,19 +60,14 @@ def statistics(notes: Dataset) -> Statistics:
     longer = np.concatenate(sides)
     edges = (*SIZE_BINS, np.inf)
     binned, _ = np.histogram(longer, edges)
-    names = [
-        f'{low} … {high}' if high < np.inf else f'from {low}'
-        for low, high in zip(edges, edges[1:], strict=False)
-    ]
+    names = [f'{low} … {high}' if high < np.inf else f'from {low}' for low, high in pairwise(edges)]
     return Statistics(
         frames=len(notes),
         empty=per_frame.count(0),
         groups={} if notes.unit is None else dict(Counter(notes.groups).most_common()),
         boxes=int(counts.sum()),
         crowd=sum(int(each.sum()) for each in notes.crowd),
-        labels={
-            label: (int(counts[k]), int(frames[k])) for k, label in enumerate(notes.labels)
-        },
+        labels={label: (int(counts[k]), int(frames[k])) for k, label in enumerate(notes.labels)},
         sides=dict(zip(names, binned.tolist(), strict=True)),
         sizes=dict(Counter(notes.sizes).most_common()),
         most=max(per_frame, default=0),
@@ -87,9 +83,7 @@ def labels_table(found: Statistics) -> Table:
 
 def sides_table(found: Statistics) -> Table:
     """Return boxes by their longer side."""
-    rows = [
-        (name, number, number / max(found.boxes, 1)) for name, number in found.sides.items()
-    ]
+    rows = [(name, number, number / max(found.boxes, 1)) for name, number in found.sides.items()]
     return Table.under('longer side, px | boxes:d | share:.0%', rows)
 
 

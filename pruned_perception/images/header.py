@@ -1,4 +1,4 @@
-"""What a JPEG or PNG file says of itself at its start: size and orientation, without decoding it."""
+"""What a JPEG or PNG says of itself at its start: size and orientation, without decoding it."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def lines_format(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def read(path: Path, split: str, problems: Problems) -> Dataset:
         file = path / f'{split}.lines'
-        builder = DatasetBuilder(path, file, ["thing"], problems)
+        builder = DatasetBuilder(path, file, ['thing'], problems)
         for number, line in enumerate(file.read_text().splitlines(), 1):
             where = f'{file}: line {number}'
             name, height, width, drive, *box = line.split()

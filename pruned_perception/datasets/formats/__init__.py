@@ -90,9 +90,7 @@ def read_dataset(
     return get(name).read(path, known, Problems() if problems is None else problems)
 
 
-def dataset_splits(
-    path: str | os.PathLike[str], format_name: str | None = None
-) -> tuple[str, ...]:
+def dataset_splits(path: str | os.PathLike[str], format_name: str | None = None) -> tuple[str, ...]:
     """Return the names of a data set's splits: ('',) where it is undivided, () if it is none."""
     return _detect(Path(path).expanduser(), format_name)[1]
 

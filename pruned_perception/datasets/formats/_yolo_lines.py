@@ -75,9 +75,7 @@ def parse_line(line: str, where: str, keypoints: int = 0) -> Line:
             'box-pixels',
         )
     if polygon:
-        x, y = values[::2], values[1::2]
-        return Line(int(number), (min(x), min(y), max(x), max(y)), False)
+        across, down = values[::2], values[1::2]
+        return Line(int(number), (min(across), min(down), max(across), max(down)), False)
     x, y, width, height = values
-    return Line(
-        int(number), (x - width / 2, y - height / 2, x + width / 2, y + height / 2), scored
-    )
+    return Line(int(number), (x - width / 2, y - height / 2, x + width / 2, y + height / 2), scored)

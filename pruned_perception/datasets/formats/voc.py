@@ -56,7 +56,7 @@ def read(path: Path, split: str, problems: Problems) -> Dataset:
         elements[file] = None
         with problems.each() if file in files[split] else Problems(listing=True).each():
             elements[file] = _parse(file)
-    labels = _labels(within, elements)
+    labels, declared = _labels(within, elements)
     builder = DatasetBuilder(folder, within, labels, problems)
     digest = hashlib.sha256(repr(labels).encode())
     for file in files[split]:
@@ -73,7 +73,7 @@ def read(path: Path, split: str, problems: Problems) -> Dataset:
             )
         if frame is not None:
             _add_boxes(builder, frame, file, root)
-    return builder.build(digest=digest.hexdigest(), split=split)
+    return builder.build(digest=digest.hexdigest(), split=split, declared=declared)
 
 
 def _add_boxes(builder: DatasetBuilder, frame: int, file: Path, root: Element) -> None:
@@ -130,7 +130,8 @@ def _text(element: Element, path: str) -> str:
     return (element.findtext(path) or '').strip()
 
 
-def _labels(folder: Path, elements: dict[Path, Any]) -> tuple[str, ...]:
+def _labels(folder: Path, elements: dict[Path, Any]) -> tuple[tuple[str, ...], bool]:
+    """Return the classes, and whether a file declares them."""
     files = [folder / name for name in _NAMES] + sorted(folder.glob('*.names'))
     files = [file for file in files if file.is_file()]
     if len(files) > 1:
@@ -138,10 +139,10 @@ def _labels(folder: Path, elements: dict[Path, Any]) -> tuple[str, ...]:
             f'{folder}: class names may be in {" or ".join(each.name for each in files)}; leave one'
         )
     if files:
-        return read_labels(files[0])
+        return read_labels(files[0]), True
     roots = [found[1] for found in elements.values() if found is not None]
     names = {_text(element, 'name') for root in roots for element in root.findall('object')}
-    return tuple(sorted(names - {''}))
+    return tuple(sorted(names - {''})), False
 
 
 def _picture(file: Path, root: Element, folder: Path) -> tuple[str, Sequence[Path]]:

@@ -208,7 +208,7 @@ def _classes(data: Mapping[str, Any], file: Path) -> dict[int, str]:
             raise DataError(f'{file}: names: {key!r} is no class id')
         if not isinstance(name, str):
             raise DataError(
-                f"{file}: names: class {key} is {name!r}, no text; write it in quotes, as YAML "
+                f'{file}: names: class {key} is {name!r}, no text; write it in quotes, as YAML '
                 'reads no, on or 1 as something else'
             )
         classes[int(key)] = name
@@ -291,9 +291,7 @@ def _root_of(places: tuple[Path, ...], root: Path) -> Path:
 def _pictures(place: Path, root: Path, listed_from: Path) -> list[str]:
     """Return the names of a split's pictures, relative to `root`."""
     if place.is_dir():
-        return [
-            _relative(file, root) for file in sorted(place.rglob('*')) if _is_picture(file)
-        ]
+        return [_relative(file, root) for file in sorted(place.rglob('*')) if _is_picture(file)]
     text = _read_text(place) or b''
     names = []
     for line in text.decode().split('\n'):
