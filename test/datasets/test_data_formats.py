@@ -84,5 +84,7 @@ def test_two_formats_in_one_folder_must_be_told_apart(tmp_path: Path) -> None:
     with pytest.raises(DataError, match='formats coco and lines'):
         read_dataset(folder)
     assert len(read_dataset(folder, format_name='coco')) == 3
-    with pytest.raises(DataError, match="unknown format 'voc' of data sets; there is coco, lines"):
-        read_dataset(folder, format_name='voc')
+    with pytest.raises(
+        DataError, match="unknown format 'mine' of data sets; there is coco, voc, yolo, lines"
+    ):
+        read_dataset(folder, format_name='mine')

@@ -6,7 +6,6 @@ which one a folder is, its content says. Whoever reads data calls `read_dataset`
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
 import pkgutil
@@ -69,10 +68,14 @@ def read_dataset(
     path = Path(path).expanduser()
     name, splits = _detect(path, format_name)
     if name is None and split is None:
-        with contextlib.suppress(DataError):
+        try:
             parent, of_parent = _detect(path.parent, format_name)
-            if parent is not None and (split := _among(path.name, of_parent)) is not None:
-                name, splits, path = parent, of_parent, path.parent
+        except DataError:
+            if not path.exists():  # it can only be a split of that
+                raise
+            parent, of_parent = None, ()
+        if parent is not None and (split := _among(path.name, of_parent)) is not None:
+            name, splits, path = parent, of_parent, path.parent
     if name is None:
         looked = '; '.join(f'{path / get(each).LOOKS_FOR}: no such file' for each in MODULES)
         raise DataError(

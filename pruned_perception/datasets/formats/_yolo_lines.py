@@ -49,7 +49,7 @@ def parse_line(line: str, where: str, keypoints: int = 0) -> Line:
                 'box-numbers',
             )
     number, values = float(first), [float(word) for word in rest]
-    if number != int(number) or abs(number) > 1e9:
+    if abs(number) > 1e9 or number != int(number):
         raise DataError(f'{where}: the class is {first}, no whole number', 'box-class')
     count = len(values)
     polygon = count >= 6 and count % 2 == 0

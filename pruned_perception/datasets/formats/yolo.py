@@ -258,7 +258,10 @@ def _from_folder(path: Path) -> _Set | None:
         return None
     place = path / 'images' if (path / 'images').is_dir() else path
     pictures = [file for file in place.rglob('*') if _is_picture(file)]
-    if not pictures:
+    labelled = (path / 'labels').is_dir() or any(
+        file.with_suffix('.txt').is_file() for file in pictures
+    )
+    if not pictures or not labelled:
         return None
     if len(names) > 1:
         raise DataError(
