@@ -1,4 +1,4 @@
-"""Environment variables that processes of ours need: no telemetry; where ROS packages are."""
+"""Environment variables: no telemetry, where ROS packages are, where to keep what saves time."""
 
 from __future__ import annotations
 
@@ -42,3 +42,19 @@ def add_own_prefix() -> None:
     prefixes = [each for each in os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep) if each]
     if not any(os.path.realpath(each) == os.path.realpath(sys.prefix) for each in prefixes):
         os.environ['AMENT_PREFIX_PATH'] = os.pathsep.join([*prefixes, sys.prefix])
+
+
+CACHE = 'PRUNED_PERCEPTION_CACHE'
+
+
+def cache_folder() -> Path:
+    """Return where data sets and runs are kept: $PRUNED_PERCEPTION_CACHE or ~/.cache."""
+    return Path(os.environ.get(CACHE) or Path.home() / '.cache' / 'pruned_perception').expanduser()
+
+
+def place_for(name: str, folder: Path) -> Path:
+    """Return where to keep a file that only saves time.
+
+    In `folder`, beside what it was made of; in the cache's where that cannot be written.
+    """
+    return (folder if os.access(folder, os.W_OK) else cache_folder() / 'derived') / name

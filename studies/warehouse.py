@@ -10,7 +10,7 @@ Its checkpoint and the simulator's data are where `pruned-perception models` put
 
 from __future__ import annotations
 
-from pruned_perception.cli.train import cache_folder
+from pruned_perception.environment import cache_folder
 from pruned_perception.training.detector.task import detector_task
 from pruned_perception.training.task import Task
 

@@ -129,6 +129,8 @@ def _inputs(args: argparse.Namespace) -> tuple[Network, Task]:
             return network, network.task
         return network, replace(network.task, teacher=network.parent)
 
+    from pruned_perception.datasets import read_dataset
+    from pruned_perception.datasets.fingerprints import check_apart
     from pruned_perception.training.checkpoint import read_checkpoint
     from pruned_perception.training.detector.checkpoint import detector_from
     from pruned_perception.training.detector.deployment import folded
@@ -143,6 +145,7 @@ def _inputs(args: argparse.Namespace) -> tuple[Network, Task]:
     content = network.checkpoint
     assert content is not None
     frames = labelled_frames(args.train, content, args.checkpoint)
+    check_apart(frames.notes, read_dataset(args.validation))
     earlier = len(content['ancestry'].get('earlier_plans', ()))
     fields = learning(frames, recipe_of(content['experiment']), earlier)
     if args.teacher is not None:

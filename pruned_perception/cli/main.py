@@ -22,6 +22,7 @@ SUBCOMMANDS: dict[str, str] = {
     'detect': 'Detect objects in an image, a folder, a video or a bag.',
     'bundle': 'Show or verify model bundles, or make one of an ONNX file.',
     'benchmark': 'Measure latency: networks, the node, its start.',
+    'data': 'Check, convert or show an annotated data set.',
     'simulate': 'Generate a data set of the simulated warehouse.',
     'train': 'Train a detector, or fine-tune a pruned one, as an experiment says.',
     'import': 'Make a checkpoint of a bundle, to prune or fine-tune it.',

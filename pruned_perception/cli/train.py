@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 from contextlib import nullcontext
 from pathlib import Path
 
-CACHE = 'PRUNED_PERCEPTION_CACHE'
+from pruned_perception.environment import cache_folder
+
 INTERRUPTED = 130
-
-
-def cache_folder() -> Path:
-    """Return where data sets and runs are kept: $PRUNED_PERCEPTION_CACHE or ~/.cache."""
-    return Path(os.environ.get(CACHE) or Path.home() / '.cache' / 'pruned_perception').expanduser()
 
 
 def add_folders(parser: argparse.ArgumentParser) -> None:

@@ -9,11 +9,14 @@ from pruned_perception.datasets.dataset import Dataset, DatasetBuilder
 from pruned_perception.datasets.errors import DataError
 from pruned_perception.datasets.formats import dataset_splits, read_dataset
 from pruned_perception.datasets.labels import is_placeholder, read_labels
+from pruned_perception.datasets.problems import Problem, Problems
 
 __all__ = [
     'DataError',
     'Dataset',
     'DatasetBuilder',
+    'Problem',
+    'Problems',
     'dataset_splits',
     'is_placeholder',
     'read_dataset',

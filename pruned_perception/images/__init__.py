@@ -2,5 +2,6 @@
 
 from pruned_perception.images.decoding import decode_image, read_image
 from pruned_perception.images.errors import ImageError
+from pruned_perception.images.header import Header, read_header
 
-__all__ = ['ImageError', 'decode_image', 'read_image']
+__all__ = ['Header', 'ImageError', 'decode_image', 'read_header', 'read_image']

@@ -25,6 +25,17 @@ MAX_CHUNKS = 16_384
 MAX_SCANS = 64
 
 
+# What is taken for an image by its name, as is any file that starts like one; those that are
+# neither JPEG nor PNG are reported.
+IMAGE_SUFFIXES = frozenset(
+    (
+        '.avif', '.bmp', '.dib', '.exr', '.gif', '.hdr', '.heic', '.heif', '.jfif', '.jp2', '.jpe',
+        '.jpeg', '.jpg', '.jxl', '.pbm', '.pgm', '.png', '.pnm', '.ppm', '.tga', '.tif', '.tiff',
+        '.webp',
+    )
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Checked:
     """A stream that may be decoded."""

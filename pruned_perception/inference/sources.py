@@ -13,19 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pruned_perception.errors import UserError
-from pruned_perception.images.checks import MAX_PIXELS, check_size, kind_of
+from pruned_perception.images.checks import IMAGE_SUFFIXES, MAX_PIXELS, check_size, kind_of
 from pruned_perception.inference.encodings import image_from_compressed, image_from_message
 from pruned_perception.inference.errors import ImageError
 
-# What is taken for an image by its name, as is any file that starts like one; those that are
-# neither JPEG nor PNG are reported.
-IMAGE_SUFFIXES = frozenset(
-    (
-        '.avif', '.bmp', '.dib', '.exr', '.gif', '.hdr', '.heic', '.heif', '.jfif', '.jp2', '.jpe',
-        '.jpeg', '.jpg', '.jxl', '.pbm', '.pgm', '.png', '.pnm', '.ppm', '.tga', '.tif', '.tiff',
-        '.webp',
-    )
-)  # fmt: skip
 # What a folder of images may hold that has frames, too: it is not passed over without a word.
 VIDEO_SUFFIXES = frozenset(
     (

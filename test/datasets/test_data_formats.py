@@ -9,7 +9,14 @@ from types import SimpleNamespace
 import pytest
 from coco_files import write_set
 
-from pruned_perception.datasets import DataError, Dataset, DatasetBuilder, formats, read_dataset
+from pruned_perception.datasets import (
+    DataError,
+    Dataset,
+    DatasetBuilder,
+    Problems,
+    formats,
+    read_dataset,
+)
 from pruned_perception.datasets.boxes import corners
 
 LINE = 'a.png 480 640 night 1 2 30 40'
@@ -22,9 +29,9 @@ def lines_format(monkeypatch: pytest.MonkeyPatch) -> None:
     def splits(path: Path) -> tuple[str, ...]:
         return tuple(sorted(file.stem for file in path.glob('*.lines')))
 
-    def read(path: Path, split: str) -> Dataset:
+    def read(path: Path, split: str, problems: Problems) -> Dataset:
         file = path / f'{split}.lines'
-        builder = DatasetBuilder(path, file, ['thing'])
+        builder = DatasetBuilder(path, file, ['thing'], problems)
         for number, line in enumerate(file.read_text().splitlines(), 1):
             where = f'{file}: line {number}'
             name, height, width, drive, *box = line.split()
@@ -77,5 +84,7 @@ def test_two_formats_in_one_folder_must_be_told_apart(tmp_path: Path) -> None:
     with pytest.raises(DataError, match='formats coco and lines'):
         read_dataset(folder)
     assert len(read_dataset(folder, format_name='coco')) == 3
-    with pytest.raises(DataError, match="unknown format 'voc' of data sets; there is coco, lines"):
-        read_dataset(folder, format_name='voc')
+    with pytest.raises(
+        DataError, match="unknown format 'mine' of data sets; there is coco, voc, yolo, lines"
+    ):
+        read_dataset(folder, format_name='mine')

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from pruned_perception.datasets.fingerprints import check_apart
 from pruned_perception.training.budget import TrainingBudget
 from pruned_perception.training.checkpoint import read_checkpoint, save_checkpoint, weights_of
 from pruned_perception.training.detector.checkpoint import (
@@ -202,4 +203,5 @@ def _data(
             f'{experiment.name}: the net has {architecture.num_classes} classes; training '
             f'data: {", ".join(frames.labels)}; validation data: {", ".join(validation.labels)}'
         )
+    check_apart(frames.notes, validation.notes)
     return frames, validation
