@@ -43,7 +43,7 @@ MODEL = Path(__file__).parent.parent / 'models' / 'warehouse'
 MEMBER = 'tenth'
 FRAMES = 4
 """Of each layout, evenly spread."""
-SEVERITIES = (3, 1, 5)
+SEVERITIES = (3, 5)
 LEAST_SCORE = 0.05
 BINS = np.linspace(LEAST_SCORE, 1, 11)
 STATISTICS = ('brightness', 'confidence', 'detections', 'histogram')

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special, stats
 
 from pruned_perception.pruning.errors import PruningError
 
@@ -149,7 +149,7 @@ def crossed_difference(a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95) 
         parts.append((differences.mean(1).var(ddof=1) / seeds, seeds - 1))
 
     def half(tail: float) -> float:
-        return math.sqrt(sum(v * stats.t.isf(tail / 2, freedom) ** 2 for v, freedom in parts))
+        return math.sqrt(sum(v * special.stdtrit(freedom, tail / 2) ** 2 for v, freedom in parts))
 
     low, high = _SMALLEST_LOG, 0.0  # of the p at which the interval just reaches 0
     for _ in range(60):
