@@ -11,12 +11,15 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from pruned_perception.pruning.graph.cost import count
 from pruned_perception.training.budget import TrainingBudget
+from pruned_perception.training.outcomes import share_right
 from pruned_perception.training.task import Task
 from studies.cifar_data import Images, load_test, load_training, training_batches
 from studies.cifar_resnet import pretrained
@@ -49,8 +52,8 @@ def task(depth: int) -> Task:
         training=_training,
         step=cross_entropy,
         trained_for=TrainingBudget(steps=PARENT_STEPS),
-        evaluate=lambda network: {'accuracy': accuracy(network, _held_out())},
-        test=lambda network: {'accuracy': accuracy(network, _test())},
+        evaluate=lambda network: share_right(right(network, _held_out())),
+        test=lambda network: share_right(right(network, _test())),
         holdout=_HoldOut(),
     )
 
@@ -67,12 +70,15 @@ def cross_entropy(network: nn.Module, batch: Batch) -> Tensor:
 
 
 @torch.no_grad()
+def right(network: nn.Module, images: Images) -> NDArray[np.bool_]:
+    """Return (n,) which images a network in evaluation mode gets right."""
+    found = [network(inputs).argmax(1) == labels for inputs, labels in images.batches(BATCH)]
+    return np.asarray(torch.cat(found))
+
+
 def accuracy(network: nn.Module, images: Images) -> float:
     """Return the percentage of images that a network in evaluation mode gets right."""
-    right = 0
-    for inputs, labels in images.batches(BATCH):
-        right += int((network(inputs).argmax(1) == labels).sum())
-    return 100 * right / len(images)
+    return float(100 * right(network, images).mean())
 
 
 class _HoldOut:

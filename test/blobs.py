@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pruned_perception.training.budget import TrainingBudget
+from pruned_perception.training.outcomes import Figures
 from pruned_perception.training.task import Task
 
 
@@ -56,11 +57,12 @@ def step(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
     return nn.functional.cross_entropy(model(images + 0.1 * torch.randn_like(images)), labels)
 
 
-def accuracy(model: nn.Module, seed: int) -> dict[str, float]:
-    """Return the share of right answers."""
+def accuracy(model: nn.Module, seed: int) -> Figures:
+    """Return the share of right answers, and which they are."""
     images, labels = examples(256, torch.Generator().manual_seed(seed))
     with torch.no_grad():
-        return {'accuracy': float((model(images).argmax(1) == labels).float().mean())}
+        right = (model(images).argmax(1) == labels).double()
+    return Figures({'accuracy': float(right.mean())}, right.numpy())
 
 
 def network() -> Net:

@@ -37,6 +37,7 @@ from pruned_perception.nodes.up import node_command
 
 PERCEPTION, ECHO = 'perception_node', 'echo_node'
 START_S = 30.0
+_WATCHED = ('compared', 'skipped')
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,10 @@ class Run:
     overhead: Summary
     stages_p50: dict[str, float]
     """Where the time of the median frame goes, as the node itself measures it, milliseconds."""
+    compared: int = 0
+    """Frames that the dense net saw beside the node, where it watches its certificate."""
+    skipped: int = 0
+    """Frames that were drawn for that and found no time."""
 
     @property
     def loss(self) -> int:
@@ -153,7 +158,8 @@ def measure(setup: Setup, on_run: Callable[[Run], None] = lambda _: None) -> dic
             # The order alternates: a drift of the machine does not always favour the same node.
             first = [PERCEPTION, ECHO] if pair % 2 == 0 else [ECHO, PERCEPTION]
             for node in first:
-                run = _run(session, node, setup, boxes, Path(folder), f'/run_{len(runs)}')
+                own = {'boxes': boxes} if node == ECHO else model_parameters(setup)
+                run = run_node(session, node, own, setup, Path(folder), f'/run_{len(runs)}')
                 if node == PERCEPTION:
                     boxes = run.boxes  # the echo node publishes as many
                 runs.append(run)
@@ -183,9 +189,24 @@ def measure(setup: Setup, on_run: Callable[[Run], None] = lambda _: None) -> dic
     }
 
 
-def _run(
-    session: Session, node: str, setup: Setup, boxes: int, folder: Path, namespace: str
+def model_parameters(setup: Setup) -> dict[str, Any]:
+    """Return the perception node's parameters."""
+    parameters: dict[str, Any] = {'model': setup.model, 'threads': setup.threads}
+    return parameters | ({'member': setup.member} if setup.member else {})
+
+
+def run_node(
+    session: Session,
+    node: str,
+    parameters: Mapping[str, Any],
+    setup: Setup,
+    folder: Path,
+    namespace: str,
 ) -> Run:
+    """Run a node with its parameters on one series of frames of a camera process.
+
+    Raises UserError where it does not start, ends, or nothing is left to measure.
+    """
     from diagnostic_msgs.msg import DiagnosticArray
     from rclpy.qos import DurabilityPolicy, QoSProfile
     from std_msgs.msg import String
@@ -194,6 +215,7 @@ def _run(
     received: dict[int, int] = {}
     sizes: list[int] = []
     counts: dict[str, int] = {}
+    compared = [0] * len(_WATCHED)
     reports = 0
     active: list[Any] = []
     name = f'{namespace}/{node}'
@@ -210,6 +232,9 @@ def _run(
             if status.name == f'{name}: frames':
                 counts.update({pair.key: int(pair.value) for pair in status.values})
                 reports += 1
+            elif status.name == f'{name}: watch':
+                pairs = {pair.key: pair.value for pair in status.values}
+                compared[:] = [int(pairs.get(f'{each}_frames', 0)) for each in _WATCHED]
 
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     subscriptions = [
@@ -220,12 +245,7 @@ def _run(
         session.node.create_subscription(String, f'{name}/active_model', active.append, latched),
     ]
     timings = folder / f'{namespace[1:]}.jsonl'
-    parameters: dict[str, Any] = {'timings_file': str(timings)}
-    if node == PERCEPTION:
-        parameters |= {'model': setup.model, 'threads': setup.threads}
-        parameters |= {'member': setup.member} if setup.member else {}
-    else:
-        parameters |= {'boxes': boxes}
+    parameters = {'timings_file': str(timings), **parameters}
     with Children(folder, os.environ) as children:
         tested = children.start(
             f'{namespace[1:]}_{node}', node_command(node, namespace, parameters)
@@ -276,6 +296,8 @@ def _run(
         inference=summaries[1],
         overhead=summaries[2],
         stages_p50=stage_medians(lines[setup.warm_up :]),
+        compared=compared[0],
+        skipped=compared[1],
     )
 
 

@@ -13,6 +13,7 @@ BENCHMARKS: dict[str, str] = {
     'engine': 'latency of networks in the engine alone, by turns, and their ratios',
     'overhead': 'what a frame costs outside the network: perception node against echo node',
     'soak': 'whether memory, descriptors or threads of the node grow while it runs',
+    'watch': 'what watching the certificate costs a frame: the node with it and without, by turns',
     'startup': 'process start to first detection, against a bare script; memory',
 }
 

@@ -13,6 +13,7 @@ from pruned_perception.compare.study import Cell
 from pruned_perception.errors import UserError
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.records import Record
+from pruned_perception.training.outcomes import Outcomes
 from pruned_perception.training.pipeline import PipelineRecord
 
 FORMAT = 1
@@ -39,6 +40,9 @@ class Result(Record):
     cpu_seconds: float
     finished_at: str
     versions: dict[str, str]
+    outcomes: Outcomes | None = None
+    """Of `after`, image by image; None where the task has none."""
+    test_outcomes: Outcomes | None = None
 
     def _written(self, data: dict[str, Any]) -> dict[str, Any]:
         return {'format': FORMAT, **data}

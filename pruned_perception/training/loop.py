@@ -311,7 +311,7 @@ class _Run:
             'cpu_seconds': self.cpu_seconds,
             'identity': self.identity,
             'finished': self.finished,
-            'figures': self.figures,
+            'figures': dict(self.figures),
         }
         if not self.finished:
             stateful = hasattr(self.batches, 'load_state_dict')

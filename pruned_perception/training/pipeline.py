@@ -230,7 +230,7 @@ def _stage(
             content = {
                 'identity': identity,
                 'record': json.dumps(record.to_dict()),
-                'before': before,
+                'before': dict(before),
                 'weights': weights_of(small),
             }
             save_checkpoint(cut, content)

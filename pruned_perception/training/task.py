@@ -24,6 +24,7 @@ from pruned_perception.training.budget import TrainingBudget
 from pruned_perception.training.checkpoint import load_tensors
 from pruned_perception.training.distillation import DistillationLoss
 from pruned_perception.training.losses import Losses
+from pruned_perception.training.outcomes import Figures
 from pruned_perception.training.recipe import Recipe
 
 
@@ -68,7 +69,11 @@ class Task:
     initialise: Callable[[nn.Module], None] | None = None
     """Makes all weights random again, in place, for a control; by default `reset_parameters`."""
     evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None
-    """Network in evaluation mode → figures on held-out data; the first one is what counts."""
+    """Network in evaluation mode → figures on held-out data; the first one is what counts.
+
+    `outcomes.Figures` may have outcomes of the images, always the same ones in the same order, with
+    them, which comparisons of methods need for intervals that hold for other images, too.
+    """
     test: Callable[[nn.Module], Mapping[str, float]] | None = None
     """The same on test data, which choices must not see."""
     holdout: Iterable[Batch] | None = None
@@ -87,16 +92,15 @@ class Task:
 
 
 @torch.no_grad()
-def figures_of(
-    evaluate: Callable[[nn.Module], Mapping[str, float]], network: nn.Module
-) -> dict[str, float]:
+def figures_of(evaluate: Callable[[nn.Module], Mapping[str, float]], network: nn.Module) -> Figures:
     """Return what `evaluate` or `test` of a task says of a network, whatever its mode.
 
     Raises PruningError where there are no figures, or some that are not finite.
     """
     modes = {module: module.training for module in network.modules()}
     try:
-        found = {str(name): float(value) for name, value in evaluate(network.eval()).items()}
+        given = evaluate(network.eval())
+        found = given if isinstance(given, Figures) else Figures(given)
     finally:
         for module, training in modes.items():
             module.training = training

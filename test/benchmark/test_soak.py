@@ -44,13 +44,18 @@ def test_the_command_watches_a_node(
         monkeypatch.setenv(name, '')  # so that what the benchmark sets ends with the test
         monkeypatch.delenv(name)
     output = tmp_path / 'soak.json'
-    words = ['--model', str(tiny_bundle.path), '--minutes', '0.05', '--every', '0.1']
+    words = ['--model', str(tiny_bundle.path), '--minutes', '0.05', '--every', '0.1', '--control']
     assert main(['benchmark', 'soak', *words, '--output', str(output)]) in (0, 1)
     result = json.loads(output.read_text())
     assert result['samples'][-1]['detections'] > 20
     assert 20 < result['resident_mb'][0] <= result['resident_mb'][1]
     assert result['threads'][0] > 1
-    assert 'an hour (95 % interval' in capsys.readouterr().out
+    control = result['control']
+    assert 20 < control['resident_mb'][0] <= control['resident_mb'][1]
+    assert control['memory_trend']['per_hour'] != result['memory_trend']['per_hour']
+    printed = capsys.readouterr().out
+    assert printed.count('an hour (95 % interval') == 2
+    assert 'control, a bare publisher of diagnostics: memory' in printed
 
 
 def test_a_run_that_is_too_short_says_so(tiny_bundle: Any, capsys: Any, monkeypatch: Any) -> None:

@@ -110,6 +110,27 @@ def test_evaluate_prints_json_lines(family: Path, capsys: pytest.CaptureFixture)
     assert set(lines[0]['per_class']) == set(shapes.LABELS)
 
 
+def test_evaluate_of_a_family_says_what_members_gain_over_the_first(
+    family: Path, capsys: pytest.CaptureFixture
+) -> None:
+    arguments = ['evaluate', str(family / 'shapes' / 'test'), '--model', str(family / 'models')]
+    assert command.main([*arguments, '--resamples', '50', '--json']) == 0
+    dense, half = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert 'against' not in dense
+    found = half['against']
+    assert found['bundle'] == 'dense'
+    assert found['ap50'] == half['ap50'] - dense['ap50']
+    assert found['interval'][0] <= found['interval'][1]
+    assert command.main([*arguments, '--resamples', '50']) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert '| member | AP50 | against dense [95 %] |' in lines
+    low, high = found['interval']
+    row = f'| half | {half["ap50"]:.3f} | {found["ap50"]:+.4f} [{low:+.4f}, {high:+.4f}] |'
+    assert row in lines
+    assert command.main([*arguments, '--member', 'half', '--resamples', '0']) == 0
+    assert 'against' not in capsys.readouterr().out
+
+
 def test_prune_and_export_by_hand(
     family: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
