@@ -52,6 +52,7 @@ setup(
             'ros-lifecycle-msgs',
             'ros-rclpy',
             'ros-rmw-fastrtps-cpp',
+            'ros-rosgraph-msgs',
             'ros-sensor-msgs',
             'ros-std-msgs',
         ],
