@@ -1,11 +1,13 @@
 """One package that builds under colcon (ament_python) and installs with pip."""
 
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 NAME = 'pruned_perception'
 SHARE = Path('share') / NAME
+PACKAGE = ElementTree.parse('package.xml').getroot()
 NODES = ('perception_node', 'echo_node', 'simulated_robot')
 
 
@@ -50,6 +52,7 @@ setup(
             'ros-lifecycle-msgs',
             'ros-rclpy',
             'ros-rmw-fastrtps-cpp',
+            'ros-rosgraph-msgs',
             'ros-sensor-msgs',
             'ros-std-msgs',
         ],
@@ -79,8 +82,10 @@ setup(
     },
     zip_safe=True,
     python_requires='>=3.10',
-    maintainer='pruned_perception maintainers',
-    maintainer_email='maintainers@pruned-perception.example',
+    author=PACKAGE.findtext('author'),
+    maintainer=PACKAGE.findtext('maintainer'),
+    maintainer_email=PACKAGE.find('maintainer').get('email'),
+    url=PACKAGE.findtext('url'),
     description='Object detection on the robot itself, by neural networks pruned with guarantees.',
     license='Apache-2.0',
     entry_points={

@@ -32,8 +32,9 @@ CHECKS = {
 @pytest.mark.parametrize('check', CHECKS)
 def test_style_types_and_layers(check: str) -> None:
     arguments, module = CHECKS[check]
-    if importlib.util.find_spec(module) is None:
-        pytest.skip(f'needs {module}')
+    for needed in (module, *(['torch'] if check == 'mypy' else [])):
+        if importlib.util.find_spec(needed) is None:
+            pytest.skip(f'needs {needed}')
     result = subprocess.run(
         [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -45,6 +46,80 @@ def test_one_version() -> None:
     assert setup is not None
     package = ElementTree.parse(ROOT / 'package.xml').findtext('version')
     assert setup[1] == package == pruned_perception.__version__
+
+
+def test_names_and_addresses_stand_in_the_package_manifest_alone() -> None:
+    package = ElementTree.parse(ROOT / 'package.xml').getroot()
+    assert package.findtext('author') == package.findtext('maintainer')
+    assert {url.get('type') for url in package.iter('url')} == {'repository', 'bugtracker'}
+    for name in ('vision_msgs', 'statistics_msgs'):  # stand-ins for environments without ROS 2
+        other = ElementTree.parse(ROOT / 'interfaces' / name / 'package.xml')
+        assert other.find('maintainer').attrib == package.find('maintainer').attrib
+    address = package.find('maintainer').get('email').partition('@')[2]
+    for name in ('setup.py', 'README.md', 'CONTRIBUTING.md', 'QUALITY_DECLARATION.md'):
+        assert address not in (ROOT / name).read_text()
+
+
+def test_the_changelog_has_the_form_that_release_tools_read() -> None:
+    lines = (ROOT / 'CHANGELOG.rst').read_text().splitlines()
+    assert lines[1] == 'Changelog for package pruned_perception'
+    assert len(set(map(len, lines[:3]))) == 1
+    assert lines[3:5] == ['Forthcoming', '-' * len('Forthcoming')]
+    stray = [line for line in lines[5:] if line and not line.startswith(('* ', '  '))]
+    titles = re.compile(r'\d+\.\d+\.\d+ \(\d{4}-\d\d-\d\d\)|-+')
+    assert [line for line in stray if not titles.fullmatch(line)] == []
+
+
+def test_the_changelog_is_read_by_the_release_tools(capsys: pytest.CaptureFixture[str]) -> None:
+    """With a version in the place of Forthcoming, as catkin_prepare_release puts it there."""
+    changelogs = pytest.importorskip('catkin_pkg.changelog', reason='needs catkin_pkg')
+    version = '0.1.0 (2026-11-28)'
+    text = (ROOT / 'CHANGELOG.rst').read_text()
+    bullets = len(re.findall(r'^\* ', text, re.MULTILINE))
+    text = text.replace('Forthcoming\n-----------', f'{version}\n{"-" * len(version)}')
+    changelog = changelogs.Changelog('pruned_perception')
+    changelogs.populate_changelog_from_rst(changelog, text)
+    [(number, _, [found])] = changelog.foreach_version()
+    assert number == '0.1.0'
+    assert len(list(found)) == bullets
+    assert not capsys.readouterr().err  # docutils names what it cannot read
+
+
+def test_the_manifest_is_read_without_a_warning() -> None:
+    packages = pytest.importorskip('catkin_pkg.package', reason='needs catkin_pkg')
+    warnings: list[str] = []
+    packages.parse_package(str(ROOT / 'package.xml'), warnings=warnings)
+    assert warnings == []
+
+
+def test_every_link_of_the_documentation_leads_somewhere() -> None:
+    """Files, and headings within them; of other sites nothing is asked."""
+    pages = [*ROOT.glob('*.md'), *(ROOT / 'docs').glob('*.md'), ROOT / 'studies' / 'README.md']
+    dangling = []
+    for page in pages:
+        text = re.sub(r'```.*?```', '', page.read_text(), flags=re.DOTALL)
+        for target in re.findall(r'\]\(([^)\s]+)\)', text):
+            if re.match(r'https?://', target):
+                continue
+            name, _, anchor = target.partition('#')
+            file = (page.parent / name).resolve() if name else page
+            headings = _anchors(file) if anchor and file.suffix == '.md' else {anchor}
+            if not file.exists() or anchor not in headings:
+                dangling.append(f'{page.name}: {target}')
+    assert dangling == []
+
+
+def _anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub and MyST make them."""
+    headings = re.findall(r'^#+ (.*)$', page.read_text(), re.MULTILINE)
+    plain = [re.sub(r'[^\w\- ]', '', each.lower()) for each in headings]
+    return {each.strip().replace(' ', '-') for each in plain}
+
+
+def test_the_index_of_the_documentation_names_every_page() -> None:
+    index = (ROOT / 'docs' / 'index.rst').read_text()
+    named = set(re.findall(r'^   (\w+)$', index, re.MULTILINE))
+    assert named == {page.stem for page in (ROOT / 'docs').glob('*.md')}
 
 
 def test_every_ros_package_that_is_imported_is_a_dependency() -> None:

@@ -404,8 +404,9 @@ class Monitor:
         if camera.status is not None and camera.status[0] != 'OK':
             return f'{camera.node} says: {camera.status[1]}'
         return (
-            f'{camera.node} and its camera are there, but no detections arrive: is the node '
-            'active, and does it receive frames (reliability, transport)? See /diagnostics'
+            f'{camera.node} and its camera are listed, but no detections arrive: does the process '
+            'run (one that was killed is listed for some 20 s), is the node active, and does it '
+            'receive frames (reliability, transport)? See /diagnostics'
         )
 
     def _seen(self) -> str:

@@ -13,6 +13,9 @@ from pruned_perception.cli.output import say
 from pruned_perception.cli.progress import Progress
 from pruned_perception.errors import UserError
 
+CLOCK_HZ = 40.0
+"""As `ros2 bag play --clock` ticks."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
@@ -26,6 +29,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--new-stamps',
         action='store_true',
         help='put the time of publication into the headers, so that ages can be measured',
+    )
+    parser.add_argument(
+        '--clock',
+        nargs='?',
+        type=float,
+        const=CLOCK_HZ,
+        metavar='HZ',
+        help='publish the recorded time on /clock, for nodes with use_sim_time; '
+        f'default {CLOCK_HZ:g} times a second',
     )
     parser.add_argument(
         '--stamps',
@@ -58,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
             topics=args.topics,
             remap=remap,
             new_stamps=args.new_stamps,
+            clock_hz=args.clock,
             rate=args.rate,
             subscribers=subscribers,
             timeout=args.timeout,

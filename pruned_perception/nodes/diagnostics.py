@@ -129,7 +129,10 @@ def _silence(state: Input, right: Sequence[tuple[str, str, str]]) -> str:
             'processes with FASTDDS_BUILTIN_TRANSPORTS=UDPv4 and without a profile'
         )
     if state.received:
-        return f'no image{since} on {state.topic}, though its publisher is there: {how}'
+        return (
+            f'no image{since} on {state.topic}, though its publisher is listed (a process that was '
+            f'killed is, until the middleware misses it, some 20 s): {how}'
+        )
     return (
         f'{len(right)} publisher(s) on {state.topic} but no image yet: {how}; if the camera is '
         'running, its frames are lost on the way: give its driver config/fastdds.xml '
@@ -247,20 +250,19 @@ def stamps(total: StampCounts, period: StampCounts, sim_time: bool) -> Status:
             'header.stamp, so ages cannot be measured and max_age_ms does not apply'
         )
     if period.future:
-        ahead = '' if total.last_age_s is None else f', by {in_words(max(0.0, -total.last_age_s))}'
         problems.append(
-            f'{period.future} of {period.total} stamps are in the future{ahead}: synchronise the '
-            "clocks of the camera's computer and this one"
-            + ('' if sim_time else ', or set use_sim_time if the stamps are simulated')
+            f'{period.future} of {period.total} stamps are in the future, by '
+            f"{in_words(total.future_s)}: synchronise the clocks of the camera's computer and this "
+            'one' + ('' if sim_time else ', or set use_sim_time if the stamps are simulated')
         )
     if period.old:
-        age = total.last_age_s or 0.0
         way_out = (
             'play with --clock and use_sim_time'
-            if age > BAG_AGE_S
+            if total.old_s > BAG_AGE_S
             else "frames queue before this node, or the computers' clocks differ"
         )
-        problems.append(f'stamps are {in_words(age)} old: {way_out}')
+        some = '' if period.old == period.total else f'{period.old} of {period.total} '
+        problems.append(f'{some}stamps are {in_words(total.old_s)} old: {way_out}')
     if period.backwards:
         problems.append(
             f'stamps went back {period.backwards} time(s), by {in_words(total.backwards_s)} the '

@@ -19,7 +19,7 @@ def stamp_ns(stamp: Any) -> int:
 
 @dataclass(frozen=True)
 class StampCounts:
-    """How many stamps since activation were …; the ages are those of the last such frame."""
+    """How many stamps since activation were …; the times are those of the last such frame."""
 
     total: int = 0
     zero: int = 0
@@ -30,6 +30,10 @@ class StampCounts:
     """Age of the last frame; None without a stamp or a clock."""
     backwards_s: float = 0.0
     """How far the stamps went back the last time."""
+    old_s: float = 0.0
+    """Age of the last frame that was old; frames after it may be young."""
+    future_s: float = 0.0
+    """How far the last stamp in the future was ahead."""
 
     def since(self, before: StampCounts) -> StampCounts:
         """Return what was counted after `before`."""
@@ -62,12 +66,11 @@ class StampWatch:
         self._last = stamp
         if clock > 0:
             age = (clock - stamp) / NS_PER_S
-            counts = replace(
-                counts,
-                last_age_s=age,
-                future=counts.future + (age < -FUTURE_S),
-                old=counts.old + (age > OLD_S),
-            )
+            counts = replace(counts, last_age_s=age)
+            if age < -FUTURE_S:
+                counts = replace(counts, future=counts.future + 1, future_s=-age)
+            if age > OLD_S:
+                counts = replace(counts, old=counts.old + 1, old_s=age)
         self.counts = counts
 
 

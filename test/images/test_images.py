@@ -412,3 +412,29 @@ def test_an_opencv_that_does_not_tell_is_not_trusted(monkeypatch):
     monkeypatch.setattr(image_decoding, '_warnings_arrive', lambda: False)
     refused(WHOLE['JPEG'], 'does not report damaged JPEG data')
     assert decode_image(WHOLE['PNG']).shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize('suffix', ['.jpg', '.png'])
+def test_bad_images_leave_no_line_on_standard_error(suffix, capfd):
+    """libjpeg, libpng and OpenCV write there; a camera may send thirty a second."""
+    data = encoded(suffix, picture())
+    random = np.random.default_rng(0)
+    refused = 0
+    for _ in range(200):
+        damaged = bytearray(data)
+        start = random.integers(len(damaged))
+        match random.integers(4):
+            case 0:
+                del damaged[start:]
+            case 1:
+                damaged[start] ^= 1 << random.integers(8)
+            case 2:
+                del damaged[start : start + random.integers(1, 200)]
+            case 3:
+                damaged[start:] = b'\xff\xd9'
+        try:
+            decode_image(bytes(damaged))
+        except ImageError:
+            refused += 1
+    assert refused > 100
+    assert not capfd.readouterr().err

@@ -46,7 +46,11 @@ def observer(context: Any, namespace: str) -> Iterator[Observer]:
 
 @pytest.fixture
 def perception(
-    context: Any, namespace: str, tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    context: Any,
+    namespace: str,
+    tiny_bundle: Bundle,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Callable[..., Any]]:
     """Return a function that starts a perception node, of the tiny model by default, here.
 
@@ -58,12 +62,16 @@ def perception(
     from pruned_perception.nodes.perception_node import create_node
 
     monkeypatch.setattr(image_node, 'REPORT_S', 0.2)
+    observer = request.getfixturevalue('observer') if 'observer' in request.fixturenames else None
     with ExitStack() as stack:
 
         def start(*arguments: str, **parameters: Any) -> Any:
             given = {'model': str(tiny_bundle.path), **parameters}
             process = InProcess(context, create_node, namespace, given, arguments)
             stack.enter_context(closing(process))
+            if observer is not None:
+                # What is said once would not be heard before its diagnostics are.
+                observer.wait(lambda: observer.statuses, 'diagnostics')
             return process.node
 
         yield start

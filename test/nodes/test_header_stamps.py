@@ -19,7 +19,14 @@ def test_each_fault_is_counted_by_itself() -> None:
     counts = watch.counts
     assert (counts.total, counts.zero, counts.future, counts.old) == (4, 1, 1, 1)
     assert (counts.backwards, counts.backwards_s) == (1, 160.0)
+    assert (counts.future_s, counts.old_s) == (58.0, 103.0)
     assert counts.last_age_s == pytest.approx(103.0)
+    watch.observe(NOW + 4 * S, NOW + 4 * S)  # a young one leaves that as it is
+    assert (watch.counts.last_age_s, watch.counts.old_s, watch.counts.future_s) == (
+        0.0,
+        103.0,
+        58.0,
+    )
 
 
 def test_small_differences_of_clocks_are_normal() -> None:

@@ -179,7 +179,7 @@ def test_a_camera_that_stops_is_named(observer: Any, perception: Any) -> None:
     perception(image_timeout_s=0.5)
     camera = observer.camera()
     observer.detect(camera, image_message(RED))
-    observer.status('image_input', 'though its publisher is there', ERROR)
+    observer.status('image_input', 'though its publisher is listed', ERROR)
     observer.node.destroy_publisher(camera)
     observer.status('image_input', 'no publisher', ERROR)
     camera = observer.camera()
