@@ -14,7 +14,7 @@ import pytest
 from coco_files import write_set
 from hypothesis import given
 from hypothesis import strategies as st
-from other_files import HEIGHT, WIDTH, jpeg, picture, write_voc, write_yolo, yolo_line
+from square_files import HEIGHT, WIDTH, jpeg, picture, write_voc, write_yolo, yolo_line
 from tiny_detector import LABELS
 
 from pruned_perception.datasets import DataError, Dataset, read_dataset

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from other_files import BOXES, HEIGHT, WIDTH, jpeg, picture, voc_text, write_voc
+from square_files import BOXES, HEIGHT, WIDTH, jpeg, picture, voc_text, write_voc
 from tiny_detector import LABELS
 
 from pruned_perception.datasets import DataError, dataset_splits, read_dataset

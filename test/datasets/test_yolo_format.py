@@ -12,7 +12,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from other_files import BOXES, HEIGHT, WIDTH, jpeg, picture, write_yolo, yolo_line
+from square_files import BOXES, HEIGHT, WIDTH, jpeg, picture, write_yolo, yolo_line
 from tiny_detector import LABELS
 
 from pruned_perception.datasets import (

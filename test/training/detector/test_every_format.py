@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import shapes
+import square_files
 import tiny
 import torch
 import yaml
@@ -119,22 +120,27 @@ def test_every_command_takes_it(
     assert main(['prune', str(checkpoint), '--macs', '.6', '--calibration', train, '--out',
                  str(small), '--images', '4']) == 0  # fmt: skip
     tuned = tmp_path / 'tuned.pt'
-    assert main(['finetune', str(small), '--train', train, '--validation', val, '--steps', '1',
-                 '--out', str(tuned)]) == 0  # fmt: skip
+    data = ['--train', train, '--validation', val]
+    assert main(['finetune', str(small), *data, '--steps', '1', '--out', str(tuned)]) == 0
+    again = tmp_path / 'again.pt'
+    assert main(['import', str(bundle), '--calibration', train, '--out', str(again)]) == 0
+
+
+@pytest.mark.parametrize('name', ['yolo', 'voc'])
+def test_certificates_and_corruptions_take_it(
+    name: str, tiny_family: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    folder = {'yolo': square_files.write_yolo, 'voc': square_files.write_voc}[name](tmp_path / name)
     family = tmp_path / 'family'
-    shutil.copytree(bundle, family / 'dense')
-    child = family / 'small'
-    assert main(['export', str(tuned), '--parent', str(family / 'dense'), '--out', str(child),
-                 '--compare-on', val]) == 0  # fmt: skip
-    pair = ['certify', '--parent', str(family / 'dense'), '--child', str(child)]
-    assert main([*pair, '--holdout', test, '--longest', '9', '99', '--json',
-                 '--score-threshold', '.01']) == 0  # fmt: skip
-    capsys.readouterr()
-    corrupted = ['evaluate', test, '--model', str(family), '--corruptions', 'dark']
-    assert main([*corrupted, '--severities', '1', '--out', str(tmp_path / 'out')]) == 0
-    assert (tmp_path / 'out' / 'robustness.html').is_file() or any((tmp_path / 'out').iterdir())
-    assert main(['import', str(bundle), '--calibration', train, '--out',
-                 str(tmp_path / 'again.pt')]) == 0  # fmt: skip
+    shutil.copytree(tiny_family, family)
+    pair = ['--parent', str(family / 'dense'), '--child', str(family / 'small')]
+    assert main(['certify', *pair, '--holdout', str(folder), '--longest', '1', '9', '--json']) == 0
+    certificate = json.loads(capsys.readouterr().out)
+    assert certificate['frames'] == 3
+    corrupted = ['evaluate', str(folder), '--model', str(family), '--corruptions', 'dark']
+    out = tmp_path / 'out'
+    assert main([*corrupted, '--severities', '1', '--out', str(out)]) == 0
+    assert 'dark' in capsys.readouterr().out and (out / 'index.html').is_file()
 
 
 def break_coco(folder: Path) -> str:
@@ -166,6 +172,7 @@ BREAK: dict[str, Callable[[Path], str]] = {
 def test_every_command_refuses_what_is_broken_in_it(
     name: str,
     sets: Path,
+    tiny_family: Path,
     trained: dict[str, tuple[Path, Path]],
     tmp_path: Path,
     capsys: pytest.CaptureFixture,
@@ -185,7 +192,7 @@ def test_every_command_refuses_what_is_broken_in_it(
     out = ['--out', str(tmp_path / 'x')]
     commands = [
         ['evaluate', broken, '--model', str(bundle)],
-        ['evaluate', broken, '--model', str(bundle.parent), '--corruptions', 'dark', *out],
+        ['evaluate', broken, '--model', str(tiny_family), '--corruptions', 'dark', *out],
         ['certify', '--parent', str(bundle), '--child', str(child), '--holdout', broken],
         ['train', str(file), '--data', str(tmp_path), '--runs', str(tmp_path / 'r'), '--quiet'],
         ['finetune', str(checkpoint), '--train', broken, '--validation', sound, '--steps', '1',
@@ -198,10 +205,6 @@ def test_every_command_refuses_what_is_broken_in_it(
         ['export', str(checkpoint), '--compare-on', broken, *out],
     ]  # fmt: skip
     for command in commands:
-        if '--corruptions' in command:
-            family = tmp_path / 'family'
-            shutil.copytree(bundle, family / 'dense')
-            command[command.index('--model') + 1] = str(family)
         assert main(command) == 1, command
         output = capsys.readouterr()
         assert message in output.err, (command, output.err)
