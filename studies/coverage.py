@@ -1,6 +1,6 @@
 """Whether guarantees keep what they promise: simulations of them, and of bounds that do not.
 
-    python -m studies.coverage            # simulates (five CPU minutes), writes the CSV, prints
+    python -m studies.coverage            # simulates (seven CPU minutes), writes the CSV, prints
     python -m studies.coverage --table    # prints the table from the CSV
 
 Every cell has a seed of its own, from its name; parts that stand in the CSV are not run again
