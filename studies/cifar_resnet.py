@@ -20,7 +20,11 @@ from pruned_perception.training.task import load_weights
 
 WIDTHS = (16, 32, 64)
 CLASSES = 10
-WEIGHTS = {20: 'resnet20-12fca82f.th', 56: 'resnet56-4bfd9763.th'}
+WEIGHTS = {
+    20: 'resnet20-12fca82f.th',
+    44: 'resnet44-014dd654.th',
+    56: 'resnet56-4bfd9763.th',
+}
 FOLDER_VARIABLE = 'CIFAR_RESNET_WEIGHTS'
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pruned_perception.cli.progress import Progress
     from pruned_perception.pruning.plan import AnyPlan, Plan
     from pruned_perception.report.findings import Findings
-    from pruned_perception.training.method import Channels, Cut
+    from pruned_perception.training.method import Channels, Cut, PruningRecord
 
 BUDGETS = ('macs', 'params', 'error', 'same_widths_as')
 
@@ -80,8 +80,10 @@ def run(args: argparse.Namespace) -> int:
             plan: AnyPlan = findings.plan
             data, text = findings.to_dict(), findings.to_text()
         else:
-            small, plan, data = _other_kind(args, how, network)
-            text = plan.to_text()
+            small, record = _other_kind(args, how, network)
+            assert record.plan is not None
+            plan, data = record.plan, record.to_dict()
+            text = record.to_text()
         _save(args.out, network, small, plan, args.calibration)
         _write_findings(args.out, data)
     if args.report is not None:
@@ -123,9 +125,9 @@ def _channels(
 ) -> tuple[nn.Module, Findings]:
     from dataclasses import replace
 
-    from pruned_perception.pruning import PruningError, recalibrate
+    from pruned_perception.pruning import PruningError
     from pruned_perception.pruning.measurement import measure_errors
-    from pruned_perception.pruning.refit import refit
+    from pruned_perception.pruning.outcome import finish, with_nearest
     from pruned_perception.report.findings import Findings
     from pruned_perception.training.method import budget_from
 
@@ -136,13 +138,13 @@ def _channels(
     unit = next(name for name in BUDGETS if getattr(args, name) is not None)
     widths = _widths(args.same_widths_as) if unit == 'same_widths_as' else None
     bar.phase('choosing channels', None, '')
-    plan = how.plan(
+    budget = None if widths is not None else budget_from(unit, getattr(args, unit))
+    planner = how.planner(
         task if calibration is None else replace(task, calibration=Watched(calibration, bar)),
-        None if widths is not None else budget_from(unit, getattr(args, unit)),
         args.seed,
-        widths=widths,
         positions=args.positions,
     )
+    plan = planner.plan(budget, widths)
     measured = None
     if calibration is not None:
         bar.phase('measuring errors', None, '')
@@ -158,14 +160,16 @@ def _channels(
     if args.report is not None:
         findings = _with_sensitivities(findings, args, network, bar)
     bar.phase('cutting', None, '')
-    small = plan.apply(task.model, calibration)
-    if calibration is not None:
-        if how.refit:
-            bar.phase('fitting', None, '')
-            small = refit(task.model, small, plan, calibration, seed=args.seed)
-        bar.phase('recalibrating', None, '')
-        small = recalibrate(small, Watched(calibration, bar))
-    return small, findings
+    small = planner.cut(plan)
+    if calibration is None:
+        return small, findings
+    bar.phase('fitting, and comparing outputs', None, '')
+    refit, frames = how.refits(tuned=False), Watched(calibration, bar)
+    small, outcome = finish(task.model, small, frames, plan=plan, refit=refit, seed=args.seed)
+    if outcome is not None and outcome.collapses:
+        bar.phase('looking for a budget that holds', None, '')
+        outcome = with_nearest(outcome, budget, planner, seed=args.seed)
+    return small, replace(findings, outcome=outcome)
 
 
 def _with_sensitivities(
@@ -194,13 +198,16 @@ def _with_sensitivities(
 
 def _other_kind(
     args: argparse.Namespace, how: Cut, network: Network
-) -> tuple[nn.Module, AnyPlan, dict[str, Any]]:
+) -> tuple[nn.Module, PruningRecord]:
+    import warnings
+
     from pruned_perception.training.method import budget_from, pruned
 
     unit = next(name for name in BUDGETS if getattr(args, name) is not None)
-    small, record = pruned(network.task, how, budget_from(unit, getattr(args, unit)), args.seed)
-    assert record.plan is not None
-    return small, record.plan, record.to_dict()
+    budget = budget_from(unit, getattr(args, unit))
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', message='this network collapses')  # printed in the end
+        return pruned(network.task, how, budget, args.seed)
 
 
 def _widths(path: Path) -> dict[str, int]:

@@ -8,7 +8,8 @@ from pruned_perception.pruning.budget import Budget, ErrorBound, Macs, Params
 from pruned_perception.pruning.errors import BudgetError, PruningError
 from pruned_perception.pruning.graph.cost import NetworkCost, count
 from pruned_perception.pruning.graph.groups import ChannelGroup, ChannelGroups, Slice
-from pruned_perception.pruning.plan import Plan, allocate, make_plan, score
+from pruned_perception.pruning.outcome import Outcome, finish, output_error, prune
+from pruned_perception.pruning.plan import Plan, Planner, allocate, make_plan, score
 from pruned_perception.pruning.prediction import Curve, predict
 from pruned_perception.pruning.recalibration import recalibrate
 from pruned_perception.pruning.scores import Evidence, Scores
@@ -26,8 +27,10 @@ __all__ = [
     'Evidence',
     'Macs',
     'NetworkCost',
+    'Outcome',
     'Params',
     'Plan',
+    'Planner',
     'PruningError',
     'Scores',
     'Sensitivity',
@@ -37,9 +40,12 @@ __all__ = [
     'count',
     'estimate_sensitivity',
     'find_groups',
+    'finish',
     'make_plan',
     'mask_channels',
+    'output_error',
     'predict',
+    'prune',
     'recalibrate',
     'score',
     'slice_channels',

@@ -259,12 +259,28 @@ def _descending(values: Tensor) -> Tensor:
     return values.to(torch.float64).sort(descending=True).values
 
 
+def blocks_for(structure: Structure, round_to: int | None) -> Widths:
+    """Return the block of each group: of its kept channels all are multiples.
+
+    With None the largest power of two that is at most a sixteenth of the group and at most 16, what
+    engines compute at once: thin layers would otherwise stay whole, or lose all but one block.
+    Channels that go in runs go in whole ones.
+    """
+    if round_to is not None and round_to < 1:
+        raise PruningError(f'round_to: must be at least 1 channel, got {round_to}')
+    found = {}
+    for group in structure.groups.prunable:
+        block = round_to or 2 ** max(0, min(4, (group.channels // 16).bit_length() - 1))
+        found[group.name] = math.lcm(block, group.unit)
+    return found
+
+
 def widths_for(
     evidence: Evidence,
     budget: Budget,
     *,
     rule: str,
-    round_to: int,
+    round_to: int | None,
     error_at: Callable[[str, int], float] | None = None,
 ) -> Widths:
     """Return the width of every group, within the budget.
@@ -273,17 +289,15 @@ def widths_for(
         evidence: sensitivities or scores, whichever the rule needs.
         budget: share of multiply-accumulates or parameters, or an error.
         rule: a name in `RULES`.
-        round_to: kept channels are multiples of this, one block at least.
+        round_to: kept channels are multiples of this, one block at least; see `blocks_for`.
         error_at: for an error as budget: the a-priori error of a group at a width.
 
     Raises:
         BudgetError: not even one block per group is within the budget; says what is.
         PruningError: unknown rule, missing evidence, or a block out of range.
     """
-    if round_to < 1:
-        raise PruningError(f'round_to: must be at least 1 channel, got {round_to}')
     structure = evidence.structure
-    blocks = {group.name: math.lcm(round_to, group.unit) for group in structure.groups.prunable}
+    blocks = blocks_for(structure, round_to)
     if isinstance(budget, ErrorBound):
         assert error_at is not None
         return _within_error(structure, budget.epsilon, blocks, error_at)
@@ -299,7 +313,8 @@ def widths_for(
     if least > allowed + 0.5:
         share = min(1.0, math.floor(1e4 * least / dense + 1) / 1e4)  # rounded up, and never below
         raise BudgetError(
-            f'a budget of {budget} cannot be met with blocks of {round_to} channels; the nearest '
+            f'a budget of {budget} cannot be met with blocks of '
+            f'{round_to or max(blocks.values(), default=1)} channels; the nearest '
             f'is {share:g} ({round(least):,} of {dense:,}); allow it or smaller blocks'
         )
     curves = {name: chosen.curve(evidence, name) for name in structure.channels}

@@ -9,3 +9,7 @@ class PruningError(UserError):
 
 class BudgetError(PruningError):
     """A budget that cannot be met; the text says the nearest that can."""
+
+
+class CannotDifferentiateError(PruningError):
+    """No gradient reaches the layers from any output of the network."""

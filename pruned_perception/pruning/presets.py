@@ -81,6 +81,17 @@ PRESETS: dict[str, Preset] = {
 }
 
 
+# What is done where nothing is named, if there are calibration images: of all that the project's
+# studies compare, it keeps most where no fine-tuning follows (docs/cifar_pruning.md). With it goes
+# a refit, where held-out frames show that it helps (`outcome`). None: blocks that fit each group.
+RECOMMENDED: Mapping[str, Any] = {
+    'criterion': 'joint_error',
+    'allocation': 'least_error',
+    'allocation_by': 'fisher',
+    'round_to': None,
+}
+
+
 def find_preset(name: str, kind: str | None = None) -> Preset:
     """Return the preset of that name; raise PruningError where it is unknown or of another kind."""
     if name not in tuple(PRESETS):  # which may be anything, in a user's file

@@ -144,7 +144,7 @@ class _Sample:
         self.images, self.positions, self.seed = images, positions, seed
 
     def of(self, count: int) -> Tensor:
-        """Return positions (images, ≤ positions) among `count`; all of them, if there are so few."""
+        """Return positions (images, ≤ positions) among `count`; all, if there are so few."""
         if count <= self.positions:
             return torch.arange(count).expand(self.images, -1)
         generator = torch.Generator().manual_seed(self.seed)

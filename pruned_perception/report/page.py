@@ -218,7 +218,10 @@ def _facts(findings: Findings) -> list[tuple[str, Any]]:
     facts: list[tuple[str, Any]] = [
         ('criterion', plan.criterion),
         ('allocation', plan.allocation),
-        ('selection', f'{plan.selection}, multiples of {plan.round_to} channels'),
+        (
+            'selection',
+            f'{plan.selection}, multiples of {plan.block_text()} channels',
+        ),
         ('budget', plan.budget or 'the widths of another plan'),
         ('seed', plan.seed),
         ('δ, K', f'{plan.delta:g}, {plan.K:g}'),

@@ -224,7 +224,15 @@ def _stage(
         before = content['before']
     else:
         report(title, 0.0, 'choosing what goes')
-        small, record = pruned(task, method.cut(number), budget, seed, recalibrated=recalibrated)
+        small, record = pruned(
+            task,
+            method.cut(number),
+            budget,
+            seed,
+            recalibrated=recalibrated,
+            tuned=training is not None,
+            nearest=False,
+        )
         before = _judged(task, small)
         if cut:
             content = {

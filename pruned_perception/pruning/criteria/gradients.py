@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pruned_perception.pruning.criteria import Subject, criterion
 from pruned_perception.pruning.criteria.joint_error import eliminate
+from pruned_perception.pruning.errors import CannotDifferentiateError
 from pruned_perception.pruning.graph.observation import evaluating
 from pruned_perception.pruning.scores import Scores
 
@@ -130,6 +131,12 @@ def channel_terms(subject: Subject, criterion: str) -> Iterator[dict[str, Tensor
                 with torch.enable_grad():
                     loss = subject.scalar(model(*inputs), index, generator)
                     copies = [own for _, own in readings]
+                    if not loss.requires_grad:
+                        raise CannotDifferentiateError(
+                            f'criterion {criterion!r}: the outputs of {type(model).__name__} '
+                            'cannot be differentiated: are they integers, or is its forward under '
+                            'no_grad? Use a criterion without gradients, such as joint_error'
+                        )
                     # Of the copies alone: gradients that the parameters may have stay as they are.
                     gradients = torch.autograd.grad(loss, copies, allow_unused=True)
                 batch = inputs[0].shape[0]
