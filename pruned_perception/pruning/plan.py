@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -192,6 +193,44 @@ def bound_text(error: float | None) -> str:
     unit = 10.0 ** (math.floor(math.log10(error)) - 2)
     text = f'{math.ceil(error / unit - 1e-9) * unit:.3g}'
     return f'{text} (vacuous)' if error >= 1 else text
+
+
+def composed(plans: Sequence[Plan]) -> Plan:
+    """Return the plan that cuts the first one's network at once to what all of them, in order, do.
+
+    Bounds and how channels were chosen are the last one's, where there is one plan only.
+
+    Raises:
+        PruningError: a plan is not of the network that those before it make.
+    """
+    first, *others = plans
+    kept = dict(first.kept)
+    whole = dict(first.channels)
+    for plan in others:
+        for name, channels in plan.channels.items():
+            before = kept.get(name, tuple(range(whole.get(name, channels))))
+            if len(before) != channels:
+                raise PruningError(
+                    f'plans: {name!r} has {len(before)} channels after the earlier ones, and '
+                    f'{channels} in the next'
+                )
+            whole.setdefault(name, channels)
+            kept[name] = tuple(before[index] for index in plan.kept[name])
+    if not others:
+        return first
+    last = others[-1]
+    return dataclasses.replace(
+        last,
+        budget=None,
+        dense_macs=first.dense_macs,
+        dense_parameters=first.dense_parameters,
+        channels=whole,
+        kept=kept,
+        factors={},
+        sums={},
+        errors={},
+        not_pruned={name: why for name, why in last.not_pruned.items() if name not in kept},
+    )
 
 
 def allocate(

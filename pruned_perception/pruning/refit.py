@@ -103,7 +103,7 @@ def refit(
     fitted = copy.deepcopy(small)
     example = [each.example() for each in plan.inputs]
     structure = trace(model, example)
-    outputs = _kept_outputs(model, structure, plan)
+    outputs = kept_outputs(model, structure, plan)
     first = _readers(structure, plan)
     names = [term.layer for term in structure.terms if _is_fitted(fitted, term.layer)]
     batches = list(CheckedBatches(calibration, example))
@@ -237,10 +237,15 @@ def _is_fitted(model: nn.Module, name: str) -> bool:
     return isinstance(model.get_submodule(name), nn.Conv2d | nn.Linear)
 
 
-def _kept_outputs(model: nn.Module, structure: Structure, plan: Plan) -> dict[str, Tensor]:
-    """Return, for each layer whose outputs were cut, the outputs that are left.
+def kept_outputs(model: nn.Module, structure: Structure, plan: Plan) -> dict[str, Tensor]:
+    """Return, for each layer whose outputs were cut, the outputs (kept,) that are left.
 
     Several groups may have a part of one layer.
+
+    Args:
+        model: the parent.
+        structure: of it.
+        plan: what was kept.
     """
     gone: dict[str, set[int]] = {}
     for group in structure.groups.prunable:

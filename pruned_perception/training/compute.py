@@ -36,6 +36,26 @@ class Compute:
         loss.backward()
 
 
+class BrainFloats(Compute):
+    """The CPU in mixed precision: products in bfloat16.
+
+    Where the processor has instructions for it, a step is nearly twice as fast. Weights, gradients and norms' statistics stay float32.
+    """
+
+    def forward(self) -> contextlib.AbstractContextManager[Any]:
+        """Return the context of a forward pass: its precision."""
+        return torch.autocast('cpu', torch.bfloat16)
+
+
+def fastest() -> Compute:
+    """Return what computes training steps fastest on this machine."""
+    known = (
+        getattr(torch.cpu, name, lambda: False)()
+        for name in ('_is_avx512_bf16_supported', '_is_amx_tile_supported')
+    )
+    return BrainFloats() if any(known) else Compute()
+
+
 def use_one_thread(threads: int = 1) -> None:
     """Prepare this process for training beside others.
 

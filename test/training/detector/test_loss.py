@@ -1,12 +1,12 @@
 import pytest
 import torch
 
+from pruned_perception.training.box_losses import generalised_iou
 from pruned_perception.training.detector.augmentation import Batch
 from pruned_perception.training.detector.loss import (
     assign,
     boxes_from,
     detection_loss,
-    generalised_iou,
     ignored_cells,
     pairwise_iou,
 )
