@@ -39,7 +39,8 @@ class Compute:
 class BrainFloats(Compute):
     """The CPU in mixed precision: products in bfloat16.
 
-    Where the processor has instructions for it, a step is nearly twice as fast. Weights, gradients and norms' statistics stay float32.
+    Where the processor has instructions for it, a step is nearly twice as fast. Weights,
+    gradients and norms' statistics stay float32.
     """
 
     def forward(self) -> contextlib.AbstractContextManager[Any]:

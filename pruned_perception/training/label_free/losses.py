@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from pruned_perception.bundle import Bundle
+from pruned_perception.pruning.graph.observation import tensors
 from pruned_perception.training.box_losses import generalised_iou, quality_focal_loss
 
 CONFIDENT = 0.1  # the parent's best score of a cell, from which on its box is worth learning
 BOX_WEIGHT = 2.0
+OVERLAP_GAP = 0.05  # a usual one: 1 − IoU grows like |error|, at this gap as error² / gap does
 LEAST = 1e-6  # of a score, so that its logit is finite
 
 
@@ -161,3 +163,36 @@ def _cells(size: tuple[int, int], strides: Sequence[int]) -> tuple[Tensor, Tenso
 
 def _corners(centres: Tensor, sizes: Tensor) -> Tensor:
     return torch.cat((centres - sizes / 2, centres + sizes / 2), -1)
+
+
+Projection = Callable[[Any, int, torch.Generator], Tensor]
+
+
+def projection(bundle: Bundle) -> Projection | None:
+    """Return a random projection of what outputs say, for criteria that differentiate.
+
+    Its squared gradients are those of the Gauss–Newton approximation of `detection_loss` around the
+    parent: scores count by 1/√(p (1 − p)), boxes relative to their size, by the root of the best
+    score, where something is found. None for decoders that are not known here.
+    """
+    decode = DECODERS.get(bundle.output.decoder)
+    if decode is None:
+        return None
+    size = (bundle.input.height, bundle.input.width)
+
+    def project(outputs: Any, index: int, generator: torch.Generator) -> Tensor:
+        found = decode(tensors(outputs), bundle.output.parameters, size)
+        boxes, scores = found.boxes.detach(), found.scores.detach()
+        confidence = scores.amax(-1, keepdim=True)
+        weight = BOX_WEIGHT * confidence * (confidence > CONFIDENT) / OVERLAP_GAP
+        sides = (boxes[..., 2:] - boxes[..., :2]).clamp(min=1).repeat(1, 1, 2)
+        spread = (scores * (1 - scores)).clamp(min=LEAST).sqrt()
+        return (found.boxes / sides * weight.sqrt() * _signs(boxes, generator)).sum() + (
+            found.scores / spread * _signs(scores, generator)
+        ).sum()
+
+    return project
+
+
+def _signs(like: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randint(0, 2, like.shape, generator=generator).to(like) * 2 - 1

@@ -29,6 +29,7 @@ from pruned_perception.training.budget import TrainingBudget
 from pruned_perception.training.checkpoint import read_checkpoint, save_checkpoint, weights_of
 from pruned_perception.training.compute import fastest
 from pruned_perception.training.label_free.agreement import HeldOut, Likeness, Picture
+from pruned_perception.training.label_free.losses import projection
 from pruned_perception.training.label_free.recipe import LabelFree
 from pruned_perception.training.label_free.record import (
     LabelFreeRecord,
@@ -95,7 +96,7 @@ def prune_label_free(
     )  # fmt: skip
     with locked(folder) if folder else contextlib.nullcontext():
         if folder:
-            work.claim(folder)
+            work.claim(folder, training)
         parts = _parts(training, recipe)
         for number, part in enumerate(parts, 1):
             work.stage(number, part, folder and folder / str(number))
@@ -129,13 +130,14 @@ class _Work:
         self.plans: list[Plan] = []
         self.stages: list[LabelFreeStage] = []
 
-    def claim(self, folder: Path) -> None:
+    def claim(self, folder: Path, training: TrainingBudget | None) -> None:
         """Write what the folder's work is of; raise FolderError where it is of something else."""
         identity = {
             'parent': self.bundle.sha256,
             'frames': fingerprint(self.calibration),
             'held_out': _digest(self.held_out.frames),
             'budget': [type(self.budget).__name__, self.budget.share],  # type: ignore[union-attr]
+            'training': None if training is None else training.to_dict(),
             'recipe': self.recipe.to_dict(),
             'seed': self.seed,
         }
@@ -215,6 +217,7 @@ class _Work:
             allocation_by=recipe.allocation_by,
             round_to=recipe.round_to,
             calibration=self.calibration,
+            loss=projection(self.bundle),
             seed=self.seed,
         )
         small: Any = recalibrate(plan.apply(self.current), self.calibration)

@@ -16,9 +16,9 @@ class LabelFree(Record):
 
     cuts: int = 1
     """Each by the same factor; the network is measured anew before each."""
-    criterion: str = 'joint_error'
-    allocation: str = 'proportional'
-    allocation_by: str | None = 'quadrants'
+    criterion: str = 'compensated_error'
+    allocation: str = 'least_error'
+    allocation_by: str | None = None
     round_to: int = 16
     """Kept channels are multiples of this."""
     images: int = 256
@@ -29,9 +29,9 @@ class LabelFree(Record):
     """Of the training, what the last of several cuts has; the others share the rest."""
     outputs: float = 1.0
     """Weight of the loss on boxes and scores."""
-    features: float = 0.0
+    features: float = 2.0
     """Weight of the loss on the layers' outputs."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     weight_decay: float = 0.01
     batch: int = 8
     ema: float | None = 0.998
@@ -65,6 +65,7 @@ class LabelFree(Record):
 RECIPES: dict[str, LabelFree] = {
     'quick': LabelFree(images=64),
     'standard': LabelFree(),
-    'thorough': LabelFree(cuts=2),
+    'thorough': LabelFree(cuts=3),
+    'compact': LabelFree(cuts=3, round_to=8, learning_rate=5e-4, features=5.0, scale=(0.6, 1.6)),
 }
 """What `--recipe` names; they differ in cuts and images, and how long is `training`'s matter."""

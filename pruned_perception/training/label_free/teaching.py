@@ -85,7 +85,8 @@ def layer_pairs(
 ) -> dict[str, tuple[str, Tensor | None]]:
     """Return, by the parent's convolution, what computes the same in the pruned network.
 
-    Beside its name: which of the parent's channels it has, None for all. Convolutions that make the network's outputs are left to the loss on outputs.
+    Beside its name: which of the parent's channels it has, None for all.
+    Convolutions that make the network's outputs are left to the loss on outputs.
     """
     kept = kept_outputs(parent, structure, plan)
     modules = dict(normed.named_modules())
