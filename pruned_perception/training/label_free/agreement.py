@@ -15,11 +15,13 @@ from pruned_perception.bundle import Bundle
 from pruned_perception.inference.decisions import match_objects
 from pruned_perception.inference.detections import Detections
 from pruned_perception.inference.detector import Detector
+from pruned_perception.inference.errors import InferenceError
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.records import Record
 from pruned_perception.training.onnx_import import OnnxNetwork, export_onnx
 
 Picture = NDArray[np.uint8]
+WORST = 1e6
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Likeness(Record):
     """`agreement`: 2 · matched / (parent's + child's detections), at the operating threshold.
 
     `error`: root of the squared error of the outputs, relative to their squares around their mean
-    over the frames; of several outputs the mean.
+    over the frames; of several outputs the mean. Where outputs are not finite: 0, and `WORST`.
     """
 
     agreement: float
@@ -64,7 +66,10 @@ class HeldOut:
     def likeness(self, module: fx.GraphModule) -> Likeness:
         """Compare a network made of the parent's."""
         child = dataclasses.replace(self.bundle, onnx_bytes=export_onnx(self.network, module))
-        outputs, detections = _run(child, self.frames)
+        try:
+            outputs, detections = _run(child, self.frames)
+        except InferenceError:  # what has run away in training
+            return Likeness(0.0, WORST)
         score = self.bundle.thresholds.score
         lost = invented = total = 0
         for parent, other in zip(self.detections, detections, strict=True):
@@ -80,7 +85,7 @@ class HeldOut:
             for index, (a, b) in enumerate(zip(ours, theirs, strict=True)):
                 wrong[index] += np.square(a - b, dtype=np.float64).sum()
                 scale[index] += np.square(b - self.means[index], dtype=np.float64).sum()
-        return float(np.sqrt(wrong / scale.clip(1e-30)).mean())
+        return min(WORST, float(np.sqrt(wrong / scale.clip(1e-30)).mean()))
 
 
 def _run(
