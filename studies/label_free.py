@@ -1,4 +1,4 @@
-"""What pruning without labels keeps: an over-sized detector on the simulator, compact ones on robots.
+"""What pruning without labels keeps: an over-sized detector in simulation, compact ones on robots.
 
     pruned-perception simulate --split train --frames 300 --seed 77 --out DATA/drive
     pruned-perception simulate --split test --frames 600 --out DATA/test

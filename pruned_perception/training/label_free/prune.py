@@ -224,8 +224,8 @@ class _Work:
         networks = {'cut': small}
         if recipe.refit:
             self.report(title, 0.0, 'fitting layers')
-            whole = composed([*self.plans, plan])
-            fitted: Any = refit(self.network.module, small, whole, self.calibration, seed=self.seed)
+            # To what was taught before, not to the parent: what teaching made up for would be lost.
+            fitted: Any = refit(self.current, small, plan, self.calibration, seed=self.seed)
             networks['refitted'] = recalibrate(fitted, self.calibration)
         seconds = time.process_time() - began
         found = {name: (each, self.held_out.likeness(each)) for name, each in networks.items()}

@@ -24,7 +24,7 @@ class LabelFree(Record):
     images: int = 256
     """Frames that channels are chosen on and layers refitted to, from all over them."""
     refit: bool = True
-    """Fit every layer to the parent's by least squares after each cut."""
+    """Fit every layer by least squares to what it computed before the cut."""
     last_share: float = 0.6
     """Of the training, what the last of several cuts has; the others share the rest."""
     outputs: float = 1.0
