@@ -30,6 +30,7 @@ from pruned_perception.pruning.contributions import contributions, fields, kerne
 from pruned_perception.pruning.criteria import joint_error
 
 NEED_IMAGES = (
+    'compensated_error',
     'quadrants',
     'absolute',
     'summed',
