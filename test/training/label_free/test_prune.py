@@ -29,6 +29,7 @@ from pruned_perception.training.label_free import (  # noqa: E402
     LabelFree,
     LabelFreeRecord,
     LabelFreeResult,
+    predict_label_free,
     prune_label_free,
 )
 from pruned_perception.training.label_free.agreement import HeldOut  # noqa: E402
@@ -236,3 +237,18 @@ def test_recipes_are_checked(field: dict[str, Any]) -> None:
 def test_named_recipes_are_plain_data() -> None:
     for recipe in RECIPES.values():
         assert LabelFree.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+
+
+def test_a_prediction_is_one_cut_and_refit(parent: Bundle) -> None:
+    options: dict[str, Any] = {'recipe': RECIPE, 'held_out': HELD_OUT}
+    half, tenth = (
+        predict_label_free(parent, FRAMES, Macs(share), **options) for share in (0.8, 0.1)
+    )
+    once = dataclasses.replace(RECIPE, cuts=1)
+    stage = prune(parent, recipe=once, training=None, budget=Macs(0.8)).record.stages[0]
+    assert (half.macs, half.refitted) == (stage.macs, stage.refitted)
+    assert half.refitted.error < tenth.refitted.error
+    assert (half.pays, tenth.pays) == (half.refitted.error <= 0.8, tenth.refitted.error <= 0.8)
+    assert half.pays
+    assert not tenth.pays
+    assert 'INT8' in tenth.to_text()
