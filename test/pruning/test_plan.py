@@ -28,7 +28,7 @@ from pruned_perception.pruning import (
 from pruned_perception.pruning import selection as select
 from pruned_perception.pruning.bounds import relative_error
 from pruned_perception.pruning.measurement import measure_errors
-from pruned_perception.pruning.plan import bound_text, scale_inputs
+from pruned_perception.pruning.plan import bound_text, composed, scale_inputs
 from pruned_perception.pruning.presets import PRESETS
 from pruned_perception.pruning.selection import SELECTIONS
 
@@ -351,3 +351,24 @@ def test_the_original_is_untouched() -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     allocate(sensitivity, Macs(0.5), selection='random', delta=0.1).apply(model)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_plans_one_after_the_other_are_one_plan_of_the_first_network() -> None:
+    model, images = trained.network(), trained.batches(16, seed=1)
+    plans, current = [], model
+    for share in (0.7, 0.6):
+        plan = make_plan(
+            current, trained.EXAMPLE, budget=Macs(share), criterion='joint_error', round_to=1,
+            calibration=images,
+        )  # fmt: skip
+        current = plan.apply(current)
+        plans.append(plan)
+    once = composed(plans)
+    assert once.macs == plans[-1].macs < plans[0].macs
+    assert once.dense_macs == plans[0].dense_macs
+    again = once.apply(model)
+    with torch.no_grad():
+        torch.testing.assert_close(again(images[0]), current(images[0]))
+    assert composed(plans[:1]) == plans[0]
+    with pytest.raises(PruningError, match='channels after the earlier ones'):
+        composed([plans[0], plans[0]])
