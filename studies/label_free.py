@@ -13,7 +13,7 @@ SHARED holds `robocup_msl` and `detectors`. Frames of two days are judged on (pe
 whose labels nothing else reads), those of two others steer, and all others are fitted on.
 
 With `--macs 1` the parent itself is judged. The line that is printed at the end is added to
-`results/label_free.jsonl`.
+`results/label_free.jsonl`, of which `python -m studies.label_free table` makes a table.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ import cv2
 import numpy as np
 
 from pruned_perception._io import write_json
+from pruned_perception._tables import Table
 from pruned_perception.bundle import Bundle, load_bundle, write_bundle
 from pruned_perception.datasets import read_dataset
 from pruned_perception.inference.coco_metrics import Boxes, coco_metrics
@@ -196,19 +197,48 @@ def study(args: argparse.Namespace) -> dict[str, Any]:
     return {**accuracy(small, case), 'macs': small.cost.macs, **minutes, 'stages': stages}
 
 
+def table(results: Path) -> str:
+    """Return the lines of the results as a Markdown table."""
+    header = (
+        'detector | MACs kept:.2f | recipe | changed | CPU minutes:.1f | steps:,d | '
+        'refitted: error:.2f | agreement:.3f | taught: agreement:.3f | AP50:.4f | person:.4f | '
+        'ball:.4f'
+    )
+    rows = []
+    for line in results.read_text('utf-8').splitlines():
+        found = json.loads(line)
+        stages = found.get('stages', [])
+        last = stages[-1] if stages else {}
+        refitted, taught = last.get('refitted') or {}, last.get('taught') or {}
+        minutes = sum(each['cpu_seconds'] for each in stages) / 60 if stages else None
+        steps = sum(each['steps'] for each in stages) if stages else None
+        changed = found['change'].strip('{}').replace('"', '')
+        rows.append(
+            (found['study'], found['share'], found['recipe'] if stages else 'the parent', changed,
+             minutes, steps, refitted.get('error'), refitted.get('agreement'),
+             taught.get('agreement'), found['ap50'], found.get(LABELS[0]), found.get(LABELS[1]))
+        )  # fmt: skip
+    return Table.under(header, rows).to_markdown()
+
+
 def main() -> None:
-    """Run one study and add its line to the results."""
+    """Run one study and add its line to the results, or print them."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument('study', choices=['warehouse', *DETECTORS])
-    parser.add_argument('data', type=Path)
+    parser.add_argument('study', choices=['warehouse', *DETECTORS, 'table'])
+    parser.add_argument('data', type=Path, nargs='?')
     parser.add_argument('--macs', type=float, default=0.5, metavar='SHARE')
     parser.add_argument('--minutes', type=float, default=0, help='of teaching; 0: none')
     parser.add_argument('--recipe', default='standard', choices=list(RECIPES))
     parser.add_argument('--change', default='{}', help='fields of the recipe, as JSON')
     parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--folder', type=Path, required=True, help='of the work and the bundle')
+    parser.add_argument('--folder', type=Path, help='of the work and the bundle')
     parser.add_argument('--results', type=Path, default=RESULTS)
     args = parser.parse_args()
+    if args.study == 'table':
+        print(table(args.results))
+        return
+    if args.data is None or args.folder is None:
+        parser.error('DATA and --folder are needed')
     use_one_thread()
     names = ('study', 'minutes', 'recipe', 'change', 'seed')
     asked = {**{name: getattr(args, name) for name in names}, 'share': args.macs}
