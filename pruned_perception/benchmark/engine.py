@@ -71,9 +71,9 @@ def load_networks(paths: Sequence[Path]) -> list[Network]:
         if path.is_file() and path.suffix == '.onnx':
             networks.append(_bare(path))
         elif is_family(path):
-            networks += [_of_bundle(bundle) for bundle in load_family(path).members]
+            networks += [of_bundle(bundle) for bundle in load_family(path).members]
         else:
-            networks.append(_of_bundle(load_bundle(path)))
+            networks.append(of_bundle(load_bundle(path)))
     return networks
 
 
@@ -183,7 +183,8 @@ def _interval(interval: tuple[float, float] | None) -> str:
     return '[{:7.3f}, {:7.3f}]'.format(*(interval or (float('nan'),) * 2))
 
 
-def _of_bundle(bundle: Bundle) -> Network:
+def of_bundle(bundle: Bundle) -> Network:
+    """Return the network of a bundle."""
     return Network(bundle.name, bundle.sha256, bundle.cost.macs or None, bundle.onnx_bytes)
 
 

@@ -15,7 +15,7 @@ from pruned_perception.errors import UserError
 
 SCHEMA_VERSION = 1
 QUANTIZED_SCHEMA_VERSION = 2
-"""Of a manifest with the section `quantization`, which an installation before it would not check."""
+"""Of a manifest with the section `quantization`: installations that do not know it refuse it."""
 CONTRACT = (
     'schema_version', 'name', 'onnx', 'input', 'output', 'labels', 'thresholds', 'cost', 'parent',
     'quantization',

@@ -31,6 +31,7 @@ SUBCOMMANDS: dict[str, str] = {
     'coreset': 'Say what the coreset bound promises for a chain of ReLU layers; mostly nothing.',
     'prune': 'Prune a network, our detector or your own, to a budget.',
     'finetune': 'Train a pruned network on; interruptible.',
+    'quantize': 'Make a bundle in 8 bits, where that pays on this machine.',
     'certify': 'Certify how often a pruned network decides otherwise than its parent.',
     'pruning-report': 'Make a page about a pruned network: layers, channels, errors.',
     'compare': 'Compare ways of pruning: methods × budgets × seeds, one table and plot.',

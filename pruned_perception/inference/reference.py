@@ -29,7 +29,7 @@ def reference_picture(height: int, width: int) -> NDArray[np.uint8]:
         size = max(4, min(height, width) // (2 + k % 5))
         top, left = (37 * k * height // 100) % height, (61 * k * width // 100) % width
         at_y, at_x = y - top, x - left
-        inside = (0 <= at_y) & (at_y < size) & (0 <= at_x) & (at_x < size // (1 + k % 3))
+        inside = (at_y >= 0) & (at_y < size) & (at_x >= 0) & (at_x < size // (1 + k % 3))
         if k % 2:
             inside = at_y * at_y + at_x * at_x < size * size // 4
         picture[inside] = ((k * 97) % 256, (k * 181 + 60) % 256, (k * 53 + 120) % 256)

@@ -17,7 +17,7 @@ from pruned_perception import __version__
 from pruned_perception.bundle import QUANTIZED_SCHEMA_VERSION, Bundle, write_bundle
 from pruned_perception.datasets.fingerprints import Fingerprints, picture_hash
 from pruned_perception.inference.decisions import match_objects
-from pruned_perception.inference.detections import Candidates, Detections
+from pruned_perception.inference.detections import Candidates
 from pruned_perception.inference.detector import Detector
 from pruned_perception.inference.divergence import divergence, relative_error
 from pruned_perception.inference.engine import create_session, run
@@ -32,7 +32,7 @@ from pruned_perception.quantization.sensitivity import choose
 Picture = NDArray[np.uint8]
 
 MOST_CALIBRATION_IMAGES = 256
-FLOAT_SHARE = 0.1
+FLOAT_SHARE = 0.2
 """Of the multiply–accumulates that may stay in float."""
 _SENSITIVITY_IMAGES = 4
 _TOLERANCE = 0.5  # of the error against the float network, on the reference picture
@@ -121,12 +121,13 @@ def quantize_bundle(
     probe = _Probe(bundle, parent, chosen_on)
     choice = choose(
         quantizer.layers,
-        lambda in_float: probe.error(quantizer.quantized(SCHEMES[scheme], in_float)),
+        lambda names: probe.error(quantizer.quantized(SCHEMES[scheme], names)),
         share=float_share,
         max_error=max_error,
         on_progress=on_progress,
     )
-    data = quantizer.quantized(SCHEMES[scheme], choice.in_float)
+    in_8_bits = [each.name for each in quantizer.layers if each.name not in choice.in_float]
+    data = quantizer.quantized(SCHEMES[scheme], in_8_bits)
     found = _measure(bundle, parent, data, held)
     record = QuantizationRecord(
         scheme=scheme,
@@ -191,12 +192,11 @@ def _measure(
     for picture in pictures:
         tensor = prepare(picture, 'bgr')[0].copy()
         both = parent.outputs(picture), run(session, names, {key: tensor})
-        shown: list[Detections] = []
         for which, outputs in enumerate(both):
             raw[which].append(outputs)
             decoded[which].append(parent.decoded(outputs))
-            shown.append(parent.finished(outputs, picture.shape[:2]))
-        decisions = match_objects(*shown, score_threshold=bundle.thresholds.score)
+        in_float, in_8_bits = (parent.finished(each, picture.shape[:2]) for each in both)
+        decisions = match_objects(in_float, in_8_bits, score_threshold=bundle.thresholds.score)
         for each in counts:
             counts[each] += len(getattr(decisions, each))
     same = all(len({one.shape for one in each}) == 1 for each in zip(*raw[0], *raw[1], strict=True))

@@ -29,15 +29,23 @@ from pruned_perception.quantization.schemes import Scheme
 
 OPSET = 13
 """The first whose QuantizeLinear takes a scale for each channel."""
+_LEAST_SWISHED = -8.0
+"""x · sigmoid(x) is −0.003 there: finer steps above it are worth more than what lies below."""
 _WEIGHTED = ('Conv', 'ConvTranspose', 'Gemm', 'MatMul')
 _OPERATORS = sorted({*QLinearOpsRegistry, *QDQRegistry})
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A node with constant weights."""
+    """A node with constant weights, and the nodes after it up to the next layers.
+
+    An activation that stays between 8-bit neighbours would be quantised with them; so layers are
+    left in float with what follows them.
+    """
 
     name: str
+    nodes: tuple[str, ...]
+    """The layer and, for example, its activation function."""
     macs: int | None
     """Multiply–accumulates of an image; None where shapes are not known."""
 
@@ -59,13 +67,13 @@ class Quantizer:
         with _errors(name), _quiet():
             self.model = _prepared(model)
             self.layers = _layers(self.model)
-            self._tail = _after_last_layers(self.model)
             if not self.layers:
                 raise QuantizationError(f'{name}: no layer with constant weights to quantise')
             self._ranges = _ranges(self.model, inputs)
 
-    def quantized(self, scheme: Scheme, in_float: Collection[str] = ()) -> bytes:
-        """Return the model in 8 bits, without the layers whose names are in `in_float`."""
+    def quantized(self, scheme: Scheme, layers: Collection[str]) -> bytes:
+        """Return the model with these layers, by name, in 8 bits and all else in float."""
+        wanted = {node for each in self.layers if each.name in layers for node in each.nodes}
         with _errors(self.name), _quiet():
             copy = onnx.ModelProto()
             copy.CopyFrom(self.model)
@@ -77,9 +85,9 @@ class Quantizer:
                 QuantType.QInt8 if scheme.signed_activations else QuantType.QUInt8,
                 self._ranges,
                 [],
-                sorted({*self._tail, *in_float}),
+                [node.name for node in copy.graph.node if node.name not in wanted],
                 _OPERATORS,
-                {'WeightSymmetric': scheme.signed_weights},
+                {},
             )
             quantizer.quantize_model()
             return quantizer.model.model.SerializeToString()
@@ -116,15 +124,33 @@ def _prepared(data: bytes) -> onnx.ModelProto:
 
 
 def _layers(model: onnx.ModelProto) -> list[Layer]:
+    """Return the layers; every node belongs to the last one before it, but for the tail."""
     constants = {each.name: list(each.dims) for each in model.graph.initializer}
     shapes = {
         each.name: [d.dim_value for d in each.type.tensor_type.shape.dim]
         for each in (*model.graph.value_info, *model.graph.output)
     }
-    return [
-        Layer(node.name, _macs(node, constants[node.input[1]], shapes.get(node.output[0])))
+    weighted = [
+        node
         for node in model.graph.node
         if node.op_type in _WEIGHTED and node.input[1] in constants
+    ]
+    place = {node.name: number for number, node in enumerate(weighted)}
+    tail = _after_last(model, set(place))
+    owner: dict[str, int] = {}  # of a value
+    nodes: list[list[str]] = [[] for _ in weighted]
+    for node in model.graph.node:
+        mine = place.get(node.name, max((owner.get(each, 0) for each in node.input), default=0))
+        owner.update(dict.fromkeys(node.output, mine))
+        if node.name not in tail and nodes:
+            nodes[mine].append(node.name)
+    return [
+        Layer(
+            node.name,
+            tuple(nodes[number]),
+            _macs(node, constants[node.input[1]], shapes.get(node.output[0])),
+        )
+        for number, node in enumerate(weighted)
     ]
 
 
@@ -140,17 +166,15 @@ def _macs(node: onnx.NodeProto, weights: Sequence[int], output: Sequence[int] | 
     return int(np.prod(output) * weights[0] * np.prod(weights[2:]))  # about: strides overlap
 
 
-def _after_last_layers(model: onnx.ModelProto) -> list[str]:
-    """Return the nodes from which no layer with weights follows, but are none themselves."""
-    constants = {each.name for each in model.graph.initializer}
+def _after_last(model: onnx.ModelProto, layers: set[str]) -> set[str]:
+    """Return the nodes from which no layer follows, and that are none themselves."""
     feeding: set[str] = set()  # values on the way to a layer
-    tail = []
+    tail = set()
     for node in reversed(model.graph.node):
-        weighted = node.op_type in _WEIGHTED and node.input[1] in constants
-        if weighted or feeding.intersection(node.output):
+        if node.name in layers or feeding.intersection(node.output):
             feeding.update(node.input)
-        if not weighted and not feeding.intersection(node.output):
-            tail.append(node.name)
+        else:
+            tail.add(node.name)
     return tail
 
 
@@ -175,8 +199,34 @@ def _ranges(model: onnx.ModelProto, inputs: Sequence[NDArray[Any]]) -> Any:
             augmented_model_path=str(Path(folder) / 'augmented.onnx'),
             calibrate_method=CalibrationMethod.MinMax,
         )
-        calibrator.collect_data(_Reader(name, inputs))
-        return calibrator.compute_data()
+        for each in inputs:  # one by one: the calibrator keeps all activations of what it is given
+            calibrator.collect_data(_Reader(name, [each]))
+        ranges = calibrator.compute_data()
+    for value in _swished(model):
+        if value in ranges.data:
+            ranges.data[value].lowest = np.maximum(
+                ranges.data[value].lowest, np.float32(_LEAST_SWISHED)
+            )
+    return ranges
+
+
+def _swished(model: onnx.ModelProto) -> list[str]:
+    """Return the values that are read as x · sigmoid(x) alone."""
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        for value in node.input:
+            readers.setdefault(value, []).append(node)
+    found = []
+    for value, nodes in readers.items():
+        gates = [node.output[0] for node in nodes if node.op_type == 'Sigmoid']
+        rest = [node for node in nodes if node.op_type != 'Sigmoid']
+        if (
+            gates
+            and rest
+            and all(node.op_type == 'Mul' and set(node.input) <= {value, *gates} for node in rest)
+        ):
+            found.append(value)
+    return found
 
 
 @contextlib.contextmanager

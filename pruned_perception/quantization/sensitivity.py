@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pruned_perception.quantization.qdq import Layer
 
 ErrorOf = Callable[[Sequence[str]], float]
-"""Names of layers left in float → error of the network."""
-_WORTH = 1.05  # of the least error: what fewer layers in float may cost
+"""Names of layers in 8 bits → error of the network."""
+_WORTH = 1.25  # of the least error: what fewer layers in float may cost
 
 
 @dataclass(frozen=True)
@@ -42,37 +42,35 @@ def choose(
         error_of: measures; 0 is the float network.
         share: 0 … 1 of the multiply–accumulates may stay in float.
         max_error: take the fewest layers that keep this error; where none do, or without it,
-            those with the least error, or fewer where that costs 5 % of it at most.
+            those with the least error, or fewer where that costs a quarter of it at most.
         on_progress: told the share of the work that is done.
     """
     if not share:
-        return Choice((), (error := error_of([])), ((0, error),))
+        error = error_of([each.name for each in layers])
+        return Choice((), error, ((0, error),))
     names = [each.name for each in layers]
     alone = {}
     for number, name in enumerate(names):
-        alone[name] = error_of([each for each in names if each != name])
+        alone[name] = error_of([name])
         on_progress((number + 1) / (len(names) + 6))
     total = sum(each.macs or 0 for each in layers)
     cost = {each.name: (each.macs or total / len(layers)) + 1 for each in layers}
     ranked = sorted(names, key=lambda name: (-(alone[name] ** 2) / cost[name], name))
-    allowed, spent = 0, 0.0
+    allowed, left = [], share * (total + len(layers))
     for name in ranked:
-        spent += cost[name]
-        if spent > share * (total + len(layers)):
-            break
-        allowed += 1
-    counts, count = [0], 1
-    while count < allowed:
-        counts.append(count)
-        count *= 2
-    counts += [allowed] * (allowed > 0)
+        if cost[name] <= left:
+            allowed.append(name)
+            left -= cost[name]
+    counts = [0, *(2**k for k in range(len(allowed).bit_length()) if 2**k < len(allowed))]
+    counts += [len(allowed)] * bool(allowed)
     found = []
     for number in counts:
-        found.append((number, error_of(ranked[:number])))
+        kept = set(allowed[:number])
+        found.append((number, error_of([each for each in names if each not in kept])))
         if max_error is not None and found[-1][1] <= max_error:
             break
     least = min(error for _, error in found)
     limit = max_error if max_error is not None and least <= max_error else _WORTH * least
     chosen = next((number, error) for number, error in found if error <= limit)
     on_progress(1.0)
-    return Choice(tuple(ranked[: chosen[0]]), chosen[1], tuple(found))
+    return Choice(tuple(allowed[: chosen[0]]), chosen[1], tuple(found))
