@@ -101,7 +101,7 @@ def measure(
         for network in networks
     ]
     feeds = [
-        _inputs(session, network.name, rng)
+        random_inputs(session, network.name, rng)
         for session, network in zip(sessions, networks, strict=True)
     ]
     times = np.empty((len(networks), rounds, runs), np.float64)
@@ -196,7 +196,7 @@ def _bare(path: Path) -> Network:
     return Network(path.stem, hashlib.sha256(model).hexdigest(), None, model)
 
 
-def _inputs(
+def random_inputs(
     session: onnxruntime.InferenceSession, name: str, rng: np.random.Generator
 ) -> dict[str, NDArray[Any]]:
     """Return random inputs of the graph's own shapes: bytes 0 … 255, or floats 0 … 1."""

@@ -23,6 +23,7 @@ SUBCOMMANDS: dict[str, str] = {
     'bundle': 'Show or verify model bundles, or make one of an ONNX file.',
     'benchmark': 'Measure latency: networks, the node, its start.',
     'data': 'Check, convert or show an annotated data set.',
+    'profile': 'Make a latency table of this machine: what convolutions cost at which widths.',
     'simulate': 'Generate a data set of the simulated warehouse.',
     'train': 'Train a detector, or fine-tune a pruned one, as an experiment says.',
     'import': 'Make a checkpoint of a bundle, to prune or fine-tune it.',
