@@ -221,8 +221,8 @@ def allocate(
 
     Args:
         evidence: what the rule of allocation reads: sensitivities or scores.
-        budget: `Macs`, `Params`, `Latency` or `ErrorBound`. Of a latency, widths are multiples
-            of its table's block, too.
+        budget: `Macs`, `Params`, `Latency` or `ErrorBound`. With a latency, the
+            block that its table found takes the place of `round_to`.
         widths: instead of a budget: the channels that each group keeps, for example another
             plan's `widths`, so that two criteria are compared under one allocation; of draws, how
             many distinct ones are expected.
@@ -251,7 +251,7 @@ def allocate(
     if (budget is None) == (widths is None):
         raise PruningError('give either a budget or widths')
     if isinstance(budget, Latency):
-        round_to = math.lcm(round_to, budget.table.block)
+        round_to = budget.table.block
     structure = _keeping(evidence.structure, ignored_layers)
     evidence = evidence.within(structure)
     ranking = evidence if scores is None else scores
