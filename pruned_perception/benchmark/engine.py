@@ -71,9 +71,9 @@ def load_networks(paths: Sequence[Path]) -> list[Network]:
         if path.is_file() and path.suffix == '.onnx':
             networks.append(_bare(path))
         elif is_family(path):
-            networks += [_of_bundle(bundle) for bundle in load_family(path).members]
+            networks += [of_bundle(bundle) for bundle in load_family(path).members]
         else:
-            networks.append(_of_bundle(load_bundle(path)))
+            networks.append(of_bundle(load_bundle(path)))
     return networks
 
 
@@ -101,7 +101,7 @@ def measure(
         for network in networks
     ]
     feeds = [
-        _inputs(session, network.name, rng)
+        random_inputs(session, network.name, rng)
         for session, network in zip(sessions, networks, strict=True)
     ]
     times = np.empty((len(networks), rounds, runs), np.float64)
@@ -183,7 +183,8 @@ def _interval(interval: tuple[float, float] | None) -> str:
     return '[{:7.3f}, {:7.3f}]'.format(*(interval or (float('nan'),) * 2))
 
 
-def _of_bundle(bundle: Bundle) -> Network:
+def of_bundle(bundle: Bundle) -> Network:
+    """Return the network of a bundle."""
     return Network(bundle.name, bundle.sha256, bundle.cost.macs or None, bundle.onnx_bytes)
 
 
@@ -195,7 +196,7 @@ def _bare(path: Path) -> Network:
     return Network(path.stem, hashlib.sha256(model).hexdigest(), None, model)
 
 
-def _inputs(
+def random_inputs(
     session: onnxruntime.InferenceSession, name: str, rng: np.random.Generator
 ) -> dict[str, NDArray[Any]]:
     """Return random inputs of the graph's own shapes: bytes 0 … 255, or floats 0 … 1."""

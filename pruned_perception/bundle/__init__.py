@@ -18,6 +18,7 @@ from pruned_perception.bundle.bundle import (
     write_bundle,
 )
 from pruned_perception.bundle.manifest import (
+    QUANTIZED_SCHEMA_VERSION,
     SCHEMA_VERSION,
     BundleError,
     Cost,
@@ -30,6 +31,7 @@ from pruned_perception.bundle.resolve import resolve_model
 __all__ = [
     'MANIFEST',
     'MOST_MODEL_BYTES',
+    'QUANTIZED_SCHEMA_VERSION',
     'SCHEMA_VERSION',
     'Bundle',
     'BundleError',

@@ -282,7 +282,7 @@ def _read_members(folder: Path, trusted_keys: Sequence[str]) -> list[tuple[Path,
             f'{folder}: not a family: a folder whose sub-folders hold a {MANIFEST} each'
         )
     members = [(each, _read_manifest(each, trusted_keys)) for each in _member_folders(folder)]
-    members.sort(key=lambda member: (-member[1]['cost']['macs'], member[1]['name']))
+    members.sort(key=lambda member: _order(member[1]))
     names = [manifest['name'] for _, manifest in members]
     dense = [manifest for _, manifest in members if manifest['parent'] is None]
     if len(dense) != 1:
@@ -303,6 +303,12 @@ def _read_members(folder: Path, trusted_keys: Sequence[str]) -> list[tuple[Path,
             f'{dense[0]["cost"]["macs"]} of its parent {dense[0]["name"]}'
         )
     return members
+
+
+def _order(manifest: Mapping[str, Any]) -> tuple[int, bool, bool, str]:
+    """Return the place in a family: by MACs; of as many, the parent first and INT8 last."""
+    quantized = 'quantization' in manifest
+    return -manifest['cost']['macs'], manifest['parent'] is not None, quantized, manifest['name']
 
 
 def _check_member(file: Path, manifest: Mapping[str, Any], dense: Mapping[str, Any]) -> None:

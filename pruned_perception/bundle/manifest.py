@@ -14,10 +14,13 @@ from pruned_perception.bundle.schema import errors
 from pruned_perception.errors import UserError
 
 SCHEMA_VERSION = 1
+QUANTIZED_SCHEMA_VERSION = 2
+"""Of a manifest with the section `quantization`: installations that do not know it refuse it."""
 CONTRACT = (
     'schema_version', 'name', 'onnx', 'input', 'output', 'labels', 'thresholds', 'cost', 'parent',
+    'quantization',
 )  # fmt: skip
-"""What a robot acts on; the rest of a manifest is evidence."""
+"""What a robot acts on, where it is there; the rest of a manifest is evidence."""
 
 
 class BundleError(UserError):
@@ -116,6 +119,11 @@ def validate(manifest: object, file: Path) -> dict[str, Any]:
         more = f' (and {len(found) - 1} more)' if len(found) > 1 else ''
         raise BundleError(f'{file}: field {field}: {message}{more}')
 
+    if ('quantization' in manifest) != (manifest['schema_version'] == QUANTIZED_SCHEMA_VERSION):
+        raise BundleError(
+            f'{file}: field quantization: is there exactly where schema_version is '
+            f'{QUANTIZED_SCHEMA_VERSION}; here it is {manifest["schema_version"]}'
+        )
     spec = input_spec(manifest)
     if len(spec.shape) != len(spec.layout):
         raise BundleError(
@@ -148,21 +156,22 @@ def validate(manifest: object, file: Path) -> dict[str, Any]:
 
 def contract_sha256(manifest: Mapping[str, Any]) -> str:
     """Return the SHA-256 of the contract's fields, as JSON with sorted keys and no spaces."""
-    contract = {name: manifest[name] for name in CONTRACT}
+    contract = {name: manifest[name] for name in CONTRACT if name in manifest}
     text = json.dumps(contract, sort_keys=True, separators=(',', ':'), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _check_version(version: object, file: Path) -> None:
-    if version == SCHEMA_VERSION and not isinstance(version, bool):
+    known = (SCHEMA_VERSION, QUANTIZED_SCHEMA_VERSION)
+    if version in known and not isinstance(version, bool):
         return
-    if isinstance(version, int) and version > SCHEMA_VERSION:
+    if isinstance(version, int) and version > max(known):
         raise BundleError(
-            f'{file}: field schema_version: {version} is newer than {SCHEMA_VERSION}, the newest '
+            f'{file}: field schema_version: {version} is newer than {max(known)}, the newest '
             'that this installation reads; update pruned_perception'
         )
     raise BundleError(
-        f'{file}: field schema_version: {version!r} is not {SCHEMA_VERSION}; is this the manifest '
+        f'{file}: field schema_version: {version!r} is none of {known}; is this the manifest '
         'of a pruned_perception bundle?'
     )
 

@@ -17,6 +17,7 @@ _TYPES: dict[str, Callable[[Any], bool]] = {
     'number': lambda value: isinstance(value, int | float) and not isinstance(value, bool),
     # Stricter than the standard, where 1.0 is an integer too: counts are used as they are.
     'integer': lambda value: isinstance(value, int) and not isinstance(value, bool),
+    'boolean': lambda value: isinstance(value, bool),
     'null': lambda value: value is None,
 }
 _ANNOTATIONS = frozenset(('$schema', 'title', 'description'))

@@ -208,6 +208,8 @@ def _description(bundle: Bundle) -> str:
     }
     if manifest['pruning'] is not None:
         rows['pruning'] = _flat(manifest['pruning'])
+    if 'quantization' in manifest:
+        rows['quantization'] = _flat(manifest['quantization'])
     if manifest['certificate'] is not None:
         rows['certificate'] = _certified(manifest['certificate'])
     for section in ('evaluation', 'latency'):

@@ -26,11 +26,12 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pruned_perception.cli.progress import Progress
+    from pruned_perception.pruning.budget import Budget
     from pruned_perception.pruning.plan import AnyPlan, Plan
     from pruned_perception.report.findings import Findings
     from pruned_perception.training.method import Channels, Cut, PruningRecord
 
-BUDGETS = ('macs', 'params', 'error', 'same_widths_as')
+BUDGETS = ('macs', 'params', 'ms', 'error', 'same_widths_as')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,6 +47,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     budget = parser.add_argument_group('budget (one of them)')
     budget.add_argument('--macs', type=float, metavar='X', help='share of the MACs to keep, 0 … 1')
     budget.add_argument('--params', type=float, metavar='X', help='share of the parameters to keep')
+    budget.add_argument(
+        '--ms',
+        type=float,
+        metavar='X',
+        help="milliseconds that it may take on the robot, by the robot's latency table",
+    )
+    budget.add_argument(
+        '--table', type=Path, metavar='FILE', help='for --ms: what `profile` wrote on the robot'
+    )
+    budget.add_argument(
+        '--force', action='store_true', help='take a table of another machine than this one'
+    )
     budget.add_argument(
         '--error', type=float, metavar='E', help='a-priori error that every layer may have'
     )
@@ -99,7 +112,11 @@ def _check(args: argparse.Namespace) -> None:
     from pruned_perception.pruning import PruningError
 
     if sum(getattr(args, name) is not None for name in BUDGETS) != 1:
-        raise PruningError('give exactly one of --macs, --params, --error and --same-widths-as')
+        raise PruningError(
+            'give exactly one of --macs, --params, --ms, --error and --same-widths-as'
+        )
+    if (args.ms is None) != (args.table is None):
+        raise PruningError('--ms and --table go together: the time, and what `profile` wrote')
     for path in (args.out, args.report):
         check_output(path)
     if args.out.suffix == '.json':
@@ -114,7 +131,7 @@ def _check_other_kind(args: argparse.Namespace, kind: str) -> None:
         raise PruningError(
             f'kind {kind!r}: our detector is exported by its widths; with --task only'
         )
-    for name in ('same_widths_as', 'report'):
+    for name in ('same_widths_as', 'report', 'ms'):
         if getattr(args, name) is not None:
             option = name.replace('_', '-')
             raise PruningError(f'--{option} is for channels, and does not go with kind {kind!r}')
@@ -129,7 +146,6 @@ def _channels(
     from pruned_perception.pruning.measurement import measure_errors
     from pruned_perception.pruning.outcome import finish, with_nearest
     from pruned_perception.report.findings import Findings
-    from pruned_perception.training.method import budget_from
 
     task, calibration = network.task, network.calibration
     if calibration is None and (how.refit or args.report is not None):
@@ -138,7 +154,7 @@ def _channels(
     unit = next(name for name in BUDGETS if getattr(args, name) is not None)
     widths = _widths(args.same_widths_as) if unit == 'same_widths_as' else None
     bar.phase('choosing channels', None, '')
-    budget = None if widths is not None else budget_from(unit, getattr(args, unit))
+    budget = None if widths is not None else _budget(args, unit)
     planner = how.planner(
         task if calibration is None else replace(task, calibration=Watched(calibration, bar)),
         args.seed,
@@ -170,6 +186,20 @@ def _channels(
         bar.phase('looking for a budget that holds', None, '')
         outcome = with_nearest(outcome, budget, planner, seed=args.seed)
     return small, replace(findings, outcome=outcome)
+
+
+def _budget(args: argparse.Namespace, unit: str) -> Budget:
+    from pruned_perception.training.method import budget_from
+
+    if unit != 'ms':
+        return budget_from(unit, getattr(args, unit))
+    from pruned_perception.benchmark.profile import target
+    from pruned_perception.inference.latency_table import read_table
+    from pruned_perception.pruning import Latency
+
+    table = read_table(args.table)
+    table.check_target(target(table.target.threads), force=args.force)
+    return Latency(args.ms, table)
 
 
 def _with_sensitivities(

@@ -13,12 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pruned_perception.bundle import Bundle
-from pruned_perception.inference import decoders, engine, graph
+from pruned_perception.inference import decoders, engine, graph, reference
 from pruned_perception.inference.detections import Candidates, Detections
 from pruned_perception.inference.errors import InferenceError
 from pruned_perception.inference.frame_times import FrameTimes
 from pruned_perception.inference.nms import class_wise_nms
-from pruned_perception.inference.preprocess import Placement, Preprocessor, boxes_to_source
+from pruned_perception.inference.preprocess import (
+    Placement,
+    Preprocessor,
+    boxes_to_source,
+    place,
+)
+from pruned_perception.inference.processor import integer_arithmetic, processor_name
 from pruned_perception.inference.runs import TIME_LIMIT_S
 
 MOST_CANDIDATES = 5000
@@ -59,7 +65,8 @@ class Detector:
     ------
     InferenceError
         The network's inputs and outputs are not those of the manifest, the decoder is unknown or
-        does not fit, or ONNX Runtime does not load the model.
+        does not fit, ONNX Runtime does not load the model, or a quantised one computes something
+        else on this processor than where it was made.
 
     """
 
@@ -97,6 +104,7 @@ class Detector:
         self._fixed = {node.name: node.shape for node in self._session.get_outputs()}
         self._add_batch = False
         self._check_outputs()
+        self._check_arithmetic()
 
     def warm_up(self, runs: int = 3) -> None:
         """Run `runs` detections on a grey image, so that no allocation falls on the first frame."""
@@ -113,11 +121,7 @@ class Detector:
         for image in (np.zeros_like(noise), np.full_like(noise, 255), noise):
             outputs = self._run(self._preprocess(image, 'rgb')[0])
             self._check_finite(outputs)
-            with np.errstate(over='ignore', invalid='ignore'):
-                candidates = self._decoder.decode(
-                    outputs, self._parameters, self._input_size, -math.inf
-                )
-            self._check_candidates(candidates)
+            self._check_candidates(self.decoded(outputs))
 
     def detect(
         self,
@@ -169,6 +173,17 @@ class Detector:
         outputs = self._run(self._preprocess(image, order)[0])
         self._check_finite(outputs)
         return outputs
+
+    def decoded(self, outputs: Sequence[NDArray[Any]]) -> Candidates:
+        """Return all candidates of raw outputs, whatever their score, in pixels of the input."""
+        with np.errstate(over='ignore', invalid='ignore'):
+            return self._decoder.decode(outputs, self._parameters, self._input_size, -math.inf)
+
+    def finished(self, outputs: Sequence[NDArray[Any]], size: tuple[int, int]) -> Detections:
+        """Return the detections of raw outputs for an image of (height, width) pixels."""
+        placement = place(self.bundle.input, *size)
+        with np.errstate(over='ignore', invalid='ignore'):
+            return self._finish(outputs, placement, *size, self.settings)
 
     def _finish(
         self,
@@ -237,6 +252,30 @@ class Detector:
             raise InferenceError(
                 f'{self.bundle.manifest_path}: field labels: {count} labels, but '
                 f'{self.bundle.onnx_path.name} returned class {candidates.class_ids.max()}'
+            )
+
+    def _check_arithmetic(self) -> None:
+        quantization = self.bundle.manifest.get('quantization')
+        if quantization is None:
+            return
+        try:
+            found = reference.deviations(
+                quantization['check'], self.outputs(reference.reference_picture(*self._input_size))
+            )
+        except ValueError as error:
+            raise InferenceError(
+                f'{self.bundle.manifest_path}: field quantization.check: {error}'
+            ) from None
+        worst = max(found, key=lambda each: each[0] - each[1])
+        if worst[0] > worst[1]:
+            made_on = quantization['made_on']
+            raise InferenceError(
+                f'{self.bundle.onnx_path}: computes something else on this processor '
+                f'({processor_name()}, {integer_arithmetic()}) than where it was quantised '
+                f'({made_on["processor"]}, {made_on["arithmetic"]}): outputs of the reference '
+                f'picture are off by {worst[0]:.3g}, at most {worst[1]:.3g} is allowed; quantise '
+                f'{quantization["source"]["name"]} again for this processor '
+                '(`pruned-perception quantize`), or use that'
             )
 
     def _check_input(self) -> dict[str, NDArray[Any]]:

@@ -54,14 +54,7 @@ def create_session(
             f'{name}: {len(elsewhere)} of its tensors ({elsewhere[0]}, …) lie in other files '
             '(external data), which no hash covers; `pruned-perception bundle create` puts them in'
         )
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.log_severity_level = _ERRORS_ONLY
-    # Spinning threads burn whole cores between frames, which the robot's other nodes need.
-    options.add_session_config_entry('session.intra_op.allow_spinning', str(int(allow_spinning)))
+    options = session_options(threads, allow_spinning)
 
     def cancel() -> None:
         if hasattr(options, 'set_load_cancellation_flag'):  # not in older versions
@@ -72,6 +65,19 @@ def create_session(
             return onnxruntime.InferenceSession(model, options, providers=['CPUExecutionProvider'])
     except Exception as error:  # ONNX Runtime's exceptions have no common public base
         raise InferenceError(f'{name}: ONNX Runtime cannot load it: {error}') from error
+
+
+def session_options(threads: int, allow_spinning: bool = False) -> onnxruntime.SessionOptions:
+    """Return the options of every session here, and of what is to be as fast."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = _ERRORS_ONLY
+    # Spinning threads burn whole cores between frames, which the robot's other nodes need.
+    options.add_session_config_entry('session.intra_op.allow_spinning', str(int(allow_spinning)))
+    return options
 
 
 def run(

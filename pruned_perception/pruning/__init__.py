@@ -4,7 +4,7 @@ For any network that can be traced; every step is a function of plain objects, a
 pruned before `plan.apply`.
 """
 
-from pruned_perception.pruning.budget import Budget, ErrorBound, Macs, Params
+from pruned_perception.pruning.budget import Budget, ErrorBound, Latency, Macs, Params
 from pruned_perception.pruning.errors import BudgetError, PruningError
 from pruned_perception.pruning.graph.cost import NetworkCost, count
 from pruned_perception.pruning.graph.groups import ChannelGroup, ChannelGroups, Slice
@@ -25,6 +25,7 @@ __all__ = [
     'Curve',
     'ErrorBound',
     'Evidence',
+    'Latency',
     'Macs',
     'NetworkCost',
     'Outcome',

@@ -21,8 +21,9 @@ import torch
 from torch import Tensor
 
 from pruned_perception.pruning.bounds import draws_for_all
-from pruned_perception.pruning.budget import Budget, ErrorBound, Macs
+from pruned_perception.pruning.budget import Budget, ErrorBound, Latency, Macs, Params
 from pruned_perception.pruning.errors import BudgetError, PruningError
+from pruned_perception.pruning.latency import latency_of
 from pruned_perception.pruning.scores import Evidence, in_runs
 from pruned_perception.pruning.structure import Structure, Widths
 
@@ -287,7 +288,7 @@ def widths_for(
 
     Args:
         evidence: sensitivities or scores, whichever the rule needs.
-        budget: share of multiply-accumulates or parameters, or an error.
+        budget: share of multiply-accumulates or parameters, milliseconds, or an error.
         rule: a name in `RULES`.
         round_to: kept channels are multiples of this, one block at least; see `blocks_for`.
         error_at: for an error as budget: the a-priori error of a group at a width.
@@ -302,13 +303,38 @@ def widths_for(
         assert error_at is not None
         return _within_error(structure, budget.epsilon, blocks, error_at)
     chosen = find_rule(rule, evidence)
+    curves = {name: chosen.curve(evidence, name) for name in structure.channels}
+    size, allowed = _divided(structure, budget, blocks, round_to)
+    return chosen.engine(curves, size, allowed, blocks)
+
+
+def _divided(
+    structure: Structure,
+    budget: Macs | Params | Latency,
+    blocks: Mapping[str, int],
+    round_to: int,
+) -> tuple[SizeOf, float]:
+    """Return what the budget divides as a function of widths, and how much of it there is.
+
+    Raises BudgetError where one block per group is too much.
+    """
+    floors = floor_widths(structure.channels, blocks)
+    if isinstance(budget, Latency):
+        latency = latency_of(structure, budget.table)
+        least_ms = latency(floors)
+        if least_ms > budget.ms:
+            raise BudgetError(
+                f'a budget of {budget} cannot be met with blocks of {round_to} channels; the '
+                f'nearest is {math.ceil(1e3 * least_ms) / 1e3:g} ms ({latency({}):.4g} ms whole)'
+            )
+        return latency, budget.ms
 
     def size(widths: Mapping[str, float]) -> float:
         found = structure.size(widths)
         return found.macs if isinstance(budget, Macs) else found.parameters
 
     dense = structure.macs if isinstance(budget, Macs) else structure.parameters
-    least = size(floor_widths(structure.channels, blocks))
+    least = size(floors)
     allowed = math.floor(dense * budget.share)
     if least > allowed + 0.5:
         share = min(1.0, math.floor(1e4 * least / dense + 1) / 1e4)  # rounded up, and never below
@@ -317,8 +343,7 @@ def widths_for(
             f'{round_to or max(blocks.values(), default=1)} channels; the nearest '
             f'is {share:g} ({round(least):,} of {dense:,}); allow it or smaller blocks'
         )
-    curves = {name: chosen.curve(evidence, name) for name in structure.channels}
-    return chosen.engine(curves, size, allowed + 0.5, blocks)
+    return size, allowed + 0.5
 
 
 def _within_error(

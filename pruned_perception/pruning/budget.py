@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from pruned_perception.inference.latency_table import LatencyTable
 from pruned_perception.pruning.errors import BudgetError
 
 
@@ -51,4 +52,21 @@ class ErrorBound:
         return f'a relative error of {self.epsilon:.4g}'
 
 
-Budget = Macs | Params | ErrorBound
+@dataclass(frozen=True)
+class Latency:
+    """The milliseconds > 0 that the network may take on the target of a latency table."""
+
+    ms: float
+    table: LatencyTable
+
+    def __post_init__(self) -> None:
+        if not 0 < self.ms < float('inf'):
+            raise BudgetError(f'budget: milliseconds must be a finite number > 0, got {self.ms}')
+
+    def __str__(self) -> str:
+        target = self.table.target
+        threads = f'{target.threads} thread' + 's' * (target.threads > 1)
+        return f'{self.ms:.4g} ms on {target.processor} ({target.engine}, {threads})'
+
+
+Budget = Macs | Params | ErrorBound | Latency

@@ -20,12 +20,13 @@ from pruned_perception.pruning import criteria
 from pruned_perception.pruning import selection as select
 from pruned_perception.pruning.allocation import RULES, default_rule, widths_for
 from pruned_perception.pruning.bounds import Claim
-from pruned_perception.pruning.budget import Budget, ErrorBound
+from pruned_perception.pruning.budget import Budget, ErrorBound, Latency
 from pruned_perception.pruning.calibration import Batch, CalibrationRecord
 from pruned_perception.pruning.errors import CannotDifferentiateError, PruningError
 from pruned_perception.pruning.graph.cost import count
 from pruned_perception.pruning.graph.groups import ChannelGroups
 from pruned_perception.pruning.graph.observation import outside_inference_mode
+from pruned_perception.pruning.latency import latency_of
 from pruned_perception.pruning.presets import RECOMMENDED, find_preset
 from pruned_perception.pruning.records import Record
 from pruned_perception.pruning.scores import Evidence, in_runs
@@ -92,6 +93,8 @@ class Plan(Record):
     """Images of the second half that gave K; 0: K is assumed."""
     allocation_by: str | None = None
     """The criterion that the allocation read, where it was another than ranked the channels."""
+    predicted_ms: float | None = None
+    """Of a budget of milliseconds: p50 that its latency table predicts."""
     kind: ClassVar[str] = 'channels'
 
     @property
@@ -134,7 +137,12 @@ class Plan(Record):
         return {name: len(indices) for name, indices in self.kept.items()}
 
     def _written(self, data: dict[str, Any]) -> dict[str, Any]:
-        usual = {'positions': POSITIONS, 'K_images': 0, 'allocation_by': None}  # not in old plans
+        usual = {  # not in old plans
+            'positions': POSITIONS,
+            'K_images': 0,
+            'allocation_by': None,
+            'predicted_ms': None,
+        }
         return {k: v for k, v in data.items() if k not in usual or v != usual[k]}
 
     def allocation_text(self) -> str:
@@ -173,6 +181,7 @@ class Plan(Record):
             f'{self.macs:,} of {self.dense_macs:,} MACs ({self.macs / self.dense_macs:.1%}), '
             f'{self.parameters:,} of {self.dense_parameters:,} parameters '
             f'({self.parameters / self.dense_parameters:.1%})',
+            *([f'{self.predicted_ms:.3g} ms predicted'] if self.predicted_ms else []),
         ]
         header = 'group | channels:d | kept:d | share:5.0% | S_ℓ:7.2f | bound'
         rows: list[tuple[object, ...]] = [
@@ -251,7 +260,8 @@ def allocate(
 
     Args:
         evidence: what the rule of allocation reads: sensitivities or scores.
-        budget: `Macs`, `Params` or `ErrorBound`.
+        budget: `Macs`, `Params`, `Latency` or `ErrorBound`. With a latency, the
+            block that its table found takes the place of `round_to`.
         widths: instead of a budget: the channels that each group keeps, for example another
             plan's `widths`, so that two criteria are compared under one allocation; of draws, how
             many distinct ones are expected.
@@ -279,6 +289,8 @@ def allocate(
         )
     if (budget is None) == (widths is None):
         raise PruningError('give either a budget or widths')
+    if isinstance(budget, Latency):
+        round_to = budget.table.block
     structure = _keeping(evidence.structure, ignored_layers)
     evidence = evidence.within(structure)
     ranking = evidence if scores is None else scores
@@ -323,7 +335,9 @@ def allocate(
         errors = {name: bound(name, width) for name, width in widths.items()}
     else:  # whatever ranked the channels, what goes is bounded by its sensitivities
         errors = {} if measured is None else _pruned_sums(measured, kept)
-    macs, parameters = structure.exact_size({name: len(each) for name, each in kept.items()})
+    cut = {name: len(each) for name, each in kept.items()}
+    macs, parameters = structure.exact_size(cut)
+    predicted = latency_of(structure, budget.table)(cut) if isinstance(budget, Latency) else None
     return Plan(
         criterion=ranking.criterion,
         allocation=rule,
@@ -350,6 +364,7 @@ def allocate(
         allocation_by=None
         if rule in ('given', 'uniform') or evidence.criterion == ranking.criterion
         else evidence.criterion,
+        predicted_ms=predicted,
     )
 
 

@@ -68,6 +68,8 @@ class LayerTerm:
     bias: int
     outputs: tuple[tuple[str, float], ...]
     inputs: tuple[tuple[str, float], ...]
+    shapes: tuple[tuple[int, ...], ...] = ()
+    """Of a convolution, each time that it runs: of its weights, its input and its output."""
 
 
 class _Shares(NamedTuple):
@@ -231,6 +233,7 @@ def trace(
         )
     modules = {name: each for name, each in model.named_modules() if isinstance(each, LAYERS)}
     macs = {layer.name: layer.macs for layer in cost.layers}
+    shapes = {layer.name: layer.shapes for layer in cost.layers}
     made: dict[str, list[tuple[str, float]]] = {}
     read: dict[str, list[tuple[str, float]]] = {}
     for group in groups.prunable:
@@ -249,6 +252,7 @@ def trace(
             bias=_numel(module.bias),
             outputs=tuple(made.get(name, ())),
             inputs=tuple(read.get(name, ())),
+            shapes=shapes.get(name, ()),
         )
         for name, module in modules.items()
     )

@@ -42,7 +42,11 @@ from pruned_perception.training.losses import total
 from pruned_perception.training.task import Task, load_function
 
 SCHEDULES = ('one_shot', 'cascade', 'replicate')
-UNITS: dict[str, type[Budget]] = {'macs': Macs, 'params': Params, 'error': ErrorBound}
+UNITS: dict[str, type[Macs | Params | ErrorBound]] = {
+    'macs': Macs,
+    'params': Params,
+    'error': ErrorBound,
+}
 LOSS_BATCHES = 8  # of training data, for weight sparsity by gradients
 RENAMED = {'block': 'round_to', 'keep': 'ignored_layers'}  # fields in earlier files → their name
 
@@ -134,7 +138,7 @@ class LowRank(ByPlan):
 
     def plan(self, task: Task, budget: Budget, seed: int) -> lowrank.Decomposition:
         """Return the ranks within a budget of MACs or parameters."""
-        if isinstance(budget, ErrorBound):
+        if not isinstance(budget, Macs | Params):
             raise BudgetError(f'low rank: the budget must be of MACs or parameters, got {budget}')
         return lowrank.get(self.criterion)(
             task.model,

@@ -38,7 +38,7 @@ from torch import nn
 
 from pruned_perception._io import FolderError, locked, read_json, write_json
 from pruned_perception._tables import Table
-from pruned_perception.pruning.budget import Budget, ErrorBound, Macs
+from pruned_perception.pruning.budget import Budget, Macs, Params
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.cost import count
 from pruned_perception.pruning.plan import AnyPlan
@@ -101,7 +101,7 @@ def prune_and_finetune(
     part = training.divided(method.iterations) if training and cascade else training
     if method.distill is not None and training is None:
         raise PruningError('distill: needs fine-tuning')
-    if method.iterations > 1 and isinstance(budget, ErrorBound):
+    if method.iterations > 1 and not isinstance(budget, Macs | Params):
         raise PruningError(f'schedule {method.schedule!r}: cuts to a share, not to an error')
     recipe = own_recipe(recipe or task.recipe, method)
     if accept is None and method.max_loss is not None:
@@ -174,7 +174,7 @@ def _step_budget(
     """Return what may remain of the current network after cut `number`."""
     if method.iterations == 1:
         return budget
-    assert not isinstance(budget, ErrorBound)
+    assert isinstance(budget, Macs | Params)
     share = budget.share ** (number / method.iterations)
     if method.how.kind == 'sparsity':  # zeros are still counted: of the parent and of what is left
         return type(budget)(share)

@@ -28,6 +28,8 @@ class LayerCost:
 
     name: str
     macs: int
+    shapes: tuple[tuple[int, ...], ...] = ()
+    """Of a 2-D convolution, each time it runs: of its weights, its input and its output."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,10 @@ def count(model: nn.Module, example_inputs: Sequence[Tensor]) -> NetworkCost:
         for handle in handles:
             handle.remove()
     batch = next(len(each) for each in example_inputs if isinstance(each, Tensor))
-    layers = tuple(LayerCost(name, value // batch) for name, value in counter.macs.items())
+    layers = tuple(
+        LayerCost(name, value // batch, tuple(counter.shapes.get(name, ())))
+        for name, value in counter.macs.items()
+    )
     return NetworkCost(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         macs=sum(layer.macs for layer in layers),
@@ -123,6 +128,7 @@ class _Counter(TorchDispatchMode):
         super().__init__()
         self.macs: dict[str, int] = {}
         self.not_counted: dict[str, int] = {}
+        self.shapes: dict[str, list[tuple[int, ...]]] = {}
         self._where: list[str] = []
 
     def enter(self, name: str) -> Callable[[nn.Module, Any], None]:
@@ -132,7 +138,10 @@ class _Counter(TorchDispatchMode):
         return hook
 
     def leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        self._where.pop()
+        name = self._where.pop()
+        if isinstance(module, nn.Conv2d) and isinstance(output, Tensor) and output.dim() == 4:
+            source, target = (1, *inputs[0].shape[1:]), (1, *output.shape[1:])
+            self.shapes.setdefault(name, []).append((*module.weight.shape, *source, *target))
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
