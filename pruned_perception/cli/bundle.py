@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
-from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
+from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from pruned_perception import __version__
 from pruned_perception.bundle import (
     MANIFEST,
     MOST_MODEL_BYTES,
-    SCHEMA_VERSION,
     Bundle,
     is_family,
     load_bundle,
     load_family,
     resolve_model,
     signature,
-    write_bundle,
 )
 from pruned_perception.bundle.reading import read_file
-from pruned_perception.cli.arguments import add_time_limit, at_least, fraction
+from pruned_perception.cli.arguments import add_time_limit
+from pruned_perception.cli.describing import add_description, described
 from pruned_perception.cli.output import say
 from pruned_perception.datasets import read_labels
 from pruned_perception.errors import UserError
+from pruned_perception.inference.onnx_file import external_tensors
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,70 +60,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_create_arguments(parser: argparse.ArgumentParser) -> None:
-    from pruned_perception.inference import decoders
-
     parser.add_argument('onnx', type=Path, help='the ONNX file')
     parser.add_argument('path', type=Path, help='folder of the new bundle')
     parser.add_argument(
-        '--decoder',
-        choices=decoders.names(),
-        help='default: what the outputs show, where they leave no doubt',
-    )
-    parser.add_argument(
         '--labels',
-        required=True,
         type=Path,
         metavar='FILE',
-        help='text file, one label a line, in the order of their ids',
-    )
-    parser.add_argument(
-        '--parameter',
-        action='append',
-        default=[],
-        metavar='NAME=JSON',
-        help='parameter of the decoder, e.g. strides=[8,16,32]; may be repeated',
+        help='text file, one label a line, in the order of their ids; not needed where the ONNX '
+        'file names them',
     )
     parser.add_argument('--name', help='default: the name of the folder')
-    parser.add_argument(
-        '--outputs', nargs='+', metavar='NAME', help='in the order of the decoder; default: all'
-    )
-    parser.add_argument(
-        '--size',
-        nargs=2,
-        type=at_least(1),
-        metavar=('H', 'W'),
-        help='input size in pixels, where the graph leaves it open',
-    )
-    parser.add_argument(
-        '--constant',
-        action='append',
-        default=[],
-        metavar='NAME=JSON',
-        help='value of an input beside the image, e.g. scale_factor=[1,1]; may be repeated '
-        '(default: by its name, so that boxes are in pixels of the input)',
-    )
-    parser.add_argument('--color', choices=('rgb', 'bgr'), default='rgb', help='default rgb')
-    parser.add_argument(
-        '--resize', choices=('stretch', 'letterbox'), default='letterbox', help='default letterbox'
-    )
-    parser.add_argument(
-        '--align', choices=('center', 'top_left'), default='center', help='default center'
-    )
-    parser.add_argument('--pad-value', type=int, default=114, metavar='0…255', help='default 114')
-    for option, default, text in (('--mean', 0.0, 'subtracted'), ('--std', 1.0, 'divided by')):
-        parser.add_argument(
-            option,
-            nargs=3,
-            type=float,
-            default=[default] * 3,
-            metavar=('A', 'B', 'C'),
-            help=f'{text}, per channel in the order of --color, for values 0 … 255',
-        )
-    parser.add_argument('--score-threshold', type=fraction, default=0.4, help='default 0.4')
-    parser.add_argument(
-        '--iou-threshold', type=fraction, default=0.6, help='default 0.6; 1 suppresses nothing'
-    )
-    parser.add_argument('--max-detections', type=at_least(1), default=100, help='default 100')
+    add_description(parser)
     parser.add_argument('--weights-licence', default='', help='licence of the weights')
     parser.add_argument('--data', default='', help='data it was trained on')
     add_time_limit(parser)
@@ -208,8 +151,6 @@ def _description(bundle: Bundle) -> str:
     }
     if manifest['pruning'] is not None:
         rows['pruning'] = _flat(manifest['pruning'])
-    if 'quantization' in manifest:
-        rows['quantization'] = _flat(manifest['quantization'])
     if manifest['certificate'] is not None:
         rows['certificate'] = _certified(manifest['certificate'])
     for section in ('evaluation', 'latency'):
@@ -246,19 +187,23 @@ def _flat(record: Mapping[str, Any]) -> str:
 
 
 def _create(args: argparse.Namespace) -> int:
-    from pruned_perception.inference.detector import Detector
+    from pruned_perception.inference.new_bundle import create_bundle
 
     if (args.path / MANIFEST).exists() and not args.force:
         raise UserError(f'{args.path}: a bundle is there already; give --force to replace it')
-    model = _model(args.onnx)
-    manifest = _manifest_of(args, model)
-    with TemporaryDirectory() as trial:  # nothing is left, or replaced, where it does not run
-        try:
-            bundle = write_bundle(trial, model, manifest)
-            Detector(bundle, time_limit_s=args.time_limit).self_check()
-        except UserError as error:
-            raise UserError(str(error).replace(trial, str(args.path))) from error
-    bundle = write_bundle(args.path, model, manifest)
+    bundle = create_bundle(
+        args.onnx,
+        _model(args.onnx),
+        args.path,
+        labels=None if args.labels is None else read_labels(args.labels),
+        name=args.name,
+        provenance={
+            **({'data': args.data} if args.data else {}),
+            **({'weights_licence': args.weights_licence} if args.weights_licence else {}),
+        },
+        time_limit_s=args.time_limit,
+        **described(args),
+    )
     say(_description(bundle))
     if bundle.input.batch > 1:
         say(
@@ -269,201 +214,18 @@ def _create(args: argparse.Namespace) -> int:
 
 
 def _model(file: Path) -> bytes:
-    """Return the ONNX file, with the tensors that it has in other files put in."""
-    from pruned_perception.inference.onnx_file import external_tensors
-
+    """Return an ONNX file; only one with tensors in other files needs the off-line stage."""
     model = read_file(file, MOST_MODEL_BYTES)
     try:
-        elsewhere = external_tensors(model)
+        if not external_tensors(model):
+            return model
     except ValueError as error:
         raise UserError(f'{file}: not an ONNX file, or damaged: {error}') from error
-    if not elsewhere:
-        return model
     try:
-        import onnx
+        from pruned_perception.training.onnx_import.external import model_of
     except ImportError as error:
         raise UserError(
-            f'{file}: {len(elsewhere)} of its tensors ({elsewhere[0]}, …) lie in other files; to '
-            "put them in needs the package onnx: pip install 'pruned_perception[train]'"
+            f'{file}: some of its tensors lie in other files; to put them in needs '
+            "pip install 'pruned_perception[train]'"
         ) from error
-    try:  # relative paths below the file's folder only: onnx refuses others
-        inlined = onnx.load(file).SerializeToString()
-    except Exception as error:  # onnx raises what protobuf and the file system raise
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f'{file}: its tensors in other files cannot be read: {first}') from error
-    if external_tensors(inlined):
-        raise UserError(f'{file}: its tensors in other files cannot be put in: over 2 GiB?')
-    return inlined
-
-
-def _manifest_of(args: argparse.Namespace, model: bytes) -> dict[str, Any]:
-    from pruned_perception.inference.engine import create_session
-
-    session = create_session(model, name=str(args.onnx), time_limit_s=args.time_limit)
-    graph_input = _graph_input(args, session)
-    labels = list(read_labels(args.labels))
-    output = {
-        'names': args.outputs or [node.name for node in session.get_outputs()],
-        'decoder': args.decoder,
-        'parameters': dict(_parameter(text, '--parameter') for text in args.parameter),
-    }
-    if args.decoder is None:
-        output = _recognised(args, session, graph_input, len(labels), output)
-    return {
-        'schema_version': SCHEMA_VERSION,
-        'name': args.name or args.path.resolve().name,
-        'input': {
-            **graph_input,
-            'color': args.color,
-            'resize': args.resize,
-            'align': args.align,
-            'pad_value': args.pad_value,
-            'mean': args.mean,
-            'std': args.std,
-        },
-        'output': output,
-        'labels': labels,
-        'thresholds': {
-            'score': args.score_threshold,
-            'iou': args.iou_threshold,
-            'max_detections': args.max_detections,
-        },
-        'cost': {'parameters': 0, 'macs': 0},
-        'parent': None,
-        'pruning': None,
-        'certificate': None,
-        'evaluation': [],
-        'latency': [],
-        'provenance': {
-            'created': datetime.now(timezone.utc).isoformat(timespec='seconds'),
-            'tool': f'pruned_perception {__version__}',
-            **({'data': args.data} if args.data else {}),
-            **({'weights_licence': args.weights_licence} if args.weights_licence else {}),
-        },
-    }
-
-
-def _graph_input(args: argparse.Namespace, session: Any) -> dict[str, Any]:
-    """Return name, shape, dtype and layout of the image, and the values of other inputs."""
-    nodes = session.get_inputs()
-    types = {'tensor(uint8)': 'uint8', 'tensor(float)': 'float32', 'tensor(float16)': 'float16'}
-    images = [node for node in nodes if node.type in types and len(node.shape) in (3, 4)]
-    if len(images) != 1:
-        have = ', '.join(f'{node.name} {node.type} {node.shape}' for node in nodes)
-        raise UserError(
-            f'{args.onnx}: one input, an image, is needed: float, float16 or uint8, [1, 3, H, W], '
-            f'[1, H, W, 3], [3, H, W] or [H, W, 3]; it has {have}'
-        )
-    [node] = images
-    shape = list(node.shape)
-    layout = ('NHWC' if shape[-1] == 3 else 'NCHW')[4 - len(shape) :]
-    height, width = layout.index('H'), layout.index('W')
-    if args.size is not None:
-        shape[height], shape[width] = args.size
-    elif not (isinstance(shape[height], int) and isinstance(shape[width], int)):
-        raise UserError(f'{args.onnx}: input {node.name} is {shape}; give its size, --size H W')
-    if 'N' in layout and not isinstance(shape[0], int):
-        shape[0] = 1
-    shape[layout.index('C')] = 3
-    others = [each for each in nodes if each is not node]
-    found = {'name': node.name, 'shape': shape, 'dtype': types[node.type], 'layout': layout}
-    constants = _constants(args, others, (shape[height], shape[width]))
-    return {**found, **({'constants': constants} if others else {})}
-
-
-def _constants(
-    args: argparse.Namespace, nodes: Sequence[Any], size: tuple[int, int]
-) -> list[dict[str, Any]]:
-    """Return the values of the graph's inputs beside the image, given or by their names."""
-    from pruned_perception.inference.graph import suggested_constants
-
-    given = dict(_parameter(text, '--constant') for text in args.constant)
-    unknown = sorted(set(given) - {node.name for node in nodes})
-    if unknown:
-        raise UserError(f'{args.onnx}: --constant {unknown[0]}: it has no such input')
-    found = []
-    for node in nodes:
-        values = given.get(node.name, suggested_constants(node, size))
-        if values is None:
-            raise UserError(
-                f'{args.onnx}: beside the image it takes {node.name}, {node.type} {node.shape}: '
-                f'say its value, --constant {node.name}=[…], such that boxes come back in pixels '
-                f'of the input, which is {size[0]} high and {size[1]} wide'
-            )
-        found.append({'name': node.name, 'values': values if type(values) is list else [values]})
-    return found
-
-
-def _recognised(
-    args: argparse.Namespace,
-    session: Any,
-    graph_input: Mapping[str, Any],
-    classes: int,
-    output: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Return the section `output` for a decoder that the graph's outputs show."""
-    from pruned_perception.bundle.manifest import InputSpec
-    from pruned_perception.inference import decoders, recognition
-    from pruned_perception.inference.graph import first_run
-
-    constants = {each['name']: each['values'] for each in graph_input.get('constants', ())}
-    spec = InputSpec(
-        **{**graph_input, 'shape': tuple(graph_input['shape']), 'constants': constants},
-        color='rgb',
-        resize='stretch',
-        align='center',
-        pad_value=0,
-        mean=(0, 0, 0),
-        std=(1, 1, 1),
-    )
-    try:
-        outputs = first_run(session, output['names'], spec, str(args.onnx), args.time_limit)
-    except ValueError as error:
-        raise UserError(f'{args.onnx}: --constant: {error}') from error
-    graph = recognition.Graph(
-        tuple(
-            recognition.Output(name, array.shape, array.dtype.kind in 'iu')
-            for name, array in outputs.items()
-        ),
-        tuple(node.name for node in session.get_inputs()),
-        (spec.height, spec.width),
-        classes,
-        'N' in spec.layout,
-    )
-    found = recognition.readings(graph)
-    if len(found) == 1:
-        [reading] = found
-        parameters = {**reading.parameters, **output['parameters']}
-        return {
-            'names': list(reading.outputs), 'decoder': reading.decoder, 'parameters': parameters
-        }  # fmt: skip
-    shapes = ', '.join(f'{each.name} {each.shape}' for each in graph.outputs)
-    start = f'{args.onnx}: outputs {shapes}, with {classes} labels'
-    if not found:
-        raise UserError(
-            f'{start}, are none of the kinds that are known: say --decoder, one of '
-            f'{", ".join(decoders.names())} (docs/bundle.md); or are the labels not those of this '
-            'network?'
-        )
-    lines = '\n'.join(f'  {_options(each)}   {each.whose}' for each in found)
-    raise UserError(f'{start}, may mean several things. Whose network is it?\n{lines}')
-
-
-def _options(reading: Any) -> str:
-    """Return a reading as options of the command line."""
-    words = ['--decoder', reading.decoder]
-    for name, value in reading.parameters.items():
-        words += ['--parameter', shlex.quote(f'{name}={json.dumps(value)}')]
-    if len(reading.outputs) > 1:
-        words += ['--outputs', *map(shlex.quote, reading.outputs)]
-    return ' '.join(words)
-
-
-def _parameter(text: str, option: str) -> tuple[str, Any]:
-    name, found, value = text.partition('=')
-    if not (name and found):
-        raise UserError(f'{option} {text}: write NAME=JSON, e.g. strides=[8,16,32]')
-    try:
-        return name, json.loads(value)
-    except json.JSONDecodeError:
-        return name, value
+    return model_of(file)
