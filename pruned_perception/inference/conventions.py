@@ -25,6 +25,7 @@ USUAL: dict[str, Any] = {
 """Where neither the user nor a decoder's authors say anything."""
 
 AUTHORS: dict[str, dict[str, Any]] = {
+    'anchor_free': {'resize': 'stretch'},
     # YOLOX, demo/ONNXRuntime: bytes as they are, bgr, in the upper left corner.
     'yolox': {'color': 'bgr', 'align': 'top_left', 'score': 0.3, 'iou': 0.45},
     # NanoDet, config/nanodet-m.yml.

@@ -325,7 +325,9 @@ def test_slices_are_the_frames_that_they_say(tmp_path: Path) -> None:
     content = {'images': images, 'annotations': annotations, 'categories': categories}
     (tmp_path / 'annotations.json').write_text(json.dumps(content))
     notes = read_dataset(tmp_path)
-    found = declared_slices(notes, np.array([75.0, 74.9, 200.0, 0.0]))
+    found = declared_slices(
+        notes.boxes, notes.class_ids, notes.labels, np.array([75.0, 74.9, 200.0, 0.0])
+    )
     assert {name: [each.tolist() for each in own] for name, own in found.items()} == {
         'below 48 px': [[True], [False], [True], []],
         'dark': [[False], [True], [False], []],
