@@ -64,6 +64,8 @@ class Source:
 
     frames: Iterator[Frame | UnreadableFrame]
     count: int | None
+    files: bool = False
+    """Whether each frame is an image in a file of its own, its `source`."""
 
 
 def open_source(path: str | os.PathLike[str], topic: str | None = None) -> Source:
@@ -171,7 +173,7 @@ def _open_images(files: list[Path], others: Sequence[Path] = ()) -> Source:
             reason = f'{file}: no image, in a folder of images; give it by itself'
             yield UnreadableFrame(str(file), index, None, reason)
 
-    return Source(frames(), len(files) + len(others))
+    return Source(frames(), len(files) + len(others), files=True)
 
 
 # Where the number of frames is an estimate, from duration and rate: how many may be missing at the

@@ -9,7 +9,7 @@ from typing import Any
 
 from pruned_perception import __version__
 from pruned_perception.bundle import Bundle
-from pruned_perception.datasets import read_dataset
+from pruned_perception.datasets import Dataset, read_dataset
 from pruned_perception.datasets.fingerprints import Fingerprints
 from pruned_perception.inference.coco_metrics import Boxes, Metrics, coco_metrics
 from pruned_perception.inference.detector import Detector
@@ -43,6 +43,22 @@ def evaluate(
     """
     notes = read_dataset(folder).with_labels(bundle.labels, bundle.name)
     notes.check_labelled()
+    metrics = evaluate_notes(
+        bundle, notes, resamples=resamples, seed=seed, threads=threads, progress=progress
+    )
+    return metrics, notes.digest
+
+
+def evaluate_notes(
+    bundle: Bundle,
+    notes: Dataset,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    threads: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Metrics:
+    """Return the COCO accuracy of `bundle` on annotated frames with its labels; see `evaluate`."""
     detector = Detector(bundle, threads=threads)
     settings = replace(detector.settings, score_threshold=MIN_SCORE)
     found = []
@@ -54,7 +70,7 @@ def evaluate(
         Boxes(boxes, class_ids, crowd)
         for boxes, class_ids, crowd in zip(notes.boxes, notes.class_ids, notes.crowd, strict=True)
     ]
-    metrics = coco_metrics(
+    return coco_metrics(
         truth,
         found,
         notes.labels,
@@ -63,7 +79,6 @@ def evaluate(
         resamples=resamples,
         seed=seed,
     )
-    return metrics, notes.digest
 
 
 def evaluation_record(
