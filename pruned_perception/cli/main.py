@@ -19,6 +19,7 @@ from pruned_perception.inference import runs
 # `add_arguments(parser)` and `run(args) -> int`; nothing is imported before it is asked for, so
 # that the robot's commands never load the off-line stage's libraries.
 SUBCOMMANDS: dict[str, str] = {
+    'optimize': 'Make a detector faster for your robot: one command, no labels needed.',
     'detect': 'Detect objects in an image, a folder, a video or a bag.',
     'bundle': 'Show or verify model bundles, or make one of an ONNX file.',
     'benchmark': 'Measure latency: networks, the node, its start.',

@@ -263,7 +263,7 @@ def _check_different(frames: Sequence[Picture], sources: Sequence[Any]) -> None:
 
 
 class Pictures(Sequence[NDArray[np.uint8]]):
-    """Frames as pixels, (H, W, 3) bgr: read when they are asked for, and kept while there is room."""
+    """Frames as pixels, (H, W, 3) bgr: read when asked for, and kept while there is room."""
 
     def __init__(self, frames: Sequence[Picture]) -> None:
         """Take the frames."""
@@ -298,8 +298,3 @@ def fingerprints_of(frames: Sequence[Picture], *, drives: bool) -> Fingerprints:
     """Return the record of frames; of drives, too, where those were set aside as a whole."""
     hashes = (bytes.fromhex(each.sha) for each in frames)
     return Fingerprints.of(hashes, {each.drive for each in frames} if drives else ())
-
-
-def is_topic(source: str) -> bool:
-    """Whether a source is the name of a topic: like /camera/image_raw, and no file."""
-    return source.startswith('/') and not Path(source).exists() and not Path(source).suffix

@@ -113,11 +113,11 @@ def claimed(settings: Settings) -> Iterator[None]:
         FolderError: another process works there, or it holds something else.
     """
     family, work = settings.family, settings.work
-    if family.exists() and not work.exists():
-        if not family.is_dir() or any(family.iterdir()):
-            raise FolderError(
-                f'{family}: is there already, and not of this command; choose a new folder'
-            )
+    taken = family.exists() and (not family.is_dir() or any(family.iterdir()))
+    if taken and not work.exists():
+        raise FolderError(
+            f'{family}: is there already, and not of this command; choose a new folder'
+        )
     with locked(work):
         identity, file = settings.identity(), work / 'job.json'
         if file.is_file():

@@ -158,9 +158,10 @@ def unseen_part(notes: Dataset, used: Fingerprints, drives: bool) -> Dataset | N
     if not any((~notes.crowd[index]).any() for index in places):
         return None
     fields = ('paths', 'sizes', 'boxes', 'class_ids', 'crowd', 'groups')
-    return replace(
-        notes, **{name: tuple(getattr(notes, name)[k] for k in places) for name in fields}
-    )
+    chosen: dict[str, Any] = {
+        name: tuple(getattr(notes, name)[k] for k in places) for name in fields
+    }
+    return replace(notes, **chosen)
 
 
 def _drive(notes: Dataset, index: int) -> str:

@@ -51,9 +51,7 @@ def import_detector(
     path = Path(detector).expanduser()
     if path.suffix == '.onnx' and not path.is_dir():
         _no_weights(weights)
-        bundle = create_bundle(
-            path, model_of(path), folder, labels=labels, name=DENSE, **described
-        )
+        bundle = create_bundle(path, model_of(path), folder, labels=labels, name=DENSE, **described)
     elif ':' in detector and not path.exists() and '://' not in detector:
         file = family / '.optimize' / 'parent.onnx'
         model = _exported(detector, weights, described.pop('size', None))

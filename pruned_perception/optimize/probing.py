@@ -120,9 +120,7 @@ class Prober:
 
     def plan(self, share: float) -> Plan:
         """Return the plan of a share; raise BudgetError where blocks do not allow it."""
-        return allocate(
-            self.sensitivity, Macs(share), round_to=self.round_to, rule='proportional'
-        )
+        return allocate(self.sensitivity, Macs(share), round_to=self.round_to, rule='proportional')
 
     def smallest(self) -> Plan:
         """Return the plan that keeps one block of every group."""
@@ -199,9 +197,7 @@ class Prober:
         return min(1.0, max(1.05 * least.share, least.share + along * (1 - least.share)))
 
 
-def measure_sensitivity(
-    network: OnnxNetwork, batches: Sequence[Tensor], seed: int
-) -> Sensitivity:
+def measure_sensitivity(network: OnnxNetwork, batches: Sequence[Tensor], seed: int) -> Sensitivity:
     """Return how sensitive every layer is to each of its inputs, on batches of inputs."""
     structure = trace(network.module, network.example_inputs)
     return estimate_sensitivity(
@@ -245,4 +241,3 @@ def block_of_machine(flags: str | None = None, machine: str | None = None) -> in
 def _graph(module: object) -> fx.GraphModule:
     assert isinstance(module, fx.GraphModule)
     return module
-

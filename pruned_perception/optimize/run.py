@@ -328,9 +328,7 @@ class _Job:
             held_out=Pictures(_spread(self._part('choose'), JUDGED)),
             seed=settings.seed,
             folder=self.work / 'members' / target.name,
-            report=lambda title, done, remark: self.report(
-                f'{target.name}: {title}', done, remark
-            ),
+            report=lambda title, done, remark: self.report(f'{target.name}: {title}', done, remark),
         )
         write_json(
             self.work / f'{target.name}.json', json.loads(json.dumps(result.record.to_dict()))
@@ -400,10 +398,8 @@ class _Job:
                 findings=findings,
                 bundles=members,
                 sensitivity=self._sensitivity(),
-                forecasts={each.name: each for each in self.forecasts},
                 records={name: self._record(name) for name in (x.name for x in members)},
                 certificates=certificates,
-                agreements=agreements,
                 pictures=judging.side_by_side(frames, members, decisions) if decisions else [],
             )
         return Outcome(self.family, tuple(each.name for each in members), page, findings)
@@ -575,4 +571,4 @@ def _without_repeats(split: Split, frames: Sequence[Picture]) -> Split:
                 seen.add(frames[place].sha)
                 own.append(place)
         parts[part] = tuple(own)
-    return dataclasses.replace(split, **parts)
+    return dataclasses.replace(split, **parts)  # type: ignore[arg-type]
