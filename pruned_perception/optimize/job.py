@@ -61,7 +61,7 @@ class Settings:
     """Go on though the parent sees next to nothing, or pruning is not expected to pay."""
 
     def __post_init__(self) -> None:
-        if not self.targets:
+        if not self.targets and not self.in_8_bits:
             raise UserError('say how small or fast: --macs X, --speedup X or --budget-ms X')
         if len({target.name for target in self.targets}) < len(self.targets):
             raise UserError('budgets: the same one is there twice')
@@ -81,6 +81,11 @@ class Settings:
         if 'recovery' in self.skip:
             return 0.0
         return MINUTES[self.recipe] if self.minutes is None else self.minutes
+
+    @property
+    def in_8_bits(self) -> bool:
+        """Whether INT8 members may join."""
+        return 'int8' not in self.skip
 
     def identity(self) -> dict[str, Any]:
         """Return what another run must ask for, too, to be the same job; plain data."""

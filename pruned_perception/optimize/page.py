@@ -127,34 +127,33 @@ def _members(findings: Mapping[str, Any]) -> Table:
     rows = findings['members']
     labelled = any(row['ap50'] is not None for row in rows)
     columns = [
-        ('member', ''),
+        ('member\nasked for', ''),
         ('MMAC', '.0f'),
         ('ONNX\nMiB', '.2f'),
         ('ms\none thread', '.2f'),
-        ('× faster\nmeasured', '.2f'),
-        ('× faster\npredicted', '.2f'),
-        ('agreement\nwith the parent', ''),
-        ('agreement\npredicted, untaught', '.3f'),
+        ('× faster\npredicted', ''),
+        ('agreement\npredicted', ''),
         ('not shown\nof the parent’s', ''),
         ('added\nof its own', ''),
-        *([('AP50\nlabelled frames', '.3f')] if labelled else []),
-        ('certified\nnot shown, at most', ''),
+        *([('AP50\nlabels', '.3f')] if labelled else []),
+        ('certified\nnot shown, ≤', ''),
     ]
     cells = []
     for row in rows:
         predicted = row['predicted'] or {}
+        agreed = UNKNOWN
+        if row['agreement'] is not None:
+            text = f'{row["agreement"]:.3f}{_noted(predicted.get("agreement"), ".3f")}'
+            agreed = pages.bar(row['agreement'], text, 'kept')
+        speed = UNKNOWN if row['speedup'] is None else f'{row["speedup"]:.2f}'
         cells.append(
             [
-                row['name'] + (f'\nasked for: {row["asked"]}' if row['asked'] else ''),
+                row['name'] + (f'\n{row["asked"]}' if row['asked'] else ''),
                 row['macs'] / 1e6,
                 row['bytes'] / 2**20,
                 row['ms'],
-                row['speedup'],
-                predicted.get('speedup'),
-                UNKNOWN
-                if row['agreement'] is None
-                else pages.bar(row['agreement'], f'{row["agreement"]:.3f}', 'kept'),
-                predicted.get('agreement'),
+                f'{speed}{_noted(predicted.get("speedup"), ".2f")}',
+                agreed,
                 _of(row['lost']),
                 _of(row['added']),
                 *([row['ap50']] if labelled else []),
@@ -162,6 +161,10 @@ def _members(findings: Mapping[str, Any]) -> Table:
             ]
         )
     return Table(columns, cells)
+
+
+def _noted(value: float | None, form: str) -> str:
+    return '' if value is None else f'\n{value:{form}}'
 
 
 def _of(pair: Sequence[int] | None) -> str:

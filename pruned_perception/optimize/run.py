@@ -57,10 +57,12 @@ from pruned_perception.optimize.probing import (
     Target,
     block_of_machine,
     measure_sensitivity,
+    speedup,
     timed,
 )
 from pruned_perception.pruning import Macs, PruningError, Sensitivity
 from pruned_perception.pruning.certificate import Certificate, read_certificate
+from pruned_perception.quantization import quantize_bundle
 from pruned_perception.training.budget import TrainingBudget
 from pruned_perception.training.compute import use_one_thread
 from pruned_perception.training.detector.accuracy import (
@@ -76,6 +78,12 @@ from pruned_perception.training.onnx_import.task import export_bundle_network
 
 ROUNDS, RUNS = 20, 10
 """Of the final timing of all members by turns."""
+INT8 = '-int8'
+CALIBRATION = 128
+"""Frames that ranges of activations are taken from."""
+TRIAL_ROUNDS = 12
+WORTH = 1.05
+"""So many times faster must a network in 8 bits be, to join."""
 LONGER = 2
 """The longest drive that is declared where nobody does: so many times the longest of those that
 were fitted to, which no drive to certify is among."""
@@ -116,7 +124,7 @@ def optimize(
         job.foretell()
         for target in settings.targets:
             job.member(target)
-        if 'int8' not in settings.skip:
+        if settings.in_8_bits:
             job.quantise()
         return job.judge()
 
@@ -232,6 +240,10 @@ class _Job:
 
     def foretell(self) -> None:
         """Probe every budget, and say what will be done and what is to be expected."""
+        if not self.settings.targets:
+            self.forecasts = []
+            self.say('no budget was given: INT8 of the parent alone')
+            return
         found = kept(self.work / 'forecast.json', self._probe)
         self.forecasts = [Forecast.from_dict(each) for each in found['members']]
         minutes = self.settings.teaching_minutes
@@ -246,8 +258,8 @@ class _Job:
             text = (
                 f'{worst.name}: cutting so much leaves {worst.probe.agreement:.0%} agreement; '
                 'minutes of teaching are not expected to bring such a network back. Pruning '
-                'channels does not pay here: ask for less (--macs 0.8), take INT8 alone '
-                '(--skip recovery), or run the detector at a lower resolution'
+                'channels does not pay here: ask for less (--macs 0.8), take INT8 alone (leave out '
+                'the budgets), or export the detector at a lower resolution'
             )
             if len(hopeless) == len(self.forecasts) and minutes and not self.settings.force:
                 raise UserError(f'{text}; --force goes on all the same')
@@ -356,7 +368,42 @@ class _Job:
         return manifest
 
     def quantise(self) -> None:
-        """Let INT8 members join where they are faster on this machine."""
+        """Let an INT8 member join beside each where that is faster on this machine."""
+        for bundle in load_family(self.family).members:
+            if bundle.name.endswith(INT8):
+                continue
+            file = self.work / f'{bundle.name}{INT8}.json'
+            found = kept(file, lambda bundle=bundle: self._quantised(bundle))  # type: ignore[misc]
+            self.say(
+                f'{bundle.name}{INT8}: {found["speedup"]:.2f}× as fast as {bundle.name}, '
+                f'{found["lost"]} of its {found["shown"]} detections lost, {found["invented"]} '
+                f'added ({found["arithmetic"]}); '
+                + ('joins' if found['joins'] else 'does not join: it is not faster here')
+            )
+
+    def _quantised(self, bundle: Bundle) -> dict[str, Any]:
+        """Write the bundle in 8 bits where it is faster, and return what was measured."""
+        name = f'{bundle.name}{INT8}'
+        trial, record = quantize_bundle(
+            bundle,
+            Pictures(_spread(self._part('fit'), CALIBRATION)),
+            self.work / 'quantised' / name,
+            held_out=Pictures(_spread(self._part('choose'), JUDGED)),
+            name=name,
+            on_progress=lambda done: self.report(f'quantising {bundle.name}', done, ''),
+        )
+        times = timed([bundle.onnx_bytes, trial.onnx_bytes], rounds=TRIAL_ROUNDS, runs=5)
+        gain = speedup(*times)
+        joins = gain > WORTH
+        if joins:
+            write_bundle(self.family / name, trial.onnx_bytes, trial.manifest)
+        plain = ('scheme', 'arithmetic', 'layers', 'shown', 'lost', 'invented', 'output_error')
+        return {
+            'speedup': gain,
+            'joins': joins,
+            'float_layers': list(record.float_layers),
+            **{each: getattr(record, each) for each in plain},
+        }
 
     # -- what came of it -------------------------------------------------------------------------
 
