@@ -1,0 +1,86 @@
+"""A family that the command made, from a bundle and six drives without labels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from optimizing import SHORT, Place
+
+from pruned_perception.bundle import load_bundle, load_family
+from pruned_perception.cli.main import main
+from pruned_perception.datasets.fingerprints import Fingerprints, picture_hash
+from pruned_perception.images import read_image
+from pruned_perception.pruning.certificate import read_certificate
+
+ASKED = ('--macs', '0.6', *SHORT)
+
+
+@pytest.fixture(scope='module')
+def family(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make it from the ONNX file, whose decoder is recognised."""
+    out = tmp_path_factory.mktemp('made') / 'family'
+    detector = ['optimize', str(place.onnx), '--names', str(place.names)]
+    detector += ['--parameter', 'strides=[8]', '--decoder', 'anchor_free']
+    detector += ['--score-threshold', '0.5', '--images', str(place.drives)]
+    assert main([*detector, *ASKED, '--out', str(out)]) == 0
+    return out
+
+
+def test_members_go_back_to_the_file_that_was_given(family, place):
+    dense, member = load_family(family).members
+    assert (dense.name, member.name) == ('dense', 'macs60')
+    assert dense.onnx_bytes == place.onnx.read_bytes()
+    assert member.manifest['parent'] == {'name': 'dense', 'sha256': dense.sha256}
+    assert member.input == dense.input
+    assert member.output == dense.output
+    assert 0 < member.cost.macs <= 0.6 * dense.cost.macs
+
+
+def test_nothing_that_certifies_was_fitted_to_or_chosen_by(family, place):
+    member = load_bundle(family / 'macs60')
+    certificate = read_certificate(member.manifest['certificate'])
+    assert len(certificate.drives) == 2
+    assert certificate.frames == 24
+    seen = member.manifest['provenance']['seen']
+    used = Fingerprints.from_dict(seen['optimising']) | Fingerprints.from_dict(seen['choosing'])
+    assert not certificate.holdout.shared(used)[0]
+    for drive in place.drives.iterdir():
+        hashes = {picture_hash(read_image(each)) for each in drive.iterdir()}
+        certifies = any(each.endswith(drive.name) for each in certificate.drives)
+        assert hashes <= (certificate.holdout.pictures if certifies else used.pictures)
+
+
+def test_the_certificate_is_of_the_parents_detections(family):
+    certificate = read_certificate(load_bundle(family / 'macs60').manifest['certificate'])
+    findings = json.loads((family / '.optimize' / 'findings.json').read_text())
+    lost, shown = findings['members'][1]['lost']
+    assert (sum(certificate.headline.events), sum(certificate.headline.counts)) == (lost, shown)
+    assert shown == 24  # a square in each frame
+    assert certificate.to_text().startswith('Does not show at most')
+
+
+def test_the_page_shows_failures_certificate_and_how_to_run_it(family):
+    page = (family / 'report.html').read_text()
+    for text in ('Where they differ', 'proven at 95%', 'What recovered what', 'member:='):
+        assert text in page
+    assert 'src="data:image/jpeg;base64,' in page
+    assert 'src="http' not in page
+    assert '<script' not in page
+    assert 'report-macs60.html' in page
+    assert (family / 'report-macs60.html').is_file()
+
+
+def test_the_same_command_finds_all_done_and_another_one_is_refused(family, place, capsys):
+    before = {file: file.stat().st_mtime_ns for file in family.rglob('model.onnx')}
+    detector = [
+        'optimize', str(place.onnx), '--names', str(place.names), '--parameter', 'strides=[8]',
+        '--decoder', 'anchor_free', '--score-threshold', '0.5', '--images', str(place.drives),
+    ]  # fmt: skip
+    assert main([*detector, *ASKED, '--out', str(family), '--json']) == 0
+    out = capsys.readouterr().out
+    assert [row['name'] for row in json.loads(out)['members']] == ['dense', 'macs60']
+    assert {file: file.stat().st_mtime_ns for file in family.rglob('model.onnx')} == before
+    assert main([*detector, '--macs', '0.4', *SHORT, '--out', str(family)]) == 1
+    assert 'another job (budgets: [' in capsys.readouterr().err
