@@ -92,6 +92,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='go on though the parent sees next to nothing in the images, or pruning is not '
         'expected to pay',
     )
+    how.add_argument(
+        '--dry-run',
+        action='store_true',
+        help='only say what would be done and what is to be expected; the same command without it '
+        'goes on from there',
+    )
     judged = parser.add_argument_group('how it is judged')
     judged.add_argument(
         '--labels',
@@ -137,10 +143,17 @@ def run(args: argparse.Namespace) -> int:
     lines = sys.stderr if args.json else sys.stdout
     with Progress('optimising') as bar:
         try:
-            outcome = optimize(settings, say=lambda text: say(text, file=lines), report=bar.phase)
+            outcome = optimize(
+                settings,
+                say=lambda text: say(text, file=lines),
+                report=bar.phase,
+                dry_run=args.dry_run,
+            )
         except KeyboardInterrupt:
             print('interrupted; the same command goes on from here', file=sys.stderr, flush=True)
             return INTERRUPTED
+    if outcome is None:
+        return 0
     if args.json:
         print(json.dumps(_plain(outcome.findings), ensure_ascii=False, allow_nan=False))
         return 0

@@ -104,14 +104,19 @@ class Outcome:
 
 
 def optimize(
-    settings: Settings, *, say: Say = print, report: Report = lambda title, share, remark: None
-) -> Outcome:
-    """Do the job, or what is left of it.
+    settings: Settings,
+    *,
+    say: Say = print,
+    report: Report = lambda title, share, remark: None,
+    dry_run: bool = False,
+) -> Outcome | None:
+    """Do the job, or what is left of it; None after a dry run.
 
     Args:
         settings: what is asked for.
         say: told, in lines, what will be done and what came of it.
         report: told of the progress.
+        dry_run: end once it is said what is to be expected; the same job may go on later.
 
     Raises:
         UserError: anything that was given cannot be used; says what would help.
@@ -122,6 +127,8 @@ def optimize(
         job = _Job(settings, say, report)
         job.begin()
         job.foretell()
+        if dry_run:
+            return None
         for target in settings.targets:
             job.member(target)
         if settings.in_8_bits:

@@ -70,7 +70,7 @@ def test_too_few_frames_and_frames_that_are_all_alike(place, command, tmp_path):
     for index in range(30):
         picture[0, 0] = noise.integers(0, 256, 3)
         cv2.imwrite(str(tmp_path / 'still' / f'{index:02}.png'), picture)
-    for name, reason in (('few', '5 frames; at least 24'), ('still', 'all frames show the same')):
+    for name, reason in (('few', '5 frames; at least 24'), ('still', 'all frames show the')):
         code, text = command(
             place.dense,
             '--images',

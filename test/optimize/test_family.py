@@ -23,7 +23,8 @@ def family(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp('made') / 'family'
     detector = ['optimize', str(place.onnx), '--names', str(place.names)]
     detector += ['--parameter', 'strides=[8]', '--decoder', 'anchor_free']
-    detector += ['--score-threshold', '0.5', '--images', str(place.drives)]
+    detector += ['--score-threshold', '0.5', '--iou-threshold', '0.3']
+    detector += ['--images', str(place.drives)]
     assert main([*detector, *ASKED, '--out', str(out)]) == 0
     return out
 
@@ -76,7 +77,8 @@ def test_the_same_command_finds_all_done_and_another_one_is_refused(family, plac
     before = {file: file.stat().st_mtime_ns for file in family.rglob('model.onnx')}
     detector = [
         'optimize', str(place.onnx), '--names', str(place.names), '--parameter', 'strides=[8]',
-        '--decoder', 'anchor_free', '--score-threshold', '0.5', '--images', str(place.drives),
+        '--decoder', 'anchor_free', '--score-threshold', '0.5', '--iou-threshold', '0.3',
+        '--images', str(place.drives),
     ]  # fmt: skip
     assert main([*detector, *ASKED, '--out', str(family), '--json']) == 0
     out = capsys.readouterr().out
