@@ -32,6 +32,12 @@ from pruned_perception.datasets.fingerprints import Fingerprints
 from pruned_perception.errors import UserError
 from pruned_perception.inference.preprocess import Preprocessor
 from pruned_perception.optimize import judging
+from pruned_perception.optimize.alternatives import (
+    Alternative,
+    at_lower_resolution,
+    measured,
+)
+from pruned_perception.optimize.alternatives import table as table_of_alternatives
 from pruned_perception.optimize.forecast import (
     Forecast,
     best_bound,
@@ -84,6 +90,8 @@ CALIBRATION = 128
 TRIAL_ROUNDS = 12
 WORTH = 1.05
 """So many times faster must a network in 8 bits be, to join."""
+ALIKE_IN_8_BITS = 0.8
+"""Agreement with its network in float that it must keep, to join."""
 LONGER = 2
 """The longest drive that is declared where nobody does: so many times the longest of those that
 were fitted to, which no drive to certify is among."""
@@ -261,20 +269,49 @@ class _Job:
         )
         hopeless = [each for each in self.forecasts if each.hopeless]
         if hopeless:
-            worst = min(hopeless, key=lambda each: each.probe.agreement or 0.0)
-            text = (
-                f'{worst.name}: cutting so much leaves {worst.probe.agreement:.0%} agreement; '
-                'minutes of teaching are not expected to bring such a network back. Pruning '
-                'channels does not pay here: ask for less (--macs 0.8), take INT8 alone (leave out '
-                'the budgets), or export the detector at a lower resolution'
-            )
-            if len(hopeless) == len(self.forecasts) and minutes and not self.settings.force:
-                raise UserError(f'{text}; --force goes on all the same')
-            self.say(text)
+            self._say_alternatives(hopeless)
         self.say(
             f'next: {len(self.forecasts)} × about {minutes:g} minutes of teaching '
             f'({self.settings.recipe})' if minutes else 'next: cut and refit, no teaching'
         )  # fmt: skip
+
+    def _say_alternatives(self, hopeless: Sequence[Forecast]) -> None:
+        """Say that pruning does not pay, and what does; end here where no member is left."""
+        names = ', '.join(f'{each.name} ({each.probe.agreement:.0%})' for each in hopeless)
+        text = (
+            f'{names}: so little agreement is left by the cut that minutes of teaching are not '
+            'expected to bring it back; pruning channels so far does not pay with this network'
+        )
+        found = [
+            Alternative(**each)
+            for each in kept(self.work / 'alternatives.json', self._alternatives)
+        ]
+        if found:
+            self.say(table_of_alternatives(found))
+        if len(hopeless) < len(self.forecasts) or self.settings.force:
+            self.say(text)
+            return
+        raise UserError(
+            f'{text}. Ask for less to be cut, or take what the table says: INT8 alone is this '
+            'command without a budget, and a new folder'
+            + (
+                ''
+                if any(not each.name.endswith(INT8) for each in found)
+                else '; the graph is bound to its size: a lower resolution has to be exported'
+            )
+            + '. --force goes on all the same'
+        )
+
+    def _alternatives(self) -> list[dict[str, Any]]:
+        frames = _spread(self._part('choose'), JUDGED)
+        bundles = []
+        if self.settings.in_8_bits:
+            self._int8_of(self.parent)
+            bundles.append(load_bundle(self.work / 'quantised' / f'{DENSE}{INT8}'))
+        self.report('trying a lower resolution', 0.0, '')
+        if smaller := at_lower_resolution(self.parent, self.work / 'smaller'):
+            bundles.append(smaller)
+        return [vars(measured(self.parent, each, frames)) for each in bundles]
 
     def _inputs(self) -> list[Tensor]:
         """Return batches of the frames that sensitivities and probes look at."""
@@ -379,17 +416,27 @@ class _Job:
         for bundle in load_family(self.family).members:
             if bundle.name.endswith(INT8):
                 continue
-            file = self.work / f'{bundle.name}{INT8}.json'
-            found = kept(file, lambda bundle=bundle: self._quantised(bundle))  # type: ignore[misc]
+            found = self._int8_of(bundle)
+            if found['joins'] and not (self.family / found['name'] / MANIFEST).is_file():
+                trial = load_bundle(self.work / 'quantised' / found['name'])
+                write_bundle(self.family / trial.name, trial.onnx_bytes, trial.manifest)
             self.say(
                 f'{bundle.name}{INT8}: {found["speedup"]:.2f}× as fast as {bundle.name}, '
                 f'{found["lost"]} of its {found["shown"]} detections lost, {found["invented"]} '
                 f'added ({found["arithmetic"]}); '
-                + ('joins' if found['joins'] else 'does not join: it is not faster here')
+                + (
+                    'joins'
+                    if found['joins']
+                    else 'does not join: not faster here, or too different'
+                )
             )
 
+    def _int8_of(self, bundle: Bundle) -> dict[str, Any]:
+        file = self.work / f'{bundle.name}{INT8}.json'
+        return dict(kept(file, lambda: self._quantised(bundle)))
+
     def _quantised(self, bundle: Bundle) -> dict[str, Any]:
-        """Write the bundle in 8 bits where it is faster, and return what was measured."""
+        """Write the bundle in 8 bits, and return what was measured."""
         name = f'{bundle.name}{INT8}'
         trial, record = quantize_bundle(
             bundle,
@@ -401,13 +448,14 @@ class _Job:
         )
         times = timed([bundle.onnx_bytes, trial.onnx_bytes], rounds=TRIAL_ROUNDS, runs=5)
         gain = speedup(*times)
-        joins = gain > WORTH
-        if joins:
-            write_bundle(self.family / name, trial.onnx_bytes, trial.manifest)
+        both = 2 * record.shown - record.lost + record.invented
+        agreed = 1 - (record.lost + record.invented) / both if both else 1.0
         plain = ('scheme', 'arithmetic', 'layers', 'shown', 'lost', 'invented', 'output_error')
         return {
+            'name': name,
             'speedup': gain,
-            'joins': joins,
+            'joins': gain > WORTH and agreed >= ALIKE_IN_8_BITS,
+            'agreement': agreed,
             'float_layers': list(record.float_layers),
             **{each: getattr(record, each) for each in plain},
         }
