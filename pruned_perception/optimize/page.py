@@ -40,6 +40,7 @@ def write_page(
     bundles: Sequence[Bundle],
     sensitivity: Sensitivity | None,
     records: Mapping[str, Mapping[str, Any] | None],
+    quantised: Sequence[Mapping[str, Any]],
     certificates: Mapping[str, Certificate | str | None],
     pictures: Sequence[Mapping[str, Any]],
 ) -> None:
@@ -51,13 +52,15 @@ def write_page(
         bundles: of the family, the parent first.
         sensitivity: what channels were measured by.
         records: of what was done to each member, see `LabelFreeRecord.to_dict`.
+        quantised: what was measured of each network in 8 bits, also of those that do not join.
         certificates: of each member, or why there is none.
         pictures: see `judging.side_by_side`.
 
     Raises:
         UserError: it cannot be written.
     """
-    plans = {each.name: plan for each in bundles if (plan := _plan(each)) is not None}
+    in_float = [each for each in bundles if each.manifest.get('quantization') is None]
+    plans = {each.name: plan for each in in_float if (plan := _plan(each)) is not None}
     details = {}
     for name, plan in plans.items():
         certificate = certificates.get(name)
@@ -80,6 +83,7 @@ def write_page(
             cards=_cards(findings),
             members=_members(findings),
             recovery=_recovery(records),
+            in_8_bits=_in_8_bits(quantised),
             layers=_layers(plans, sensitivity),
             plans=plans,
             details=details,
@@ -206,6 +210,33 @@ def _recovery(records: Mapping[str, Mapping[str, Any] | None]) -> Table | None:
                     stage['kept'],
                 ]
             )
+    return Table(columns, cells) if cells else None
+
+
+def _in_8_bits(quantised: Sequence[Mapping[str, Any]]) -> Table | None:
+    columns = [
+        ('network', ''),
+        ('× faster\nthan in float', '.2f'),
+        ('agreement\nwith it', '.3f'),
+        ('layers', 'd'),
+        ('in float', 'd'),
+        ('scheme', ''),
+        ('arithmetic', ''),
+        ('', ''),
+    ]
+    cells = [
+        [
+            each['name'],
+            each['speedup'],
+            each['agreement'],
+            each['layers'],
+            len(each['float_layers']),
+            each['scheme'],
+            each['arithmetic'],
+            'joins' if each['joins'] else 'too slow or different',
+        ]
+        for each in quantised
+    ]
     return Table(columns, cells) if cells else None
 
 

@@ -387,7 +387,8 @@ class _Job:
             report=lambda title, done, remark: self.report(f'{target.name}: {title}', done, remark),
         )
         write_json(
-            self.work / f'{target.name}.json', json.loads(json.dumps(result.record.to_dict()))
+            self.work / 'members' / f'{target.name}.json',
+            json.loads(json.dumps(result.record.to_dict())),
         )
         bundle = export_bundle_network(
             self.parent,
@@ -424,15 +425,11 @@ class _Job:
                 f'{bundle.name}{INT8}: {found["speedup"]:.2f}× as fast as {bundle.name}, '
                 f'{found["lost"]} of its {found["shown"]} detections lost, {found["invented"]} '
                 f'added ({found["arithmetic"]}); '
-                + (
-                    'joins'
-                    if found['joins']
-                    else 'does not join: not faster here, or too different'
-                )
+                + ('joins' if found['joins'] else 'does not join: too slow or different')
             )
 
     def _int8_of(self, bundle: Bundle) -> dict[str, Any]:
-        file = self.work / f'{bundle.name}{INT8}.json'
+        file = self.work / 'quantised' / f'{bundle.name}{INT8}.json'
         return dict(kept(file, lambda: self._quantised(bundle)))
 
     def _quantised(self, bundle: Bundle) -> dict[str, Any]:
@@ -501,6 +498,7 @@ class _Job:
                 bundles=members,
                 sensitivity=self._sensitivity(),
                 records={name: self._record(name) for name in (x.name for x in members)},
+                quantised=self._quantised_ones(),
                 certificates=certificates,
                 pictures=judging.side_by_side(frames, members, decisions) if decisions else [],
             )
@@ -511,8 +509,12 @@ class _Job:
         return Sensitivity.from_dict(json.loads(file.read_text())) if file.is_file() else None
 
     def _record(self, name: str) -> dict[str, Any] | None:
-        file = self.work / f'{name}.json'
+        file = self.work / 'members' / f'{name}.json'
         return json.loads(file.read_text()) if file.is_file() else None
+
+    def _quantised_ones(self) -> list[dict[str, Any]]:
+        files = sorted((self.work / 'quantised').glob(f'*{INT8}.json'))
+        return [json.loads(each.read_text(encoding='utf-8')) for each in files]
 
     def _time(self, members: Sequence[Bundle]) -> list[dict[str, Any]]:
         """Time all members by turns, and write it into their manifests."""
