@@ -8,7 +8,7 @@ otherwise. A wrong guess shows at once: such a network detects next to nothing.
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 USUAL: dict[str, Any] = {
@@ -72,6 +72,6 @@ def labels_in(metadata: Mapping[str, str]) -> tuple[str, ...] | None:
     if isinstance(names, Mapping):
         if sorted(names) != list(range(len(names))):
             return None
-        names = [names[index] for index in range(len(names))]
-    whole = isinstance(names, Sequence) and all(isinstance(each, str) for each in names)
+        names = list(map(names.__getitem__, range(len(names))))
+    whole = isinstance(names, list | tuple) and all(isinstance(each, str) for each in names)
     return tuple(names) if whole and names else None

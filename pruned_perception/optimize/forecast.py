@@ -53,7 +53,7 @@ def steps_for(minutes: float, macs: int, parent_macs: int, batch: int) -> int:
     """Return the steps of teaching that minutes of work are: three passes, and one of the parent.
 
     >>> steps_for(25, 519_000_000, 1_038_000_000, 8)
-    823
+    824
     """
     return max(1, round(60 * minutes / (STEP + batch * (3 * macs + parent_macs) / WORK_RATE)))
 
@@ -122,9 +122,3 @@ def check_certifiable(settings: Settings, drives: int, parts: float) -> None:
         f'set aside of these images, by which {have}. Give {int(np.ceil(needed / parts))} drives '
         'in all (a folder, video or bag each), or a larger bound'
     )
-
-
-def time_left(settings: Settings, done: int) -> str:
-    """Return how long teaching will take yet, in words."""
-    minutes = settings.teaching_minutes * (len(settings.targets) - done)
-    return f'about {minutes:.0f} min of teaching left' if minutes >= 1 else ''

@@ -93,7 +93,7 @@ def split_frames(drives: Sequence[str], seed: int = 0) -> Split:
 
     >>> split = split_frames(['a'] * 100)
     >>> len(split.fit), len(split.choose), len(split.certify), split.by_drives
-    (58, 11, 23, False)
+    (58, 13, 21, False)
     >>> split = split_frames([name for name in 'abcdefgh' for _ in range(10)])
     >>> len(split.fit), len(split.choose), len(split.certify), split.drives
     (50, 10, 20, 2)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -149,6 +150,29 @@ def check_room(folder: Path, needed: int) -> None:
             f'{folder}: {free / 2**20:,.0f} MiB are free on its disk, about '
             f'{needed / 2**20:,.0f} MiB are needed; make room, or choose another folder'
         )
+
+
+def with_time_left(report: Report, clock: Callable[[], float] = time.monotonic) -> Report:
+    """Return a report that adds to its remarks how long what goes on will take yet.
+
+    >>> times = iter([0.0, 30.0])
+    >>> report = with_time_left(lambda *said: print(*said), clock=lambda: next(times))
+    >>> report('teaching', 0.5, 'step 50'); report('teaching', 0.6, 'step 60')
+    teaching 0.5 step 50
+    teaching 0.6 step 60, 2 min left
+    """
+    begun: dict[str, tuple[float, float]] = {}
+
+    def told(title: str, share: float, remark: str) -> None:
+        now = clock()
+        start, first = begun.setdefault(title, (now, share))
+        if share > first and now > start:
+            seconds = (now - start) * (1 - share) / (share - first)
+            left = f'{seconds / 60:.0f} min left' if seconds >= 90 else f'{seconds:.0f} s left'
+            remark = f'{remark}, {left}' if remark else left
+        report(title, share, remark)
+
+    return told
 
 
 def kept(file: Path, make: Callable[[], Any]) -> Any:

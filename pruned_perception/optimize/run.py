@@ -54,7 +54,7 @@ from pruned_perception.optimize.frames import (
     fingerprints_of,
     split_frames,
 )
-from pruned_perception.optimize.job import Report, Settings, claimed, kept
+from pruned_perception.optimize.job import Report, Settings, claimed, kept, with_time_left
 from pruned_perception.optimize.parent import DENSE, import_detector
 from pruned_perception.optimize.probing import (
     IMAGES,
@@ -132,7 +132,7 @@ def optimize(
     """
     use_one_thread()
     with claimed(settings):
-        job = _Job(settings, say, report)
+        job = _Job(settings, say, with_time_left(report))
         job.begin()
         job.foretell()
         if dry_run:

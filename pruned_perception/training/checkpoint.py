@@ -30,7 +30,13 @@ class CheckpointError(UserError):
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Write tensors and plain data; an interruption leaves the former file or the new one."""
     with errors_of_writing(path, CheckpointError), replacing(path) as temporary:
-        torch.save({'format': FORMAT, **content}, temporary)
+        try:
+            torch.save({'format': FORMAT, **content}, temporary)
+        except RuntimeError as error:  # how PyTorch says that the disk is full
+            first = next(iter(str(error).splitlines()), '')
+            raise CheckpointError(
+                f'{path}: cannot be written; is the disk full? {first}'
+            ) from error
 
 
 def weights_of(network: nn.Module) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import cv2
@@ -10,7 +11,7 @@ import pytest
 from optimizing import SHORT
 from tiny_detector import HEIGHT, WIDTH
 
-from pruned_perception.optimize import job
+from pruned_perception.optimize import forecast, job
 
 
 def test_no_budget_and_nothing_else_to_do(place, command, tmp_path):
@@ -126,3 +127,37 @@ def test_an_onnx_file_without_names_or_of_no_known_detector(place, command, tmp_
     code, text = command(*asked, tmp_path / 'g', '--names', tmp_path / 'two.txt')
     assert code == 1
     assert 'of no detector that is known' in text
+
+
+def test_where_pruning_does_not_pay_it_says_so_before_the_work(
+    place, command, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(forecast, 'HOPELESS', 1.1)
+    asked = (place.dense, '--images', place.drives, '--macs', '0.6', *SHORT, '--out')
+    code, text = command(*asked, tmp_path / 'f')
+    assert code == 1
+    assert 'pruning channels so far does not pay with this network' in text
+    assert 'agreement, untrained' in text
+    assert not (tmp_path / 'f' / 'macs60').exists()
+    code, text = command(*asked, tmp_path / 'f', '--force')
+    assert code == 0
+    assert (tmp_path / 'f' / 'macs60' / 'model.onnx').is_file()
+
+
+def test_labels_that_are_not_the_detectors(place, command, tmp_path):
+    coco = {
+        'images': [{'id': 0, 'file_name': 'a.png', 'width': WIDTH, 'height': HEIGHT}],
+        'categories': [{'id': 1, 'name': 'walrus'}],
+        'annotations': [
+            {'id': 1, 'image_id': 0, 'category_id': 1, 'bbox': [1, 1, 9, 9], 'iscrowd': 0}
+        ],
+    }
+    (tmp_path / 'set').mkdir()
+    (tmp_path / 'set' / 'annotations.json').write_text(json.dumps(coco))
+    cv2.imwrite(str(tmp_path / 'set' / 'a.png'), np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+    code, text = command(
+        place.dense, '--images', place.drives, '--macs', '0.6', *SHORT,
+        '--labels', tmp_path / 'set', '--out', tmp_path / 'f',
+    )  # fmt: skip
+    assert code == 1
+    assert 'its labels (walrus) are not those of' in text

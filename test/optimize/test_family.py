@@ -12,6 +12,7 @@ from pruned_perception.bundle import load_bundle, load_family
 from pruned_perception.cli.main import main
 from pruned_perception.datasets.fingerprints import Fingerprints, picture_hash
 from pruned_perception.images import read_image
+from pruned_perception.optimize import run
 from pruned_perception.pruning.certificate import read_certificate
 
 ASKED = ('--macs', '0.6', *SHORT)
@@ -86,3 +87,28 @@ def test_the_same_command_finds_all_done_and_another_one_is_refused(family, plac
     assert {file: file.stat().st_mtime_ns for file in family.rglob('model.onnx')} == before
     assert main([*detector, '--macs', '0.4', *SHORT, '--out', str(family)]) == 1
     assert 'another job (budgets: [' in capsys.readouterr().err
+
+
+def test_members_in_8_bits_join_where_they_are_faster_and_alike(
+    place, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(run, 'WORTH', 0.0)  # which machine this is, is not the question
+    asked = ['optimize', str(place.dense), '--images', str(place.drives)]
+    assert main([*asked, '--out', str(tmp_path / 'family')]) == 0
+    names = [each.name for each in load_family(tmp_path / 'family').members]
+    assert names == ['dense', 'dense-int8']
+    assert 'INT8 of the parent alone' in capsys.readouterr().out
+    assert 'In 8 bits' in (tmp_path / 'family' / 'report.html').read_text()
+    monkeypatch.setattr(run, 'WORTH', 1e9)
+    assert main([*asked, '--out', str(tmp_path / 'other')]) == 0
+    assert [each.name for each in load_family(tmp_path / 'other').members] == ['dense']
+
+
+def test_of_one_drive_nothing_is_proven_and_that_comes_first(place, tmp_path, capsys):
+    asked = ['optimize', str(place.dense), '--images', str(place.one_drive), *ASKED]
+    assert main([*asked, '--out', str(tmp_path / 'family'), '--recipe', 'standard']) == 0
+    printed = capsys.readouterr().out
+    assert 'too few drives (1) to prove anything of drives to come' in printed
+    page = (tmp_path / 'family' / 'report.html').read_text()
+    assert page.index('Too few drives (1)') < page.index('Members')
+    assert load_bundle(tmp_path / 'family' / 'macs60').manifest['certificate'] is None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import doctest
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from pruned_perception.errors import UserError
+from pruned_perception.optimize import forecast, frames, job, probing
 from pruned_perception.optimize.probing import Probe, Prober, Target
 
 
@@ -54,3 +56,10 @@ def test_a_probe_meets_its_own_unit():
     assert not probe.meets(Target('speedup', 2.0))
     assert replace(probe, speedup=2.0).meets(Target('speedup', 2.0))
     assert probe.meets(Target('ms', 5.0))
+
+
+@pytest.mark.parametrize('module', [forecast, frames, job, probing])
+def test_examples_in_the_documentation_hold(module):
+    found = doctest.testmod(module)
+    assert not found.failed
+    assert found.attempted
