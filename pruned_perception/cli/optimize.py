@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how = parser.add_argument_group('how')
     how.add_argument(
         '--recipe',
-        choices=('quick', 'standard', 'thorough'),
+        choices=('quick', 'standard', 'thorough', 'compact'),
         default='standard',
         help='(default: %(default)s)',
     )
@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--minutes',
         type=float,
         metavar='N',
-        help='of teaching each member (default: 3, 25 or 90, by recipe); counted in steps, so that '
+        help='of teaching each member (default: 3, 25, 90 or 90, by recipe); counted in steps: '
         'the same command ends with the same weights',
     )
     how.add_argument('--seed', type=int, default=0, help='of everything random (%(default)s)')

@@ -14,8 +14,6 @@ from pruned_perception.optimize.probing import Probe
 from pruned_perception.pruning.eprocess import rate_bound
 from pruned_perception.pruning.errors import PruningError
 
-HOPELESS = 0.5
-"""Agreement after the refit below which minutes of teaching did not bring a network back."""
 WORK_RATE = 12e9
 """Multiply–accumulates a second of a training on one core, by which minutes become steps.
 
@@ -37,7 +35,7 @@ class Forecast:
     @property
     def hopeless(self) -> bool:
         """Say whether the cut destroys more than minutes of teaching bring back."""
-        return self.probe.agreement is not None and self.probe.agreement < HOPELESS
+        return self.probe.pays is False
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
@@ -62,16 +60,25 @@ def table(forecasts: Sequence[Forecast], dense: dict[str, Any]) -> str:
     """Return what is predicted of each member, as a table."""
     header = (
         'member | asked for | MMAC:.0f | ONNX, MiB:.2f | ms, one thread:.2f | × faster:.2f | '
-        'agreement, untrained:.3f'
+        'agreement, untaught:.3f | error:.2f'
     )
     rows: list[tuple[Any, ...]] = [
-        ('dense', 'the parent', dense['macs'] / 1e6, dense['bytes'] / 2**20, dense['ms'], 1.0, 1.0)
+        (
+            'dense',
+            'the parent',
+            dense['macs'] / 1e6,
+            dense['bytes'] / 2**20,
+            dense['ms'],
+            1.0,
+            1.0,
+            0.0,
+        )
     ]
     for each in forecasts:
         probe = each.probe
         rows.append(
             (each.name, each.asked, probe.macs / 1e6, probe.bytes / 2**20, probe.ms, probe.speedup,
-             probe.agreement)
+             probe.agreement, probe.error)
         )  # fmt: skip
     return Table.under(header, rows).to_text()
 

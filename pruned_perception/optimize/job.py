@@ -20,7 +20,7 @@ from pruned_perception.optimize.frames import FRAMES
 from pruned_perception.optimize.probing import Target
 
 WORK = '.optimize'
-MINUTES = {'quick': 3.0, 'standard': 25.0, 'thorough': 90.0}
+MINUTES = {'quick': 3.0, 'standard': 25.0, 'thorough': 90.0, 'compact': 90.0}
 """Of work that teaching a member takes by default, by recipe."""
 SKIPPABLE = ('recovery', 'int8', 'certificate', 'report')
 ROOM = 200 * 2**20

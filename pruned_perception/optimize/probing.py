@@ -1,9 +1,9 @@
 """What a member will cost, before anything is trained: cut, fitted to few frames, timed, compared.
 
-A probe is one cut of the parent by its sensitivities, layers fitted to the parent's by least
-squares, exported, and timed beside the parent in ONNX Runtime. MACs are not milliseconds, so a
-budget in time is searched for by probes. What a probe says of the agreement is what training
-begins with: more can be had, less hardly.
+A probe is one cut of the parent, exported and timed beside it in ONNX Runtime. MACs are not
+milliseconds, so a budget in time is searched for by probes that cut by sensitivities, which cost
+nothing more. The candidate that comes of it is cut as the recipe says, fitted to the parent by
+least squares and compared with it: what teaching begins with.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from pruned_perception.benchmark.engine import Network, measure
 from pruned_perception.bundle import Bundle
@@ -25,12 +24,8 @@ from pruned_perception.errors import UserError
 from pruned_perception.pruning import Macs, Plan, Sensitivity, allocate, estimate_sensitivity
 from pruned_perception.pruning.allocation import floor_widths
 from pruned_perception.pruning.budget import BudgetError
-from pruned_perception.pruning.refit import refit
 from pruned_perception.pruning.structure import trace
 from pruned_perception.training.onnx_import import OnnxNetwork, export_onnx
-
-if TYPE_CHECKING:
-    from pruned_perception.training.label_free.agreement import HeldOut
 
 IMAGES = 48
 """Frames that sensitivities are measured on, and probes fitted to."""
@@ -94,6 +89,9 @@ class Probe:
     """With the parent on held-out frames, see `Likeness`; None where it was not looked at."""
     error: float | None = None
 
+    pays: bool | None = None
+    """Whether teaching is likely to bring it back, see `label_free.Prediction`."""
+
     def meets(self, target: Target) -> bool:
         """Say whether it is as small, or as fast, as is asked for."""
         if target.unit == 'ms':
@@ -108,15 +106,13 @@ class Prober:
         self,
         bundle: Bundle,
         network: OnnxNetwork,
-        fit: Sequence[Tensor],
         sensitivity: Sensitivity,
         *,
         round_to: int,
-        seed: int,
     ) -> None:
-        """Take the parent, batches of inputs to fit to, and its sensitivities."""
-        self.bundle, self.network, self.fit = bundle, network, fit
-        self.sensitivity, self.round_to, self.seed = sensitivity, round_to, seed
+        """Take the parent, its network, its sensitivities, and the block of channels."""
+        self.bundle, self.network = bundle, network
+        self.sensitivity, self.round_to = sensitivity, round_to
 
     def plan(self, share: float) -> Plan:
         """Return the plan of a share; raise BudgetError where blocks do not allow it."""
@@ -130,25 +126,23 @@ class Prober:
         widths = floor_widths(structure.channels, blocks)
         return allocate(self.sensitivity, widths=widths, round_to=self.round_to)
 
-    def probe(self, plan: Plan, held_out: HeldOut | None = None) -> Probe:
-        """Cut, export and time; with held-out frames fit and compare, too."""
-        module = plan.apply(self.network.module)
-        agreement = error = None
-        if held_out is not None:
-            module = refit(self.network.module, module, plan, list(self.fit), seed=self.seed)
-            likeness = held_out.likeness(_graph(module))
-            agreement, error = likeness.agreement, likeness.error
-        model = export_onnx(self.network, _graph(module))
+    def probe(self, plan: Plan) -> Probe:
+        """Cut, export and time."""
+        share = plan.macs / plan.dense_macs
+        return self.timed(plan.apply(self.network.module), share, plan.macs, plan.parameters)
+
+    def timed(self, module: nn.Module, share: float, macs: int, parameters: int) -> Probe:
+        """Export a network made of the parent's, and time it by turns with that."""
+        assert isinstance(module, fx.GraphModule)
+        model = export_onnx(self.network, module)
         parent, child = timed([self.bundle.onnx_bytes, model], rounds=ROUNDS, runs=RUNS)
         return Probe(
-            share=plan.macs / plan.dense_macs,
-            macs=plan.macs,
-            parameters=plan.parameters,
+            share=share,
+            macs=macs,
+            parameters=parameters,
             bytes=len(model),
             ms=float(np.median(child)),
             speedup=speedup(parent, child),
-            agreement=agreement,
-            error=error,
         )
 
     def find(
@@ -236,8 +230,3 @@ def block_of_machine(flags: str | None = None, machine: str | None = None) -> in
     if machine in ('x86_64', 'AMD64'):
         return 16 if 'avx512f' in flags.split() else 8
     return 8
-
-
-def _graph(module: object) -> fx.GraphModule:
-    assert isinstance(module, fx.GraphModule)
-    return module

@@ -59,6 +59,8 @@ from pruned_perception.optimize.parent import DENSE, import_detector
 from pruned_perception.optimize.probing import (
     IMAGES,
     JUDGED,
+    SLACK,
+    Probe,
     Prober,
     Target,
     block_of_machine,
@@ -77,8 +79,12 @@ from pruned_perception.training.detector.accuracy import (
     evaluation_record,
 )
 from pruned_perception.training.detector.checkpoint import SEEN
-from pruned_perception.training.label_free import RECIPES, LabelFree, prune_label_free
-from pruned_perception.training.label_free.agreement import HeldOut
+from pruned_perception.training.label_free import (
+    RECIPES,
+    LabelFree,
+    Prediction,
+    prune_label_free,
+)
 from pruned_perception.training.onnx_import import OnnxNetwork
 from pruned_perception.training.onnx_import.task import export_bundle_network
 
@@ -90,6 +96,8 @@ CALIBRATION = 128
 TRIAL_ROUNDS = 12
 WORTH = 1.05
 """So many times faster must a network in 8 bits be, to join."""
+CANDIDATES = 3
+"""Cuts by the recipe that are tried for a budget in time: its widths are not those of probes."""
 ALIKE_IN_8_BITS = 0.8
 """Agreement with its network in float that it must keep, to join."""
 LONGER = 2
@@ -264,8 +272,8 @@ class _Job:
         minutes = self.settings.teaching_minutes
         self.say(table(self.forecasts, found['dense']))
         self.say(
-            'agreement: 2 · matched / (both networks’ detections), on frames to choose by, cut and '
-            'fitted by least squares, not taught yet'
+            'agreement: 2 · matched / (both networks’ detections); error: of the raw outputs, '
+            'relative to their deviation; on frames to choose by, cut and fitted, not taught yet'
         )
         hopeless = [each for each in self.forecasts if each.hopeless]
         if hopeless:
@@ -277,10 +285,13 @@ class _Job:
 
     def _say_alternatives(self, hopeless: Sequence[Forecast]) -> None:
         """Say that pruning does not pay, and what does; end here where no member is left."""
-        names = ', '.join(f'{each.name} ({each.probe.agreement:.0%})' for each in hopeless)
+        names = ', '.join(
+            f'{each.name} (agreement {each.probe.agreement:.0%}, error {each.probe.error:.2f})'
+            for each in hopeless
+        )
         text = (
-            f'{names}: so little agreement is left by the cut that minutes of teaching are not '
-            'expected to bring it back; pruning channels so far does not pay with this network'
+            f'{names}: more is lost by the cut than minutes of teaching were seen to bring back; '
+            'pruning channels so far does not pay with this network'
         )
         found = [
             Alternative(**each)
@@ -329,19 +340,11 @@ class _Job:
             file, lambda: measure_sensitivity(self.network, inputs, settings.seed).to_dict()
         )
         sensitivity = Sensitivity.from_dict(measured)
-        prober = Prober(
-            self.parent, self.network, inputs, sensitivity,
-            round_to=self._round_to(), seed=settings.seed,
-        )  # fmt: skip
-        held_out = HeldOut(
-            self.parent, self.network, Pictures(_spread(self._part('choose'), JUDGED))
-        )
-        members = []
-        for target in settings.targets:
-            share = prober.find(target, self.report).share
-            self.report(f'fitting a probe of {target}', 0.5, '')
-            probe = prober.probe(prober.plan(min(1.0, share + 1e-6)), held_out)
-            members.append(Forecast(target.name, str(target), probe).to_dict())
+        prober = Prober(self.parent, self.network, sensitivity, round_to=self._round_to())
+        members = [
+            Forecast(target.name, str(target), self._candidate(prober, target)).to_dict()
+            for target in settings.targets
+        ]
         times = timed([self.parent.onnx_bytes], rounds=5, runs=5)
         return {
             'dense': {
@@ -351,6 +354,42 @@ class _Job:
             },
             'members': members,
         }
+
+    def _candidate(self, prober: Prober, target: Target) -> Probe:
+        """Return what the recipe's cut and refit leave, at the share that a target takes."""
+        share = target.value if target.unit == 'macs' else prober.find(target, self.report).share
+        recipe = self.recipe()
+        recipe = dataclasses.replace(recipe, cuts=1, images=min(IMAGES, recipe.images))
+        for _ in range(CANDIDATES):
+            self.report(f'a candidate for {target}', 0.0, f'{share:.0%} of the MACs')
+            result = prune_label_free(
+                self.parent,
+                Pictures(self._part('fit')),
+                Macs(min(1.0, share + 1e-6)),
+                recipe=recipe,
+                training=None,
+                held_out=self._judged(),
+                seed=self.settings.seed,
+            )
+            (stage,) = result.record.stages
+            refitted = stage.refitted
+            assert refitted is not None
+            found = dataclasses.replace(
+                prober.timed(result.network, share, stage.macs, stage.parameters),
+                agreement=refitted.agreement,
+                error=refitted.error,
+                pays=Prediction(stage.macs, result.record.dense_macs, refitted).pays,
+            )
+            if found.meets(target):
+                break
+            missed = target.value / found.ms
+            if target.unit == 'speedup':
+                missed = found.speedup / target.value
+            share *= max(0.5, missed * (1 - SLACK))
+        return found
+
+    def _judged(self) -> Pictures:
+        return Pictures(_spread(self._part('choose'), JUDGED))
 
     def _round_to(self) -> int:
         return self.settings.round_to or block_of_machine()
@@ -381,7 +420,7 @@ class _Job:
             Macs(share),
             recipe=recipe,
             training=training,
-            held_out=Pictures(_spread(self._part('choose'), JUDGED)),
+            held_out=self._judged(),
             seed=settings.seed,
             folder=self.work / 'members' / target.name,
             report=lambda title, done, remark: self.report(f'{target.name}: {title}', done, remark),
@@ -439,7 +478,7 @@ class _Job:
             bundle,
             Pictures(_spread(self._part('fit'), CALIBRATION)),
             self.work / 'quantised' / name,
-            held_out=Pictures(_spread(self._part('choose'), JUDGED)),
+            held_out=self._judged(),
             name=name,
             on_progress=lambda done: self.report(f'quantising {bundle.name}', done, ''),
         )

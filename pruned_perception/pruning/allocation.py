@@ -312,7 +312,7 @@ def _divided(
     structure: Structure,
     budget: Macs | Params | Latency,
     blocks: Mapping[str, int],
-    round_to: int,
+    round_to: int | None,
 ) -> tuple[SizeOf, float]:
     """Return what the budget divides as a function of widths, and how much of it there is.
 

@@ -11,7 +11,8 @@ import pytest
 from optimizing import SHORT
 from tiny_detector import HEIGHT, WIDTH
 
-from pruned_perception.optimize import forecast, job
+from pruned_perception.optimize import job
+from pruned_perception.training.label_free import prediction
 
 
 def test_no_budget_and_nothing_else_to_do(place, command, tmp_path):
@@ -126,18 +127,18 @@ def test_an_onnx_file_without_names_or_of_no_known_detector(place, command, tmp_
     (tmp_path / 'two.txt').write_text('red\ngreen')
     code, text = command(*asked, tmp_path / 'g', '--names', tmp_path / 'two.txt')
     assert code == 1
-    assert 'of no detector that is known' in text
+    assert 'are none of the kinds that are known' in text
 
 
 def test_where_pruning_does_not_pay_it_says_so_before_the_work(
     place, command, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(forecast, 'HOPELESS', 1.1)
+    monkeypatch.setattr(prediction, 'MENDABLE', -1.0)
     asked = (place.dense, '--images', place.drives, '--macs', '0.6', *SHORT, '--out')
     code, text = command(*asked, tmp_path / 'f')
     assert code == 1
     assert 'pruning channels so far does not pay with this network' in text
-    assert 'agreement, untrained' in text
+    assert 'agreement, untaught' in text
     assert not (tmp_path / 'f' / 'macs60').exists()
     code, text = command(*asked, tmp_path / 'f', '--force')
     assert code == 0

@@ -25,7 +25,7 @@ class Machine(Prober):
     def smallest(self):
         return SimpleNamespace(share=0.1)
 
-    def probe(self, plan, held_out=None):
+    def probe(self, plan):
         self.probed.append(plan.share)
         ms = 1 + 9 * plan.share
         return Probe(plan.share, round(1e9 * plan.share), 1, 1, ms, 10 / ms)

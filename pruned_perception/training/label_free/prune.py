@@ -16,7 +16,7 @@ from torch import Tensor, fx
 
 from pruned_perception._io import FolderError, locked, read_json, write_json
 from pruned_perception.bundle import Bundle
-from pruned_perception.pruning.budget import Budget, ErrorBound, Macs
+from pruned_perception.pruning.budget import Budget, Macs, Params
 from pruned_perception.pruning.calibration import fingerprint
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.cost import count
@@ -82,7 +82,7 @@ def prune_label_free(
         BudgetError: the budget cannot be met.
         OnnxImportError, FolderError, Interrupted: see `import_onnx` and `train`.
     """
-    if isinstance(budget, ErrorBound):
+    if not isinstance(budget, Macs | Params):
         raise PruningError(f'budget: must be of MACs or parameters without labels, got {budget}')
     _check_apart(frames, held_out)
     network = import_bundle_network(bundle)
@@ -287,7 +287,7 @@ class _Work:
 
     def _budget(self, number: int) -> Budget:
         """Return what may remain of the current network after cut `number`."""
-        assert not isinstance(self.budget, ErrorBound)
+        assert isinstance(self.budget, Macs | Params)
         share = self.budget.share ** (number / self.recipe.cuts)
         dense, now = (
             count(each, self.network.example_inputs) for each in (self.network.module, self.current)
