@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `evaluate`."""
     parser.add_argument(
-        'dataset', type=Path, help='data set or a split of one: FOLDER or FOLDER/SPLIT (COCO)'
+        'dataset',
+        type=Path,
+        help='data set or a split of one: FOLDER or FOLDER/SPLIT (COCO, YOLO, Pascal VOC)',
     )
     parser.add_argument('--model', required=True, metavar='BUNDLE', help='bundle or family')
     parser.add_argument('--member', help='one member of a family (default: all)')

@@ -27,7 +27,7 @@ from pruned_perception.datasets.labels import read_labels
 from pruned_perception.datasets.problems import Problems
 from pruned_perception.images.checks import IMAGE_SUFFIXES
 
-LOOKS_FOR = 'data.yaml'
+LOOKS_FOR = 'data.yaml, or *.names or classes.txt beside pictures'
 _YAML = ('data.yaml', 'data.yml', 'dataset.yaml', 'dataset.yml')
 _NAMES = ('classes.txt', 'labels.txt')
 _SPLITS = ('train', 'val', 'valid', 'validation', 'test')
