@@ -180,7 +180,10 @@ def _report(bundle: Bundle, record: QuantizationRecord, latency: list[NetworkLat
         ('scheme', f'{record.scheme} on {record.arithmetic}'),
         ('layers left in float', f'{len(record.float_layers)} of {record.layers}'),
         ('divergence from float', f'{record.divergence:.4f}'),
-        ('relative output error', f'{record.output_error:.4f}'),
+        (
+            'relative output error',
+            'shapes change' if record.output_error is None else f'{record.output_error:.4f}',
+        ),
         (
             'objects at the threshold',
             f'{record.shown} in float; {record.lost} lost, {record.invented} invented; '

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from pruned_perception._tables import Table
-from pruned_perception.pruning.budget import Budget, ErrorBound
+from pruned_perception.pruning.budget import Budget
 from pruned_perception.pruning.calibration import Batch, as_inputs
 from pruned_perception.pruning.graph.observation import evaluating, tensors
 from pruned_perception.pruning.plan import Plan, Planner
@@ -214,7 +214,7 @@ def with_nearest(
 
     Found by bisection over the same scores: the larger the budget, the smaller the error, usually.
     """
-    if outcome is None or not outcome.collapses or budget is None or isinstance(budget, ErrorBound):
+    if outcome is None or not outcome.collapses or not isinstance(budget, Macs | Params):
         return outcome
     assert planner.calibration is not None
     too_small, enough = budget.share, 1.0
