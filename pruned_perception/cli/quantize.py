@@ -202,7 +202,7 @@ def _verdict(record: QuantizationRecord, low: float, high: float) -> str:
     from pruned_perception.inference.processor import DOT_PRODUCTS
 
     if low > 1:
-        return f'INT8 pays on this processor: at least {low:.2f} times as fast.'
+        return f'INT8 pays on this processor: {low:.2f} to {high:.2f} times as fast.'
     has = record.arithmetic in DOT_PRODUCTS
     reason = (
         'the network spends its time where 8 bits do not help'

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from pruned_perception._tables import Table
-from pruned_perception.pruning.budget import Budget
+from pruned_perception.pruning.budget import Budget, Macs, Params
 from pruned_perception.pruning.calibration import Batch, as_inputs
 from pruned_perception.pruning.graph.observation import evaluating, tensors
 from pruned_perception.pruning.plan import Plan, Planner
