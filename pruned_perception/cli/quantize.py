@@ -180,7 +180,10 @@ def _report(bundle: Bundle, record: QuantizationRecord, latency: list[NetworkLat
         ('scheme', f'{record.scheme} on {record.arithmetic}'),
         ('layers left in float', f'{len(record.float_layers)} of {record.layers}'),
         ('divergence from float', f'{record.divergence:.4f}'),
-        ('relative output error', f'{record.output_error:.4f}'),
+        (
+            'relative output error',
+            'shapes change' if record.output_error is None else f'{record.output_error:.4f}',
+        ),
         (
             'objects at the threshold',
             f'{record.shown} in float; {record.lost} lost, {record.invented} invented; '
@@ -199,7 +202,7 @@ def _verdict(record: QuantizationRecord, low: float, high: float) -> str:
     from pruned_perception.inference.processor import DOT_PRODUCTS
 
     if low > 1:
-        return f'INT8 pays on this processor: at least {low:.2f} times as fast.'
+        return f'INT8 pays on this processor: {low:.2f} to {high:.2f} times as fast.'
     has = record.arithmetic in DOT_PRODUCTS
     reason = (
         'the network spends its time where 8 bits do not help'

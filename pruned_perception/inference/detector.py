@@ -174,6 +174,13 @@ class Detector:
         self._check_finite(outputs)
         return outputs
 
+    def feeds(self, image: NDArray[np.uint8], order: str = 'bgr') -> dict[str, NDArray[Any]]:
+        """Return what the graph takes for an image, by name; see `detect`."""
+        return {
+            self.bundle.input.name: self._preprocess(image, order)[0].copy(),
+            **self._constants,
+        }
+
     def decoded(self, outputs: Sequence[NDArray[Any]]) -> Candidates:
         """Return all candidates of raw outputs, whatever their score, in pixels of the input."""
         with np.errstate(over='ignore', invalid='ignore'):
