@@ -110,6 +110,7 @@ BROKEN = {
 def test_every_command_that_measures_refuses_it(
     kind: str, tiny_family: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
+    pytest.importorskip('torch', reason="the off-line stage needs torch: extra 'train'")
     change, message = BROKEN[kind]
     folder = write_set(tmp_path / 'set', change)
     arguments = ['evaluate', str(folder), '--model', str(tiny_family / 'dense')]
@@ -118,7 +119,6 @@ def test_every_command_that_measures_refuses_it(
     assert re.search(message, output.err) and str(folder) in output.err
     assert 'AP50' not in output.out
 
-    pytest.importorskip('torch')
     from pruned_perception.training.detector.data import load_frames
 
     pair = ['--parent', str(tiny_family / 'dense'), '--child', str(tiny_family / 'small')]
@@ -132,6 +132,7 @@ def test_every_command_that_measures_refuses_it(
 def test_the_sound_set_is_taken_by_the_same_commands(
     tiny_family: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
+    pytest.importorskip('torch', reason="the off-line stage needs torch: extra 'train'")
     folder = write_set(tmp_path / 'set')
     arguments = ['evaluate', str(folder), '--model', str(tiny_family / 'dense')]
     assert main([*arguments, '--resamples', '0', '--json']) == 0
