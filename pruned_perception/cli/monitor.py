@@ -16,6 +16,7 @@ from pruned_perception._tables import UNKNOWN as _UNKNOWN
 from pruned_perception._tables import Table, printable
 from pruned_perception.benchmark.monitor import COUNT_BY, Monitor, Names, Report
 from pruned_perception.benchmark.session import ros_session
+from pruned_perception.cli.output import say
 from pruned_perception.errors import UserError
 from pruned_perception.inference.latency import QUANTITIES
 
@@ -120,11 +121,11 @@ class _Lines:
 
     def update(self, reports: Sequence[Report], monitor: Monitor) -> None:
         for line in [describe(each) for each in reports] or [monitor.nothing]:
-            print(line, flush=True)
+            say(line)
 
     def finish(self, reports: Sequence[Report], monitor: Monitor) -> None:
         for each in reports:
-            print(f'in all: {describe(each)}', flush=True)
+            say(f'in all: {describe(each)}')
 
 
 class _Table:

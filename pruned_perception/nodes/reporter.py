@@ -15,6 +15,7 @@ from rclpy.clock import JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from statistics_msgs.msg import MetricsMessage
 
+from pruned_perception._tables import printable
 from pruned_perception.inference import latency as lat
 from pruned_perception.nodes import diagnostics, messages, qos
 from pruned_perception.nodes.frame_watch import FrameWatch
@@ -125,9 +126,13 @@ class Reporter:
             state, parameters['image_timeout_s'], window.received / window.seconds
         )
         if state.unreachable:  # diagnostics do not leave this /dev/shm either
-            self._node.get_logger().error(input_status.message, throttle_duration_sec=30.0)
+            self._node.get_logger().error(
+                printable(input_status.message), throttle_duration_sec=30.0
+            )
         elif input_status.level == diagnostics.WARN:
-            self._node.get_logger().warning(input_status.message, throttle_duration_sec=30.0)
+            self._node.get_logger().warning(
+                printable(input_status.message), throttle_duration_sec=30.0
+            )
         statuses = [
             input_status,
             diagnostics.image_content(content),

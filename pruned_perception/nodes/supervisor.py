@@ -14,6 +14,7 @@ from types import FrameType
 from typing import IO
 
 from pruned_perception._processes import start, stop
+from pruned_perception._tables import printable
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 PATIENCE_S = 5.0
@@ -153,7 +154,8 @@ class Supervisor:
         return clean
 
     def _print(self, child: Child, text: str) -> None:
-        print(f'[{child.name}] {text}', file=self.out, flush=True)
+        # Into a pipe nothing of ours writes colours: what steers a terminal is somebody else's.
+        print(f'[{child.name}] {printable(text.expandtabs())}', file=self.out, flush=True)
 
 
 def describe_status(status: int) -> str:

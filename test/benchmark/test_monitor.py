@@ -19,6 +19,7 @@ pytest.importorskip('vision_msgs')
 from pruned_perception.benchmark.monitor import Balance, Camera, Names, Report
 from pruned_perception.benchmark.recorder import Received
 from pruned_perception.bundle import Bundle
+from pruned_perception.cli import monitor as monitor_command
 from pruned_perception.cli.monitor import describe, table
 from pruned_perception.inference.latency import summarize
 
@@ -153,6 +154,15 @@ def test_line_and_table_show_what_the_middleware_lost() -> None:
     with console.capture() as capture:
         console.print(table([report(lost_on_the_way=100)]))
     assert any('by the middleware' in line and '100' in line for line in capture.get().split('\n'))
+
+
+def test_names_of_others_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = monitor_command._Lines()
+    lines.update([], SimpleNamespace(nothing='seen: /\x1b[2Jevil'))  # type: ignore[arg-type]
+    lines.finish([report(namespace='/\x1b[2J')], None)  # type: ignore[arg-type]
+    shown = capsys.readouterr().out
+    assert shown.count(r'\x1b[2J') == 2
+    assert shown.replace('\n', '').isprintable()
 
 
 def test_line_and_table_show_the_figures() -> None:

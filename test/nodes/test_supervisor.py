@@ -172,3 +172,12 @@ def _running(pid: int) -> bool:
     except FileNotFoundError:
         return False
     return status.rpartition(')')[2].split()[0] != 'Z'  # a zombie waits for init alone
+
+
+def test_what_a_process_prints_cannot_steer_the_terminal() -> None:
+    """Names of topics and nodes of others get into logs."""
+    out = Output()
+    commands = {'a': program("print('\\x1b[2J\\u202ename\\tafter')")}
+    assert Supervisor(commands, os.environ, out=out).run() == 0
+    assert '[a] \\x1b[2J\\u202ename' in out.getvalue()
+    assert out.getvalue().replace('\n', '').isprintable()
