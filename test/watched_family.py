@@ -6,7 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from tiny_detector import tiny_onnx, write_tiny_bundle
+
+# Certificates are made by the off-line stage: tests of what uses them skip without it.
+pytest.importorskip('torch', reason="the off-line stage needs torch: extra 'train'")
 
 from pruned_perception.bundle import Bundle, record_evidence
 from pruned_perception.datasets.fingerprints import Fingerprints

@@ -16,9 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 from tiny_detector import square_image
-
-pytest.importorskip('torch', reason="the off-line stage needs torch: extra 'train'")
-
 from watched_family import certificate, write_family
 
 from pruned_perception.bundle import Bundle, load_member
