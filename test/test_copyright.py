@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,15 +74,12 @@ def stated(text: str) -> str:
 
 
 def main() -> None:
-    """Put the statement where it is missing, and format what was changed."""
-    changed = []
+    """Put the statement where it is missing."""
     for path in sources():
-        if STATEMENT not in path.read_text():
-            path.write_text(stated(path.read_text()))
-            changed.append(str(path))
-    if changed:
-        subprocess.run([sys.executable, '-m', 'ruff', 'format', '-q', *changed], check=False)
-    print(f'{len(changed)} files changed')
+        text = path.read_text(encoding='utf-8')
+        if STATEMENT not in text:
+            path.write_text(stated(text), encoding='utf-8')
+            print(path)
 
 
 if __name__ == '__main__':

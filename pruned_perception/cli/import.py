@@ -1,4 +1,4 @@
-"""`pruned-perception import`: bundle → checkpoint, the way back from `export`."""  # noqa: N999
+"""`pruned-perception import`: bundle → checkpoint, the way back from `export`."""
 
 from __future__ import annotations
 
