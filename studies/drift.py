@@ -65,7 +65,7 @@ LOST = 'lost'
 REFERENCE, CLEAN = 'reference', 'clean'
 WATCHED = 300
 """Drives that are watched."""
-WORLDS = 1000
+WORLDS = 500
 
 Array = NDArray[Any]
 
@@ -264,7 +264,7 @@ def to_text(rows: Sequence[Drive]) -> str:
     return '\n\n'.join(
         (
             Table([(each, '') for each in ('', *names)], first).to_markdown(),
-            Table([(each, '') for each in ('frames', 'lost', *names)], second).to_markdown(),
+            Table([(each, '') for each in ('frames', 'lost, seen', *names)], second).to_markdown(),
         )
     )
 

@@ -41,7 +41,7 @@ NO_STATEMENTS = (
     'at most … ms late',
     '…: … for … s, at most … s',
     'certified with',
-    'certify it (pruned-perception certify PARENT CHILD --record)',
+    'certify it (pruned-perception certify --parent DENSE --child THIS --holdout DRIVES --record)',
     'the drives that it is certified on',
     'a larger member, or certify again on drives like these and move watch_file away',
     'Certify how often a pruned network decides otherwise than its parent',

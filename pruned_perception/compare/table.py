@@ -35,6 +35,9 @@ from pruned_perception.pruning.statistics import (
 )
 from pruned_perception.training.task import first_figure
 
+_LEAST_P = 1e-4
+"""Tails beyond it are no better known than their normality."""
+
 
 @dataclass(frozen=True)
 class Mean:
@@ -188,7 +191,8 @@ def _interval(difference: PairedDifference | None, p: float | None) -> str:
     if difference is None or p is None:
         return '–'
     low, high = difference.low, difference.high
-    return f'{difference.mean:+.3g} [{low:+.3g}, {high:+.3g}], p {p:.2g}'
+    small = f'< {_LEAST_P:g}' if p < _LEAST_P else f'{p:.2g}'
+    return f'{difference.mean:+.3g} [{low:+.3g}, {high:+.3g}], p {small}'
 
 
 def make_table(study: Study, results: Path) -> Table:

@@ -53,7 +53,9 @@ WRITE_S = 10.0
 RETRY_S = 30.0
 """From a failure to the next process."""
 PATIENCE_S = 1.0
-_CERTIFY = 'certify it (pruned-perception certify PARENT CHILD --record)'
+_CERTIFY = (
+    'certify it (pruned-perception certify --parent DENSE --child THIS --holdout DRIVES --record)'
+)
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,13 @@ def parent_of(bundle: Bundle, trusted_keys: Sequence[str] = ()) -> Bundle:
             f'{folder}: no family, so that the parent of {bundle.name}, {wanted["name"]}, is not '
             'there: keep both folders side by side'
         )
-    parent = load_member(folder, trusted_keys=trusted_keys)
+    try:
+        parent = load_member(folder, trusted_keys=trusted_keys)
+    except UserError as error:
+        raise UserError(
+            f'{folder}: {wanted["name"]}, the parent of {bundle.name}, cannot be loaded ({error}): '
+            'keep both folders side by side'
+        ) from error
     if parent.sha256 != wanted['sha256']:
         raise UserError(
             f'{folder}: {parent.name} is not the parent of {bundle.name}: fetch the family again'
