@@ -1,11 +1,27 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """One package that builds under colcon (ament_python) and installs with pip."""
 
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 NAME = 'pruned_perception'
 SHARE = Path('share') / NAME
+PACKAGE = ElementTree.parse('package.xml').getroot()
 NODES = ('perception_node', 'echo_node', 'simulated_robot')
 
 
@@ -27,7 +43,7 @@ setup(
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
         (str(SHARE), ['package.xml']),
-        *installed_tree('launch', 'config', 'models'),
+        *installed_tree('launch', 'examples', 'config', 'models'),
         # pip knows no install_scripts (setup.cfg), so launch and `ros2 run` would find nothing;
         # colcon knows them, so the command would not be on the PATH.
         (f'lib/{NAME}', [f'scripts/{name}' for name in (*NODES, 'pruned-perception')]),
@@ -50,6 +66,7 @@ setup(
             'ros-lifecycle-msgs',
             'ros-rclpy',
             'ros-rmw-fastrtps-cpp',
+            'ros-rosgraph-msgs',
             'ros-sensor-msgs',
             'ros-std-msgs',
         ],
@@ -79,8 +96,10 @@ setup(
     },
     zip_safe=True,
     python_requires='>=3.10',
-    maintainer='pruned_perception maintainers',
-    maintainer_email='maintainers@pruned-perception.example',
+    author=PACKAGE.findtext('author'),
+    maintainer=PACKAGE.findtext('maintainer'),
+    maintainer_email=PACKAGE.find('maintainer').get('email'),
+    url=PACKAGE.findtext('url'),
     description='Object detection on the robot itself, by neural networks pruned with guarantees.',
     license='Apache-2.0',
     entry_points={

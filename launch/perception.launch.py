@@ -1,8 +1,25 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Detect objects in the images of one camera; include it once for each camera.
 
     ros2 launch pruned_perception perception.launch.py image:=/camera/image_raw namespace:=front
 
-An argument that is '' is not passed on, so that params_file and the node's defaults hold.
+An argument that is '' is not passed on, so that params_file and the node's defaults hold. Choices
+may be written in any case. An include inherits arguments of the same names from the file around it:
+where these mean something else (another node's params_file), put it into a
+GroupAction(scoped=True, forwarding=False).
 """
 
 import os
@@ -13,19 +30,12 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-from pruned_perception.nodes import transport
+from pruned_perception.nodes import transport, up
 
-PARAMETERS = {
-    'model': str,
-    'member': str,
-    'active_member': str,
-    'latency_budget_ms': float,
-    'trusted_keys': str,
-    'image_transport': str,
-    'autostart': bool,
-    'use_sim_time': bool,
-}
-"""Arguments that are parameters of the node, and their types."""
+TEXTS = ('model', 'member', 'active_member', 'trusted_keys')
+NUMBERS = ('latency_budget_ms',)
+SWITCHES = ('autostart', 'use_sim_time')
+"""Arguments that are parameters of the node."""
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -63,7 +73,7 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 'image_transport',
                 default_value='',
-                choices=['', 'raw', 'compressed'],
+                choices=up.IMAGE_TRANSPORTS,
                 description='raw, or compressed for the topic IMAGE/compressed (default: raw).',
             ),
             DeclareLaunchArgument(
@@ -78,6 +88,11 @@ def generate_launch_description() -> LaunchDescription:
                 description='Namespace of all names; one for each camera.',
             ),
             DeclareLaunchArgument(
+                'node_name',
+                default_value='perception_node',
+                description='Name of the perception node.',
+            ),
+            DeclareLaunchArgument(
                 'enclave',
                 default_value='',
                 description='Security enclave of the processes (default: /; docs/security.md).',
@@ -90,33 +105,39 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 'autostart',
                 default_value='',
-                choices=['', 'true', 'false'],
+                choices=up.TRUTH,
                 description='Configure and activate at start; false leaves it to a lifecycle '
                 'manager (default: true).',
             ),
             DeclareLaunchArgument(
                 'respawn',
-                default_value='false',
-                choices=['true', 'false'],
-                description='Start a process again 2 s after it ended.',
+                default_value='',
+                choices=up.TRUTH,
+                description='Start a process again 2 s after it ended (default: use_respawn).',
+            ),
+            DeclareLaunchArgument(
+                'use_respawn',
+                default_value='',
+                choices=up.TRUTH,
+                description="Nav2's name for respawn (default: false).",
             ),
             DeclareLaunchArgument(
                 'use_sim_time',
                 default_value='',
-                choices=['', 'true', 'false'],
+                choices=up.TRUTH,
                 description='Take the time from /clock (default: false).',
             ),
             DeclareLaunchArgument(
                 'discovery_range',
                 default_value='',
-                choices=['', 'localhost', 'subnet', 'off', 'system_default'],
+                choices=up.DISCOVERY_RANGES,
                 description='ROS_AUTOMATIC_DISCOVERY_RANGE: how far nodes look for others '
                 '(default: as it is set).',
             ),
             DeclareLaunchArgument(
                 'log_level',
                 default_value='',
-                choices=['', 'debug', 'info', 'warn', 'error', 'fatal'],
+                choices=up.LOG_LEVELS,
                 description='Least severity that is logged (default: info).',
             ),
             OpaqueFunction(function=start_node),
@@ -134,31 +155,45 @@ def start_node(context: LaunchContext) -> list[Node]:
     def given(name: str) -> str:
         return LaunchConfiguration(name).perform(context)
 
+    def chosen(name: str, choices: up.Choices) -> str:
+        return choices.find(given(name)) or ''
+
+    texts = {name: given(name) for name in TEXTS}
+    texts['image_transport'] = chosen('image_transport', up.IMAGE_TRANSPORTS)
     # By --params-file: of a file that is not there, `parameters` would only warn.
     ros_arguments = ['--params-file', given('params_file')] if given('params_file') else []
     if given('enclave'):
         ros_arguments += ['--enclave', given('enclave')]
     if given('log_level'):
-        ros_arguments += ['--log-level', given('log_level')]
+        ros_arguments += ['--log-level', chosen('log_level', up.LOG_LEVELS)]
     # The Fast DDS profile for images, unless transports are chosen already (docs/node.md).
     environment = transport.environment(os.environ)
     if given('discovery_range'):
-        environment['ROS_AUTOMATIC_DISCOVERY_RANGE'] = given('discovery_range').upper()
+        range_ = chosen('discovery_range', up.DISCOVERY_RANGES)
+        environment['ROS_AUTOMATIC_DISCOVERY_RANGE'] = range_.upper()
+    pushed = context.launch_configurations.get('ros_namespace', '')
     return [
         Node(
             package='pruned_perception',
             executable='perception_node',
-            name='perception_node',
-            namespace=LaunchConfiguration('namespace'),
+            name=given('node_name') or 'perception_node',
+            namespace=up.namespace_within(pushed, given('namespace')),
             remappings=[('image_raw', given('image'))] if given('image') else [],
             ros_arguments=ros_arguments,
             parameters=[
-                {name: ParameterValue(LaunchConfiguration(name), value_type=type_)}
-                for name, type_ in PARAMETERS.items()
+                # Of this type, whatever else YAML would take them for (a member named 10).
+                {name: ParameterValue(text, value_type=str)}
+                for name, text in texts.items()
+                if text
+            ]
+            + [
+                {name: ParameterValue(given(name), value_type=float)}
+                for name in NUMBERS
                 if given(name)
-            ],
+            ]
+            + [{name: up.is_true(given(name))} for name in SWITCHES if given(name)],
             additional_env=environment,
-            respawn=LaunchConfiguration('respawn'),
+            respawn=up.is_true(given('respawn') or given('use_respawn')),
             respawn_delay=2.0,
             output='screen',
         )

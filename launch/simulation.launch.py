@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """A simulated robot in a warehouse, perception on its camera, and the monitor.
 
     ros2 launch pruned_perception simulation.launch.py
@@ -19,7 +33,7 @@ from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.substitutions import ExecutableInPackage, FindPackageShare
 
-from pruned_perception.nodes import transport
+from pruned_perception.nodes import transport, up
 
 ROBOT_PARAMETERS = ('scene_seed', 'rate_hz')
 """Arguments that are parameters of the robot."""
@@ -31,10 +45,12 @@ PERCEPTION_ARGUMENTS = (
     'latency_budget_ms',
     'trusted_keys',
     'namespace',
+    'node_name',
     'enclave',
     'params_file',
     'autostart',
     'respawn',
+    'use_respawn',
     'use_sim_time',
     'discovery_range',
     'log_level',
@@ -92,6 +108,11 @@ def generate_launch_description() -> LaunchDescription:
                 description='Namespace of all names; one for each camera.',
             ),
             DeclareLaunchArgument(
+                'node_name',
+                default_value='perception_node',
+                description='Name of the perception node.',
+            ),
+            DeclareLaunchArgument(
                 'enclave',
                 default_value='',
                 description='Security enclave of the processes (default: /; docs/security.md).',
@@ -104,33 +125,39 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 'autostart',
                 default_value='',
-                choices=['', 'true', 'false'],
+                choices=up.TRUTH,
                 description='Configure and activate at start; false leaves it to a lifecycle '
                 'manager (default: true).',
             ),
             DeclareLaunchArgument(
                 'respawn',
-                default_value='false',
-                choices=['true', 'false'],
-                description='Start a process again 2 s after it ended.',
+                default_value='',
+                choices=up.TRUTH,
+                description='Start a process again 2 s after it ended (default: use_respawn).',
+            ),
+            DeclareLaunchArgument(
+                'use_respawn',
+                default_value='',
+                choices=up.TRUTH,
+                description="Nav2's name for respawn (default: false).",
             ),
             DeclareLaunchArgument(
                 'use_sim_time',
                 default_value='',
-                choices=['', 'true', 'false'],
+                choices=up.TRUTH,
                 description='Take the time from /clock (default: false).',
             ),
             DeclareLaunchArgument(
                 'discovery_range',
                 default_value='',
-                choices=['', 'localhost', 'subnet', 'off', 'system_default'],
+                choices=up.DISCOVERY_RANGES,
                 description='ROS_AUTOMATIC_DISCOVERY_RANGE: how far nodes look for others '
                 '(default: as it is set).',
             ),
             DeclareLaunchArgument(
                 'log_level',
                 default_value='',
-                choices=['', 'debug', 'info', 'warn', 'error', 'fatal'],
+                choices=up.LOG_LEVELS,
                 description='Least severity that is logged (default: info).',
             ),
             IncludeLaunchDescription(
@@ -157,24 +184,26 @@ def start_robot_and_monitor(context: LaunchContext) -> list[ExecuteProcess]:
     if given('enclave'):
         ros_arguments += ['--enclave', given('enclave')]
     if given('log_level'):
-        ros_arguments += ['--log-level', given('log_level')]
+        ros_arguments += ['--log-level', up.LOG_LEVELS.find(given('log_level')) or '']
     environment = transport.environment(os.environ)
     if given('discovery_range'):
-        environment['ROS_AUTOMATIC_DISCOVERY_RANGE'] = given('discovery_range').upper()
+        range_ = up.DISCOVERY_RANGES.find(given('discovery_range')) or ''
+        environment['ROS_AUTOMATIC_DISCOVERY_RANGE'] = range_.upper()
     common = {
         'additional_env': environment,
-        'respawn': LaunchConfiguration('respawn'),
+        'respawn': up.is_true(given('respawn') or given('use_respawn')),
         'respawn_delay': 2.0,
         'output': 'screen',
     }
     monitor_words = ['--enclave', given('enclave')] if given('enclave') else []
-    monitor_words += ['--use-sim-time'] if given('use_sim_time') == 'true' else []
+    monitor_words += ['--use-sim-time'] if up.is_true(given('use_sim_time')) else []
+    pushed = context.launch_configurations.get('ros_namespace', '')
     return [
         Node(
             package='pruned_perception',
             executable='simulated_robot',
             name='simulated_robot',
-            namespace=LaunchConfiguration('namespace'),
+            namespace=up.namespace_within(pushed, given('namespace')),
             ros_arguments=ros_arguments,
             parameters=[
                 {name: LaunchConfiguration(name)} for name in ROBOT_PARAMETERS if given(name)

@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """The end of a process that no longer ends, or answers, by itself; the kernel sees to it.
 
 Nothing in Python is needed at that moment: the interpreter may be the very thing that is stuck, a
@@ -11,6 +25,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import os
 import signal
 import sys
@@ -20,6 +35,9 @@ from typing import Any, NoReturn
 
 STATUS = -signal.SIGALRM
 """How such a process has ended, as `subprocess` says it; a shell says 142."""
+
+
+_LEAST_S = 0.1
 
 
 class Watchdog:
@@ -33,6 +51,7 @@ class Watchdog:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._least = 0.0
+        self._end = math.inf
         self._final = False
         libc = ctypes.CDLL(None)
         # A handler for one time, which does nothing: no interpreter is asked. After it, the
@@ -54,13 +73,19 @@ class Watchdog:
         self.feed(seconds)
 
     def last(self, seconds: float) -> None:
-        """Feed for the last time: the end has begun, and may take so long."""
+        """Feed for the last time: the end has begun, and may take so long.
+
+        It does not come later than without: where it was long ago that the process was fed, so
+        may the signal be that asked for the end.
+        """
         with self._lock:
             if not self._final:
                 self._final = True
-                self._arm(seconds)
+                left = self._end - time.monotonic()
+                self._arm(min(seconds, max(left, _LEAST_S)))
 
     def _arm(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
         if self._set_handler is not None:
             self._set_handler(signal.SIGALRM, self._handler)
             signal.setitimer(signal.ITIMER_REAL, seconds / 2, seconds / 2)
@@ -70,7 +95,7 @@ class Watchdog:
     def stop(self) -> None:
         """Let the process live."""
         with self._lock:
-            self._least = 0.0
+            self._least, self._end = 0.0, math.inf
             signal.setitimer(signal.ITIMER_REAL, 0)
 
 

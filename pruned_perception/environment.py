@@ -1,4 +1,18 @@
-"""Environment variables that processes of ours need: no telemetry; where ROS packages are."""
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Environment variables: no telemetry, where ROS packages are, where to keep what saves time."""
 
 from __future__ import annotations
 
@@ -42,3 +56,19 @@ def add_own_prefix() -> None:
     prefixes = [each for each in os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep) if each]
     if not any(os.path.realpath(each) == os.path.realpath(sys.prefix) for each in prefixes):
         os.environ['AMENT_PREFIX_PATH'] = os.pathsep.join([*prefixes, sys.prefix])
+
+
+CACHE = 'PRUNED_PERCEPTION_CACHE'
+
+
+def cache_folder() -> Path:
+    """Return where data sets and runs are kept: $PRUNED_PERCEPTION_CACHE or ~/.cache."""
+    return Path(os.environ.get(CACHE) or Path.home() / '.cache' / 'pruned_perception').expanduser()
+
+
+def place_for(name: str, folder: Path) -> Path:
+    """Return where to keep a file that only saves time.
+
+    In `folder`, beside what it was made of; in the cache's where that cannot be written.
+    """
+    return (folder if os.access(folder, os.W_OK) else cache_folder() / 'derived') / name

@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """One-shot pruning of the CIFAR-10 ResNets: every score under every allocation, and their peers.
 
     python -m studies.cifar_pruning resnet20 studies/cifar_pruning.yaml RESULTS.csv
@@ -35,13 +49,15 @@ from pruned_perception.pruning import (
     score,
     trace,
 )
+from pruned_perception.pruning.refit import refit
 from pruned_perception.pruning.scores import Evidence
 from pruned_perception.training.method import Cut, Function, Method, pruned, read_method
 from studies import cifar
 from studies.cifar_data import load_training
 
-TASKS = {'resnet20': cifar.resnet20, 'resnet56': cifar.resnet56}
+TASKS = {'resnet20': cifar.resnet20, 'resnet44': cifar.resnet44, 'resnet56': cifar.resnet56}
 PEER = 'studies.torch_pruning_peers:prune'
+REFIT = ' refitted'
 
 
 @dataclass(frozen=True)
@@ -85,6 +101,7 @@ class OneShot:
     def wanted(self) -> Iterator[tuple[tuple[str, str, float, int], Callable[[], nn.Module]]]:
         """Yield the key of each cell, and what makes its network."""
         grid, seeds = self.grid, self.grid['seeds']
+        every, refits = grid.get('every_seed', False), grid.get('refits', [False])
         others: dict[str, Cut] = dict(_peers(grid))
         for name, each in grid['methods'].items():
             method = read_method(each, f'methods.{name}.')
@@ -92,12 +109,15 @@ class OneShot:
             others[name] = method.how
         for budget in grid['budgets']:
             for (name, how), rule in itertools.product(grid['scores'].items(), grid['allocations']):
-                for seed in seeds if how['criterion'] == 'random' else seeds[:1]:
-                    make = functools.partial(self._under_allocation, name, rule, budget, seed)
-                    yield (name, rule, budget, seed), make
+                for seed in seeds if every or how['criterion'] == 'random' else seeds[:1]:
+                    for refitted in refits:
+                        make = functools.partial(
+                            self._under_allocation, name, rule, budget, seed, refitted=refitted
+                        )
+                        yield (name + REFIT * refitted, rule, budget, seed), make
             for name, cut in others.items():
-                make = functools.partial(self._by, cut, budget, seeds[0])
-                yield (name, '', budget, seeds[0]), make
+                for seed in seeds if every else seeds[:1]:
+                    yield (name, '', budget, seed), functools.partial(self._by, cut, budget, seed)
 
     def make(self, key: tuple[str, str, float, int], network: Callable[[], nn.Module]) -> Cell:
         """Return a cell; where the method cannot meet the budget, it says so."""
@@ -122,14 +142,20 @@ class OneShot:
             structure=self.structure,
         )
 
-    def _under_allocation(self, name: str, rule: str, budget: float, seed: int) -> nn.Module:
+    def _under_allocation(
+        self, name: str, rule: str, budget: float, seed: int, *, refitted: bool
+    ) -> nn.Module:
         how = self.grid['allocations'][rule]
         ranking = self._evidence(name, seed)
         evidence = ranking
         if (by := how.get('allocation_by')) is not None:
-            evidence = self._evidence(by, self.grid['seeds'][0])
+            same = self.grid.get('every_seed', False)
+            evidence = self._evidence(by, seed if same else self.grid['seeds'][0])
         plan = allocate(evidence, Macs(budget), rule=how['allocation'], scores=ranking, round_to=1)
-        return recalibrate(plan.apply(self.task.model), self.task.calibration)
+        small = plan.apply(self.task.model)
+        if refitted:
+            small = refit(self.task.model, small, plan, self.task.calibration, seed=seed)
+        return recalibrate(small, self.task.calibration)
 
     def _by(self, cut: Cut, budget: float, seed: int) -> nn.Module:
         return pruned(self.task, cut, Macs(budget), seed)[0]
@@ -148,7 +174,7 @@ class OneShot:
 
 def _peers(grid: Mapping[str, Any]) -> dict[str, Function]:
     """Return Torch-Pruning's methods by name."""
-    peers = grid['torch_pruning']
+    peers = grid.get('torch_pruning', {'importances': [], 'scopes': [], 'cuts': []})
     found = {}
     for importance, scope, cuts in itertools.product(
         peers['importances'], peers['scopes'], peers['cuts']
@@ -216,17 +242,33 @@ def to_text(cells: list[Cell], grid: Mapping[str, Any]) -> str:
         own = [cell for cell in cells if cell.budget == budget]
         columns = list(grid['allocations'])
         lines += ['', f'{budget:.0%} of the MACs: accuracy in %, scores × allocations', '']
-        rows = [
-            [each, *(_mean(own, each, column) for column in columns)] for each in grid['scores']
-        ]
+        names = [f'{n}{REFIT * r}' for n in grid['scores'] for r in grid.get('refits', [False])]
+        rows = [[each, *(_mean(own, each, column) for column in columns)] for each in names]
         lines.append(Table([(each, '') for each in ('score', *columns)], rows).to_markdown())
         others = [cell for cell in own if not cell.allocation and cell.accuracy is not None]
         others.sort(key=lambda cell: -(cell.accuracy or 0))
-        header = 'other method | accuracy:.1f | MACs:.1% | parameters:.1%'
-        methods = [(cell.score, cell.accuracy, cell.macs, cell.parameters) for cell in others]
+        header = 'other method | seed:d | accuracy:.1f | MACs:.1% | parameters:.1%'
+        methods = [(c.score, c.seed, c.accuracy, c.macs, c.parameters) for c in others]
         lines += ['', Table.under(header, methods).to_markdown()]
         lines += [f'{c.score}: {c.failed}' for c in own if c.failed and not c.allocation]
+        if 'default' in grid['methods']:
+            lines += ['', _against_best(own)]
     return '\n'.join(lines)
+
+
+def _against_best(cells: list[Cell]) -> str:
+    """Return the call without options beside the best of the others, by their means over seeds."""
+    means: dict[tuple[str, str], float] = {}
+    for name in {(cell.score, cell.allocation) for cell in cells}:
+        found = [c.accuracy for c in cells if (c.score, c.allocation) == name]
+        if None not in found:
+            means[name] = sum(each for each in found if each is not None) / len(found)
+    own = means.pop(('default', ''))
+    best = max(means, key=lambda name: means[name])
+    return (
+        f'without options: {own:.2f} %; best other cell, {" under ".join(filter(None, best))}: '
+        f'{means[best]:.2f} %; difference {own - means[best]:+.2f}'
+    )
 
 
 def _mean(cells: list[Cell], score_: str, allocation: str) -> str:

@@ -1,6 +1,20 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Whether guarantees keep what they promise: simulations of them, and of bounds that do not.
 
-    python -m studies.coverage            # simulates (five CPU minutes), writes the CSV, prints
+    python -m studies.coverage            # simulates (seven CPU minutes), writes the CSV, prints
     python -m studies.coverage --table    # prints the table from the CSV
 
 Every cell has a seed of its own, from its name; parts that stand in the CSV are not run again
@@ -12,6 +26,7 @@ held against its nominal share; `bound`, `power` and `delay` say what it costs. 
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import math
 import time
@@ -38,6 +53,11 @@ from pruned_perception.pruning.eprocess import (
     upper_bounds,
 )
 from pruned_perception.pruning.prune_potential import certify_potential
+from pruned_perception.pruning.statistics import (
+    PairedDifference,
+    crossed_difference,
+    paired_difference,
+)
 from studies.coverage_tables import Row, as_tables, read, write
 
 RESULTS = Path(__file__).parent / 'results' / 'coverage.csv'
@@ -450,14 +470,18 @@ def _differences(generator: Generator, layouts: int, loss: float, kind: str) -> 
     return (new - generator.binomial(missed, found_again)) / OBJECTS
 
 
-def potential() -> Iterator[Row]:
+def potential(
+    part: str = 'prune potential',
+    confidence: float = 1 - ALPHA,
+    sizes: Sequence[int] = (50, 100, 200),
+) -> Iterator[Row]:
     """Yield wrong certifications where the loss is the margin itself, and power below it."""
     worlds = 600
     for kind, layouts, margin in itertools.product(
-        ('independent', 'alike', 'collapse'), (50, 100, 200), (0.05, 0.1)
+        ('independent', 'alike', 'collapse'), sizes, (0.05, 0.1)
     ):
         # Under each corruption the first `sound` members lose nothing, all others the margin.
-        cell = ('prune potential', f'objects {kind}', layouts, 0.3 * (kind == 'alike'), margin)
+        cell = (part, f'objects {kind}', layouts, 0.3 * (kind == 'alike'), margin)
         generator = _generator(*cell)
         for name, sound in (
             ('all lose the margin', (0, 0, 0, 0)),
@@ -474,10 +498,11 @@ def potential() -> Iterator[Row]:
                         for corruption, good in zip(CORRUPTIONS, sound, strict=True)
                     },
                     margin=margin,
+                    confidence=confidence,
                 )
                 pairs = zip(found.values(), sound, strict=True)
                 wrong += any(each.certified > good for each, good in pairs)
-            yield Row(*cell, name, True, 'wrong', wrong / worlds, ALPHA, worlds)
+            yield Row(*cell, name, True, 'wrong', wrong / worlds, 1 - confidence, worlds)
         if kind == 'collapse':
             continue
         for loss in (0.0, 0.25 * margin, 0.5 * margin):
@@ -488,12 +513,76 @@ def potential() -> Iterator[Row]:
                         for corruption in CORRUPTIONS
                     },
                     margin=margin,
+                    confidence=confidence,
                 )
                 for _ in range(worlds // 3)
             ]
             value = float(np.mean([[p.certified / 3 for p in w.values()] for w in certified]))
             name = f'all lose {loss / margin:g} × the margin'
             yield Row(*cell, name, True, 'power', value, math.nan, worlds // 3)
+
+
+# ---------------------------------------------------------------- methods over seeds and images
+
+IMAGES = 1000
+# Standard deviations: of what a method makes of an image, of a seed, of one net on one image. An
+# image has one of ±2 about 2, and a net is right where the sum is above 0.
+_NETWORKS = {
+    'images decide': (1.0, 0.0, 0.3),
+    'images and seeds': (0.5, 0.03, 0.5),
+    'seeds decide': (0.0, 0.2, 1.0),
+    'neither': (0.0, 0.0, 1.0),
+}
+
+
+def methods_compared() -> Iterator[Row]:
+    """Yield how often two methods that are equally good, over all seeds and images, seem not to."""
+    ways: dict[str, Callable[[Array, Generator], tuple[float, float]]] = {
+        'seeds and images': lambda d, _: _interval_of(crossed_difference(d, np.zeros_like(d))),
+        'seeds alone': lambda d, _: _interval_of(paired_difference(d.mean(1), np.zeros(len(d)))),
+        'seeds and images, resampled': _pigeonhole,
+    }
+    worlds = 1000
+    for (kind, spreads), seeds in itertools.product(_NETWORKS.items(), (2, 3, 5, 10)):
+        cell = ('methods compared', kind, seeds, 0.0, 0.0)
+        generator, found = _generator(*cell), {name: [] for name in ways}
+        for _ in range(worlds):
+            image = generator.normal(2, 2, IMAGES)
+            first, second = (_right(generator, image, seeds, *spreads) for _ in range(2))
+            for name, interval in ways.items():
+                found[name].append(interval(first - second, generator))
+        for name, intervals in found.items():
+            offered = name == 'seeds and images'
+            yield _missed(cell, name, offered, 0.0, intervals, worlds)
+            half = float(np.mean([(high - low) / 2 for low, high in intervals]))
+            yield Row(*cell, name, offered, 'bound', half, math.nan, worlds)
+
+
+def _right(
+    generator: Generator, image: Array, seeds: int, taste: float, seed: float, noise: float
+) -> Array:
+    """Return (seeds, images), 1 where a network of one method is right."""
+    level = image + taste * generator.standard_normal(len(image))
+    level = level + seed * generator.standard_normal((seeds, 1))
+    return (level + noise * generator.standard_normal((seeds, len(image))) > 0).astype(float)
+
+
+def _interval_of(difference: PairedDifference) -> tuple[float, float]:
+    return difference.low, difference.high
+
+
+def _pigeonhole(differences: Array, generator: Generator) -> tuple[float, float]:
+    """Percentiles of means over resampled seeds and resampled images (Owen 2007)."""
+    seeds, images = (_resampling(generator, n) for n in differences.shape)
+    means = ((seeds @ differences) * images).sum(1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _resampling(generator: Generator, n: int, resamples: int = 200) -> Array:
+    """Return (resamples, n) weights, how often each is drawn of n."""
+    drawn = generator.integers(0, n, (resamples, n)) + n * np.arange(resamples)[:, None]
+    return np.bincount(drawn.ravel(), minlength=n * resamples).reshape(resamples, n) / n
 
 
 # ---------------------------------------------------------------- medians and K
@@ -597,6 +686,10 @@ PARTS: dict[str, Callable[[], Iterator[Row]]] = {
     'stakes': stakes,
     'watched': watched,
     'prune potential': potential,
+    'stricter potential': functools.partial(
+        potential, 'stricter potential', 0.999, (100, 200, 400)
+    ),
+    'methods compared': methods_compared,
     'median of runs': medians,
     'median of rounds': rounds_of_runs,
     'conformal K': factor,

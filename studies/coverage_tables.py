@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Rows of the study of coverage, their file, and the tables that the documentation shows."""
 
 from __future__ import annotations
@@ -81,6 +95,8 @@ def as_tables(rows: Sequence[Row]) -> str:
         _stakes,
         _watched,
         _potential,
+        _stricter,
+        _compared,
         _medians,
         _factor,
     )
@@ -199,8 +215,8 @@ def _delay(rows: Sequence[Row]) -> str:
     return f'{delay:.0f}' if math.isfinite(delay) else f'> 300 ({100 * found:.0f} % found)'
 
 
-def _potential(rows: Sequence[Row]) -> str:
-    part = _pick(rows, part='prune potential')
+def _potential(rows: Sequence[Row], part_name: str = 'prune potential', level: str = '95 %') -> str:
+    part = _pick(rows, part=part_name)
     methods = _values(part, 'method')
     lines = []
     for scenario in _values(part, 'scenario'):
@@ -213,9 +229,32 @@ def _potential(rows: Sequence[Row]) -> str:
                 ]
                 lines.append([scenario, f'{margin:g}', str(size), *values])
     return _table(
-        'Prune potential at 95 %, three members under four corruptions: worlds with any wrong '
+        f'Prune potential at {level}, three members under four corruptions: worlds with any wrong '
         'certification, and certified members where all lose less than the margin; percent',
         ['layouts', 'margin', 'number', *methods],
+        lines,
+    )
+
+
+def _stricter(rows: Sequence[Row]) -> str:
+    return _potential(rows, 'stricter potential', '99.9 %')
+
+
+def _compared(rows: Sequence[Row]) -> str:
+    part = _pick(rows, part='methods compared')
+    lines = []
+    for scenario in _values(part, 'scenario'):
+        for method in _values(part, 'method'):
+            mine = _pick(part, scenario=scenario, method=method)
+            values = []
+            for size in _values(mine, 'size'):
+                wrong, half = _pick(mine, size=size)
+                values.append(f'{100 * wrong.value:.1f} (± {100 * half.value:.2f})')
+            lines.append([scenario, method, 'yes' if mine[0].offered else 'no', *values])
+    return _table(
+        'Two methods that are equally good, on 1,000 images: intervals at 95 % that say otherwise, '
+        'by number of seeds, and the mean half width; percent, points',
+        ['what differs', 'interval over', 'offered', *map(str, _values(part, 'size'))],
         lines,
     )
 

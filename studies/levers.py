@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Which levers last through fine-tuning, each beside nets of the same widths from scratch.
 
 The parent of this study is trained here, within minutes, so that a control from scratch can have
@@ -22,9 +36,10 @@ from pruned_perception.pruning import count
 from pruned_perception.training.budget import TrainingBudget
 from pruned_perception.training.checkpoint import save_checkpoint
 from pruned_perception.training.loop import train
+from pruned_perception.training.outcomes import share_right
 from pruned_perception.training.recipe import Recipe
 from pruned_perception.training.task import Task
-from studies.cifar import accuracy, calibration_batches, cross_entropy
+from studies.cifar import accuracy, calibration_batches, cross_entropy, right
 from studies.cifar_data import load_test, load_training, training_batches
 
 WIDTHS = ((32, 1), (48, 2), (48, 1), (96, 2), (96, 1), (128, 2), (128, 1))  # channels, stride
@@ -58,8 +73,8 @@ def task() -> Task:
         training=lambda seed: training_batches(load_training()[0], BATCH, seed),
         step=cross_entropy,
         trained_for=PARENT,
-        evaluate=lambda net: {'accuracy': accuracy(net, load_training()[1])},
-        test=lambda net: {'accuracy': accuracy(net, load_test())},
+        evaluate=lambda net: share_right(right(net, load_training()[1])),
+        test=lambda net: share_right(right(net, load_test())),
     )
 
 

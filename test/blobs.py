@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """A user's own network and data: which quarter of a noisy 8 × 8 image is bright.
 
 It imports nothing but what a user would, so that tests can copy it anywhere.
@@ -12,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from pruned_perception.training.budget import TrainingBudget
+from pruned_perception.training.outcomes import Figures
 from pruned_perception.training.task import Task
 
 
@@ -56,11 +71,12 @@ def step(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
     return nn.functional.cross_entropy(model(images + 0.1 * torch.randn_like(images)), labels)
 
 
-def accuracy(model: nn.Module, seed: int) -> dict[str, float]:
-    """Return the share of right answers."""
+def accuracy(model: nn.Module, seed: int) -> Figures:
+    """Return the share of right answers, and which they are."""
     images, labels = examples(256, torch.Generator().manual_seed(seed))
     with torch.no_grad():
-        return {'accuracy': float((model(images).argmax(1) == labels).float().mean())}
+        right = (model(images).argmax(1) == labels).double()
+    return Figures({'accuracy': float(right.mean())}, right.numpy())
 
 
 def network() -> Net:

@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """The package as a whole: style, layers, versions, and what an installation contains."""
 
 from __future__ import annotations
@@ -12,6 +26,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
+import yaml
 
 import pruned_perception
 from pruned_perception import environment
@@ -31,12 +46,36 @@ CHECKS = {
 @pytest.mark.parametrize('check', CHECKS)
 def test_style_types_and_layers(check: str) -> None:
     arguments, module = CHECKS[check]
-    if importlib.util.find_spec(module) is None:
-        pytest.skip(f'needs {module}')
+    for needed in (module, *(['torch'] if check == 'mypy' else [])):
+        if importlib.util.find_spec(needed) is None:
+            pytest.skip(f'needs {needed}')
     result = subprocess.run(
         [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+WITHOUT_TORCH = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition('.')[0] in ('torch', 'onnx', 'onnxscript', 'torch_pruning'):
+            raise ModuleNotFoundError(f'No module named {name!r}', name=name)
+
+sys.meta_path.insert(0, Absent())
+import pytest
+sys.exit(pytest.main(['--collect-only', '-qq', '-p', 'no:xdist', '-p', 'no:cacheprovider']))
+"""
+
+
+def test_on_a_robot_without_pytorch_tests_are_skipped_not_broken() -> None:
+    """As under colcon test, where nothing installs it."""
+    result = subprocess.run(
+        [sys.executable, '-c', WITHOUT_TORCH], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout[-3000:]
+    assert 'needs torch' in result.stdout
 
 
 def test_one_version() -> None:
@@ -44,6 +83,80 @@ def test_one_version() -> None:
     assert setup is not None
     package = ElementTree.parse(ROOT / 'package.xml').findtext('version')
     assert setup[1] == package == pruned_perception.__version__
+
+
+def test_names_and_addresses_stand_in_the_package_manifest_alone() -> None:
+    package = ElementTree.parse(ROOT / 'package.xml').getroot()
+    assert package.findtext('author') == package.findtext('maintainer')
+    assert {url.get('type') for url in package.iter('url')} == {'repository', 'bugtracker'}
+    for name in ('vision_msgs', 'statistics_msgs'):  # stand-ins for environments without ROS 2
+        other = ElementTree.parse(ROOT / 'interfaces' / name / 'package.xml')
+        assert other.find('maintainer').attrib == package.find('maintainer').attrib
+    address = package.find('maintainer').get('email').partition('@')[2]
+    for name in ('setup.py', 'README.md', 'CONTRIBUTING.md', 'QUALITY_DECLARATION.md'):
+        assert address not in (ROOT / name).read_text()
+
+
+def test_the_changelog_has_the_form_that_release_tools_read() -> None:
+    lines = (ROOT / 'CHANGELOG.rst').read_text().splitlines()
+    assert lines[1] == 'Changelog for package pruned_perception'
+    assert len(set(map(len, lines[:3]))) == 1
+    assert lines[3:5] == ['Forthcoming', '-' * len('Forthcoming')]
+    stray = [line for line in lines[5:] if line and not line.startswith(('* ', '  '))]
+    titles = re.compile(r'\d+\.\d+\.\d+ \(\d{4}-\d\d-\d\d\)|-+')
+    assert [line for line in stray if not titles.fullmatch(line)] == []
+
+
+def test_the_changelog_is_read_by_the_release_tools(capsys: pytest.CaptureFixture[str]) -> None:
+    """With a version in the place of Forthcoming, as catkin_prepare_release puts it there."""
+    changelogs = pytest.importorskip('catkin_pkg.changelog', reason='needs catkin_pkg')
+    version = '0.1.0 (2026-11-28)'
+    text = (ROOT / 'CHANGELOG.rst').read_text()
+    bullets = len(re.findall(r'^\* ', text, re.MULTILINE))
+    text = text.replace('Forthcoming\n-----------', f'{version}\n{"-" * len(version)}')
+    changelog = changelogs.Changelog('pruned_perception')
+    changelogs.populate_changelog_from_rst(changelog, text)
+    [(number, _, [found])] = changelog.foreach_version()
+    assert number == '0.1.0'
+    assert len(list(found)) == bullets
+    assert not capsys.readouterr().err  # docutils names what it cannot read
+
+
+def test_the_manifest_is_read_without_a_warning() -> None:
+    packages = pytest.importorskip('catkin_pkg.package', reason='needs catkin_pkg')
+    warnings: list[str] = []
+    packages.parse_package(str(ROOT / 'package.xml'), warnings=warnings)
+    assert warnings == []
+
+
+def test_every_link_of_the_documentation_leads_somewhere() -> None:
+    """Files, and headings within them; of other sites nothing is asked."""
+    pages = [*ROOT.glob('*.md'), *(ROOT / 'docs').glob('*.md'), ROOT / 'studies' / 'README.md']
+    dangling = []
+    for page in pages:
+        text = re.sub(r'```.*?```', '', page.read_text(), flags=re.DOTALL)
+        for target in re.findall(r'\]\(([^)\s]+)\)', text):
+            if re.match(r'https?://', target):
+                continue
+            name, _, anchor = target.partition('#')
+            file = (page.parent / name).resolve() if name else page
+            headings = _anchors(file) if anchor and file.suffix == '.md' else {anchor}
+            if not file.exists() or anchor not in headings:
+                dangling.append(f'{page.name}: {target}')
+    assert dangling == []
+
+
+def _anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub and MyST make them."""
+    headings = re.findall(r'^#+ (.*)$', page.read_text(), re.MULTILINE)
+    plain = [re.sub(r'[^\w\- ]', '', each.lower()) for each in headings]
+    return {each.strip().replace(' ', '-') for each in plain}
+
+
+def test_the_index_of_the_documentation_names_every_page() -> None:
+    index = (ROOT / 'docs' / 'index.rst').read_text()
+    named = set(re.findall(r'^   (\w+)$', index, re.MULTILINE))
+    assert named == {page.stem for page in (ROOT / 'docs').glob('*.md')}
 
 
 def test_every_ros_package_that_is_imported_is_a_dependency() -> None:
@@ -87,6 +200,14 @@ def test_constraints_pin_every_requirement_once_for_each_python() -> None:
         assert not missing, f'Python {version}: {missing}'
 
 
+def test_the_layout_of_rviz_is_for_any_namespace() -> None:
+    """Relative topics: RViz resolves them in its own namespace, as the node does."""
+    layout = yaml.safe_load((ROOT / 'config/perception.rviz').read_text())
+    displays = layout['Visualization Manager']['Displays']
+    topics = {each['Name']: each['Topic']['Value'] for each in displays}
+    assert topics == {'Detections': 'perception_node/annotated_image', 'Camera': 'image_raw'}
+
+
 def installed_prefix() -> Path:
     """Return the prefix that the package is installed in; skips in a bare checkout."""
     try:
@@ -101,7 +222,7 @@ def installed_prefix() -> Path:
 
 def test_an_installation_has_what_the_checkout_has() -> None:
     prefix = installed_prefix()
-    for folder in ('launch', 'config', 'models'):
+    for folder in ('launch', 'examples', 'config', 'models'):
         for path in (ROOT / folder).rglob('*'):
             if path.is_file() and '__pycache__' not in path.parts:
                 copy = prefix / 'share/pruned_perception' / path.relative_to(ROOT)

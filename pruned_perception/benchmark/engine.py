@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Latency of networks in the engine alone, several of them interleaved in one run.
 
 Timings of different runs on one machine differ by more than the networks do (clock, neighbours,
@@ -29,6 +43,7 @@ if TYPE_CHECKING:
 
 _TYPES = {
     'tensor(float)': np.float32,
+    'tensor(float16)': np.float16,
     'tensor(uint8)': np.uint8,
     'tensor(int64)': np.int64,
     'tensor(int32)': np.int32,
@@ -70,9 +85,9 @@ def load_networks(paths: Sequence[Path]) -> list[Network]:
         if path.is_file() and path.suffix == '.onnx':
             networks.append(_bare(path))
         elif is_family(path):
-            networks += [_of_bundle(bundle) for bundle in load_family(path).members]
+            networks += [of_bundle(bundle) for bundle in load_family(path).members]
         else:
-            networks.append(_of_bundle(load_bundle(path)))
+            networks.append(of_bundle(load_bundle(path)))
     return networks
 
 
@@ -85,11 +100,13 @@ def measure(
     allow_spinning: bool = False,
     seed: int = 0,
     on_progress: Callable[[float], None] = lambda share: None,
+    clock: Callable[[], int] = time.monotonic_ns,
 ) -> NDArray[np.float64]:
     """Return the durations in ms of the engine's runs, (networks, rounds, runs).
 
     In each round every network has `runs` runs in a row, in an order drawn anew; one unmeasured
-    run before them loads its weights into the caches. A whole unmeasured round comes first.
+    run before them loads its weights into the caches. A whole unmeasured round comes first. On a
+    machine with other work `clock` may be the process's own, `time.process_time_ns`.
     Raises InferenceError or UserError where a network cannot be run.
     """
     rng = np.random.default_rng(seed)
@@ -100,13 +117,13 @@ def measure(
         for network in networks
     ]
     feeds = [
-        _inputs(session, network.name, rng)
+        random_inputs(session, network.name, rng)
         for session, network in zip(sessions, networks, strict=True)
     ]
     times = np.empty((len(networks), rounds, runs), np.float64)
     for number in range(-1, rounds):
         for which in rng.permutation(len(networks)):
-            block = _time_runs(sessions[which], feeds[which], runs)
+            block = _time_runs(sessions[which], feeds[which], runs, clock)
             if number >= 0:
                 times[which, number] = block
         on_progress((number + 1) / rounds)
@@ -182,7 +199,8 @@ def _interval(interval: tuple[float, float] | None) -> str:
     return '[{:7.3f}, {:7.3f}]'.format(*(interval or (float('nan'),) * 2))
 
 
-def _of_bundle(bundle: Bundle) -> Network:
+def of_bundle(bundle: Bundle) -> Network:
+    """Return the network of a bundle."""
     return Network(bundle.name, bundle.sha256, bundle.cost.macs or None, bundle.onnx_bytes)
 
 
@@ -194,7 +212,7 @@ def _bare(path: Path) -> Network:
     return Network(path.stem, hashlib.sha256(model).hexdigest(), None, model)
 
 
-def _inputs(
+def random_inputs(
     session: onnxruntime.InferenceSession, name: str, rng: np.random.Generator
 ) -> dict[str, NDArray[Any]]:
     """Return random inputs of the graph's own shapes: bytes 0 … 255, or floats 0 … 1."""
@@ -207,20 +225,23 @@ def _inputs(
                 f'{name}: input {node.name} is {node.type} {node.shape}; only fixed shapes of '
                 f'{", ".join(_TYPES)} can be measured'
             )
-        if node.type == 'tensor(float)':
-            feeds[node.name] = rng.random(shape, np.float32)
+        if node.type in ('tensor(float)', 'tensor(float16)'):
+            feeds[node.name] = rng.random(shape, np.float32).astype(_TYPES[node.type])
         else:
             feeds[node.name] = rng.integers(0, 256, shape).astype(_TYPES[node.type])
     return feeds
 
 
 def _time_runs(
-    session: onnxruntime.InferenceSession, feeds: dict[str, NDArray[Any]], runs: int
+    session: onnxruntime.InferenceSession,
+    feeds: dict[str, NDArray[Any]],
+    runs: int,
+    clock: Callable[[], int],
 ) -> NDArray[np.float64]:
     session.run(None, feeds)
     marks = np.empty(runs + 1, np.int64)
-    marks[0] = time.monotonic_ns()
+    marks[0] = clock()
     for run in range(runs):
         session.run(None, feeds)
-        marks[run + 1] = time.monotonic_ns()
+        marks[run + 1] = clock()
     return np.diff(marks) / NS_PER_MS

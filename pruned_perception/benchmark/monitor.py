@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """What an outside subscriber sees of running perception nodes: rates, latency, drops, loss.
 
 It costs little: it subscribes to detections, metrics, diagnostics and `camera_info`, never to
@@ -88,6 +102,8 @@ class Report:
     """Why nothing arrives; None where detections do."""
     watch: str | None = None
     """What is known against the model's certificate, where the node watches it."""
+    lost_on_the_way: int | None = None
+    """Images that never reached the node, as its middleware counts them, since its activation."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +164,7 @@ class Camera:
         self._means: dict[str, float] = {}
         self._cpu_percent: deque[float] = deque(maxlen=_KEEP)
         self._rss_mib: float | None = None
+        self._lost: int | None = None
         self._first: Balance | None = None
         self._last: Balance | None = None
         self._arrivals: deque[float] = deque(maxlen=_KEEP)
@@ -241,6 +258,8 @@ class Camera:
             (each.message for each in own if each.name == f'{self.node}: watch'), self.watch
         )
         self._rss_mib = _number(values.get('rss_mib'))
+        if values.get('lost', '').isdigit():
+            self._lost = int(values['lost'])
         for quantity in QUANTITIES:
             percentiles = {
                 key: number
@@ -307,6 +326,7 @@ class Camera:
             rss_mib=self._rss_mib,
             trouble=trouble,
             watch=self.watch,
+            lost_on_the_way=self._lost,
         )
 
 
@@ -398,8 +418,9 @@ class Monitor:
         if camera.status is not None and camera.status[0] != 'OK':
             return f'{camera.node} says: {camera.status[1]}'
         return (
-            f'{camera.node} and its camera are there, but no detections arrive: is the node '
-            'active, and does it receive frames (reliability, transport)? See /diagnostics'
+            f'{camera.node} and its camera are listed, but no detections arrive: does the process '
+            'run (one that was killed is listed for some 20 s), is the node active, and does it '
+            'receive frames (reliability, transport)? See /diagnostics'
         )
 
     def _seen(self) -> str:

@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """What a frame costs outside the network: perception node against echo node.
 
 `overhead` = an outside subscriber's `e2e_receive` − `inference` − `engine_wait`, frame by frame:
@@ -72,6 +86,10 @@ class Run:
     rss_mb: float
     stages_p50: dict[str, float]
     """Where the time of the median frame goes, as the node itself measures it, milliseconds."""
+    compared: int = 0
+    """Frames that the dense net saw beside the node, where it watches its certificate."""
+    skipped: int = 0
+    """Frames that were drawn for that and found no time."""
 
     @property
     def loss(self) -> int:
@@ -158,7 +176,8 @@ def measure(setup: Setup, on_run: Callable[[Run], None] = lambda _: None) -> dic
             # The order alternates: a drift of the machine does not always favour the same node.
             first = [PERCEPTION, ECHO] if pair % 2 == 0 else [ECHO, PERCEPTION]
             for node in first:
-                run = _run(session, node, setup, boxes, Path(folder), f'/run_{len(runs)}')
+                own = {'boxes': boxes} if node == ECHO else model_parameters(setup)
+                run = run_node(session, node, own, setup, Path(folder), f'/run_{len(runs)}')
                 if node == PERCEPTION:
                     boxes = run.boxes  # the echo node publishes as many
                 runs.append(run)
@@ -188,13 +207,24 @@ def measure(setup: Setup, on_run: Callable[[Run], None] = lambda _: None) -> dic
     }
 
 
-def _run(
-    session: Session, node: str, setup: Setup, boxes: int, folder: Path, namespace: str
+def model_parameters(setup: Setup) -> dict[str, Any]:
+    """Return the perception node's parameters."""
+    parameters: dict[str, Any] = {'model': setup.model, 'threads': setup.threads}
+    return parameters | ({'member': setup.member} if setup.member else {})
+
+
+def run_node(
+    session: Session,
+    node: str,
+    parameters: Mapping[str, Any],
+    setup: Setup,
+    folder: Path,
+    namespace: str,
 ) -> Run:
-    parameters: dict[str, Any] = {'boxes': boxes}
-    if node == PERCEPTION:
-        parameters = {'model': setup.model, 'threads': setup.threads}
-        parameters |= {'member': setup.member} if setup.member else {}
+    """Run a node with its parameters on one series of frames of a camera process.
+
+    Raises UserError where it does not start, ends, or nothing is left to measure.
+    """
     series = run_series(
         session,
         node,
@@ -232,6 +262,8 @@ def _run(
         saturated=series.saturated,
         rss_mb=series.rss_mb,
         stages_p50=stage_medians(series.timings[setup.warm_up :]),
+        compared=series.compared,
+        skipped=series.skipped,
     )
 
 

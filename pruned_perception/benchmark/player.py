@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Plays a rosbag2 folder at its recorded pace, with its own stamps or with new ones."""
 
 from __future__ import annotations
@@ -19,6 +33,8 @@ from pruned_perception.benchmark.bag import (
 from pruned_perception.benchmark.session import Session
 from pruned_perception.errors import UserError
 
+CLOCK = '/clock'
+MOST_CLOCK_HZ = 1000.0
 _SETTLE_S = 0.5
 _DEPTH = 20  # VGA images: 18 MiB, well within the transport profile's shared memory
 
@@ -44,6 +60,7 @@ def play(
     topics: Sequence[str] | None = None,
     remap: Mapping[str, str] | None = None,
     new_stamps: bool = False,
+    clock_hz: float | None = None,
     rate: float = 1.0,
     subscribers: Mapping[str, int] | None = None,
     timeout: float = 30.0,
@@ -58,6 +75,8 @@ def play(
         remap: recorded name → name to publish on.
         new_stamps: put the time of publication into each header, the same for all messages that
             had equal stamps; messages without a header stay as they are.
+        clock_hz: publish the recorded time on /clock, as often; None: do not. Nodes that use it
+            (use_sim_time) see ages as they were.
         rate: times the recorded pace.
         subscribers: topic → how many subscribers to wait for before the start, also of topics
             that others publish; by default one for every topic played that is not latched.
@@ -70,6 +89,12 @@ def play(
     """
     if not rate > 0:
         raise UserError(f'the rate must be above 0, not {rate:g}')
+    if clock_hz is not None and not 0 < clock_hz <= MOST_CLOCK_HZ:
+        raise UserError(
+            f'the clock must tick 0 … {MOST_CLOCK_HZ:g} times a second, not {clock_hz:g}'
+        )
+    if clock_hz is not None and new_stamps:
+        raise UserError('the recorded time does not go with new stamps: take one of the two')
     present = bag_topics(folder)
     if missing := set(topics or ()) - set(present):
         raise UserError(
@@ -89,6 +114,11 @@ def play(
         subscribers = {names[topic.name]: 1 for topic in chosen if not topic.latched}
     _wait_for_subscribers(session, publishers, names, subscribers, timeout)
 
+    clock = None
+    if clock_hz is not None:
+        if CLOCK in names.values():
+            raise UserError(f'{folder} has {CLOCK} itself: play it, or leave it out (--topics)')
+        clock = _Clock(session, clock_hz, rate)
     played = Played(sent=dict.fromkeys(names.values(), 0))
     total = sum(topic.count for topic in chosen)
     stamped: dict[int, int] = {}
@@ -97,6 +127,8 @@ def play(
     for number, record in enumerate(read_bag(folder, [topic.name for topic in chosen])):
         first = record.time_ns if first is None else first
         due = start + (record.time_ns - first) / 1e9 / rate
+        if clock is not None:
+            clock.tick_until(record.time_ns, due)
         wait = due - time.monotonic()
         if wait > 0:
             session.sleep(wait)
@@ -122,6 +154,33 @@ def play(
     played.seconds = time.monotonic() - start
     on_progress(1.0, played)
     return played
+
+
+class _Clock:
+    """Publishes /clock between two messages, and with each."""
+
+    def __init__(self, session: Session, hz: float, rate: float) -> None:
+        from rclpy.qos import QoSProfile, ReliabilityPolicy
+        from rosgraph_msgs.msg import Clock
+
+        self._message = Clock
+        # As rosbag2 publishes it and nodes subscribe to it: the newest counts.
+        profile = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        self._publisher = session.node.create_publisher(Clock, CLOCK, profile)
+        self._session = session
+        self._step, self._rate = 1 / hz, rate
+
+    def tick_until(self, time_ns: int, due: float) -> None:
+        """Publish the time up to `time_ns`, which comes at the monotonic second `due`."""
+        while self._session.running and (left := due - time.monotonic()) > 0:
+            self._publish(time_ns - round(left * self._rate * 1e9))
+            self._session.sleep(min(left, self._step))
+        self._publish(time_ns)
+
+    def _publish(self, time_ns: int) -> None:
+        message = self._message()
+        message.clock.sec, message.clock.nanosec = divmod(max(0, time_ns), 1_000_000_000)
+        self._publisher.publish(message)
 
 
 def _publisher(session: Session, message: Any, name: str, latched: bool) -> Any:

@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """One node on one series of frames: what an outside subscriber and the node itself saw of it.
 
 Node, camera and what else runs are processes of their own; the subscriber is this process.
@@ -25,6 +39,7 @@ from pruned_perception.nodes.latest_frame import COUNTERS
 from pruned_perception.nodes.up import node_command
 
 START_S = 30.0
+_WATCHED = ('compared', 'skipped')
 SATURATED_SHARE = 0.01
 """Of the frames received that gave way to newer ones, from which on a run is saturated."""
 SATURATED_BUSY = 0.9
@@ -59,6 +74,10 @@ class Series:
     cpu_percent: float
     """Of the node's process while frames came; 100 = one core."""
     rss_mb: float
+    compared: int = 0
+    """Frames that the dense net saw beside the node, where it watches its certificate."""
+    skipped: int = 0
+    """Frames that were drawn for that and found no time."""
 
     @property
     def loss(self) -> int | None:
@@ -132,6 +151,7 @@ def run_series(
     boxes: dict[int, list[list[Any]]] = {}
     truth: dict[int, list[list[Any]]] = {}
     counts: dict[str, int] = {}
+    watched = [0] * len(_WATCHED)
     models: list[tuple[int, str]] = []
     arrivals: list[float] = []
     reports = 0
@@ -157,6 +177,9 @@ def run_series(
                     {each.key: int(each.value) for each in status.values if each.key in accounts}
                 )
                 reports += 1
+            elif status.name == f'{name}: watch':
+                pairs = {pair.key: pair.value for pair in status.values}
+                watched[:] = [int(pairs.get(f'{each}_frames', 0)) for each in _WATCHED]
 
     def on_model(message: Any) -> None:
         content = json.loads(message.data)
@@ -240,6 +263,8 @@ def run_series(
         first_detection_s=arrivals[0] - start if arrivals else float('nan'),
         cpu_percent=percent,
         rss_mb=rss,
+        compared=watched[0],
+        skipped=watched[1],
     )
 
 

@@ -1,13 +1,31 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Hours in minutes: whether memory, descriptors and threads of the node grow while it runs.
 
 Memory has a trend where the least-squares line through the means of ten equal parts of the run
 (the first tenth left out: caches fill) has a slope whose interval, by Student's t, is above zero.
 Means of parts rather than samples, since neighbouring samples are not independent.
+
+With a control, a node of rclpy alone that publishes as many diagnostics runs beside it: what that
+grows by is the middleware's, and what the node grows by beyond it is ours.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -45,6 +63,8 @@ class Setup:
     rate: float = 30.0
     every: float = 2.0
     """Seconds between two looks at the process."""
+    control: bool = False
+    """Look at a bare publisher beside the node, too."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +95,7 @@ def measure(setup: Setup, on_sample: Callable[[Sample], None] = lambda _: None) 
     os.environ.update(private_domain())
     os.environ.update(transport.environment(os.environ))
     samples: list[Sample] = []
+    beside: list[Sample] = []
     with (
         tempfile.TemporaryDirectory() as folder,
         ros_session('soak_benchmark') as session,
@@ -93,6 +114,10 @@ def measure(setup: Setup, on_sample: Callable[[Sample], None] = lambda _: None) 
         )
         parameters = {'model': setup.model, 'member': setup.member, 'threads': setup.threads}
         node = children.start('node', node_command(PERCEPTION, '/soak', parameters))
+        control = None
+        if setup.control:
+            script = Path(__file__).with_name('bare_publisher.py')
+            control = children.start('control', [sys.executable, script, '/soak/bare_diagnostics'])
         frames = round((60 * setup.minutes + START_S) * setup.rate)
         camera = children.start(
             'camera', camera_command('/soak/image_raw', rate=setup.rate, frames=frames)
@@ -101,16 +126,13 @@ def measure(setup: Setup, on_sample: Callable[[Sample], None] = lambda _: None) 
         start = time.monotonic()
         while session.running and time.monotonic() - start < 60 * setup.minutes:
             session.spin_for(setup.every)
-            for child in (node, camera):
+            for child in filter(None, (node, camera, control)):
                 child.require_alive()
             samples.append(_sample(node, time.monotonic() - start, arrived[0]))
+            if control is not None:
+                beside.append(_sample(control, samples[-1].seconds, 0))
             on_sample(samples[-1])
-    steady = [each for each in samples if each.seconds >= LEFT_OUT * samples[-1].seconds]
-    if len(steady) < 2 * PARTS:
-        raise UserError(
-            f'{len(samples)} samples in {setup.minutes:g} minutes are too few for a trend: run '
-            'longer, or look more often (--every)'
-        )
+    found = _said(samples, setup)
     return {
         'benchmark': 'soak',
         'environment': environment(),
@@ -118,6 +140,20 @@ def measure(setup: Setup, on_sample: Callable[[Sample], None] = lambda _: None) 
         'model': {'name': bundle.name, 'sha256': bundle.sha256},
         'samples': [asdict(each) for each in samples],
         'detections_per_s': samples[-1].detections / samples[-1].seconds,
+        **found,
+        'control': _said(beside, setup) if beside else None,
+    }
+
+
+def _said(samples: Sequence[Sample], setup: Setup) -> dict[str, Any]:
+    """Return the trend of the memory and the ranges; raise UserError of too few samples."""
+    steady = [each for each in samples if each.seconds >= LEFT_OUT * samples[-1].seconds]
+    if len(steady) < 2 * PARTS:
+        raise UserError(
+            f'{len(samples)} samples in {setup.minutes:g} minutes are too few for a trend: run '
+            'longer, or look more often (--every)'
+        )
+    return {
         'memory_trend': asdict(trend([s.seconds for s in steady], [s.resident_mb for s in steady])),
         **{
             name: _range([getattr(each, name) for each in steady])

@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """The model bundle, the one thing that the off-line stage and the robot share.
 
 A bundle is a folder `model.onnx` + `manifest.json`; a family is a folder of bundles with one
@@ -19,6 +33,7 @@ from pruned_perception.bundle.bundle import (
     write_bundle,
 )
 from pruned_perception.bundle.manifest import (
+    QUANTIZED_SCHEMA_VERSION,
     SCHEMA_VERSION,
     BundleError,
     Cost,
@@ -31,6 +46,7 @@ from pruned_perception.bundle.resolve import resolve_model
 __all__ = [
     'MANIFEST',
     'MOST_MODEL_BYTES',
+    'QUANTIZED_SCHEMA_VERSION',
     'SCHEMA_VERSION',
     'Bundle',
     'BundleError',

@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Bundles and families on disk: loading, verification, writing."""
 
 from __future__ import annotations
@@ -318,7 +332,7 @@ def _read_members(folder: Path, trusted_keys: Sequence[str]) -> list[tuple[Path,
             f'{folder}: not a family: a folder whose sub-folders hold a {MANIFEST} each'
         )
     members = [(each, _read_manifest(each, trusted_keys)) for each in _member_folders(folder)]
-    members.sort(key=lambda member: (-member[1]['cost']['macs'], member[1]['name']))
+    members.sort(key=lambda member: _order(member[1]))
     names = [manifest['name'] for _, manifest in members]
     dense = [manifest for _, manifest in members if manifest['parent'] is None]
     if len(dense) != 1:
@@ -339,6 +353,12 @@ def _read_members(folder: Path, trusted_keys: Sequence[str]) -> list[tuple[Path,
             f'{dense[0]["cost"]["macs"]} of its parent {dense[0]["name"]}'
         )
     return members
+
+
+def _order(manifest: Mapping[str, Any]) -> tuple[int, bool, bool, str]:
+    """Return the place in a family: by MACs; of as many, the parent first and INT8 last."""
+    quantized = 'quantization' in manifest
+    return -manifest['cost']['macs'], manifest['parent'] is not None, quantized, manifest['name']
 
 
 def _check_member(file: Path, manifest: Mapping[str, Any], dense: Mapping[str, Any]) -> None:

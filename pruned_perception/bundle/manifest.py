@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """The manifest of a bundle: its JSON Schema, and the contract sections as data classes."""
 
 from __future__ import annotations
@@ -5,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -14,10 +28,13 @@ from pruned_perception.bundle.schema import errors
 from pruned_perception.errors import UserError
 
 SCHEMA_VERSION = 1
+QUANTIZED_SCHEMA_VERSION = 2
+"""Of a manifest with the section `quantization`: installations that do not know it refuse it."""
 CONTRACT = (
     'schema_version', 'name', 'onnx', 'input', 'output', 'labels', 'thresholds', 'cost', 'parent',
+    'quantization',
 )  # fmt: skip
-"""What a robot acts on; the rest of a manifest is evidence."""
+"""What a robot acts on, where it is there; the rest of a manifest is evidence."""
 
 
 class BundleError(UserError):
@@ -32,30 +49,37 @@ class InputSpec:
     """
 
     name: str
-    shape: tuple[int, int, int, int]
-    dtype: Literal['uint8', 'float32']
-    layout: Literal['NHWC', 'NCHW']
+    shape: tuple[int, ...]
+    dtype: Literal['uint8', 'float32', 'float16']
+    layout: Literal['NHWC', 'NCHW', 'HWC', 'CHW']
     color: Literal['rgb', 'bgr']
     resize: Literal['stretch', 'letterbox']
     align: Literal['center', 'top_left']
     pad_value: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    constants: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Values of the graph's other inputs, such as the image's size, by their names."""
+
+    @property
+    def batch(self) -> int:
+        """How many images a run takes; ours is the first. 1 where there is no such dimension."""
+        return self.shape[self.layout.index('N')] if 'N' in self.layout else 1
 
     @property
     def height(self) -> int:
         """Height of the network's input image, pixels."""
-        return self.shape[1] if self.layout == 'NHWC' else self.shape[2]
+        return self.shape[self.layout.index('H')]
 
     @property
     def width(self) -> int:
         """Width of the network's input image, pixels."""
-        return self.shape[2] if self.layout == 'NHWC' else self.shape[3]
+        return self.shape[self.layout.index('W')]
 
     @property
     def channels(self) -> int:
         """Number of colour channels of the network's input image."""
-        return self.shape[3] if self.layout == 'NHWC' else self.shape[1]
+        return self.shape[self.layout.index('C')]
 
 
 @dataclass(frozen=True)
@@ -109,7 +133,17 @@ def validate(manifest: object, file: Path) -> dict[str, Any]:
         more = f' (and {len(found) - 1} more)' if len(found) > 1 else ''
         raise BundleError(f'{file}: field {field}: {message}{more}')
 
+    if ('quantization' in manifest) != (manifest['schema_version'] == QUANTIZED_SCHEMA_VERSION):
+        raise BundleError(
+            f'{file}: field quantization: is there exactly where schema_version is '
+            f'{QUANTIZED_SCHEMA_VERSION}; here it is {manifest["schema_version"]}'
+        )
     spec = input_spec(manifest)
+    if len(spec.shape) != len(spec.layout):
+        raise BundleError(
+            f'{file}: field input.shape: {list(spec.shape)} has {len(spec.shape)} dimensions, '
+            f'layout {spec.layout} has {len(spec.layout)}'
+        )
     if spec.channels != 3:
         raise BundleError(
             f'{file}: field input.shape: {list(spec.shape)} has {spec.channels} channels in layout '
@@ -136,21 +170,22 @@ def validate(manifest: object, file: Path) -> dict[str, Any]:
 
 def contract_sha256(manifest: Mapping[str, Any]) -> str:
     """Return the SHA-256 of the contract's fields, as JSON with sorted keys and no spaces."""
-    contract = {name: manifest[name] for name in CONTRACT}
+    contract = {name: manifest[name] for name in CONTRACT if name in manifest}
     text = json.dumps(contract, sort_keys=True, separators=(',', ':'), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _check_version(version: object, file: Path) -> None:
-    if version == SCHEMA_VERSION and not isinstance(version, bool):
+    known = (SCHEMA_VERSION, QUANTIZED_SCHEMA_VERSION)
+    if version in known and not isinstance(version, bool):
         return
-    if isinstance(version, int) and version > SCHEMA_VERSION:
+    if isinstance(version, int) and version > max(known):
         raise BundleError(
-            f'{file}: field schema_version: {version} is newer than {SCHEMA_VERSION}, the newest '
+            f'{file}: field schema_version: {version} is newer than {max(known)}, the newest '
             'that this installation reads; update pruned_perception'
         )
     raise BundleError(
-        f'{file}: field schema_version: {version!r} is not {SCHEMA_VERSION}; is this the manifest '
+        f'{file}: field schema_version: {version!r} is none of {known}; is this the manifest '
         'of a pruned_perception bundle?'
     )
 
@@ -160,7 +195,10 @@ def input_spec(manifest: Mapping[str, Any]) -> InputSpec:
     section = dict(manifest['input'])
     for key in ('shape', 'mean', 'std'):
         section[key] = tuple(section[key])
-    return InputSpec(**section)
+    constants = section.pop('constants', [])
+    return InputSpec(
+        **section, constants={each['name']: tuple(each['values']) for each in constants}
+    )
 
 
 def output_spec(manifest: Mapping[str, Any]) -> OutputSpec:

@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """`pruned-perception benchmark NAME …`: a table of benchmarks, imported only when asked for."""
 
 from __future__ import annotations
@@ -15,6 +29,7 @@ BENCHMARKS: dict[str, str] = {
     'node': 'latency, drops and accuracy of the node on a source of frames; a gate for CI',
     'overhead': 'what a frame costs outside the network: perception node against echo node',
     'soak': 'whether memory, descriptors or threads of the node grow while it runs',
+    'watch': 'what watching the certificate costs a frame: the node with it and without, by turns',
     'startup': 'process start to first detection, against a bare script; memory',
 }
 

@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """`pruned-perception bundle`: show or verify a bundle or family, or make one of an ONNX file."""
 
 from __future__ import annotations
@@ -5,29 +19,26 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
-from datetime import datetime, timezone
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from pruned_perception import __version__
 from pruned_perception.bundle import (
     MANIFEST,
     MOST_MODEL_BYTES,
-    SCHEMA_VERSION,
     Bundle,
     is_family,
     load_bundle,
     load_family,
     resolve_model,
     signature,
-    write_bundle,
 )
 from pruned_perception.bundle.reading import read_file
-from pruned_perception.cli.arguments import add_time_limit, at_least, fraction
+from pruned_perception.cli.arguments import add_time_limit
+from pruned_perception.cli.describing import add_description, described
 from pruned_perception.cli.output import say
 from pruned_perception.datasets import read_labels
 from pruned_perception.errors import UserError
+from pruned_perception.inference.onnx_file import external_tensors
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,58 +74,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_create_arguments(parser: argparse.ArgumentParser) -> None:
-    from pruned_perception.inference import decoders
-
     parser.add_argument('onnx', type=Path, help='the ONNX file')
     parser.add_argument('path', type=Path, help='folder of the new bundle')
-    parser.add_argument('--decoder', required=True, choices=decoders.names())
     parser.add_argument(
         '--labels',
-        required=True,
         type=Path,
         metavar='FILE',
-        help='text file, one label a line, in the order of their ids',
-    )
-    parser.add_argument(
-        '--parameter',
-        action='append',
-        default=[],
-        metavar='NAME=JSON',
-        help='parameter of the decoder, e.g. strides=[8,16,32]; may be repeated',
+        help='text file, one label a line, in the order of their ids; not needed where the ONNX '
+        'file names them',
     )
     parser.add_argument('--name', help='default: the name of the folder')
-    parser.add_argument(
-        '--outputs', nargs='+', metavar='NAME', help='in the order of the decoder; default: all'
-    )
-    parser.add_argument(
-        '--size',
-        nargs=2,
-        type=at_least(1),
-        metavar=('H', 'W'),
-        help='input size in pixels, where the graph leaves it open',
-    )
-    parser.add_argument('--color', choices=('rgb', 'bgr'), default='rgb', help='default rgb')
-    parser.add_argument(
-        '--resize', choices=('stretch', 'letterbox'), default='letterbox', help='default letterbox'
-    )
-    parser.add_argument(
-        '--align', choices=('center', 'top_left'), default='center', help='default center'
-    )
-    parser.add_argument('--pad-value', type=int, default=114, metavar='0…255', help='default 114')
-    for option, default, text in (('--mean', 0.0, 'subtracted'), ('--std', 1.0, 'divided by')):
-        parser.add_argument(
-            option,
-            nargs=3,
-            type=float,
-            default=[default] * 3,
-            metavar=('A', 'B', 'C'),
-            help=f'{text}, per channel in the order of --color, for values 0 … 255',
-        )
-    parser.add_argument('--score-threshold', type=fraction, default=0.4, help='default 0.4')
-    parser.add_argument(
-        '--iou-threshold', type=fraction, default=0.6, help='default 0.6; 1 suppresses nothing'
-    )
-    parser.add_argument('--max-detections', type=at_least(1), default=100, help='default 100')
+    add_description(parser)
     parser.add_argument('--weights-licence', default='', help='licence of the weights')
     parser.add_argument('--data', default='', help='data it was trained on')
     add_time_limit(parser)
@@ -231,123 +201,45 @@ def _flat(record: Mapping[str, Any]) -> str:
 
 
 def _create(args: argparse.Namespace) -> int:
-    from pruned_perception.inference.detector import Detector
+    from pruned_perception.inference.new_bundle import create_bundle
 
     if (args.path / MANIFEST).exists() and not args.force:
         raise UserError(f'{args.path}: a bundle is there already; give --force to replace it')
-    model = _model(args.onnx)
-    manifest = _manifest_of(args, model)
-    with TemporaryDirectory() as trial:  # nothing is left, or replaced, where it does not run
-        try:
-            bundle = write_bundle(trial, model, manifest)
-            Detector(bundle, time_limit_s=args.time_limit).self_check()
-        except UserError as error:
-            raise UserError(str(error).replace(trial, str(args.path))) from error
-    bundle = write_bundle(args.path, model, manifest)
+    bundle = create_bundle(
+        args.onnx,
+        _model(args.onnx),
+        args.path,
+        labels=None if args.labels is None else read_labels(args.labels),
+        name=args.name,
+        provenance={
+            **({'data': args.data} if args.data else {}),
+            **({'weights_licence': args.weights_licence} if args.weights_licence else {}),
+        },
+        time_limit_s=args.time_limit,
+        **described(args),
+    )
     say(_description(bundle))
+    if bundle.input.batch > 1:
+        say(
+            f'note: the network takes {bundle.input.batch} images at once and gets one; export it '
+            'with a batch of 1, and it will take a fraction of the time'
+        )
     return 0
 
 
 def _model(file: Path) -> bytes:
-    """Return the ONNX file, with the tensors that it has in other files put in."""
-    from pruned_perception.inference.onnx_file import external_tensors
-
+    """Return an ONNX file; only one with tensors in other files needs the off-line stage."""
     model = read_file(file, MOST_MODEL_BYTES)
     try:
-        elsewhere = external_tensors(model)
+        if not external_tensors(model):
+            return model
     except ValueError as error:
         raise UserError(f'{file}: not an ONNX file, or damaged: {error}') from error
-    if not elsewhere:
-        return model
     try:
-        import onnx
+        from pruned_perception.training.onnx_import.external import model_of
     except ImportError as error:
         raise UserError(
-            f'{file}: {len(elsewhere)} of its tensors ({elsewhere[0]}, …) lie in other files; to '
-            "put them in needs the package onnx: pip install 'pruned_perception[train]'"
+            f'{file}: some of its tensors lie in other files; to put them in needs '
+            "pip install 'pruned_perception[train]'"
         ) from error
-    try:  # relative paths below the file's folder only: onnx refuses others
-        inlined = onnx.load(file).SerializeToString()
-    except Exception as error:  # onnx raises what protobuf and the file system raise
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f'{file}: its tensors in other files cannot be read: {first}') from error
-    if external_tensors(inlined):
-        raise UserError(f'{file}: its tensors in other files cannot be put in: over 2 GiB?')
-    return inlined
-
-
-def _manifest_of(args: argparse.Namespace, model: bytes) -> dict[str, Any]:
-    from pruned_perception.inference.engine import create_session
-
-    session = create_session(model, name=str(args.onnx), time_limit_s=args.time_limit)
-    return {
-        'schema_version': SCHEMA_VERSION,
-        'name': args.name or args.path.resolve().name,
-        'input': {
-            **_graph_input(args, session),
-            'color': args.color,
-            'resize': args.resize,
-            'align': args.align,
-            'pad_value': args.pad_value,
-            'mean': args.mean,
-            'std': args.std,
-        },
-        'output': {
-            'names': args.outputs or [node.name for node in session.get_outputs()],
-            'decoder': args.decoder,
-            'parameters': dict(_parameter(text) for text in args.parameter),
-        },
-        'labels': list(read_labels(args.labels)),
-        'thresholds': {
-            'score': args.score_threshold,
-            'iou': args.iou_threshold,
-            'max_detections': args.max_detections,
-        },
-        'cost': {'parameters': 0, 'macs': 0},
-        'parent': None,
-        'pruning': None,
-        'certificate': None,
-        'evaluation': [],
-        'latency': [],
-        'provenance': {
-            'created': datetime.now(timezone.utc).isoformat(timespec='seconds'),
-            'tool': f'pruned_perception {__version__}',
-            **({'data': args.data} if args.data else {}),
-            **({'weights_licence': args.weights_licence} if args.weights_licence else {}),
-        },
-    }
-
-
-def _graph_input(args: argparse.Namespace, session: Any) -> dict[str, Any]:
-    """Return name, shape, dtype and layout of the graph's only input."""
-    inputs = session.get_inputs()
-    if len(inputs) != 1:
-        names = ', '.join(node.name for node in inputs)
-        raise UserError(f'{args.onnx}: one input, an image, is needed; it has {names}')
-    node = inputs[0]
-    types = {'tensor(uint8)': 'uint8', 'tensor(float)': 'float32'}
-    shape = list(node.shape)
-    if node.type not in types or len(shape) != 4:
-        raise UserError(
-            f'{args.onnx}: input {node.name} is {node.type} {shape}; float or uint8 images '
-            '[1, 3, H, W] or [1, H, W, 3] are needed'
-        )
-    layout = 'NHWC' if shape[3] == 3 else 'NCHW'
-    places = (1, 2) if layout == 'NHWC' else (2, 3)
-    if args.size is not None:
-        shape[places[0]], shape[places[1]] = args.size
-    elif not all(isinstance(shape[place], int) for place in places):
-        raise UserError(f'{args.onnx}: input {node.name} is {shape}; give its size, --size H W')
-    shape[0] = 1
-    shape[1 if layout == 'NCHW' else 3] = 3
-    return {'name': node.name, 'shape': shape, 'dtype': types[node.type], 'layout': layout}
-
-
-def _parameter(text: str) -> tuple[str, Any]:
-    name, found, value = text.partition('=')
-    if not (name and found):
-        raise UserError(f'--parameter {text}: write NAME=JSON, e.g. strides=[8,16,32]')
-    try:
-        return name, json.loads(value)
-    except json.JSONDecodeError:
-        return name, value
+    return model_of(file)

@@ -1,19 +1,42 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """`pruned-perception evaluate`: COCO accuracy of the exported model on a data set."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from pruned_perception._tables import Table
 from pruned_perception.cli import evaluate_corruptions
 from pruned_perception.cli.output import say
+
+if TYPE_CHECKING:
+    from pruned_perception.inference.coco_metrics import Metrics
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `evaluate`."""
     parser.add_argument(
-        'dataset', type=Path, help='data set or a split of one: FOLDER or FOLDER/SPLIT (COCO)'
+        'dataset',
+        type=Path,
+        help='data set or a split of one: FOLDER or FOLDER/SPLIT (COCO, YOLO, Pascal VOC)',
     )
     parser.add_argument('--model', required=True, metavar='BUNDLE', help='bundle or family')
     parser.add_argument('--member', help='one member of a family (default: all)')
@@ -43,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
     from pruned_perception.cli.progress import Progress
     from pruned_perception.datasets import read_dataset
     from pruned_perception.datasets.fingerprints import fingerprints
+    from pruned_perception.inference.coco_metrics import gain
     from pruned_perception.training.detector.accuracy import MEMBER, evaluate, evaluation_record
 
     path = resolve_model(args.model)
@@ -52,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         bundles = (load_bundle(path),)
     name = args.data_name or args.dataset.resolve().name
+    measured: dict[str, Metrics] = {}
     for bundle in bundles:
         with Progress(f'evaluating {bundle.name}') as bar:
             metrics, digest = evaluate(
@@ -67,9 +92,34 @@ def run(args: argparse.Namespace) -> int:
         entry = {'net': MEMBER, **evaluation_record(metrics, name, digest, frames)}
         if args.record:
             record_evidence(bundle, 'evaluation', entry, keys=('net', 'data'))
+        measured[bundle.name] = metrics
+        against = gain(metrics, measured[bundles[0].name])
         if args.json:
-            print(json.dumps({'bundle': bundle.name, 'sha256': bundle.sha256, **entry}))
+            said = {'bundle': bundle.name, 'sha256': bundle.sha256, **entry}
+            if against is not None and len(measured) > 1:
+                said['against'] = {'bundle': bundles[0].name, **asdict(against)}
+            print(json.dumps(said))
         else:
             say(f'{bundle.name} ({bundle.cost.macs / 1e6:.0f} MMAC) on {name}:')
             say(metrics.to_text())
+    if len(measured) > 1 and not args.json:
+        say(_against(measured))
     return 0
+
+
+def _against(measured: Mapping[str, Metrics]) -> str:
+    """Return the members' AP50, and what each gains over the first one, frame by frame."""
+    from pruned_perception.inference.coco_metrics import gain
+
+    (first, dense), *others = measured.items()
+    rows: list[tuple[str, float, str]] = [(first, dense.ap50, '–')]
+    for name, metrics in others:
+        difference = gain(metrics, dense)
+        point = f'{metrics.ap50 - dense.ap50:+.4f}'
+        rows.append((name, metrics.ap50, difference.to_text() if difference else point))
+    columns = [('member', ''), ('AP50', '.3f'), (f'against {first} [95 %]', '')]
+    return (
+        f'{Table(columns, rows).to_markdown()}\n'
+        f'paired: the same {dense.images} frames; intervals of a bootstrap over {dense.groups} '
+        'groups of them, the same resamples for both, each interval for itself'
+    )

@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """`pruned-perception finetune`: a pruned network trained on, for a while; interruptible."""
 
 from __future__ import annotations
@@ -129,6 +143,8 @@ def _inputs(args: argparse.Namespace) -> tuple[Network, Task]:
             return network, network.task
         return network, replace(network.task, teacher=network.parent)
 
+    from pruned_perception.datasets import read_dataset
+    from pruned_perception.datasets.fingerprints import check_apart
     from pruned_perception.training.checkpoint import read_checkpoint
     from pruned_perception.training.detector.checkpoint import detector_from
     from pruned_perception.training.detector.deployment import folded
@@ -143,6 +159,7 @@ def _inputs(args: argparse.Namespace) -> tuple[Network, Task]:
     content = network.checkpoint
     assert content is not None
     frames = labelled_frames(args.train, content, args.checkpoint)
+    check_apart(frames.notes, read_dataset(args.validation))
     earlier = len(content['ancestry'].get('earlier_plans', ()))
     fields = learning(frames, recipe_of(content['experiment']), earlier)
     if args.teacher is not None:

@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Entry point of `pruned-perception`: a table of subcommands, imported only when used."""
 
 from __future__ import annotations
@@ -19,9 +33,12 @@ from pruned_perception.inference import runs
 # `add_arguments(parser)` and `run(args) -> int`; nothing is imported before it is asked for, so
 # that the robot's commands never load the off-line stage's libraries.
 SUBCOMMANDS: dict[str, str] = {
+    'optimize': 'Make a detector faster for your robot: one command, no labels needed.',
     'detect': 'Detect objects in an image, a folder, a video or a bag.',
     'bundle': 'Show or verify model bundles, or make one of an ONNX file.',
     'benchmark': 'Measure latency: networks, the node, its start.',
+    'data': 'Check, convert or show an annotated data set.',
+    'profile': 'Make a latency table of this machine: what convolutions cost at which widths.',
     'simulate': 'Generate a data set of the simulated warehouse.',
     'train': 'Train a detector, or fine-tune a pruned one, as an experiment says.',
     'import': 'Make a checkpoint of a bundle, to prune or fine-tune it.',
@@ -30,6 +47,7 @@ SUBCOMMANDS: dict[str, str] = {
     'coreset': 'Say what the coreset bound promises for a chain of ReLU layers; mostly nothing.',
     'prune': 'Prune a network, our detector or your own, to a budget.',
     'finetune': 'Train a pruned network on; interruptible.',
+    'quantize': 'Make a bundle in 8 bits, where that pays on this machine.',
     'certify': 'Certify how often a pruned network decides otherwise than its parent.',
     'pruning-report': 'Make a page about a pruned network: layers, channels, errors.',
     'compare': 'Compare ways of pruning: methods × budgets × seeds, one table and plot.',

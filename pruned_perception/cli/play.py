@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """`pruned-perception play`: a rosbag2 folder onto its topics, also where there is no ros2 bag."""
 
 from __future__ import annotations
@@ -13,6 +27,9 @@ from pruned_perception.cli.output import say
 from pruned_perception.cli.progress import Progress
 from pruned_perception.errors import UserError
 
+CLOCK_HZ = 40.0
+"""As `ros2 bag play --clock` ticks."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
@@ -26,6 +43,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--new-stamps',
         action='store_true',
         help='put the time of publication into the headers, so that ages can be measured',
+    )
+    parser.add_argument(
+        '--clock',
+        nargs='?',
+        type=float,
+        const=CLOCK_HZ,
+        metavar='HZ',
+        help='publish the recorded time on /clock, for nodes with use_sim_time; '
+        f'default {CLOCK_HZ:g} times a second',
     )
     parser.add_argument(
         '--stamps',
@@ -58,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
             topics=args.topics,
             remap=remap,
             new_stamps=args.new_stamps,
+            clock_hz=args.clock,
             rate=args.rate,
             subscribers=subscribers,
             timeout=args.timeout,

@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """`pruned-perception prune`: a network made smaller, within a budget, and what is known of it."""
 
 from __future__ import annotations
@@ -26,11 +40,12 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pruned_perception.cli.progress import Progress
+    from pruned_perception.pruning.budget import Budget
     from pruned_perception.pruning.plan import AnyPlan, Plan
     from pruned_perception.report.findings import Findings
-    from pruned_perception.training.method import Channels, Cut
+    from pruned_perception.training.method import Channels, Cut, PruningRecord
 
-BUDGETS = ('macs', 'params', 'error', 'same_widths_as')
+BUDGETS = ('macs', 'params', 'ms', 'error', 'same_widths_as')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,6 +61,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     budget = parser.add_argument_group('budget (one of them)')
     budget.add_argument('--macs', type=float, metavar='X', help='share of the MACs to keep, 0 … 1')
     budget.add_argument('--params', type=float, metavar='X', help='share of the parameters to keep')
+    budget.add_argument(
+        '--ms',
+        type=float,
+        metavar='X',
+        help="milliseconds that it may take on the robot, by the robot's latency table",
+    )
+    budget.add_argument(
+        '--table', type=Path, metavar='FILE', help='for --ms: what `profile` wrote on the robot'
+    )
+    budget.add_argument(
+        '--force', action='store_true', help='take a table of another machine than this one'
+    )
     budget.add_argument(
         '--error', type=float, metavar='E', help='a-priori error that every layer may have'
     )
@@ -80,8 +107,10 @@ def run(args: argparse.Namespace) -> int:
             plan: AnyPlan = findings.plan
             data, text = findings.to_dict(), findings.to_text()
         else:
-            small, plan, data = _other_kind(args, how, network)
-            text = plan.to_text()
+            small, record = _other_kind(args, how, network)
+            assert record.plan is not None
+            plan, data = record.plan, record.to_dict()
+            text = record.to_text()
         _save(args.out, network, small, plan, args.calibration)
         _write_findings(args.out, data)
     if args.report is not None:
@@ -97,7 +126,11 @@ def _check(args: argparse.Namespace) -> None:
     from pruned_perception.pruning import PruningError
 
     if sum(getattr(args, name) is not None for name in BUDGETS) != 1:
-        raise PruningError('give exactly one of --macs, --params, --error and --same-widths-as')
+        raise PruningError(
+            'give exactly one of --macs, --params, --ms, --error and --same-widths-as'
+        )
+    if (args.ms is None) != (args.table is None):
+        raise PruningError('--ms and --table go together: the time, and what `profile` wrote')
     for path in (args.out, args.report):
         check_output(path)
     if args.out.suffix == '.json':
@@ -112,7 +145,7 @@ def _check_other_kind(args: argparse.Namespace, kind: str) -> None:
         raise PruningError(
             f'kind {kind!r}: our detector is exported by its widths; with --task only'
         )
-    for name in ('same_widths_as', 'report'):
+    for name in ('same_widths_as', 'report', 'ms'):
         if getattr(args, name) is not None:
             option = name.replace('_', '-')
             raise PruningError(f'--{option} is for channels, and does not go with kind {kind!r}')
@@ -123,11 +156,10 @@ def _channels(
 ) -> tuple[nn.Module, Findings]:
     from dataclasses import replace
 
-    from pruned_perception.pruning import PruningError, recalibrate
+    from pruned_perception.pruning import PruningError
     from pruned_perception.pruning.measurement import measure_errors
-    from pruned_perception.pruning.refit import refit
+    from pruned_perception.pruning.outcome import finish, with_nearest
     from pruned_perception.report.findings import Findings
-    from pruned_perception.training.method import budget_from
 
     task, calibration = network.task, network.calibration
     if calibration is None and (how.refit or args.report is not None):
@@ -136,13 +168,13 @@ def _channels(
     unit = next(name for name in BUDGETS if getattr(args, name) is not None)
     widths = _widths(args.same_widths_as) if unit == 'same_widths_as' else None
     bar.phase('choosing channels', None, '')
-    plan = how.plan(
+    budget = None if widths is not None else _budget(args, unit)
+    planner = how.planner(
         task if calibration is None else replace(task, calibration=Watched(calibration, bar)),
-        None if widths is not None else budget_from(unit, getattr(args, unit)),
         args.seed,
-        widths=widths,
         positions=args.positions,
     )
+    plan = planner.plan(budget, widths)
     measured = None
     if calibration is not None:
         bar.phase('measuring errors', None, '')
@@ -158,14 +190,30 @@ def _channels(
     if args.report is not None:
         findings = _with_sensitivities(findings, args, network, bar)
     bar.phase('cutting', None, '')
-    small = plan.apply(task.model, calibration)
-    if calibration is not None:
-        if how.refit:
-            bar.phase('fitting', None, '')
-            small = refit(task.model, small, plan, calibration, seed=args.seed)
-        bar.phase('recalibrating', None, '')
-        small = recalibrate(small, Watched(calibration, bar))
-    return small, findings
+    small = planner.cut(plan)
+    if calibration is None:
+        return small, findings
+    bar.phase('fitting, and comparing outputs', None, '')
+    refit, frames = how.refits(tuned=False), Watched(calibration, bar)
+    small, outcome = finish(task.model, small, frames, plan=plan, refit=refit, seed=args.seed)
+    if outcome is not None and outcome.collapses:
+        bar.phase('looking for a budget that holds', None, '')
+        outcome = with_nearest(outcome, budget, planner, seed=args.seed)
+    return small, replace(findings, outcome=outcome)
+
+
+def _budget(args: argparse.Namespace, unit: str) -> Budget:
+    from pruned_perception.training.method import budget_from
+
+    if unit != 'ms':
+        return budget_from(unit, getattr(args, unit))
+    from pruned_perception.benchmark.profile import target
+    from pruned_perception.inference.latency_table import read_table
+    from pruned_perception.pruning import Latency
+
+    table = read_table(args.table)
+    table.check_target(target(table.target.threads), force=args.force)
+    return Latency(args.ms, table)
 
 
 def _with_sensitivities(
@@ -194,13 +242,16 @@ def _with_sensitivities(
 
 def _other_kind(
     args: argparse.Namespace, how: Cut, network: Network
-) -> tuple[nn.Module, AnyPlan, dict[str, Any]]:
+) -> tuple[nn.Module, PruningRecord]:
+    import warnings
+
     from pruned_perception.training.method import budget_from, pruned
 
     unit = next(name for name in BUDGETS if getattr(args, name) is not None)
-    small, record = pruned(network.task, how, budget_from(unit, getattr(args, unit)), args.seed)
-    assert record.plan is not None
-    return small, record.plan, record.to_dict()
+    budget = budget_from(unit, getattr(args, unit))
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', message='this network collapses')  # printed in the end
+        return pruned(network.task, how, budget, args.seed)
 
 
 def _widths(path: Path) -> dict[str, int]:

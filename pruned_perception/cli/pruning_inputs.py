@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """What the commands of pruning share: the network that they work on, and its calibration set."""
 
 from __future__ import annotations
@@ -72,8 +86,9 @@ def add_method(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         '--criterion',
         metavar='NAME|FILE.py',
-        help=f'what ranks channels: {there["channels"]} (default: filter_l2), or a file of your '
-        f'own, with score(subject); what chooses ranks: {there["low_rank"]}; or weights: '
+        help=f'what ranks channels: {there["channels"]} (default, where no allocation is named '
+        'either: joint_error, with the least error by fisher; without images filter_l2), or a file '
+        f'of your own, with score(subject); what chooses ranks: {there["low_rank"]}; or weights: '
         f'{there["sparsity"]}',
     )
     how.add_argument(
@@ -93,7 +108,8 @@ def add_method(parser: argparse.ArgumentParser) -> None:
         '--round-to',
         type=at_least(1),
         metavar='N',
-        help='kept channels are multiples of this, the block of the engine (default: 16)',
+        help='kept channels are multiples of this, the block of the engine (default: 16 where a '
+        'criterion is named, else a sixteenth of each group, 16 at most)',
     )
     how.add_argument(
         '--ignored-layers',
@@ -104,9 +120,11 @@ def add_method(parser: argparse.ArgumentParser) -> None:
     )
     how.add_argument(
         '--refit',
-        action='store_true',
+        action=argparse.BooleanOptionalAction,
         default=None,
-        help='fit what is left to the dense network by least squares: where no fine-tuning follows',
+        help='fit what is left to the dense network by least squares (default, where no criterion '
+        'is named: if that lowers the output error on held-out calibration frames; say --no-refit '
+        'where fine-tuning follows)',
     )
     parser.add_argument('--keep', action=Renamed, metavar='--ignored-layers')
 

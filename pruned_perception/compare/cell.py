@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """One cell of a comparison: make the network, judge it, write one file.
 
 Everything that a cell needs to go on after an interruption is in a folder of its own beside its
@@ -29,6 +43,7 @@ from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.cost import count
 from pruned_perception.training.loop import OnProgress, train
 from pruned_perception.training.method import Method, PruningRecord, Scratch
+from pruned_perception.training.outcomes import Figures, Outcomes
 from pruned_perception.training.pipeline import (
     PipelineRecord,
     Stage,
@@ -74,12 +89,14 @@ def _made(cell: Cell, results: Path, report: OnProgress | None) -> Result:
     if (found := find_result(results, cell)) is not None:
         return found
     task = _task(cell)
-    _, record = _network(cell, task, results, report)
-    before = after = {}
+    network, record = _network(cell, task, results, report)
+    before: dict[str, float] = {}
     shares = {'macs': 1.0, 'params': 1.0}
     if record.accepted:
         last = record.accepted[-1]
-        before, after = last.before, last.after
+        before = last.before
+        # Of a training that went on after an interruption, figures alone are kept.
+        after = last.after if isinstance(last.after, Figures) else _judged(task, network)
         parent = count(task.model, task.example_inputs)
         shares = {
             'macs': last.pruning.macs / parent.macs,
@@ -87,6 +104,7 @@ def _made(cell: Cell, results: Path, report: OnProgress | None) -> Result:
         }
     else:  # the parent itself, or nothing better was accepted
         before = after = _judged(task, task.model)
+    assert isinstance(after, Figures)
     return Result(
         cell=cell.name,
         label=cell.label,
@@ -101,6 +119,7 @@ def _made(cell: Cell, results: Path, report: OnProgress | None) -> Result:
         cpu_seconds=record.cpu_seconds,
         finished_at=now(),
         versions=_versions(),
+        outcomes=_kept(after),
     )
 
 
@@ -115,7 +134,11 @@ def _tested(cell: Cell, results: Path, report: OnProgress | None) -> Result:
         raise PruningError(f'task {cell.study.task!r}: has no `test`')
     network, _ = _network(cell, task, results, report)
     figures = figures_of(task.test, network)
-    return dataclasses.replace(result, test=figures, test_at=now())
+    return dataclasses.replace(result, test=figures, test_at=now(), test_outcomes=_kept(figures))
+
+
+def _kept(figures: Figures) -> Outcomes | None:
+    return None if figures.outcomes is None else Outcomes.of(figures.outcomes)
 
 
 def _task(cell: Cell) -> Task:
@@ -193,7 +216,7 @@ def _costs(record: PruningRecord) -> tuple[int, int, int, int]:
     return record.dense_macs, record.macs, record.dense_parameters, record.parameters
 
 
-def _judged(task: Task, network: nn.Module) -> dict[str, float]:
+def _judged(task: Task, network: nn.Module) -> Figures:
     assert task.evaluate is not None
     return figures_of(task.evaluate, network)
 

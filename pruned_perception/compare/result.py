@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """What a cell's file holds, and where the files of a comparison are."""
 
 from __future__ import annotations
@@ -13,6 +27,7 @@ from pruned_perception.compare.study import Cell
 from pruned_perception.errors import UserError
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.records import Record
+from pruned_perception.training.outcomes import Outcomes
 from pruned_perception.training.pipeline import PipelineRecord
 
 FORMAT = 1
@@ -39,6 +54,9 @@ class Result(Record):
     cpu_seconds: float
     finished_at: str
     versions: dict[str, str]
+    outcomes: Outcomes | None = None
+    """Of `after`, image by image; None where the task has none."""
+    test_outcomes: Outcomes | None = None
 
     def _written(self, data: dict[str, Any]) -> dict[str, Any]:
         return {'format': FORMAT, **data}

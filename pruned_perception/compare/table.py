@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """A comparison's results as one table: means over seeds, differences to a baseline."""
 
 from __future__ import annotations
@@ -11,9 +25,18 @@ from typing import Any
 from pruned_perception._tables import Table as Columns
 from pruned_perception.compare.result import Result, find_failure, find_result
 from pruned_perception.compare.study import PARENT, Cell, Study
+from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.records import Record
-from pruned_perception.pruning.statistics import PairedDifference, holm, paired_difference
+from pruned_perception.pruning.statistics import (
+    PairedDifference,
+    crossed_difference,
+    holm,
+    paired_difference,
+)
 from pruned_perception.training.task import first_figure
+
+_LEAST_P = 1e-4
+"""Tails beyond it are no better known than their normality."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +66,9 @@ class Row(Record):
 
     `macs_share` and `params_share` are left of the parent, means over seeds; `before` is the figure
     before the (last) fine-tuning, None where there is none, `after` the final one.
-    `difference` is that of the final one to the baseline's, paired by seed, with its 95 % interval;
-    it needs two seeds.
+    `difference` is that of the final one to the baseline's, paired by seed, with its 95 % interval:
+    over seeds and images where the task's figures have outcomes of the images, else over seeds,
+    two at least.
     """
 
     method: str
@@ -100,6 +124,20 @@ class Table(Record):
         values = holm([found.p_value for *_, found in every])
         return {(n, name): p for (n, name, _), p in zip(every, values, strict=True)}
 
+    @property
+    def _intervals(self) -> str:
+        """Say what the intervals are over."""
+        found = [getattr(self.rows[n], name) for n, name in self.adjusted]
+        images = sorted({each.images for each in found if each.images is not None})
+        kinds = {(each.images is not None, each.pairs > 1) for each in found}
+        counts = ' or '.join(f'{count:,}' for count in images)
+        text = {
+            (True, True): f'seeds and {counts} images (or groups of frames)',
+            (True, False): f'{counts} images (or groups of frames), of these very networks',
+            (False, True): 'seeds alone, on these very images',
+        }
+        return 'Intervals are over ' + '; or '.join(text[kind] for kind in sorted(kinds)[::-1])
+
     def to_text(self) -> str:
         """Return the table in Markdown."""
         tested = any(row.test for row in self.rows)
@@ -138,7 +176,7 @@ class Table(Record):
         if adjusted:
             text.append(
                 f'p: of {len(adjusted)} differences, by Holm: those below .05 stand together. '
-                'Intervals are over seeds alone, on these very images'
+                + self._intervals
             )
         if self.chosen_on:
             seeds = ', '.join(map(str, self.chosen_on))
@@ -153,7 +191,8 @@ def _interval(difference: PairedDifference | None, p: float | None) -> str:
     if difference is None or p is None:
         return '–'
     low, high = difference.low, difference.high
-    return f'{difference.mean:+.3g} [{low:+.3g}, {high:+.3g}], p {p:.2g}'
+    small = f'< {_LEAST_P:g}' if p < _LEAST_P else f'{p:.2g}'
+    return f'{difference.mean:+.3g} [{low:+.3g}, {high:+.3g}], p {small}'
 
 
 def make_table(study: Study, results: Path) -> Table:
@@ -229,13 +268,28 @@ def _difference(
     which: str,
     chosen_on: Collection[int],
 ) -> PairedDifference | None:
-    """Return the difference over the fresh seeds that both have; None with fewer than two."""
-    mine, other = (
-        {cell.seed: getattr(result, which) for cell, result in each} for each in (ours, theirs)
-    )
-    common = [seed for seed in mine if mine[seed] and other.get(seed) and seed not in chosen_on]
+    """Return the difference over the fresh seeds that both have; None where there are too few."""
+    mine, other = ({cell.seed: result for cell, result in each} for each in (ours, theirs))
+    common = [
+        (result, other[seed])
+        for seed, result in mine.items()
+        if seed in other
+        and seed not in chosen_on
+        and getattr(result, which)
+        and getattr(other[seed], which)
+    ]
+    sides = list(zip(*common, strict=True))
+    name = 'outcomes' if which == 'after' else 'test_outcomes'
+    kept = [[getattr(result, name) for result in side] for side in sides]
+    if kept and all(each is not None for side in kept for each in side):
+        if len({each.images for side in kept for each in side}) > 1:
+            raise PruningError(
+                f'{ours[0][1].cell}: its outcomes are of another number of images than those of '
+                f'{theirs[0][1].cell}: the task has changed; delete the results'
+            )
+        return crossed_difference(*([each.values for each in side] for side in kept))
     if len(common) < 2:
         return None
     return paired_difference(
-        *([first_figure(each[seed]) for seed in common] for each in (mine, other))
+        *([first_figure(getattr(result, which)) for result in side] for side in sides)
     )

@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Which pictures and drives a set has: enough to tell whether another set shares any of them.
 
 A picture is told by its decoded pixels, whatever its file is called, how it is compressed and
@@ -22,6 +36,8 @@ from numpy.typing import NDArray
 
 from pruned_perception._io import replacing
 from pruned_perception.datasets.dataset import Dataset
+from pruned_perception.datasets.errors import DataError
+from pruned_perception.environment import place_for
 from pruned_perception.errors import UserError
 
 _BYTES = 6
@@ -83,17 +99,39 @@ def fingerprints(notes: Dataset) -> Fingerprints:
     Raises:
         DataError: a picture is missing or broken.
     """
-    file = notes.folder / f'pictures-{_state(notes)}.hashes'
+    return Fingerprints.of(picture_hashes(notes), groups_of(notes))
+
+
+def picture_hashes(notes: Dataset) -> list[bytes]:
+    """Return the hash of each picture, in order, see `fingerprints`."""
+    file = place_for(f'pictures-{_state(notes)}.hashes', notes.folder)
     try:
         content = file.read_bytes()
     except OSError:
         content = b''
-    hashes = {content[k : k + _BYTES] for k in range(0, len(content), _BYTES)}
-    if len(content) != _BYTES * len(notes):
-        every = [picture_hash(image) for image in notes.images()]
-        hashes = set(every)
-        _keep(file, every)
-    return Fingerprints.of(hashes, groups_of(notes))
+    if len(content) == _BYTES * len(notes):
+        return [content[k : k + _BYTES] for k in range(0, len(content), _BYTES)]
+    hashes = [picture_hash(image) for image in notes.images()]
+    _keep(file, hashes)
+    return hashes
+
+
+def check_apart(first: Dataset, second: Dataset) -> None:
+    """Raise DataError where two sets have a picture in common, whatever it is called in either."""
+    theirs = dict(zip(picture_hashes(second), second.paths, strict=True))
+    shared = [
+        (path, theirs[each])
+        for each, path in zip(picture_hashes(first), first.paths, strict=True)
+        if each in theirs
+    ]
+    if shared:
+        path, other = shared[0]
+        raise DataError(
+            f'{path}: the same picture as {other}'
+            + (f' (and {len(shared) - 1} more)' if len(shared) > 1 else '')
+            + f': what {first.source} teaches, {second.source} cannot judge',
+            'picture-shared',
+        )
 
 
 def groups_of(notes: Dataset) -> frozenset[str]:

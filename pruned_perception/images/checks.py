@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """What a JPEG or PNG says of itself, read in full before a decoder sees a byte of it.
 
 `checked` reads every segment and chunk, refuses what is damaged, too large or of another kind,
@@ -23,6 +37,17 @@ MAX_PIXELS = 1 << 26
 MAX_SEGMENTS = 4096
 MAX_CHUNKS = 16_384
 MAX_SCANS = 64
+
+
+# What is taken for an image by its name, as is any file that starts like one; those that are
+# neither JPEG nor PNG are reported.
+IMAGE_SUFFIXES = frozenset(
+    (
+        '.avif', '.bmp', '.dib', '.exr', '.gif', '.hdr', '.heic', '.heif', '.jfif', '.jp2', '.jpe',
+        '.jpeg', '.jpg', '.jxl', '.pbm', '.pgm', '.png', '.pnm', '.ppm', '.tga', '.tif', '.tiff',
+        '.webp',
+    )
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

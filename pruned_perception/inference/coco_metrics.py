@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """COCO accuracy of detections: AP50, AP50:95, per class and per size, with cluster intervals.
 
 Matching is pycocotools' own (`COCOeval.evaluate`); only the averaging is done here, because the
@@ -11,7 +25,7 @@ import io
 import itertools
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -76,6 +90,11 @@ class Metrics:
     size_histogram: dict[str, int]
     ap50_interval: tuple[float, float] | None = None
     ap50_95_interval: tuple[float, float] | None = None
+    draws: np.ndarray | None = field(default=None, compare=False)
+    """(resamples, 2) AP50 and AP50:95 of the bootstrap; with the same groups and seed, of the same
+    resamples for every network."""
+    ap50_outcomes: np.ndarray | None = field(default=None, compare=False)
+    """(groups,) pseudo-values of AP50, whose mean it is."""
 
     @property
     def ap50(self) -> float:
@@ -137,6 +156,7 @@ def coco_metrics(
     groups: Sequence[Hashable] | None = None,
     resamples: int = 0,
     seed: int = 0,
+    outcomes: bool = False,
 ) -> Metrics:
     """Return the COCO accuracy of `detections[i]` against `ground_truth[i]`, image by image.
 
@@ -154,6 +174,8 @@ def coco_metrics(
             image is its own cluster.
         resamples: bootstrap resamples for the intervals; 0 leaves them out.
         seed: of the bootstrap.
+        outcomes: compute the pseudo-value of each group, too: n AP50 − (n − 1) AP50 without it
+            (Tukey's jackknife), moved so that their mean is AP50.
 
     Raises:
         UserError: pycocotools is not installed, or a box of the ground truth is not finite or has
@@ -186,30 +208,75 @@ def coco_metrics(
 
     everything = range(len(labels))
     names, members = _clusters(len(ground_truth) if groups is None else groups)
-    ap50_interval = ap50_95_interval = None
+    ap50_interval = ap50_95_interval = draws = None
+
+    def weighted(weights: np.ndarray) -> tuple[float, float]:
+        aps = [matches['all', k].average_precision(weights) for k in everything]
+        return _mean([ap[0] for ap in aps]), _mean([float(np.mean(ap)) for ap in aps])
+
     if resamples > 0 and names:
         generator = np.random.default_rng(seed)
-        draws = []
-        for _ in range(resamples):
-            drawn = generator.multinomial(len(names), np.full(len(names), 1 / len(names)))
-            weights = drawn[members].astype(float)
-            aps = [matches['all', k].average_precision(weights) for k in everything]
-            draws.append((_mean([ap[0] for ap in aps]), _mean([float(np.mean(ap)) for ap in aps])))
-        low, high = np.nanpercentile(np.array(draws), [2.5, 97.5], axis=0)
+        drawn = generator.multinomial(
+            len(names), np.full(len(names), 1 / len(names)), size=resamples
+        )
+        draws = np.array([weighted(each[members].astype(float)) for each in drawn])
+        low, high = np.nanpercentile(draws, [2.5, 97.5], axis=0)
         ap50_interval = (float(low[0]), float(high[0]))
         ap50_95_interval = (float(low[1]), float(high[1]))
+    overall = accuracy('all', everything)
+    values = None
+    if outcomes and names:
+        without = [weighted((members != g).astype(float))[0] for g in range(len(names))]
+        values = -(len(names) - 1) * np.array(without)
+        values += overall.ap50 - values.mean()
     return Metrics(
         images=len(ground_truth),
         groups=len(names),
         score_threshold=score_threshold,
-        overall=accuracy('all', everything),
+        overall=overall,
         small=accuracy('small', everything),
         large=accuracy('large', everything),
         per_class={name: accuracy('all', [k]) for k, name in enumerate(labels)},
         size_histogram=size_histogram(sizes),
         ap50_interval=ap50_interval,
         ap50_95_interval=ap50_95_interval,
+        draws=draws,
+        ap50_outcomes=values,
     )
+
+
+@dataclass(frozen=True)
+class Gain:
+    """AP50 of one network minus that of another, on the same images, and its 95 % interval.
+
+    Of a bootstrap over groups of images with the same resamples for both.
+    """
+
+    ap50: float
+    interval: tuple[float, float]
+
+    def to_text(self) -> str:
+        """Return both, to a tenth of a point."""
+        return f'{self.ap50:+.4f} [{self.interval[0]:+.4f}, {self.interval[1]:+.4f}]'
+
+
+def gain(ours: Metrics, theirs: Metrics) -> Gain | None:
+    """Return the paired difference of AP50; None where there was no bootstrap.
+
+    Raises:
+        ValueError: bootstraps of different groups.
+    """
+    if ours.draws is None or theirs.draws is None:
+        return None
+    if (ours.images, ours.groups, len(ours.draws)) != (
+        theirs.images,
+        theirs.groups,
+        len(theirs.draws),
+    ):
+        raise ValueError('the bootstraps are of different images, groups or resamples')
+    differences = ours.draws[:, 0] - theirs.draws[:, 0]
+    low, high = np.nanpercentile(differences, [2.5, 97.5])
+    return Gain(ours.ap50 - theirs.ap50, (float(low), float(high)))
 
 
 def size_histogram(longer_sides: np.ndarray) -> dict[str, int]:

@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """The detector: a verified bundle in ONNX Runtime, from image to boxes."""
 
 from __future__ import annotations
@@ -13,12 +27,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pruned_perception.bundle import Bundle
-from pruned_perception.inference import decoders, engine
+from pruned_perception.inference import decoders, engine, graph, reference
 from pruned_perception.inference.detections import Candidates, Detections
 from pruned_perception.inference.errors import InferenceError
 from pruned_perception.inference.frame_times import FrameTimes
 from pruned_perception.inference.nms import class_wise_nms
-from pruned_perception.inference.preprocess import Placement, Preprocessor, boxes_to_source
+from pruned_perception.inference.preprocess import (
+    Placement,
+    Preprocessor,
+    boxes_to_source,
+    place,
+)
+from pruned_perception.inference.processor import integer_arithmetic, processor_name
 from pruned_perception.inference.runs import TIME_LIMIT_S
 
 MOST_CANDIDATES = 5000
@@ -28,7 +48,7 @@ Those with the highest scores are taken; the shipped detectors have 2,268 cells.
 """
 
 _ROUNDING = 1e-3  # of scores, as quantised networks have it
-_TYPES = {'uint8': 'tensor(uint8)', 'float32': 'tensor(float)'}
+_TYPES = {'uint8': 'tensor(uint8)', 'float32': 'tensor(float)', 'float16': 'tensor(float16)'}
 
 
 @dataclass(frozen=True)
@@ -59,7 +79,8 @@ class Detector:
     ------
     InferenceError
         The network's inputs and outputs are not those of the manifest, the decoder is unknown or
-        does not fit, or ONNX Runtime does not load the model.
+        does not fit, ONNX Runtime does not load the model, or a quantised one computes something
+        else on this processor than where it was made.
 
     """
 
@@ -95,8 +116,11 @@ class Detector:
             name=str(bundle.onnx_path),
             time_limit_s=time_limit_s,
         )
-        self._check_input()
+        self._constants = self._check_input()
+        self._fixed = {node.name: node.shape for node in self._session.get_outputs()}
+        self._add_batch = False
         self._check_outputs()
+        self._check_arithmetic()
 
     def warm_up(self, runs: int = 3) -> None:
         """Run `runs` detections on a grey image, so that no allocation falls on the first frame."""
@@ -113,11 +137,7 @@ class Detector:
         for image in (np.zeros_like(noise), np.full_like(noise, 255), noise):
             outputs = self._run(self._preprocess(image, 'rgb')[0])
             self._check_finite(outputs)
-            with np.errstate(over='ignore', invalid='ignore'):
-                candidates = self._decoder.decode(
-                    outputs, self._parameters, self._input_size, -math.inf
-                )
-            self._check_candidates(candidates)
+            self._check_candidates(self.decoded(outputs))
 
     def detect(
         self,
@@ -179,6 +199,24 @@ class Detector:
         self._check_finite(outputs)
         return outputs
 
+    def feeds(self, image: NDArray[np.uint8], order: str = 'bgr') -> dict[str, NDArray[Any]]:
+        """Return what the graph takes for an image, by name; see `detect`."""
+        return {
+            self.bundle.input.name: self._preprocess(image, order)[0].copy(),
+            **self._constants,
+        }
+
+    def decoded(self, outputs: Sequence[NDArray[Any]]) -> Candidates:
+        """Return all candidates of raw outputs, whatever their score, in pixels of the input."""
+        with np.errstate(over='ignore', invalid='ignore'):
+            return self._decoder.decode(outputs, self._parameters, self._input_size, -math.inf)
+
+    def finished(self, outputs: Sequence[NDArray[Any]], size: tuple[int, int]) -> Detections:
+        """Return the detections of raw outputs for an image of (height, width) pixels."""
+        placement = place(self.bundle.input, *size)
+        with np.errstate(over='ignore', invalid='ignore'):
+            return self._finish(outputs, placement, *size, self.settings)
+
     def _finish(
         self,
         outputs: Sequence[NDArray[Any]],
@@ -208,14 +246,17 @@ class Detector:
         )
 
     def _run(self, tensor: NDArray[Any], options: Any = None) -> list[NDArray[Any]]:
-        return engine.run(
+        outputs = engine.run(
             self._session,
             self._output_names,
-            {self.bundle.input.name: tensor},
+            {self.bundle.input.name: tensor, **self._constants},
             name=str(self.bundle.onnx_path),
             time_limit_s=self._time_limit_s,
             options=options,
         )
+        named = dict(zip(self._output_names, outputs, strict=True))
+        outputs = graph.one_image(named, self.bundle.input, self._fixed)
+        return [output[None] for output in outputs] if self._add_batch else outputs
 
     def _check_finite(self, outputs: Sequence[NDArray[Any]]) -> None:
         for name, output in zip(self._output_names, outputs, strict=True):
@@ -246,13 +287,39 @@ class Detector:
                 f'{self.bundle.onnx_path.name} returned class {candidates.class_ids.max()}'
             )
 
-    def _check_input(self) -> None:
+    def _check_arithmetic(self) -> None:
+        quantization = self.bundle.manifest.get('quantization')
+        if quantization is None:
+            return
+        try:
+            found = reference.deviations(
+                quantization['check'], self.outputs(reference.reference_picture(*self._input_size))
+            )
+        except ValueError as error:
+            raise InferenceError(
+                f'{self.bundle.manifest_path}: field quantization.check: {error}'
+            ) from None
+        worst = max(found, key=lambda each: each[0] - each[1])
+        if worst[0] > worst[1]:
+            made_on = quantization['made_on']
+            raise InferenceError(
+                f'{self.bundle.onnx_path}: computes something else on this processor '
+                f'({processor_name()}, {integer_arithmetic()}) than where it was quantised '
+                f'({made_on["processor"]}, {made_on["arithmetic"]}): outputs of the reference '
+                f'picture are off by {worst[0]:.3g}, at most {worst[1]:.3g} is allowed; quantise '
+                f'{quantization["source"]["name"]} again for this processor '
+                '(`pruned-perception quantize`), or use that'
+            )
+
+    def _check_input(self) -> dict[str, NDArray[Any]]:
+        """Return the graph's inputs beside the image, by name."""
         spec, file = self.bundle.input, self.bundle.manifest_path
         inputs = {node.name: node for node in self._session.get_inputs()}
-        if list(inputs) != [spec.name]:
+        if set(inputs) != {spec.name, *spec.constants}:
+            others = f' and {", ".join(spec.constants)} (input.constants)' * bool(spec.constants)
             raise InferenceError(
-                f'{file}: field input.name: {spec.name!r}, but the inputs of '
-                f'{self.bundle.onnx_path.name} are {list(inputs)} (exactly one is needed)'
+                f'{file}: field input.name: {spec.name!r}{others}, but the inputs of '
+                f'{self.bundle.onnx_path.name} are {list(inputs)}'
             )
         node = inputs[spec.name]
         if node.type != _TYPES[spec.dtype]:
@@ -269,6 +336,30 @@ class Detector:
                 f'{file}: field input.shape: {list(spec.shape)}, but {spec.name!r} of '
                 f'{self.bundle.onnx_path.name} is {node.shape}'
             )
+        try:
+            return {
+                name: graph.constant(inputs[name], values)
+                for name, values in spec.constants.items()
+            }
+        except ValueError as error:
+            raise InferenceError(
+                f'{file}: field input.constants: of {self.bundle.onnx_path.name}, {error}'
+            ) from None
+
+    def _check_shapes(self, shapes: Sequence[tuple[int, ...]]) -> None:
+        """Raise ValueError where the decoder does not take the outputs.
+
+        Those of a graph that takes an image, not a batch, may lack that dimension, too.
+        """
+        count = len(self.bundle.labels)
+        try:
+            self._decoder.check(shapes, self._parameters, self._input_size, count)
+        except ValueError:
+            if 'N' in self.bundle.input.layout:
+                raise
+            batched = [(1, *shape) for shape in shapes]
+            self._decoder.check(batched, self._parameters, self._input_size, count)
+            self._add_batch = True
 
     def _check_outputs(self) -> None:
         file = self.bundle.manifest_path
@@ -280,12 +371,13 @@ class Detector:
                 f'{self.bundle.onnx_path.name}; it has {list(have)}'
             )
         shapes = [have[name] for name in self._output_names]
-        if not all(isinstance(size, int) for shape in shapes for size in shape):
+        spec = self.bundle.input
+        whole = all(isinstance(size, int) for shape in shapes for size in shape)
+        if spec.batch > 1 or not whole:
             # Where the graph's dimensions are symbolic, one run tells the true ones.
-            spec = self.bundle.input
             shapes = [output.shape for output in self._run(np.zeros(spec.shape, spec.dtype))]
         try:
-            self._decoder.check(shapes, self._parameters, self._input_size, len(self.bundle.labels))
+            self._check_shapes(shapes)
         except KeyError as error:
             raise InferenceError(
                 f'{file}: field output.parameters: decoder {self.bundle.output.decoder!r} needs '

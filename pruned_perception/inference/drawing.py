@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Detections drawn on images: for `detect --annotate`, the node's annotated topic, the report."""
 
 from __future__ import annotations
@@ -29,20 +43,32 @@ def draw(
     `image` is uint8 (H, W, 3) with `order` 'rgb' or 'bgr', or (H, W) with 'gray'; the copy is
     always (H, W, 3), in the same order ('bgr' for gray).
     """
+    texts = [
+        f'{labels[int(class_id)]} {score:.2f}'
+        for class_id, score in zip(detections.class_ids, detections.scores, strict=True)
+    ]
+    return draw_boxes(image, detections.boxes, detections.class_ids, texts, order)
+
+
+def draw_boxes(
+    image: NDArray[np.uint8],
+    boxes: NDArray[np.floating],
+    class_ids: Sequence[int] | NDArray[np.integer],
+    texts: Sequence[str],
+    order: str = 'bgr',
+) -> NDArray[np.uint8]:
+    """Return a copy of `image`, as `draw` does, with `boxes` (K, 4), xyxy, and a text at each."""
     canvas = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if order == 'gray' else image.copy()
     scale = max(canvas.shape[:2]) / 640
     thickness = max(1, round(2 * scale))
     font, font_scale = cv2.FONT_HERSHEY_SIMPLEX, max(0.35, 0.5 * scale)
     font_thickness = max(1, round(scale))
-    for box, score, class_id in zip(
-        detections.boxes, detections.scores, detections.class_ids, strict=True
-    ):
+    for box, class_id, text in zip(boxes, class_ids, texts, strict=True):
         color = class_color(int(class_id))
         if order != 'rgb':
             color = color[::-1]
         left, top, right, bottom = (round(float(value)) for value in box)
         cv2.rectangle(canvas, (left, top), (right, bottom), color, thickness)
-        text = f'{labels[int(class_id)]} {score:.2f}'
         (width, height), below = cv2.getTextSize(text, font, font_scale, font_thickness)
         # Above the box, or inside it where the image ends.
         base = top - below if top - height - 2 * below >= 0 else top + height + below

@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """The engine: ONNX Runtime, imported here alone, and never with its telemetry."""
 
 from __future__ import annotations
@@ -85,14 +99,7 @@ def create_session(
             f'{name}: {len(elsewhere)} of its tensors ({elsewhere[0]}, …) lie in other files '
             '(external data), which no hash covers; `pruned-perception bundle create` puts them in'
         )
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.log_severity_level = _ERRORS_ONLY
-    # Spinning threads burn whole cores between frames, which the robot's other nodes need.
-    options.add_session_config_entry('session.intra_op.allow_spinning', str(int(allow_spinning)))
+    options = session_options(threads, allow_spinning)
     _share_arena()
     options.add_session_config_entry('session.use_env_allocators', '1')
 
@@ -110,6 +117,19 @@ def create_session(
     # It would hold the file's bytes for as long as it lives, to load it again for another provider.
     session._model_bytes = None
     return session
+
+
+def session_options(threads: int, allow_spinning: bool = False) -> onnxruntime.SessionOptions:
+    """Return the options of every session here, and of what is to be as fast."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = _ERRORS_ONLY
+    # Spinning threads burn whole cores between frames, which the robot's other nodes need.
+    options.add_session_config_entry('session.intra_op.allow_spinning', str(int(allow_spinning)))
+    return options
 
 
 def run(

@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Image → network input, and boxes back.
 
 The order matters for speed: resize first, then change colours and types on the small image, into
@@ -83,9 +97,14 @@ class Preprocessor:
         self._source_size = (0, 0)
         self._placement = Placement(1, 1, 0, 0, spec.width, spec.height)
         self._planes = np.empty((3, *size), np.uint8)
-        self._tensor: NDArray[Any] = self._canvas[None]
-        if (spec.dtype, spec.layout) != ('uint8', 'NHWC'):
-            self._tensor = np.empty(spec.shape, spec.dtype)
+        # Of a batch, all but the first image stay black.
+        self._tensor: NDArray[Any] = np.zeros(spec.shape, spec.dtype)
+        self._first = self._tensor[0] if 'N' in spec.layout else self._tensor
+        if (spec.dtype, spec.layout[-1]) == ('uint8', 'C'):
+            self._canvas = self._first  # what images are resized into is the tensor itself
+        self._floats = np.empty(self._first.shape, np.float32)
+        if spec.dtype == 'float32':
+            self._floats = self._first
         # (x − mean) / std for each byte, (channel, 256): a table is faster than the arithmetic.
         values = np.arange(256, dtype=np.float32)
         mean, std = np.array(spec.mean, np.float32), np.array(spec.std, np.float32)
@@ -128,20 +147,22 @@ class Preprocessor:
 
     def _fill_tensor(self) -> None:
         """Canvas → tensor, where the tensor is not the canvas itself."""
-        layout, dtype, tensor = self._spec.layout, self._spec.dtype, self._tensor[0]
-        if layout == 'NHWC':
-            if dtype == 'float32' and self._normalised:
-                cv2.LUT(self._canvas, self._table.T[None], dst=tensor)
-            elif dtype == 'float32':
-                np.copyto(tensor, self._canvas)
-            return
-        planes = tensor if dtype == 'uint8' else self._planes
-        cv2.split(self._canvas, [planes[0], planes[1], planes[2]])
-        if dtype == 'float32' and self._normalised:
-            for channel in range(3):
-                cv2.LUT(planes[channel], self._table[channel], dst=tensor[channel])
-        elif dtype == 'float32':
-            np.copyto(tensor, planes)
+        dtype, floats = self._spec.dtype, self._floats
+        if self._spec.layout[-1] == 'C':
+            if dtype != 'uint8' and self._normalised:
+                cv2.LUT(self._canvas, self._table.T[None], dst=floats)
+            elif dtype != 'uint8':
+                np.copyto(floats, self._canvas)
+        else:
+            planes = self._first if dtype == 'uint8' else self._planes
+            cv2.split(self._canvas, [planes[0], planes[1], planes[2]])
+            if dtype != 'uint8' and self._normalised:
+                for channel in range(3):
+                    cv2.LUT(planes[channel], self._table[channel], dst=floats[channel])
+            elif dtype != 'uint8':
+                np.copyto(floats, planes)
+        if dtype == 'float16':
+            np.copyto(self._first, floats, casting='same_kind')
 
 
 def _check_image(image: NDArray[np.uint8], order: str) -> None:

@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Where frames come from: an image, a folder of images, a video, a rosbag2 recording."""
 
 from __future__ import annotations
@@ -13,19 +27,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pruned_perception.errors import UserError
-from pruned_perception.images.checks import MAX_PIXELS, check_size, kind_of
+from pruned_perception.images.checks import IMAGE_SUFFIXES, MAX_PIXELS, check_size, kind_of
 from pruned_perception.inference.encodings import image_from_compressed, image_from_message
 from pruned_perception.inference.errors import ImageError
 
-# What is taken for an image by its name, as is any file that starts like one; those that are
-# neither JPEG nor PNG are reported.
-IMAGE_SUFFIXES = frozenset(
-    (
-        '.avif', '.bmp', '.dib', '.exr', '.gif', '.hdr', '.heic', '.heif', '.jfif', '.jp2', '.jpe',
-        '.jpeg', '.jpg', '.jxl', '.pbm', '.pgm', '.png', '.pnm', '.ppm', '.tga', '.tif', '.tiff',
-        '.webp',
-    )
-)  # fmt: skip
 # What a folder of images may hold that has frames, too: it is not passed over without a word.
 VIDEO_SUFFIXES = frozenset(
     (
@@ -73,6 +78,8 @@ class Source:
 
     frames: Iterator[Frame | UnreadableFrame]
     count: int | None
+    files: bool = False
+    """Whether each frame is an image in a file of its own, its `source`."""
 
 
 def open_source(path: str | os.PathLike[str], topic: str | None = None) -> Source:
@@ -180,7 +187,7 @@ def _open_images(files: list[Path], others: Sequence[Path] = ()) -> Source:
             reason = f'{file}: no image, in a folder of images; give it by itself'
             yield UnreadableFrame(str(file), index, None, reason)
 
-    return Source(frames(), len(files) + len(others))
+    return Source(frames(), len(files) + len(others), files=True)
 
 
 # Where the number of frames is an estimate, from duration and rate: how many may be missing at the

@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """What the node reports on /diagnostics: one function per status, from numbers to words.
 
 Every message names the thing and the way out. Nothing here knows ROS.
@@ -56,6 +70,11 @@ class Input:
     """Seconds since the last image, or since activation where none has come."""
     unreachable: Sequence[str] = ()
     """Publishers of this host whose shared memory is not in our /dev/shm, as far as is seen."""
+    lost: int = 0
+    """Images that the middleware lost on the way, since activation."""
+    lost_recently: int = 0
+    received_recently: int = 0
+    """Both of the last ten seconds."""
 
 
 def image_input(state: Input, timeout_s: float, rate_hz: float) -> Status:
@@ -64,6 +83,15 @@ def image_input(state: Input, timeout_s: float, rate_hz: float) -> Status:
     level, message = OK, f'receiving at {rate_hz:.1f} Hz'
     if state.silent_s > timeout_s:
         level, message = ERROR, _silence(state, right)
+    elif state.lost_recently:
+        level = WARN
+        sent = state.lost_recently + state.received_recently
+        message += (
+            f', but {state.lost_recently} of the last {sent} images were lost on the way '
+            f'(subscribed {state.reliability}): give the camera driver config/fastdds.xml '
+            '(docs/node.md, "Transport"), let it publish reliably, or use image_transport '
+            'compressed'
+        )
     elif not state.received:
         message = 'waiting for the first image'
     return Status(
@@ -80,6 +108,7 @@ def image_input(state: Input, timeout_s: float, rate_hz: float) -> Status:
             ),
             'seconds_since_last_image': state.silent_s,
             'rate_hz': rate_hz,
+            'lost_images': state.lost,
         },
     )
 
@@ -114,7 +143,10 @@ def _silence(state: Input, right: Sequence[tuple[str, str, str]]) -> str:
             'processes with FASTDDS_BUILTIN_TRANSPORTS=UDPv4 and without a profile'
         )
     if state.received:
-        return f'no image{since} on {state.topic}, though its publisher is there: {how}'
+        return (
+            f'no image{since} on {state.topic}, though its publisher is listed (a process that was '
+            f'killed is, until the middleware misses it, some 20 s): {how}'
+        )
     return (
         f'{len(right)} publisher(s) on {state.topic} but no image yet: {how}; if the camera is '
         'running, its frames are lost on the way: give its driver config/fastdds.xml '
@@ -248,20 +280,19 @@ def stamps(total: StampCounts, period: StampCounts, sim_time: bool) -> Status:
             'header.stamp, so ages cannot be measured and max_age_ms does not apply'
         )
     if period.future:
-        ahead = '' if total.last_age_s is None else f', by {in_words(max(0.0, -total.last_age_s))}'
         problems.append(
-            f'{period.future} of {period.total} stamps are in the future{ahead}: synchronise the '
-            "clocks of the camera's computer and this one"
-            + ('' if sim_time else ', or set use_sim_time if the stamps are simulated')
+            f'{period.future} of {period.total} stamps are in the future, by '
+            f"{in_words(total.future_s)}: synchronise the clocks of the camera's computer and this "
+            'one' + ('' if sim_time else ', or set use_sim_time if the stamps are simulated')
         )
     if period.old:
-        age = total.last_age_s or 0.0
         way_out = (
             'play with --clock and use_sim_time'
-            if age > BAG_AGE_S
+            if total.old_s > BAG_AGE_S
             else "frames queue before this node, or the computers' clocks differ"
         )
-        problems.append(f'stamps are {in_words(age)} old: {way_out}')
+        some = '' if period.old == period.total else f'{period.old} of {period.total} '
+        problems.append(f'{some}stamps are {in_words(total.old_s)} old: {way_out}')
     if period.backwards:
         problems.append(
             f'stamps went back {period.backwards} time(s), by {in_words(total.backwards_s)} the '
@@ -307,10 +338,12 @@ def clock(
     )
 
 
-def frames(counts: FrameCounts, before: FrameCounts, recent: Window, machine: Machine) -> Status:
+def frames(
+    counts: FrameCounts, before: FrameCounts, recent: Window, machine: Machine, lost: int = 0
+) -> Status:
     """Report what became of the frames since activation; `before` are the last report's counts.
 
-    `recent` are the last ten seconds.
+    `recent` are the last ten seconds; `lost` never reached the node.
     """
     stale, error = counts.stale - before.stale, counts.error - before.error
     superseded = counts.superseded - before.superseded
@@ -333,7 +366,7 @@ def frames(counts: FrameCounts, before: FrameCounts, recent: Window, machine: Ma
         'frames',
         WARN if problems else OK,
         ', '.join([message, *problems]),
-        asdict(counts),
+        {**asdict(counts), 'lost': lost},
     )
 
 
@@ -546,7 +579,8 @@ def node_name(name: str, same: int) -> Status:
     if same > 1:
         message = (
             f'{same} nodes are named {name}: their topics, parameters and services mix; start '
-            'one of them with another name (-r __node:=NAME) or namespace (-r __ns:=/NAME)'
+            'one of them with another name (node_name:=NAME for launch and up, -r __node:=NAME) or '
+            'namespace (namespace:=NAME, -r __ns:=/NAME)'
         )
         return Status('node_name', WARN, message, {'nodes': same})
     return Status('node_name', OK, 'the name is unique', {'nodes': same})

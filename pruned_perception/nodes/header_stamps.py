@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Header stamps and the node's clock: what is wrong with them, counted."""
 
 from __future__ import annotations
@@ -19,7 +33,7 @@ def stamp_ns(stamp: Any) -> int:
 
 @dataclass(frozen=True)
 class StampCounts:
-    """How many stamps since activation were …; the ages are those of the last such frame."""
+    """How many stamps since activation were …; the times are those of the last such frame."""
 
     total: int = 0
     zero: int = 0
@@ -30,6 +44,10 @@ class StampCounts:
     """Age of the last frame; None without a stamp or a clock."""
     backwards_s: float = 0.0
     """How far the stamps went back the last time."""
+    old_s: float = 0.0
+    """Age of the last frame that was old; frames after it may be young."""
+    future_s: float = 0.0
+    """How far the last stamp in the future was ahead."""
 
     def since(self, before: StampCounts) -> StampCounts:
         """Return what was counted after `before`."""
@@ -62,12 +80,11 @@ class StampWatch:
         self._last = stamp
         if clock > 0:
             age = (clock - stamp) / NS_PER_S
-            counts = replace(
-                counts,
-                last_age_s=age,
-                future=counts.future + (age < -FUTURE_S),
-                old=counts.old + (age > OLD_S),
-            )
+            counts = replace(counts, last_age_s=age)
+            if age < -FUTURE_S:
+                counts = replace(counts, future=counts.future + 1, future_s=-age)
+            if age > OLD_S:
+                counts = replace(counts, old=counts.old + 1, old_s=age)
         self.counts = counts
 
 

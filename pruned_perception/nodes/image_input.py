@@ -1,22 +1,38 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """The image subscription: its topic, its type, and a reliability that follows the publishers."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import ReliabilityPolicy
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CompressedImage, Image
 
-from pruned_perception.nodes import shared_memory
+from pruned_perception.nodes import qos, shared_memory
+from pruned_perception.nodes.image_topic import image_topic
+from pruned_perception.nodes.parameter_declaration import given_values
 
 try:
-    from rclpy.event_handler import SubscriptionEventCallbacks
+    from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
 except ImportError:  # Humble
-    from rclpy.qos_event import SubscriptionEventCallbacks
+    from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -86,16 +102,18 @@ class ImageInput:
         on_malformed: Callable[[str], None],
     ) -> None:
         self._node = node
-        self._setting = setting
+        self.lost = 0
+        """Images that never arrived, as the middleware counts them."""
         self._on_image = on_image
         self._on_malformed = on_malformed
         self.transport = transport
         self.type_name = TYPE_NAMES[transport]
-        # Remapping image_raw moves the compressed topic with it, as image_transport does.
-        suffix = '' if transport == 'raw' else f'/{transport}'
-        self.topic = node.resolve_topic_name(TOPIC) + suffix
+        self.topic = image_topic(node.resolve_topic_name(TOPIC), transport)
+        override = qos.override_name(self.topic, 'subscription', 'reliability')
+        self._overridden = override in given_values(node)
+        self._setting = str(given_values(node).get(override, setting))
         self.publishers: tuple[Publisher, ...] = ()
-        self.reliability = RELIABLE if setting == 'auto' else setting
+        self.reliability = RELIABLE if self._setting == 'auto' else self._setting
         self._subscription: Any = None
         # A subscription must not be destroyed within its own event's callback.
         self._graph_changed = node.create_guard_condition(self.look)
@@ -167,21 +185,25 @@ class ImageInput:
         )
 
     def _subscribe(self) -> None:
+        try:
+            self._create_subscription(message_lost=self._on_lost)
+        except UnsupportedEventTypeError:  # of this middleware
+            self._create_subscription()
+
+    def _create_subscription(self, **events: Callable[[Any], None]) -> None:
         reliable = self.reliability == RELIABLE
-        self._subscription = self._node.create_subscription(
-            TYPES[self.transport],
-            self.topic,
-            self._on_bytes,
-            QoSProfile(
-                history=HistoryPolicy.KEEP_LAST,
-                depth=DEPTH,
-                reliability=ReliabilityPolicy.RELIABLE
-                if reliable
-                else ReliabilityPolicy.BEST_EFFORT,
-            ),
-            raw=True,
-            event_callbacks=self._event_callbacks(),
-        )
+        policy = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
+        with qos.explained(self.topic):
+            self._subscription = self._node.create_subscription(
+                TYPES[self.transport],
+                self.topic,
+                self._on_bytes,
+                qos.newest(DEPTH, policy),
+                raw=True,
+                event_callbacks=self._event_callbacks(events),
+                # Declared once, it would hold for all subscriptions: not while we follow others.
+                qos_overriding_options=qos.overridable(reliability=self._overridden),
+            )
 
     def _on_bytes(self, data: bytes) -> None:
         try:
@@ -195,12 +217,20 @@ class ImageInput:
         else:
             self._on_image(message)
 
-    def _event_callbacks(self) -> SubscriptionEventCallbacks:
+    def _event_callbacks(
+        self, more: Mapping[str, Callable[[Any], None]]
+    ) -> SubscriptionEventCallbacks:
         """Look at the graph when the middleware reports a publisher, fitting or not."""
-        events: dict[str, Any] = {'incompatible_qos': self._on_event}
-        if 'matched' in inspect.signature(SubscriptionEventCallbacks.__init__).parameters:
-            events['matched'] = self._on_event  # not in Humble: there `look` comes once a second
-        return SubscriptionEventCallbacks(use_default_callbacks=False, **events)
+        events = {**more, 'incompatible_qos': self._on_event, 'matched': self._on_event}
+        # Humble has no `matched`: there `look` comes once a second.
+        known = inspect.signature(SubscriptionEventCallbacks.__init__).parameters
+        return SubscriptionEventCallbacks(
+            use_default_callbacks=False,
+            **{name: callback for name, callback in events.items() if name in known},
+        )
+
+    def _on_lost(self, event: Any) -> None:
+        self.lost += event.total_count_change
 
     def _on_event(self, _event: Any) -> None:
         self._graph_changed.trigger()

@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """The lifecycle node around a pipeline from images to detections: topics, worker, reports.
 
 `perception_node` and `echo_node` are this node with different pipelines, so that what they differ
@@ -25,7 +39,7 @@ from rclpy.lifecycle import (
     TransitionCallbackReturn,
 )
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile
 from rclpy.task import Future
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
@@ -38,7 +52,7 @@ from pruned_perception.inference.detections import Detections
 from pruned_perception.inference.errors import ImageError
 from pruned_perception.inference.frame_times import FrameTimes, age_ns
 from pruned_perception.inference.latency import NS_PER_MS
-from pruned_perception.nodes import diagnostics, messages
+from pruned_perception.nodes import diagnostics, messages, qos
 from pruned_perception.nodes.garbage import BetweenFrames
 from pruned_perception.nodes.header_stamps import stamp_ns
 from pruned_perception.nodes.image_input import ImageInput
@@ -58,13 +72,7 @@ GRACE_S = 1.0
 """From breaking off a run to the end of a process in which that did not help."""
 FAREWELL_S = 1.0
 """From the state `finalized` to the end of the process: others can see it, and get the answer."""
-_LATCHED = QoSProfile(
-    depth=1,
-    reliability=ReliabilityPolicy.RELIABLE,
-    durability=DurabilityPolicy.TRANSIENT_LOCAL,
-)
-_RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
-_LAST = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+_DEPTH = 10
 _CONFIGURE = ('configure', Transition.TRANSITION_CONFIGURE)
 _ACTIVATE = ('activate', Transition.TRANSITION_ACTIVATE)
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -212,7 +220,7 @@ class ImageNode(LifecycleNode):
             refuse=self._refuse,
             changed=self._parameters_changed,
         )
-        self._reporter = Reporter(self, _RELIABLE)
+        self._reporter = Reporter(self, _DEPTH)
         # Timers of the node's clock stand still without /clock, and these report that.
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(REPORT_S, self._report, clock=self._steady)
@@ -402,13 +410,16 @@ class ImageNode(LifecycleNode):
         return self._loaded_from != self._load_key(self.parameters.values)
 
     def _create_outputs(self) -> None:
-        self._detections = self._output(Detection2DArray, 'detections', _RELIABLE)
-        self._labels = self._output(LabelInfo, 'label_info', _LATCHED)
-        self._active_model = self._output(String, '~/active_model', _LATCHED)
-        self._annotated = self._output(Image, '~/annotated_image', _LAST)
+        self._detections = self._output(Detection2DArray, 'detections', qos.reliable(_DEPTH))
+        self._labels = self._output(LabelInfo, 'label_info', qos.latched())
+        self._active_model = self._output(String, '~/active_model', qos.latched())
+        self._annotated = self._output(Image, '~/annotated_image', qos.reliable(1))
 
-    def _output(self, type_: Any, topic: str, qos: QoSProfile) -> Any:
-        publisher = self.create_lifecycle_publisher(type_, topic, qos)
+    def _output(self, type_: Any, topic: str, profile: QoSProfile) -> Any:
+        with qos.explained(self.resolve_topic_name(topic)):
+            publisher = self.create_lifecycle_publisher(
+                type_, topic, profile, qos_overriding_options=qos.overridable()
+            )
         self._outputs.append(publisher)
         return publisher
 

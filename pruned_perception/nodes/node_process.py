@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """The life of a node's process: signals, start, spinning, a clean end.
 
 A watchdog of the kernel's (see `_watchdog`) stands behind all of it, so that no end depends on the
@@ -33,8 +47,12 @@ END_S = 8.0
 START_S = 60.0
 """Longest step of a start (imports and middleware; making the node; starting it, but for a model)
 before the watchdog bites."""
-FEED_S, HUNGRY_S = 1.0, 15.0
-"""How often a spinning node feeds the watchdog, and after how long without it that bites."""
+FEED_S, HUNGRY_S = 1.0, 9.0
+"""How often a spinning node feeds the watchdog, and after how long without it that bites.
+
+A node whose interpreter is stuck hears of no signal, so this is the end that it has then: it comes
+before the SIGKILL of launch, too.
+"""
 
 
 class StopSignals:
@@ -155,6 +173,7 @@ async def _start(node: Node, watchdog: Watchdog, stop: Future[Exception | None])
     try:
         started = node.start() if hasattr(node, 'start') else None
         steady = Clock(clock_type=ClockType.STEADY_TIME)
+        watchdog.feed(HUNGRY_S)
         node.create_timer(FEED_S, lambda: watchdog.feed(HUNGRY_S), clock=steady)
         if inspect.isawaitable(started):
             await started

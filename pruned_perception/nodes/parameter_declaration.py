@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """The parameter table, declared on a node and kept valid."""
 
 from __future__ import annotations
@@ -20,7 +34,18 @@ from pruned_perception.nodes.parameters import START, Parameter, ParameterError,
 if TYPE_CHECKING:
     from rclpy.node import Node
 
+QOS_OVERRIDES = 'qos_overrides.'
+"""How the names of rclpy's own parameters begin that override a topic's QoS."""
+
 _MOST_SHOWN = 200
+
+
+class _Refused(RosParameter[Any]):
+    """In the place of a value that is refused; rclpy itself would give the numbers of two types."""
+
+    def __init__(self, row: Parameter, reason: str) -> None:
+        super().__init__(row.name, value=row.default)
+        self.reason = reason
 
 
 class NodeParameters:
@@ -48,12 +73,13 @@ class NodeParameters:
         self._before: dict[str, Any] = {}
         self.values: Mapping[str, Any] = {row.name: self._declare(node, row) for row in table}
         known = {*self.values, 'use_sim_time', 'start_type_description_service'}
-        given = getattr(node, '_parameter_overrides', {})  # rclpy has no public name for it
-        for name in sorted(set(given) - known):
-            if not name.startswith('qos_overrides.'):
+        for name in sorted(set(given_values(node)) - known):
+            if not name.startswith(QOS_OVERRIDES):
                 node.get_logger().warning(
                     f'parameter {name}: this node has none of that name; it is ignored'
                 )
+        if hasattr(node, 'add_pre_set_parameters_callback'):  # not in Humble
+            node.add_pre_set_parameters_callback(self._before_set)
         node.add_on_set_parameters_callback(self._on_set)
         # Humble has no callback for afterwards; ours is the only one that could still refuse.
         self._set_is_final = not hasattr(node, 'add_post_set_parameters_callback')
@@ -65,15 +91,31 @@ class NodeParameters:
 
     @staticmethod
     def _declare(node: Node, row: Parameter) -> Any:
+        value = _filled(row, given_values(node).get(row.name, row.default))
         try:
-            node.declare_parameter(row.name, row.default, descriptor(row))
+            node.declare_parameter(row.name, value, descriptor(row), ignore_override=True)
         except ParameterException as error:
             raise ParameterError(f'parameter {row.name}: {error}') from None
-        value = node.get_parameter(row.name).value
-        # `-p classes:=[]` arrives without a type: rcl cannot tell of what the array is empty.
-        return row.default if value is None else row.coerce(value)
+        return value
+
+    def _before_set(self, parameters: Sequence[RosParameter[Any]]) -> list[RosParameter[Any]]:
+        """Put values into the table's types, so that no type changes."""
+        rows = {row.name: row for row in self._table}
+        result = []
+        for parameter in parameters:
+            row = rows.get(parameter.name)
+            if row is not None and parameter.type_ != RosParameter.Type.NOT_SET:
+                try:
+                    parameter = RosParameter(row.name, value=_filled(row, parameter.value))
+                except ParameterError as error:
+                    parameter = _Refused(row, str(error))
+            result.append(parameter)
+        return result
 
     def _on_set(self, parameters: Sequence[RosParameter[Any]]) -> SetParametersResult:
+        for parameter in parameters:
+            if isinstance(parameter, _Refused):
+                return SetParametersResult(successful=False, reason=parameter.reason)
         try:
             changes = self._checked(parameters)
             self._refuse(changes)
@@ -91,6 +133,8 @@ class NodeParameters:
 
     def _after_set(self, parameters: Sequence[RosParameter[Any]]) -> None:
         for parameter in parameters:
+            if parameter.name not in self._before:  # being declared
+                continue
             old, new = _shown(self._before.get(parameter.name)), _shown(parameter.value)
             self._node.get_logger().info(
                 f'parameter {parameter.name} was changed from {old} to {new}'
@@ -103,6 +147,23 @@ class NodeParameters:
     def _checked(self, parameters: Sequence[RosParameter[Any]]) -> dict[str, Any]:
         changes = {parameter.name: parameter.value for parameter in parameters}
         return check(self._table, changes, active=self._is_active())
+
+
+def given_values(node: Node) -> Mapping[str, Any]:
+    """Return what a node was started with, by names of parameters, declared or not."""
+    overrides = getattr(node, '_parameter_overrides', {})  # rclpy has no public name for it
+    return {name: parameter.value for name, parameter in overrides.items()}
+
+
+def _filled(row: Parameter, value: Any) -> Any:
+    """Return `value` in the row's type, and the default in place of an array of nothing.
+
+    Of what an array is empty, neither rcl (`-p classes:=[]`, which arrives without a value) nor
+    `ros2 param` can tell; and an empty list would have the type BYTE_ARRAY.
+    """
+    if value is None or (row.type == 'string_array' and not isinstance(value, str) and not value):
+        return row.default
+    return row.coerce(value)
 
 
 def _shown(value: Any) -> str:
@@ -118,8 +179,6 @@ def descriptor(row: Parameter) -> ParameterDescriptor:
         description=f'{row.text} May change {row.change}.',
         additional_constraints=' | '.join(row.choices),
         read_only=row.change == START,
-        # Doubles also take whole numbers (`-p max_age_ms:=100`), which rclpy would refuse.
-        dynamic_typing=row.type in ('double', 'string_array'),
     )
     if row.bounds is not None and row.type == 'double':
         low, high = row.bounds

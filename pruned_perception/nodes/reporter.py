@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """The node's reports: `~/metrics` and `/diagnostics`, once a second."""
 
 from __future__ import annotations
@@ -14,11 +28,11 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import JumpThreshold, TimeJump
 from rclpy.duration import Duration
-from rclpy.qos import QoSProfile
 from statistics_msgs.msg import MetricsMessage
 
+from pruned_perception._tables import printable
 from pruned_perception.inference import latency as lat
-from pruned_perception.nodes import diagnostics, messages
+from pruned_perception.nodes import diagnostics, messages, qos
 from pruned_perception.nodes.frame_watch import FrameWatch
 from pruned_perception.nodes.header_stamps import StampCounts, StampWatch
 from pruned_perception.nodes.image_input import ImageInput
@@ -39,11 +53,19 @@ class Reporter:
     `recorder` and `watch` take what the worker notices, `stamps` what the callback does.
     """
 
-    def __init__(self, node: Node, qos: QoSProfile) -> None:
+    def __init__(self, node: Node, depth: int) -> None:
         self._node = node
         self._name = node.get_fully_qualified_name()
-        self._diagnostics = node.create_publisher(DiagnosticArray, '/diagnostics', qos)
-        self._metrics = node.create_publisher(MetricsMessage, '~/metrics', qos)
+        self._diagnostics = node.create_publisher(
+            DiagnosticArray, '/diagnostics', qos.reliable(depth)
+        )
+        with qos.explained(f'{self._name}/metrics'):
+            self._metrics = node.create_publisher(
+                MetricsMessage,
+                '~/metrics',
+                qos.reliable(depth),
+                qos_overriding_options=qos.overridable(),
+            )
         self.recorder = lat.LatencyRecorder()
         self.reset()
         self._jump_handle = node.get_clock().create_jump_callback(
@@ -61,6 +83,7 @@ class Reporter:
         self.recorder.take()
         self.recorder.restart_intervals()
         self._recent: deque[lat.Window] = deque(maxlen=RECENT_REPORTS)
+        self._lost: deque[int] = deque([0], maxlen=RECENT_REPORTS + 1)
         self._counts_before = FrameCounts()
         self._stamps_before = StampCounts()
         self._jumps = self._jumps_before = 0
@@ -93,6 +116,7 @@ class Reporter:
             self._busy_percent(), usable_cores(), parameters.get('threads', 1)
         )
         self._recent.append(window)
+        self._lost.append(image_input.lost)
         recent = lat.merge(tuple(self._recent))
         self._publish_metrics(window, cpu)
 
@@ -115,12 +139,21 @@ class Reporter:
             received=counts.received,
             silent_s=silent_s,
             unreachable=image_input.unreachable() if silent else (),
+            lost=image_input.lost,
+            lost_recently=self._lost[-1] - self._lost[0],
+            received_recently=recent.received,
         )
         input_status = diagnostics.image_input(
             state, parameters['image_timeout_s'], window.received / window.seconds
         )
         if state.unreachable:  # diagnostics do not leave this /dev/shm either
-            self._node.get_logger().error(input_status.message, throttle_duration_sec=30.0)
+            self._node.get_logger().error(
+                printable(input_status.message), throttle_duration_sec=30.0
+            )
+        elif input_status.level == diagnostics.WARN:
+            self._node.get_logger().warning(
+                printable(input_status.message), throttle_duration_sec=30.0
+            )
         statuses = [
             input_status,
             diagnostics.image_content(content),
@@ -134,7 +167,7 @@ class Reporter:
                 jump_s=self._jump_s,
             ),
             worker,
-            diagnostics.frames(counts, self._counts_before, recent, machine),
+            diagnostics.frames(counts, self._counts_before, recent, machine, image_input.lost),
             diagnostics.latency(
                 window,
                 recent,

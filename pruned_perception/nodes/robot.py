@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """The simulated robot: drives through a warehouse and publishes what its camera sees."""
 
 from __future__ import annotations
@@ -14,13 +28,13 @@ import numpy as np
 from geometry_msgs.msg import Twist
 from numpy.typing import NDArray
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, QoSReliabilityPolicy
+from rclpy.qos import QoSReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2DArray
 
 from pruned_perception.inference import Detections
-from pruned_perception.nodes import messages
+from pruned_perception.nodes import messages, qos
 from pruned_perception.nodes.parameter_declaration import NodeParameters
 from pruned_perception.nodes.parameters import ROBOT_PARAMETERS
 from pruned_perception.simulation import labels, warehouse
@@ -64,9 +78,14 @@ class SimulatedRobot(Node):
         self._robot_lock = threading.Lock()
         self._configure(values.values)
         reliability = getattr(QoSReliabilityPolicy, values['image_reliability'].upper())
-        profile = QoSProfile(depth=IMAGE_DEPTH, reliability=reliability)
-        self._images = self.create_publisher(Image, 'image_raw', profile)
-        self._infos = self.create_publisher(CameraInfo, 'camera_info', profile)
+        profile = qos.newest(IMAGE_DEPTH, reliability)
+        with qos.explained(self.resolve_topic_name('image_raw')):
+            self._images = self.create_publisher(
+                Image, 'image_raw', profile, qos_overriding_options=qos.overridable()
+            )
+        self._infos = self.create_publisher(
+            CameraInfo, 'camera_info', qos.newest(IMAGE_DEPTH, reliability)
+        )
         self._truths = self.create_publisher(Detection2DArray, 'ground_truth', 10)
         self.create_subscription(Twist, 'cmd_vel', self._on_command, 1)
         self._ready: Future[None] = Future()

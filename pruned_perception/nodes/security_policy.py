@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """The SROS 2 policy of the nodes: which names each of them uses, and nothing beyond.
 
 config/security/policy.xml is what
@@ -12,8 +26,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from xml.sax.saxutils import escape, quoteattr
+
+from pruned_perception.nodes.image_topic import image_topic
 
 VERSION = '0.2.0'
 """Of the schema of ROS 2 access control policies."""
@@ -57,13 +73,13 @@ class Camera:
     image: str = 'image_raw'
     image_transport: str = 'raw'
     use_sim_time: bool = False
+    node_name: str = 'perception_node'
 
     def _clock(self) -> tuple[str, ...]:
         return ('/clock',) if self.use_sim_time else ()
 
     def detector(self, node: str) -> Profile:
-        """Return the profile of `perception_node` or `echo_node`."""
-        compressed = '' if self.image_transport == 'raw' else f'/{self.image_transport}'
+        """Return the profile of a perception node, or of `echo_node`."""
         return Profile(
             node,
             self.namespace,
@@ -77,7 +93,7 @@ class Camera:
                 '~/metrics',
                 '~/transition_event',
             ),
-            subscribe=(*self._clock(), self.image + compressed),
+            subscribe=(*self._clock(), image_topic(self.image, self.image_transport)),
             reply=(*_LIFECYCLE, *_EVERY_NODE),
         )
 
@@ -86,9 +102,9 @@ class Camera:
         images = ('camera_info', 'ground_truth', 'image_raw')
         return Profile('simulated_robot', self.namespace, (*_LOGS, *images), ('cmd_vel',))
 
-    def monitor(self, node: str = 'perception_node') -> Profile:
-        """Return the profile of `pruned-perception monitor`, watching `node`."""
-        prefix = self.namespace.rstrip('/')
+    def monitor(self) -> Profile:
+        """Return the profile of `pruned-perception monitor`."""
+        prefix, node = self.namespace.rstrip('/'), self.node_name
         names = ('camera_info', 'detections', f'{node}/active_model', f'{node}/metrics')
         return Profile(
             'perception_monitor',
@@ -101,13 +117,14 @@ class Camera:
         """Return the profiles of each enclave: one a process, and one for a whole simulation."""
         prefix = self.namespace.rstrip('/')
         robot, monitor = self.robot(), self.monitor()
-        simulated = Camera(self.namespace, use_sim_time=self.use_sim_time)  # the robot's own images
+        # The robot has images of its own.
+        simulated = replace(self, image=Camera.image, image_transport=Camera.image_transport)
         return {
-            f'{prefix}/perception_node': (self.detector('perception_node'),),
+            f'{prefix}/{self.node_name}': (self.detector(self.node_name),),
             f'{prefix}/echo_node': (self.detector('echo_node'),),
             f'{prefix}/simulated_robot': (robot,),
             f'{prefix}/monitor': (monitor,),
-            f'{prefix}/simulation': (robot, simulated.detector('perception_node'), monitor),
+            f'{prefix}/simulation': (robot, simulated.detector(self.node_name), monitor),
         }
 
 
@@ -147,12 +164,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Print the SROS 2 policy of one camera's nodes (docs/security.md).",
     )
     parser.add_argument('--namespace', default='', help='namespace of the nodes')
+    parser.add_argument('--node-name', default=Camera.node_name, help='name of the detector')
     parser.add_argument('--image', default=Camera.image, help='topic of the images')
     parser.add_argument('--image-transport', choices=('raw', 'compressed'), default='raw')
     parser.add_argument('--use-sim-time', action='store_true', help='they subscribe to /clock')
     args = parser.parse_args(arguments)
     namespace = f'/{args.namespace.strip("/")}'
-    camera = Camera(namespace, args.image, args.image_transport, args.use_sim_time)
+    camera = Camera(namespace, args.image, args.image_transport, args.use_sim_time, args.node_name)
     sys.stdout.write(policy(camera))
     return 0
 

@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """The sets of processes that `pruned-perception up` starts, as plain data.
 
 They are those of the launch files, for machines without ROS 2; a test compares the arguments and
@@ -21,7 +35,39 @@ from pruned_perception.nodes import transport
 RESPAWN_DELAY_S = 2.0
 """Seconds between the end of a process and its new start, with respawn:=true."""
 
-_TRUTH = ('', 'true', 'false')
+
+class Choices(tuple[str, ...]):
+    """The values that an argument may have, in whatever case they are given.
+
+    Launch compares with `in`. `autostart:=True` and `log_level:=INFO` are what other launch files
+    say and, by includes, hand down.
+    """
+
+    def find(self, value: object) -> str | None:
+        """Return which of the values is meant; None for none of them."""
+        word = str(value).strip().lower()
+        for meant in (word, _SPELT.get(word)):
+            if meant is not None and tuple.__contains__(self, meant):
+                return meant
+        return None
+
+    def __contains__(self, value: object) -> bool:
+        return self.find(value) is not None
+
+
+# What launch's conditions, or YAML, take for true and false, too.
+_SPELT = {'1': 'true', 'yes': 'true', 'on': 'true', '0': 'false', 'no': 'false', 'off': 'false'}
+
+NO_CHOICES = Choices()
+TRUTH = Choices(('', 'true', 'false'))
+IMAGE_TRANSPORTS = Choices(('', 'raw', 'compressed'))
+DISCOVERY_RANGES = Choices(('', 'localhost', 'subnet', 'off', 'system_default'))
+LOG_LEVELS = Choices(('', 'debug', 'info', 'warn', 'error', 'fatal'))
+
+
+def is_true(value: str) -> bool:
+    """Tell whether a value of TRUTH says so; '' does not."""
+    return TRUTH.find(value) == 'true'
 
 
 @dataclass(frozen=True)
@@ -31,17 +77,17 @@ class Argument:
     name: str
     text: str
     default: str = ''
-    choices: tuple[str, ...] = ()
+    choices: Choices = NO_CHOICES
     type: type = str
 
     def parse(self, value: str) -> Any:
         """Return the value in its type; raises UserError with what is possible."""
-        if self.choices and value not in self.choices:
-            raise UserError(
-                f'{self.name}:={value} is none of {", ".join(filter(None, self.choices))}'
-            )
-        if self.type is bool:
-            return value == 'true'
+        if self.choices:
+            meant = self.choices.find(value)
+            if meant is None:
+                possible = ', '.join(filter(None, self.choices))
+                raise UserError(f'{self.name}:={value} is none of {possible}')
+            return is_true(meant) if self.type is bool else meant
         try:
             return self.type(value)
         except ValueError as error:
@@ -54,6 +100,7 @@ class Process:
 
     executable: str
     parameters: tuple[str, ...] = ()  # arguments passed as parameters of the same names
+    name: str = ''  # argument with the node's name; '' = that of the executable
     remappings: tuple[tuple[str, str], ...] = ()  # name in the node, argument with the new one
     words: tuple[str, ...] = ()
     flags: tuple[tuple[str, str], ...] = ()  # flag of the command, argument that it takes or means
@@ -76,15 +123,17 @@ class ProcessSet:
     def values(self, given: Mapping[str, str]) -> dict[str, str]:
         """Return every argument's value; raises UserError for unknown names and bad values."""
         known = {argument.name: argument for argument in self.arguments}
+        meant = {}
         for name, value in given.items():
             if name not in known:
                 raise UserError(f'{self.name} has no argument {name!r}; it has {", ".join(known)}')
             if value:
                 known[name].parse(value)
-        params_file = given.get('params_file')
+                meant[name] = known[name].choices.find(value) or value
+        params_file = meant.get('params_file')
         if params_file and not Path(params_file).is_file():
             raise UserError(f'params_file:={params_file}: there is no such file')
-        return {name: given.get(name) or argument.default for name, argument in known.items()}
+        return {name: meant.get(name) or argument.default for name, argument in known.items()}
 
 
 _MODEL = Argument(
@@ -109,34 +158,31 @@ _COMMON = (
         'File of public keys: only models signed by one of them are loaded (default: any model).',
     ),
     Argument('namespace', 'Namespace of all names; one for each camera.'),
+    Argument('node_name', 'Name of the perception node.', 'perception_node'),
     Argument('enclave', 'Security enclave of the processes (default: /; docs/security.md).'),
     Argument('params_file', 'YAML file of parameters; arguments given here win over it.'),
     Argument(
         'autostart',
         'Configure and activate at start; false leaves it to a lifecycle manager (default: true).',
-        choices=_TRUTH,
+        choices=TRUTH,
         type=bool,
     ),
     Argument(
         'respawn',
-        f'Start a process again {RESPAWN_DELAY_S:g} s after it ended.',
-        default='false',
-        choices=('true', 'false'),
+        f'Start a process again {RESPAWN_DELAY_S:g} s after it ended (default: use_respawn).',
+        choices=TRUTH,
         type=bool,
     ),
+    Argument('use_respawn', "Nav2's name for respawn (default: false).", choices=TRUTH, type=bool),
     Argument(
-        'use_sim_time', 'Take the time from /clock (default: false).', choices=_TRUTH, type=bool
+        'use_sim_time', 'Take the time from /clock (default: false).', choices=TRUTH, type=bool
     ),
     Argument(
         'discovery_range',
         'ROS_AUTOMATIC_DISCOVERY_RANGE: how far nodes look for others (default: as it is set).',
-        choices=('', 'localhost', 'subnet', 'off', 'system_default'),
+        choices=DISCOVERY_RANGES,
     ),
-    Argument(
-        'log_level',
-        'Least severity that is logged (default: info).',
-        choices=('', 'debug', 'info', 'warn', 'error', 'fatal'),
-    ),
+    Argument('log_level', 'Least severity that is logged (default: info).', choices=LOG_LEVELS),
 )
 
 PERCEPTION = ProcessSet(
@@ -149,7 +195,7 @@ PERCEPTION = ProcessSet(
         Argument(
             'image_transport',
             'raw, or compressed for the topic IMAGE/compressed (default: raw).',
-            choices=('', 'raw', 'compressed'),
+            choices=IMAGE_TRANSPORTS,
         ),
         *_COMMON,
     ),
@@ -166,6 +212,7 @@ PERCEPTION = ProcessSet(
                 'autostart',
                 'use_sim_time',
             ),
+            name='node_name',
             remappings=(('image_raw', 'image'),),
         ),
     ),
@@ -194,6 +241,7 @@ SIMULATION = ProcessSet(
                 'autostart',
                 'use_sim_time',
             ),
+            name='node_name',
         ),
         Process(
             'pruned-perception',
@@ -224,13 +272,13 @@ def arguments_of(process: Process, chosen: ProcessSet, values: Mapping[str, str]
         words = list(process.words)
         for flag, name in process.flags:
             if types[name].type is bool:
-                words += [flag] if values[name] == 'true' else []
+                words += [flag] if is_true(values[name]) else []
             elif values[name]:
                 words += [flag, values[name]]
         return words
     given = [name for name in process.parameters if values[name]]
     return ros_arguments(
-        process.executable,
+        values[process.name] if process.name else process.executable,
         values['namespace'],
         {name: types[name].parse(values[name]) for name in given},
         remappings={name: values[topic] for name, topic in process.remappings if values[topic]},
@@ -286,6 +334,23 @@ def command_line(process: Process, chosen: ProcessSet, values: Mapping[str, str]
     """Return the whole command line of a process of a set."""
     module = f'nodes.{process.executable}' if process.is_node else 'cli.main'
     return module_command(module) + arguments_of(process, chosen, values)
+
+
+def namespace_within(pushed: str, given: str) -> str:
+    """Return the namespace to give a node where launch has pushed one around it ('' = none).
+
+    What stands in a PushRosNamespace inherits the argument `namespace`, too, as a rule with the
+    same value: that is meant once. An absolute namespace stands for itself, as launch has it.
+    """
+    names, wanted = pushed.strip('/').split('/'), given.strip('/').split('/')
+    places = range(len(names) - len(wanted) + 1)
+    there = any(names[place : place + len(wanted)] == wanted for place in places)
+    return '' if there and not given.startswith('/') else given
+
+
+def respawns(values: Mapping[str, str]) -> bool:
+    """Tell whether processes that ended are started again."""
+    return is_true(values['respawn'] or values['use_respawn'])
 
 
 def environment(values: Mapping[str, str]) -> dict[str, str]:

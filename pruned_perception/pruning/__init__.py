@@ -1,14 +1,29 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Pruning with guarantees: sensitivity → prediction → plan → surgery → recalibration.
 
 For any network that can be traced; every step is a function of plain objects, and nothing is
 pruned before `plan.apply`.
 """
 
-from pruned_perception.pruning.budget import Budget, ErrorBound, Macs, Params
+from pruned_perception.pruning.budget import Budget, ErrorBound, Latency, Macs, Params
 from pruned_perception.pruning.errors import BudgetError, PruningError
 from pruned_perception.pruning.graph.cost import NetworkCost, count
 from pruned_perception.pruning.graph.groups import ChannelGroup, ChannelGroups, Slice
-from pruned_perception.pruning.plan import Plan, allocate, make_plan, score
+from pruned_perception.pruning.outcome import Outcome, finish, output_error, prune
+from pruned_perception.pruning.plan import Plan, Planner, allocate, make_plan, score
 from pruned_perception.pruning.prediction import Curve, predict
 from pruned_perception.pruning.recalibration import recalibrate
 from pruned_perception.pruning.scores import Evidence, Scores
@@ -24,10 +39,13 @@ __all__ = [
     'Curve',
     'ErrorBound',
     'Evidence',
+    'Latency',
     'Macs',
     'NetworkCost',
+    'Outcome',
     'Params',
     'Plan',
+    'Planner',
     'PruningError',
     'Scores',
     'Sensitivity',
@@ -37,9 +55,12 @@ __all__ = [
     'count',
     'estimate_sensitivity',
     'find_groups',
+    'finish',
     'make_plan',
     'mask_channels',
+    'output_error',
     'predict',
+    'prune',
     'recalibrate',
     'score',
     'slice_channels',

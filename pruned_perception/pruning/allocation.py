@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """How many channels each group keeps, so that the network meets a budget.
 
 A rule says what error a group has with k channels kept; which of two engines divides the budget
@@ -21,8 +35,9 @@ import torch
 from torch import Tensor
 
 from pruned_perception.pruning.bounds import draws_for_all
-from pruned_perception.pruning.budget import Budget, ErrorBound, Macs
+from pruned_perception.pruning.budget import Budget, ErrorBound, Latency, Macs, Params
 from pruned_perception.pruning.errors import BudgetError, PruningError
+from pruned_perception.pruning.latency import latency_of
 from pruned_perception.pruning.scores import Evidence, in_runs
 from pruned_perception.pruning.structure import Structure, Widths
 
@@ -259,51 +274,88 @@ def _descending(values: Tensor) -> Tensor:
     return values.to(torch.float64).sort(descending=True).values
 
 
+def blocks_for(structure: Structure, round_to: int | None) -> Widths:
+    """Return the block of each group: of its kept channels all are multiples.
+
+    With None the largest power of two that is at most a sixteenth of the group and at most 16, what
+    engines compute at once: thin layers would otherwise stay whole, or lose all but one block.
+    Channels that go in runs go in whole ones.
+    """
+    if round_to is not None and round_to < 1:
+        raise PruningError(f'round_to: must be at least 1 channel, got {round_to}')
+    found = {}
+    for group in structure.groups.prunable:
+        block = round_to or 2 ** max(0, min(4, (group.channels // 16).bit_length() - 1))
+        found[group.name] = math.lcm(block, group.unit)
+    return found
+
+
 def widths_for(
     evidence: Evidence,
     budget: Budget,
     *,
     rule: str,
-    round_to: int,
+    round_to: int | None,
     error_at: Callable[[str, int], float] | None = None,
 ) -> Widths:
     """Return the width of every group, within the budget.
 
     Args:
         evidence: sensitivities or scores, whichever the rule needs.
-        budget: share of multiply-accumulates or parameters, or an error.
+        budget: share of multiply-accumulates or parameters, milliseconds, or an error.
         rule: a name in `RULES`.
-        round_to: kept channels are multiples of this, one block at least.
+        round_to: kept channels are multiples of this, one block at least; see `blocks_for`.
         error_at: for an error as budget: the a-priori error of a group at a width.
 
     Raises:
         BudgetError: not even one block per group is within the budget; says what is.
         PruningError: unknown rule, missing evidence, or a block out of range.
     """
-    if round_to < 1:
-        raise PruningError(f'round_to: must be at least 1 channel, got {round_to}')
     structure = evidence.structure
-    blocks = {group.name: math.lcm(round_to, group.unit) for group in structure.groups.prunable}
+    blocks = blocks_for(structure, round_to)
     if isinstance(budget, ErrorBound):
         assert error_at is not None
         return _within_error(structure, budget.epsilon, blocks, error_at)
     chosen = find_rule(rule, evidence)
+    curves = {name: chosen.curve(evidence, name) for name in structure.channels}
+    size, allowed = _divided(structure, budget, blocks)
+    return chosen.engine(curves, size, allowed, blocks)
+
+
+def _divided(
+    structure: Structure,
+    budget: Macs | Params | Latency,
+    blocks: Mapping[str, int],
+) -> tuple[SizeOf, float]:
+    """Return what the budget divides as a function of widths, and how much of it there is.
+
+    Raises BudgetError where one block per group is too much.
+    """
+    floors, block = floor_widths(structure.channels, blocks), max(blocks.values(), default=1)
+    if isinstance(budget, Latency):
+        latency = latency_of(structure, budget.table)
+        least_ms = latency(floors)
+        if least_ms > budget.ms:
+            raise BudgetError(
+                f'a budget of {budget} cannot be met with blocks of {block} channels; the '
+                f'nearest is {math.ceil(1e3 * least_ms) / 1e3:g} ms ({latency({}):.4g} ms whole)'
+            )
+        return latency, budget.ms
 
     def size(widths: Mapping[str, float]) -> float:
         found = structure.size(widths)
         return found.macs if isinstance(budget, Macs) else found.parameters
 
     dense = structure.macs if isinstance(budget, Macs) else structure.parameters
-    least = size(floor_widths(structure.channels, blocks))
+    least = size(floors)
     allowed = math.floor(dense * budget.share)
     if least > allowed + 0.5:
         share = min(1.0, math.floor(1e4 * least / dense + 1) / 1e4)  # rounded up, and never below
         raise BudgetError(
-            f'a budget of {budget} cannot be met with blocks of {round_to} channels; the nearest '
+            f'a budget of {budget} cannot be met with blocks of {block} channels; the nearest '
             f'is {share:g} ({round(least):,} of {dense:,}); allow it or smaller blocks'
         )
-    curves = {name: chosen.curve(evidence, name) for name in structure.channels}
-    return chosen.engine(curves, size, allowed + 0.5, blocks)
+    return size, allowed + 0.5
 
 
 def _within_error(

@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """A plan: which channels of which group are kept. Nothing is pruned yet.
 
 `make_plan` gets there in one call: trace, score, allocate.
@@ -6,6 +20,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,13 +34,14 @@ from pruned_perception.pruning import criteria
 from pruned_perception.pruning import selection as select
 from pruned_perception.pruning.allocation import RULES, default_rule, widths_for
 from pruned_perception.pruning.bounds import Claim
-from pruned_perception.pruning.budget import Budget, ErrorBound
+from pruned_perception.pruning.budget import Budget, ErrorBound, Latency
 from pruned_perception.pruning.calibration import Batch, CalibrationRecord
-from pruned_perception.pruning.errors import PruningError
+from pruned_perception.pruning.errors import CannotDifferentiateError, PruningError
 from pruned_perception.pruning.graph.cost import count
 from pruned_perception.pruning.graph.groups import ChannelGroups
 from pruned_perception.pruning.graph.observation import outside_inference_mode
-from pruned_perception.pruning.presets import find_preset
+from pruned_perception.pruning.latency import latency_of
+from pruned_perception.pruning.presets import RECOMMENDED, find_preset
 from pruned_perception.pruning.records import Record
 from pruned_perception.pruning.scores import Evidence, in_runs
 from pruned_perception.pruning.sensitivity import POSITIONS, Sensitivity
@@ -33,6 +49,7 @@ from pruned_perception.pruning.structure import InputSpec, Structure, Widths, tr
 from pruned_perception.pruning.surgery import find_groups, slice_channels, unsliceable
 
 DELTA = 1e-3
+ROUND_TO = 16  # where a criterion is named
 
 
 class AnyPlan(Protocol):
@@ -66,7 +83,7 @@ class Plan(Record):
     criterion: str
     allocation: str
     selection: str
-    round_to: int
+    round_to: int | None
     seed: int
     budget: str | None
     delta: float
@@ -88,6 +105,10 @@ class Plan(Record):
     it, and had few."""
     K_images: int = 0
     """Images of the second half that gave K; 0: K is assumed."""
+    allocation_by: str | None = None
+    """The criterion that the allocation read, where it was another than ranked the channels."""
+    predicted_ms: float | None = None
+    """Of a budget of milliseconds: p50 that its latency table predicts."""
     kind: ClassVar[str] = 'channels'
 
     @property
@@ -130,8 +151,21 @@ class Plan(Record):
         return {name: len(indices) for name, indices in self.kept.items()}
 
     def _written(self, data: dict[str, Any]) -> dict[str, Any]:
-        usual = {'positions': POSITIONS, 'K_images': 0}  # which old plans do not say
+        usual = {  # not in old plans
+            'positions': POSITIONS,
+            'K_images': 0,
+            'allocation_by': None,
+            'predicted_ms': None,
+        }
         return {k: v for k, v in data.items() if k not in usual or v != usual[k]}
+
+    def allocation_text(self) -> str:
+        """Return the rule, and whose evidence it read."""
+        return self.allocation + (f' by {self.allocation_by}' if self.allocation_by else '')
+
+    def block_text(self) -> str:
+        """Return of what kept channels are multiples."""
+        return str(self.round_to or 'a sixteenth of each group, but 16 at most,')
 
     def bounds_text(self) -> str:
         """Return how many bounds say nothing, and what the others rest on."""
@@ -156,11 +190,12 @@ class Plan(Record):
         """Return a table: kept channels of each group, how compressible it is, its bound."""
         lines = [
             *([self.bounds_text()] if self.errors else []),
-            f'{self.criterion} scores, {self.allocation} allocation, {self.selection} selection, '
-            f'multiples of {self.round_to}',
+            f'{self.criterion} scores, {self.allocation_text()} allocation, {self.selection} '
+            f'selection, multiples of {self.block_text()}',
             f'{self.macs:,} of {self.dense_macs:,} MACs ({self.macs / self.dense_macs:.1%}), '
             f'{self.parameters:,} of {self.dense_parameters:,} parameters '
             f'({self.parameters / self.dense_parameters:.1%})',
+            *([f'{self.predicted_ms:.3g} ms predicted'] if self.predicted_ms else []),
         ]
         header = 'group | channels:d | kept:d | share:5.0% | S_ℓ:7.2f | bound'
         rows: list[tuple[object, ...]] = [
@@ -183,12 +218,50 @@ def bound_text(error: float | None) -> str:
     return f'{text} (vacuous)' if error >= 1 else text
 
 
+def composed(plans: Sequence[Plan]) -> Plan:
+    """Return the plan that cuts the first one's network at once to what all of them, in order, do.
+
+    Bounds and how channels were chosen are the last one's, where there is one plan only.
+
+    Raises:
+        PruningError: a plan is not of the network that those before it make.
+    """
+    first, *others = plans
+    kept = dict(first.kept)
+    whole = dict(first.channels)
+    for plan in others:
+        for name, channels in plan.channels.items():
+            before = kept.get(name, tuple(range(whole.get(name, channels))))
+            if len(before) != channels:
+                raise PruningError(
+                    f'plans: {name!r} has {len(before)} channels after the earlier ones, and '
+                    f'{channels} in the next'
+                )
+            whole.setdefault(name, channels)
+            kept[name] = tuple(before[index] for index in plan.kept[name])
+    if not others:
+        return first
+    last = others[-1]
+    return dataclasses.replace(
+        last,
+        budget=None,
+        dense_macs=first.dense_macs,
+        dense_parameters=first.dense_parameters,
+        channels=whole,
+        kept=kept,
+        factors={},
+        sums={},
+        errors={},
+        not_pruned={name: why for name, why in last.not_pruned.items() if name not in kept},
+    )
+
+
 def allocate(
     evidence: Evidence,
     budget: Budget | None = None,
     *,
     widths: Mapping[str, float] | None = None,
-    round_to: int = 1,
+    round_to: int | None = 1,
     ignored_layers: Collection[str] = (),
     rule: str | None = None,
     scores: Evidence | None = None,
@@ -201,11 +274,13 @@ def allocate(
 
     Args:
         evidence: what the rule of allocation reads: sensitivities or scores.
-        budget: `Macs`, `Params` or `ErrorBound`.
+        budget: `Macs`, `Params`, `Latency` or `ErrorBound`. With a latency, the
+            block that its table found takes the place of `round_to`.
         widths: instead of a budget: the channels that each group keeps, for example another
             plan's `widths`, so that two criteria are compared under one allocation; of draws, how
             many distinct ones are expected.
-        round_to: kept channels are multiples of this, the engine's block; one block at least.
+        round_to: kept channels are multiples of this, the engine's block; one block at least. None:
+            as fits each group, see `allocation.blocks_for`.
         ignored_layers: layers, or prefixes of layers' names, whose outputs stay whole.
         rule: of allocation, see `allocation.RULES`; by default `equal_error` for sensitivities,
             `least_error` for scores that come with errors, else `uniform`. An error as budget
@@ -228,6 +303,8 @@ def allocate(
         )
     if (budget is None) == (widths is None):
         raise PruningError('give either a budget or widths')
+    if isinstance(budget, Latency):
+        round_to = budget.table.block
     structure = _keeping(evidence.structure, ignored_layers)
     evidence = evidence.within(structure)
     ranking = evidence if scores is None else scores
@@ -240,7 +317,7 @@ def allocate(
             raise PruningError(f'selection {selection!r} draws from sensitivities: give some')
         if isinstance(ranking, Sensitivity):
             ranking.check_drawn()
-        if round_to > 1:
+        if round_to is not None and round_to > 1:
             raise PruningError(
                 f'selection {selection!r}: how many channels are drawn is random and cannot be '
                 f'rounded to {round_to}; use round_to=1, or deterministic selection'
@@ -272,7 +349,9 @@ def allocate(
         errors = {name: bound(name, width) for name, width in widths.items()}
     else:  # whatever ranked the channels, what goes is bounded by its sensitivities
         errors = {} if measured is None else _pruned_sums(measured, kept)
-    macs, parameters = structure.exact_size({name: len(each) for name, each in kept.items()})
+    cut = {name: len(each) for name, each in kept.items()}
+    macs, parameters = structure.exact_size(cut)
+    predicted = latency_of(structure, budget.table)(cut) if isinstance(budget, Latency) else None
     return Plan(
         criterion=ranking.criterion,
         allocation=rule,
@@ -296,6 +375,10 @@ def allocate(
         not_pruned=dict(structure.groups.not_pruned),
         positions=measured.positions if isinstance(measured, Sensitivity) else POSITIONS,
         K_images=len(measured.ratios) if isinstance(measured, Sensitivity) and K is None else 0,
+        allocation_by=None
+        if rule in ('given', 'uniform') or evidence.criterion == ranking.criterion
+        else evidence.criterion,
+        predicted_ms=predicted,
     )
 
 
@@ -430,96 +513,160 @@ def score(
     return criteria.evidence(criterion, subject)
 
 
-def make_plan(
-    model: nn.Module,
-    example_inputs: Sequence[Tensor],
-    *,
-    budget: Budget | None = None,
-    widths: Mapping[str, float] | None = None,
-    method: str | None = None,
-    criterion: str | criteria.Criterion | None = None,
-    allocation: str | None = None,
-    allocation_by: str | criteria.Criterion | None = None,
-    selection: str | None = None,
-    round_to: int | None = None,
-    seed: int = 0,
-    ignored_layers: Collection[str] = (),
-    calibration: Iterable[Batch] | None = None,
-    loss: criteria.Loss | None = None,
-    positions: int | None = POSITIONS,
-) -> Plan:
-    """Choose the channels to keep.
+class Planner:
+    """Scores of a network, measured once, and plans after them for any budget.
 
-    A group that cannot be cut to the channels chosen is kept whole, and the budget divided among
-    the others; `not_pruned` of the plan has the reason.
+    With no criterion, allocation or method given, it is `presets.RECOMMENDED`: what the project's
+    studies found to keep most. Without calibration images there is nothing to measure: filter
+    norms, divided evenly.
 
     Args:
         model: the dense network; untouched.
         example_inputs: its positional inputs.
-        budget: see `allocate`.
-        widths: instead of a budget, see `allocate`.
         method: a published method, see `presets.PRESETS`: it sets what of the following is not
             given.
-        criterion: what ranks the channels, see `score`; by default 'filter_l2'.
+        criterion: what ranks the channels, see `score`.
         allocation: how the budget is divided, see `allocation.RULES`.
         allocation_by: the criterion that the allocation reads, where it is another one; by
             default the absolute sensitivity where the rule divides by sensitivities and the
             criterion has none.
         selection: how channels are chosen, see `allocate`; by default 'deterministic'.
-        round_to: kept channels are multiples of this; by default 16.
+        round_to: kept channels are multiples of this; by default 16, and of the recommended recipe
+            see `allocation.blocks_for`.
         seed: of everything random.
         ignored_layers: layers whose outputs stay, beside those of the network.
         calibration: batches of inputs without labels.
         loss: for criteria that differentiate.
         positions: at which sensitivities are measured, per image; None for all, without which
             their bounds are estimates.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        example_inputs: Sequence[Tensor],
+        *,
+        method: str | None = None,
+        criterion: str | criteria.Criterion | None = None,
+        allocation: str | None = None,
+        allocation_by: str | criteria.Criterion | None = None,
+        selection: str | None = None,
+        round_to: int | None = None,
+        seed: int = 0,
+        ignored_layers: Collection[str] = (),
+        calibration: Iterable[Batch] | None = None,
+        loss: criteria.Loss | None = None,
+        positions: int | None = POSITIONS,
+    ) -> None:
+        """Trace the network; nothing is scored before the first plan."""
+        preset: dict[str, Any] = dict(find_preset(method, 'channels').fields) if method else {}
+        given = {
+            'criterion': criterion,
+            'allocation': allocation,
+            'allocation_by': allocation_by,
+            'selection': selection,
+            'round_to': round_to,
+        }
+        self.how = preset | {name: value for name, value in given.items() if value is not None}
+        self.model, self._example = model, example_inputs
+        self.calibration = list(calibration) if isinstance(calibration, Iterator) else calibration
+        self._loss, self._seed, self._positions = loss, seed, positions
+        self._ignored_layers = ignored_layers
+        self._left_out: dict[str, str] = {}
+        self._scored: dict[Any, Evidence] = {}
+        self.structure = trace(model, example_inputs, calibration=self.calibration)
+
+    def plan(self, budget: Budget | None = None, widths: Mapping[str, float] | None = None) -> Plan:
+        """Choose the channels to keep: within a budget, or to widths, see `allocate`.
+
+        A group that cannot be cut to the channels chosen is kept whole, and the budget divided
+        among the others; `not_pruned` of the plan has the reason.
+
+        Raises:
+            BudgetError: the budget cannot be met.
+            PruningError: names or options that do not fit.
+        """
+        how = self._completed(budget, widths)
+        ranking = self._evidence(how['criterion'])
+        rule, by = RULES.get(how.get('allocation') or ''), how.get('allocation_by')
+        if by is None and rule is not None and rule.needs == 'sensitivities':
+            by = None if ranking.offers == 'sensitivities' else 'absolute'
+        evidence = ranking if by is None else self._evidence(by)
+        while True:
+            plan = allocate(
+                evidence.within(evidence.structure.without(self._left_out)),
+                budget,
+                widths=None
+                if widths is None
+                else {n: w for n, w in widths.items() if n not in self._left_out},
+                rule=how.get('allocation'),
+                scores=ranking,
+                selection=how.get('selection', 'deterministic'),
+                round_to=how.get('round_to', ROUND_TO),
+                seed=self._seed,
+                ignored_layers=self._ignored_layers,
+            )
+            failed = unsliceable(self.model, self._example, plan.kept, calibration=self.calibration)
+            if not failed:
+                return plan
+            self._left_out |= failed
+
+    def cut(self, plan: Plan) -> nn.Module:
+        """Return the network after the plan, verified on the calibration set, too."""
+        return plan.apply(self.model, self.calibration)
+
+    def _completed(self, budget: Budget | None, widths: Any) -> dict[str, Any]:
+        """Return what is given with what is recommended, if nothing was named."""
+        how = dict(self.how)
+        if 'criterion' in how:
+            return how
+        if self.calibration is None:
+            return {'criterion': 'filter_l2', **how}
+        if isinstance(budget, ErrorBound):
+            return {'criterion': 'absolute', **how}
+        if widths is not None or not how.keys().isdisjoint(('allocation', 'allocation_by')):
+            return {'criterion': RECOMMENDED['criterion'], **how}
+        how = {**RECOMMENDED, **how}
+        try:
+            self._evidence(how['allocation_by'])
+        except CannotDifferentiateError:  # then by the errors that layers make
+            del how['allocation_by']
+        return how
+
+    def _evidence(self, criterion: str | criteria.Criterion) -> Evidence:
+        if criterion not in self._scored:
+            self._scored[criterion] = score(
+                self.model,
+                criterion,
+                example_inputs=self._example,
+                calibration=self.calibration,
+                loss=self._loss,
+                seed=self._seed,
+                structure=self.structure,
+                positions=self._positions,
+            )
+        return self._scored[criterion]
+
+
+def make_plan(
+    model: nn.Module,
+    example_inputs: Sequence[Tensor],
+    *,
+    budget: Budget | None = None,
+    widths: Mapping[str, float] | None = None,
+    **options: Any,
+) -> Plan:
+    """Choose the channels to keep: trace, score, allocate.
+
+    Args:
+        model: the dense network; untouched.
+        example_inputs: its positional inputs.
+        budget: see `allocate`.
+        widths: instead of a budget, see `allocate`.
+        options: those of `Planner`; without any, the recommended recipe.
 
     Raises:
         BudgetError: the budget cannot be met.
         PruningError: names or options that do not fit, or a network that cannot be traced.
     """
-    preset: Mapping[str, Any] = find_preset(method, 'channels').fields if method else {}
-    criterion = criterion or preset.get('criterion', 'filter_l2')
-    allocation = allocation or preset.get('allocation')
-    allocation_by = allocation_by or preset.get('allocation_by')
-    batches = list(calibration) if isinstance(calibration, Iterator) else calibration
-    structure = trace(model, example_inputs, calibration=batches)
-
-    def scored(criterion: str | criteria.Criterion) -> Evidence:
-        return score(
-            model,
-            criterion,
-            example_inputs=example_inputs,
-            calibration=batches,
-            loss=loss,
-            seed=seed,
-            structure=structure,
-            positions=positions,
-        )
-
-    ranking = scored(criterion)
-    rule = RULES.get(allocation or '')
-    if allocation_by is None and rule is not None and rule.needs == 'sensitivities':
-        allocation_by = None if ranking.offers == 'sensitivities' else 'absolute'
-    evidence = ranking if allocation_by is None else scored(allocation_by)
-    left_out: dict[str, str] = {}
-    while True:
-        if widths is not None:
-            widths = {name: each for name, each in widths.items() if name not in left_out}
-        plan = allocate(
-            evidence.within(evidence.structure.without(left_out)),
-            budget,
-            widths=None
-            if widths is None
-            else {n: w for n, w in widths.items() if n not in left_out},
-            rule=allocation,
-            scores=ranking,
-            selection=selection or preset.get('selection', 'deterministic'),
-            round_to=preset.get('round_to', 16) if round_to is None else round_to,
-            seed=seed,
-            ignored_layers=ignored_layers,
-        )
-        failed = unsliceable(model, example_inputs, plan.kept, calibration=batches)
-        if not failed:
-            return plan
-        left_out |= failed
+    return Planner(model, example_inputs, **options).plan(budget, widths)

@@ -1,7 +1,22 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Batch-norm statistics of a pruned network, measured again."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -25,6 +40,7 @@ MOST_AT_ONCE, LEAST_AT_ONCE, VALUES_AT_ONCE = 256, 16, 2**24
 class _Moments:
     """Of a batch norm's inputs, per channel: number, mean, and squared distances from the mean."""
 
+    runs: int = 0
     count: int = 0
     mean: Any = 0.0
     squares: Any = 0.0
@@ -36,6 +52,7 @@ class _Moments:
         self.squares = self.squares + other.squares + step**2 * (self.count * other.count / both)
         self.mean = self.mean + step * (other.count / both)
         self.count = both
+        self.runs += other.runs
 
 
 @outside_inference_mode
@@ -57,36 +74,49 @@ def recalibrate(model: Network, calibration: Iterable[Batch]) -> Network:
             batch or where a norm reads them.
     """
     adjusted = copy.deepcopy(model)
-    norms = {
-        name: each
-        for name, each in adjusted.named_modules()
-        if isinstance(each, _BatchNorm) and each.running_mean is not None
-    }
-    if not norms:
+    if not _norms(adjusted):
         return adjusted
-    moments: dict[str, _Moments] = {}
-    handles = [
-        norm.register_forward_pre_hook(_measuring(moments.setdefault(name, _Moments())))
-        for name, norm in norms.items()
-    ]
     runs = 0
+    with evaluating(adjusted), measuring(adjusted):
+        for inputs in _regrouped(_checked(calibration)):
+            adjusted(*inputs)
+            runs += 1
+        if not runs:
+            raise PruningError(
+                'calibration set: empty, or a generator that was used up before; give at least one '
+                'batch of inputs (a list, where they are needed several times)'
+            )
+    return adjusted
+
+
+@contextlib.contextmanager
+def measuring(model: nn.Module) -> Iterator[None]:
+    """Let batch norms normalise by what they read together; in the end they hold all of it.
+
+    Raises:
+        PruningError: one value per channel only, or values that are not finite.
+    """
+    norms = _norms(model)
+    moments = {name: _Moments() for name in norms}
+    handles = [
+        norm.register_forward_pre_hook(_measuring(moments[name])) for name, norm in norms.items()
+    ]
     try:
-        with evaluating(adjusted):
-            for inputs in _regrouped(_checked(calibration)):
-                adjusted(*inputs)
-                runs += 1
+        yield
     finally:
         for handle in handles:
             handle.remove()
-    if not runs:
-        raise PruningError(
-            'calibration set: empty, or a generator that was used up before; give at least one '
-            'batch of inputs (a list, where they are needed several times)'
-        )
     for name, norm in norms.items():
         if moments[name].count:
-            _set(name, norm, moments[name], runs)
-    return adjusted
+            _set(name, norm, moments[name])
+
+
+def _norms(model: nn.Module) -> dict[str, _BatchNorm]:
+    return {
+        name: each
+        for name, each in model.named_modules()
+        if isinstance(each, _BatchNorm) and each.running_mean is not None
+    }
 
 
 def _measuring(total: _Moments) -> Callable[[nn.Module, tuple[Any, ...]], None]:
@@ -97,13 +127,13 @@ def _measuring(total: _Moments) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         axes = [axis for axis in range(x.ndim) if axis != 1]
         variance, mean = torch.var_mean(x, axes, correction=0)
         count = x.numel() // x.shape[1]
-        total.add(_Moments(count, mean.double(), variance.double() * count))
+        total.add(_Moments(1, count, mean.double(), variance.double() * count))
         _copy(norm, mean, variance)
 
     return hook
 
 
-def _set(name: str, norm: nn.Module, total: _Moments, runs: int) -> None:
+def _set(name: str, norm: nn.Module, total: _Moments) -> None:
     if not torch.isfinite(total.squares).all():
         raise PruningError(
             f'{name}: what it reads on the calibration set is not finite; look at the weights '
@@ -116,7 +146,7 @@ def _set(name: str, norm: nn.Module, total: _Moments, runs: int) -> None:
         )
     _copy(norm, total.mean, total.squares / (total.count - 1))
     if isinstance(norm.num_batches_tracked, Tensor):
-        norm.num_batches_tracked.fill_(runs)
+        norm.num_batches_tracked.fill_(total.runs)
 
 
 def _copy(norm: Any, mean: Tensor, variance: Tensor) -> None:

@@ -1,14 +1,31 @@
-"""Least-squares refit: every consumer fitted anew to what its parent computed.
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 
-In the order of computation, each layer whose inputs were cut is fitted by regression on its kept
-inputs, as the pruned network itself makes them, to the outputs of the parent's layer; so errors of
-earlier layers are made good by later ones. For where no fine-tuning is possible: no labels, no
-gradients.
+"""Least-squares refit: every layer fitted anew to what the parent's computed.
+
+In the order of computation, from the first that reads cut channels on, each layer is fitted by
+regression on its inputs, as the pruned network itself makes them, to the outputs of the parent's
+layer; so errors of earlier layers are made good by later ones, whether their own inputs were cut or
+not. For where no fine-tuning is possible: no labels, no gradients.
 
 Both networks run once. The parent's layers are sampled as they compute; the pruned network is shown
-all images together, and each layer is fitted when its inputs are there, before it computes.
+all images together, and each layer is fitted when its inputs are there, before it computes. Batch
+norms are measured on the way: were their statistics the parent's, later layers would be fitted to
+inputs that they do not get once these are put right.
 
-Source: He et al., Channel pruning for accelerating very deep neural networks (ICCV 2017).
+Source: He et al., Channel pruning for accelerating very deep neural networks (ICCV 2017), who fit
+the layers whose inputs are cut.
 """
 
 from __future__ import annotations
@@ -22,7 +39,7 @@ import torch
 from torch import Tensor, nn
 
 from pruned_perception.pruning.calibration import Batch, CheckedBatches
-from pruned_perception.pruning.contributions import fields
+from pruned_perception.pruning.contributions import fields, kernel
 from pruned_perception.pruning.graph.cost import LAYERS
 from pruned_perception.pruning.graph.observation import (
     evaluating,
@@ -31,6 +48,7 @@ from pruned_perception.pruning.graph.observation import (
     run,
 )
 from pruned_perception.pruning.plan import Plan
+from pruned_perception.pruning.recalibration import measuring
 from pruned_perception.pruning.structure import Structure, trace
 
 POSITIONS = 64
@@ -42,7 +60,7 @@ _ROWS = 1024  # of a regression at once: single precision within, double between
 
 @dataclass
 class _Regression:
-    """Sums for a regression with intercept, in double precision."""
+    """Sums for regressions with intercept, one for each group of a convolution, in double."""
 
     count: int = 0
     x: Any = 0.0
@@ -51,22 +69,23 @@ class _Regression:
     xy: Any = 0.0
 
     def add(self, x: Tensor, y: Tensor) -> None:
-        """Take n rows of inputs (n, cκ) and outputs (n, f)."""
-        self.count += len(x)
-        self.x = self.x + x.sum(0).double()
-        self.y = self.y + y.sum(0).double()
-        self.xx = self.xx + (x.T @ x).double()
-        self.xy = self.xy + (x.T @ y).double()
+        """Take n rows of inputs (groups, n, cκ) and outputs (groups, n, f)."""
+        self.count += x.shape[1]
+        self.x = self.x + x.sum(1).double()
+        self.y = self.y + y.sum(1).double()
+        self.xx = self.xx + (x.mT @ x).double()
+        self.xy = self.xy + (x.mT @ y).double()
 
     def solve(self, start: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
-        """Return the weight (f, cκ) that fits best near `start`, and the intercept (f,)."""
+        """Return the weight (groups, f, cκ) that fits best near `start`, intercept (groups, f)."""
         mean_x, mean_y = self.x / self.count, self.y / self.count
-        xx = self.xx / self.count - mean_x[:, None] * mean_x[None, :]
-        xy = self.xy / self.count - mean_x[:, None] * mean_y[None, :]
-        damping = ridge * xx.diagonal().mean().clamp(min=1e-12) * torch.eye(len(xx)).double()
-        change = torch.linalg.solve(xx + damping, xy - xx @ start.T)
-        weight = start + change.T
-        return weight, mean_y - weight @ mean_x
+        xx = self.xx / self.count - mean_x[:, :, None] * mean_x[:, None, :]
+        xy = self.xy / self.count - mean_x[:, :, None] * mean_y[:, None, :]
+        size = xx.diagonal(dim1=1, dim2=2).mean(1).clamp(min=1e-12)
+        damping = ridge * size[:, None, None] * torch.eye(xx.shape[1]).double()
+        change = torch.linalg.solve(xx + damping, xy - xx @ start.mT)
+        weight = start + change.mT
+        return weight, mean_y - (weight @ mean_x[:, :, None])[:, :, 0]
 
 
 @outside_inference_mode
@@ -82,15 +101,15 @@ def refit(
 ) -> nn.Module:
     """Return a copy of `small` whose layers are fitted to `model`, layer by layer.
 
-    Biases are fitted where there are any; without, the means are left to the batch norms:
-    `recalibrate` afterwards. Transposed and grouped convolutions stay as they are.
+    Biases are fitted where there are any; without, the means are left to the batch norms, which
+    hold the statistics of the images in the end. Transposed convolutions stay as they are.
 
     Args:
         model: the parent.
-        small: it after `plan.apply(model)`; recalibrated or not makes little difference.
+        small: it after `plan.apply(model)`; recalibrated or not makes no difference.
         plan: what was kept.
         calibration: batches of inputs; as many examples, from all over them, as fit into MEMORY
-            together.
+            together. Where they are fewer than all, `recalibrate` afterwards.
         positions: output positions sampled per image.
         ridge: pull towards the present weights, relative to the mean square of the inputs.
         seed: of the positions.
@@ -98,30 +117,33 @@ def refit(
     fitted = copy.deepcopy(small)
     example = [each.example() for each in plan.inputs]
     structure = trace(model, example)
-    outputs = _kept_outputs(model, structure, plan)
-    names = [name for name in _readers(structure, plan) if _is_fitted(fitted.get_submodule(name))]
+    outputs = kept_outputs(model, structure, plan)
+    first = _readers(structure, plan)
+    names = [term.layer for term in structure.terms if _is_fitted(fitted, term.layer)]
     batches = list(CheckedBatches(calibration, example))
     inputs = _together(batches, _bytes_per_image(model, example))
     sample = _Sample(len(inputs[0]), positions, seed)
     targets = _targets(model, _batches_of(inputs, len(batches[0][0])), names, outputs, sample)
+    begun = False
 
     def fit(name: str) -> Any:
         def hook(layer: Any, arguments: tuple[Tensor, ...]) -> None:
-            if name not in targets:  # called before
+            nonlocal begun
+            begun = begun or name in first
+            if not begun or name not in targets:  # nothing was cut yet, or called before
                 return
             x, wanted = arguments[0], targets.pop(name)
-            weight, intercept = _regression(layer, x, wanted, sample).solve(
-                layer.weight.flatten(1).double(), ridge
-            )
+            start = kernel(layer).flatten(2).double()
+            weight, intercept = _regression(layer, x, wanted, sample).solve(start, ridge)
             layer.weight.copy_(weight.reshape(layer.weight.shape))
             if layer.bias is not None:
-                layer.bias.copy_(intercept)
+                layer.bias.copy_(intercept.flatten())
 
         return hook
 
     handles = [fitted.get_submodule(name).register_forward_pre_hook(fit(name)) for name in names]
     try:
-        with evaluating(fitted):
+        with evaluating(fitted), measuring(fitted):
             fitted(*inputs)
     finally:
         for handle in handles:
@@ -136,7 +158,9 @@ class _Sample:
         self.images, self.positions, self.seed = images, positions, seed
 
     def of(self, count: int) -> Tensor:
-        """Return positions (images, positions) among `count`."""
+        """Return positions (images, ≤ positions) among `count`; all, if there are so few."""
+        if count <= self.positions:
+            return torch.arange(count).expand(self.images, -1)
         generator = torch.Generator().manual_seed(self.seed)
         return torch.randint(count, (self.images, self.positions), generator=generator)
 
@@ -174,14 +198,17 @@ def _targets(
 
 def _regression(layer: nn.Module, x: Tensor, wanted: Tensor, sample: _Sample) -> _Regression:
     sums = _Regression()
-    images = max(1, _ROWS // sample.positions)
+    groups = getattr(layer, 'groups', 1)
+    images = max(1, _ROWS // (len(wanted) // len(x)))
     for start in range(0, len(x), images):
         part = fields(layer, x[start : start + images])
         where = sample.of(part.positions)[start : start + images]
-        which = torch.arange(len(where)).repeat_interleave(sample.positions)
-        rows = part.at(which, where.flatten()).transpose(0, 1).flatten(1)
-        first = start * sample.positions
-        sums.add(rows, wanted[first : first + len(rows)])
+        which = torch.arange(len(where)).repeat_interleave(where.shape[1])
+        rows = part.at(which, where.flatten()).unflatten(0, (groups, -1))  # (groups, c, n, κ)
+        rows = rows.transpose(1, 2).flatten(2)
+        first = start * where.shape[1]
+        y = wanted[first : first + rows.shape[1]].unflatten(1, (groups, -1)).transpose(0, 1)
+        sums.add(rows, y)
     return sums
 
 
@@ -213,24 +240,26 @@ def _bytes_per_image(model: nn.Module, example: list[Tensor]) -> int:
     return 4 * _LIVE * largest // len(example[0])
 
 
-def _readers(structure: Structure, plan: Plan) -> list[str]:
+def _readers(structure: Structure, plan: Plan) -> set[str]:
     """Return the layers of which inputs were cut."""
     cut = {name for name, kept in plan.kept.items() if len(kept) < plan.channels[name]}
-    return [
-        name
-        for name, who in structure.readers().items()
-        if any(group.name in cut for group, _ in who)
-    ]
+    groups = (group for group in structure.groups.prunable if group.name in cut)
+    return {each.layer for group in groups for each in group.consumers}
 
 
-def _is_fitted(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.Conv2d | nn.Linear) and getattr(layer, 'groups', 1) == 1
+def _is_fitted(model: nn.Module, name: str) -> bool:
+    return isinstance(model.get_submodule(name), nn.Conv2d | nn.Linear)
 
 
-def _kept_outputs(model: nn.Module, structure: Structure, plan: Plan) -> dict[str, Tensor]:
-    """Return, for each layer whose outputs were cut, the outputs that are left.
+def kept_outputs(model: nn.Module, structure: Structure, plan: Plan) -> dict[str, Tensor]:
+    """Return, for each layer whose outputs were cut, the outputs (kept,) that are left.
 
     Several groups may have a part of one layer.
+
+    Args:
+        model: the parent.
+        structure: of it.
+        plan: what was kept.
     """
     gone: dict[str, set[int]] = {}
     for group in structure.groups.prunable:
@@ -241,7 +270,7 @@ def _kept_outputs(model: nn.Module, structure: Structure, plan: Plan) -> dict[st
     found = {}
     for name, lost in gone.items():
         layer = model.get_submodule(name)
-        if lost and _is_fitted(layer):
+        if lost and _is_fitted(model, name):
             assert isinstance(layer.weight, Tensor)
             found[name] = torch.tensor(sorted(set(range(len(layer.weight))) - lost))
     return found

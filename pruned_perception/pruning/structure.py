@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """A network as pruning sees it: groups of channels, and what the network costs at which widths.
 
 It is plain data, found once; sensitivities, curves and plans carry it, so that sizes can be
@@ -68,6 +82,8 @@ class LayerTerm:
     bias: int
     outputs: tuple[tuple[str, float], ...]
     inputs: tuple[tuple[str, float], ...]
+    shapes: tuple[tuple[int, ...], ...] = ()
+    """Of a convolution, each time that it runs: of its weights, its input and its output."""
 
 
 class _Shares(NamedTuple):
@@ -231,6 +247,7 @@ def trace(
         )
     modules = {name: each for name, each in model.named_modules() if isinstance(each, LAYERS)}
     macs = {layer.name: layer.macs for layer in cost.layers}
+    shapes = {layer.name: layer.shapes for layer in cost.layers}
     made: dict[str, list[tuple[str, float]]] = {}
     read: dict[str, list[tuple[str, float]]] = {}
     for group in groups.prunable:
@@ -249,6 +266,7 @@ def trace(
             bias=_numel(module.bias),
             outputs=tuple(made.get(name, ())),
             inputs=tuple(read.get(name, ())),
+            shapes=shapes.get(name, ()),
         )
         for name, module in modules.items()
     )

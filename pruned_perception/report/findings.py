@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """All that is known of one pruned network, as plain data: what a report shows."""
 
 from __future__ import annotations
@@ -13,6 +27,7 @@ from pruned_perception.pruning.certificate import (
 )
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.measurement import MeasuredErrors
+from pruned_perception.pruning.outcome import Outcome
 from pruned_perception.pruning.plan import Plan
 from pruned_perception.pruning.prediction import Curve
 from pruned_perception.pruning.records import Record
@@ -27,7 +42,7 @@ class Findings(Record):
     """A plan, and what was measured beside it; what was not is None or empty.
 
     `earlier` are the plans of the cuts before this one, the first one first; `comparison` is what
-    a comparison's table writes with `to_dict`.
+    a comparison's table writes with `to_dict`; `outcome`, what the cut did to the outputs.
     """
 
     name: str
@@ -38,6 +53,7 @@ class Findings(Record):
     certificate: Certificate | FormerCertificate | None = None
     comparison: Mapping[str, Any] | None = None
     earlier: tuple[Plan, ...] = ()
+    outcome: Outcome | None = None
 
     def __post_init__(self) -> None:
         if self.sensitivity is None:
@@ -63,7 +79,7 @@ class Findings(Record):
 
     def to_text(self) -> str:
         """Return the plan's table, then the measured errors and the certificate."""
-        parts = [self.plan, self.measured, self.certificate]
+        parts = [self.plan, self.measured, self.outcome, self.certificate]
         return '\n\n'.join(each.to_text() for each in parts if each is not None)
 
     def layers(self) -> tuple[LayerFinding, ...]:

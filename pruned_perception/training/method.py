@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """A method as plain data, and the network that it makes: one way in for all kinds of pruning.
 
 `Channels`, `LowRank`, `Sparsity` and `Function` say how one cut is made; a `Method` is one of them
@@ -24,9 +38,9 @@ from pruned_perception.pruning.allocation import RULES
 from pruned_perception.pruning.budget import Budget, ErrorBound, Macs, Params
 from pruned_perception.pruning.errors import BudgetError, PruningError
 from pruned_perception.pruning.graph.cost import count
-from pruned_perception.pruning.plan import AnyPlan, Plan, make_plan
+from pruned_perception.pruning.outcome import Outcome, finish, warn_of, with_nearest
+from pruned_perception.pruning.plan import AnyPlan, Plan, Planner
 from pruned_perception.pruning.presets import find_preset
-from pruned_perception.pruning.recalibration import recalibrate
 from pruned_perception.pruning.records import (
     Record,
     Written,
@@ -35,7 +49,6 @@ from pruned_perception.pruning.records import (
     from_dict,
     names_of,
 )
-from pruned_perception.pruning.refit import refit
 from pruned_perception.pruning.selection import SELECTIONS
 from pruned_perception.pruning.sensitivity import POSITIONS
 from pruned_perception.training.distillation import Distillation
@@ -43,7 +56,11 @@ from pruned_perception.training.losses import total
 from pruned_perception.training.task import Task, load_function
 
 SCHEDULES = ('one_shot', 'cascade', 'replicate')
-UNITS: dict[str, type[Budget]] = {'macs': Macs, 'params': Params, 'error': ErrorBound}
+UNITS: dict[str, type[Macs | Params | ErrorBound]] = {
+    'macs': Macs,
+    'params': Params,
+    'error': ErrorBound,
+}
 LOSS_BATCHES = 8  # of training data, for weight sparsity by gradients
 RENAMED = {'block': 'round_to', 'keep': 'ignored_layers'}  # fields in earlier files → their name
 
@@ -72,7 +89,7 @@ class ByPlan(ByKind, abc.ABC):
 
 @dataclass(frozen=True)
 class Channels(ByPlan):
-    """Channels are cut. What is None is left to `make_plan`."""
+    """Channels are cut. What is None is left to `make_plan`: all of it, for the recommended way."""
 
     criterion: str | None = None
     """What ranks them: one of `criteria.names()`, or a file."""
@@ -81,7 +98,9 @@ class Channels(ByPlan):
     selection: str | None = None
     round_to: int | None = None
     ignored_layers: tuple[str, ...] = ()
-    refit: bool = False
+    refit: bool | None = None
+    """Fit layers by least squares to the parent's. None: where nothing else is named and no
+    fine-tuning follows, if that makes the error on held-out calibration frames smaller."""
     kind: ClassVar[str] = 'channels'
 
     def __post_init__(self) -> None:
@@ -93,22 +112,12 @@ class Channels(ByPlan):
         if self.round_to is not None and self.round_to < 1:
             raise PruningError(f'round_to: must be at least 1 channel, got {self.round_to}')
 
-    def plan(
-        self,
-        task: Task,
-        budget: Budget | None,
-        seed: int,
-        *,
-        widths: dict[str, int] | None = None,
-        positions: int | None = POSITIONS,
-    ) -> Plan:
-        """Return what would be cut of the task's network, within a budget or to widths."""
+    def planner(self, task: Task, seed: int, *, positions: int | None = POSITIONS) -> Planner:
+        """Return what plans cuts of the task's network."""
         names = ('criterion', 'allocation', 'allocation_by', 'selection', 'round_to')
-        return make_plan(
+        return Planner(
             task.model,
             task.example_inputs,
-            budget=budget,
-            widths=widths,
             positions=positions,
             seed=seed,
             ignored_layers=self.ignored_layers,
@@ -117,13 +126,16 @@ class Channels(ByPlan):
             **{name: getattr(self, name) for name in names},
         )
 
-    def prune(self, task: Task, budget: Budget, seed: int) -> tuple[nn.Module, Plan]:
-        """Return the task's network cut, and fitted to it if asked."""
-        plan = self.plan(task, budget, seed)
-        small = plan.apply(task.model, None if task.calibration == () else task.calibration)
-        if self.refit:
-            small = refit(task.model, small, plan, task.calibration, seed=seed)
-        return small, plan
+    def plan(self, task: Task, budget: Budget, seed: int) -> Plan:
+        """Return what would be cut of the task's network, within a budget."""
+        return self.planner(task, seed).plan(budget)
+
+    def refits(self, *, tuned: bool) -> bool | None:
+        """Return whether to fit layers anew; None: if it helps. `tuned`: fine-tuning follows."""
+        if self.refit is not None:
+            return self.refit
+        named = (self.criterion, self.allocation, self.allocation_by) != (None, None, None)
+        return False if named or tuned else None
 
 
 @dataclass(frozen=True)
@@ -140,7 +152,7 @@ class LowRank(ByPlan):
 
     def plan(self, task: Task, budget: Budget, seed: int) -> lowrank.Decomposition:
         """Return the ranks within a budget of MACs or parameters."""
-        if isinstance(budget, ErrorBound):
+        if not isinstance(budget, Macs | Params):
             raise BudgetError(f'low rank: the budget must be of MACs or parameters, got {budget}')
         return lowrank.get(self.criterion)(
             task.model,
@@ -353,6 +365,7 @@ def _check_names(
 class PruningRecord(Record):
     """What a method made of a network: its plan, what it costs, and the CPU time of choosing.
 
+    `outcome` is what the cut did to the outputs, where there is a calibration set.
     Of weight sparsity, `parameters` are those that are not zero; of a user's function there is no
     plan.
     """
@@ -364,6 +377,10 @@ class PruningRecord(Record):
     dense_parameters: int
     parameters: int
     cpu_seconds: float
+    outcome: Outcome | None = None
+
+    def _written(self, data: dict[str, Any]) -> dict[str, Any]:
+        return {k: v for k, v in data.items() if k != 'outcome' or v is not None}
 
     @property
     def masks(self) -> dict[str, Tensor]:
@@ -377,9 +394,13 @@ class PruningRecord(Record):
         return {**data, 'plan': read_plan(data.get('kind'), data['plan'])}
 
     def to_text(self) -> str:
-        """Return the plan's table, or the sizes."""
-        if self.plan is not None:
-            return self.plan.to_text()
+        """Return the plan's table, or the sizes; and the errors of the outputs."""
+        parts = [self._sizes() if self.plan is None else self.plan.to_text()]
+        if self.outcome is not None:
+            parts.append(self.outcome.to_text())
+        return '\n\n'.join(parts)
+
+    def _sizes(self) -> str:
         return (
             f'{self.macs:,} of {self.dense_macs:,} MACs ({self.macs / self.dense_macs:.1%}), '
             f'{self.parameters:,} of {self.dense_parameters:,} parameters '
@@ -410,7 +431,14 @@ def budget_entry(budget: Budget) -> tuple[str, float]:
 
 
 def pruned(
-    task: Task, how: Cut, budget: Budget, seed: int = 0, *, recalibrated: bool = True
+    task: Task,
+    how: Cut,
+    budget: Budget,
+    seed: int = 0,
+    *,
+    recalibrated: bool = True,
+    tuned: bool = False,
+    nearest: bool = True,
 ) -> tuple[nn.Module, PruningRecord]:
     """Return the network that one cut makes of the task's, and what was done.
 
@@ -420,16 +448,38 @@ def pruned(
         budget: what may remain.
         seed: of everything random.
         recalibrated: measure the statistics of batch norms again, in the end.
+        tuned: fine-tuning follows: then nothing is refitted unless asked for, and a network that
+            is useless without it is nothing to warn of.
+        nearest: of channels that are cut too far, look for the nearest budget that holds.
 
     Raises:
         BudgetError: the budget cannot be met.
         PruningError: options that do not fit the network or each other.
     """
     began = time.process_time()
-    small, plan = how.prune(task, budget, seed)
+    planner: Planner | None = None
+    refit: bool | None = False
+    if isinstance(how, Channels):
+        planner, refit = how.planner(task, seed), how.refits(tuned=tuned)
+        plan: AnyPlan | None
+        plan = channels = planner.plan(budget)
+        small = planner.cut(channels)
+    else:
+        small, plan = how.prune(task, budget, seed)
+    small, outcome = finish(
+        task.model,
+        small,
+        task.calibration,
+        plan=plan if isinstance(plan, Plan) else None,
+        refit=refit,
+        recalibrated=recalibrated,
+        seed=seed,
+    )
+    if not tuned:
+        if planner is not None and nearest:
+            outcome = with_nearest(outcome, budget, planner, seed=seed)
+        warn_of(outcome)
     dense, now = (count(each, task.example_inputs) for each in (task.model, small))
-    if recalibrated:
-        small = recalibrate(small, task.calibration)
     record = PruningRecord(
         how.kind,
         plan,
@@ -438,6 +488,7 @@ def pruned(
         dense.parameters,
         now.parameters,
         time.process_time() - began,
+        outcome,
     )
     zeros = sum(int((~mask).sum()) for mask in record.masks.values())
     return small, dataclasses.replace(record, parameters=now.parameters - zeros)

@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Prune and fine-tune, once or again and again.
 
 Schedules, with n iterations, a share s of the dense network as budget, and a training budget B:
@@ -38,7 +52,7 @@ from torch import nn
 
 from pruned_perception._io import FolderError, locked, read_json, write_json
 from pruned_perception._tables import Table
-from pruned_perception.pruning.budget import Budget, ErrorBound, Macs
+from pruned_perception.pruning.budget import Budget, Macs, Params
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.cost import count
 from pruned_perception.pruning.plan import AnyPlan
@@ -101,7 +115,7 @@ def prune_and_finetune(
     part = training.divided(method.iterations) if training and cascade else training
     if method.distill is not None and training is None:
         raise PruningError('distill: needs fine-tuning')
-    if method.iterations > 1 and isinstance(budget, ErrorBound):
+    if method.iterations > 1 and not isinstance(budget, Macs | Params):
         raise PruningError(f'schedule {method.schedule!r}: cuts to a share, not to an error')
     recipe = own_recipe(recipe or task.recipe, method)
     if accept is None and method.max_loss is not None:
@@ -174,7 +188,7 @@ def _step_budget(
     """Return what may remain of the current network after cut `number`."""
     if method.iterations == 1:
         return budget
-    assert not isinstance(budget, ErrorBound)
+    assert isinstance(budget, Macs | Params)
     share = budget.share ** (number / method.iterations)
     if method.how.kind == 'sparsity':  # zeros are still counted: of the parent and of what is left
         return type(budget)(share)
@@ -224,13 +238,21 @@ def _stage(
         before = content['before']
     else:
         report(title, 0.0, 'choosing what goes')
-        small, record = pruned(task, method.cut(number), budget, seed, recalibrated=recalibrated)
+        small, record = pruned(
+            task,
+            method.cut(number),
+            budget,
+            seed,
+            recalibrated=recalibrated,
+            tuned=training is not None,
+            nearest=False,
+        )
         before = _judged(task, small)
         if cut:
             content = {
                 'identity': identity,
                 'record': json.dumps(record.to_dict()),
-                'before': before,
+                'before': dict(before),
                 'weights': weights_of(small),
             }
             save_checkpoint(cut, content)

@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """A user's network with what is needed to prune, fine-tune and judge it."""
 
 from __future__ import annotations
@@ -24,6 +38,7 @@ from pruned_perception.training.budget import TrainingBudget
 from pruned_perception.training.checkpoint import load_tensors
 from pruned_perception.training.distillation import DistillationLoss
 from pruned_perception.training.losses import Losses
+from pruned_perception.training.outcomes import Figures
 from pruned_perception.training.recipe import Recipe
 
 
@@ -68,7 +83,11 @@ class Task:
     initialise: Callable[[nn.Module], None] | None = None
     """Makes all weights random again, in place, for a control; by default `reset_parameters`."""
     evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None
-    """Network in evaluation mode → figures on held-out data; the first one is what counts."""
+    """Network in evaluation mode → figures on held-out data; the first one is what counts.
+
+    `outcomes.Figures` may have outcomes of the images, always the same ones in the same order, with
+    them, which comparisons of methods need for intervals that hold for other images, too.
+    """
     test: Callable[[nn.Module], Mapping[str, float]] | None = None
     """The same on test data, which choices must not see."""
     holdout: Iterable[Batch] | None = None
@@ -87,16 +106,15 @@ class Task:
 
 
 @torch.no_grad()
-def figures_of(
-    evaluate: Callable[[nn.Module], Mapping[str, float]], network: nn.Module
-) -> dict[str, float]:
+def figures_of(evaluate: Callable[[nn.Module], Mapping[str, float]], network: nn.Module) -> Figures:
     """Return what `evaluate` or `test` of a task says of a network, whatever its mode.
 
     Raises PruningError where there are no figures, or some that are not finite.
     """
     modes = {module: module.training for module in network.modules()}
     try:
-        found = {str(name): float(value) for name, value in evaluate(network.eval()).items()}
+        given = evaluate(network.eval())
+        found = given if isinstance(given, Figures) else Figures(given)
     finally:
         for module, training in modes.items():
             module.training = training

@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Bags: raw messages in, the same messages out, by our own reader and by others'."""
 
 from __future__ import annotations
@@ -313,6 +327,46 @@ def test_new_stamps_stay_equal_where_they_were_and_map_back(
     recorded = [stamp_of(r.data) for r in read_bag(camera_bag, ['/front/image_raw'])]
     assert [mapping[stamp] for stamp in images] == recorded
     assert images[0] > STAMP_0
+
+
+def test_the_recorded_time_is_on_the_clock(
+    camera_bag: Path, tmp_path: Path, cli: Callable[..., Any]
+) -> None:
+    """As `ros2 bag play --clock`: between messages, and with each; stamps stay the bag's."""
+    copy = tmp_path / 'copy'
+    recorder = cli('record', '-o', copy, '/clock', '/front/camera_info')
+    topics = ('--topics', '/front/camera_info', '--wait-for', '/front/camera_info=1')
+    player = cli('play', camera_bag, *topics, '--clock', '100', '--rate', '0.5')
+    _, err = player.communicate(timeout=60)
+    assert player.returncode == 0, err
+    recorder.send_signal(signal.SIGINT)
+    recorder.communicate(timeout=30)
+    clocks = [deserialise(each).clock for each in read_bag(copy, ['/clock'])]
+    times = [clock.sec * 10**9 + clock.nanosec for clock in clocks]
+    recorded = [each.time_ns for each in read_bag(camera_bag, ['/front/camera_info'])]
+    assert times == sorted(times)
+    assert recorded[0] <= times[0]
+    assert times[-1] == recorded[-1]
+    assert len(times) > len(recorded)  # ticks between messages, too
+    stamps = [stamp_of(each.data) for each in read_bag(copy, ['/front/camera_info'])]
+    assert stamps == [stamp_of(each.data) for each in read_bag(camera_bag, ['/front/camera_info'])]
+
+
+@pytest.mark.parametrize(
+    ('options', 'words'),
+    [
+        (('--clock', '0'), 'the clock must tick'),
+        (('--clock', '--new-stamps'), 'does not go with new stamps'),
+        (('--clock', '--remap', '/front/text:=/clock'), 'has /clock itself'),
+    ],
+)
+def test_a_clock_that_makes_no_sense_is_refused(
+    camera_bag: Path, cli: Callable[..., Any], options: tuple[str, ...], words: str
+) -> None:
+    player = cli('play', camera_bag, *options, '--timeout', '0.1', '--wait-for', '/nothing=0')
+    _, err = player.communicate(timeout=30)
+    assert player.returncode == 1
+    assert words in err
 
 
 def test_player_names_the_missing_subscriber(camera_bag: Path, cli: Callable[..., Any]) -> None:

@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """The soak: a trend is told from noise, and the command watches a real node."""
 
 from __future__ import annotations
@@ -44,13 +58,18 @@ def test_the_command_watches_a_node(
         monkeypatch.setenv(name, '')  # so that what the benchmark sets ends with the test
         monkeypatch.delenv(name)
     output = tmp_path / 'soak.json'
-    words = ['--model', str(tiny_bundle.path), '--minutes', '0.05', '--every', '0.1']
+    words = ['--model', str(tiny_bundle.path), '--minutes', '0.05', '--every', '0.1', '--control']
     assert main(['benchmark', 'soak', *words, '--output', str(output)]) in (0, 1)
     result = json.loads(output.read_text())
     assert result['samples'][-1]['detections'] > 20
     assert 20 < result['resident_mb'][0] <= result['resident_mb'][1]
     assert result['threads'][0] > 1
-    assert 'an hour (95 % interval' in capsys.readouterr().out
+    control = result['control']
+    assert 20 < control['resident_mb'][0] <= control['resident_mb'][1]
+    assert control['memory_trend']['per_hour'] != result['memory_trend']['per_hour']
+    printed = capsys.readouterr().out
+    assert printed.count('an hour (95 % interval') == 2
+    assert 'control, a bare publisher of diagnostics: memory' in printed
 
 
 def test_a_run_that_is_too_short_says_so(tiny_bundle: Any, capsys: Any, monkeypatch: Any) -> None:

@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """`sensitivity`, `predict`, `prune` and `export` on an ONNX detector: its bundle, or its file."""
 
 from __future__ import annotations
@@ -10,58 +24,24 @@ import cv2
 import numpy as np
 import pytest
 
-torch = pytest.importorskip('torch', reason="the off-line stage needs torch: extra 'train'")
+pytest.importorskip('torch', reason="the off-line stage needs torch: extra 'train'")
 pytest.importorskip('onnx', reason="importing needs onnx: extra 'train'")
 
-from tiny_detector import HEIGHT, LABELS, SIDE, STRIDE, WIDTH, write_tiny_bundle  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
+from tiny_detector import HEIGHT, LABELS, STRIDE, WIDTH
+from wide_detector import write_squares, write_wide_bundle
 
-from pruned_perception.bundle import load_bundle  # noqa: E402
-from pruned_perception.cli.main import main  # noqa: E402
-from pruned_perception.inference.detector import Detector  # noqa: E402
-from pruned_perception.training.exporting import onnx_bytes  # noqa: E402
+from pruned_perception.bundle import load_bundle
+from pruned_perception.cli.main import main
+from pruned_perception.inference.detector import Detector
 
 PRUNE = ['--macs', '0.6', '--criterion', 'filter_l2', '--round-to', '1']
-
-
-class Wide(nn.Module):
-    """The tiny detector with more channels than it needs: for each colour two, and eight idle."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.pool = nn.AvgPool2d(SIDE, STRIDE, STRIDE)
-        self.first, self.last = nn.Conv2d(3, 14, 1), nn.Conv2d(14, 3, 1)
-        with torch.no_grad():
-            for parameter in self.parameters():
-                parameter.zero_()
-            for colour in range(3):
-                for copy in range(2):
-                    self.first.weight[2 * colour + copy, colour] = 1
-                    self.last.weight[:, 2 * colour + copy] = -0.25 / 32
-                    self.last.weight[colour, 2 * colour + copy] = 0.5 / 32
-            self.first.weight[6:] = 0.01 * torch.rand(8, 3, 1, 1)
-            self.last.bias[:] = -4.0
-
-    def forward(self, image: Tensor) -> Tensor:
-        maps = self.last(self.first(self.pool(image.permute(0, 3, 1, 2).float())).relu())
-        distances = torch.full((1, (HEIGHT // STRIDE) * (WIDTH // STRIDE), 4), SIDE / 2)
-        return torch.cat((distances, maps.sigmoid().flatten(2).transpose(1, 2)), 2)
 
 
 @pytest.fixture(scope='module')
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp('onnx')
-    example = torch.zeros(1, HEIGHT, WIDTH, 3, dtype=torch.uint8)
-    torch.manual_seed(0)
-    onnx = onnx_bytes(Wide(), (example,), ['image'], ['predictions'])
-    write_tiny_bundle(folder / 'dense', name='dense', onnx=onnx)
-    (folder / 'images').mkdir()
-    rng = np.random.default_rng(0)
-    for index in range(20):
-        picture = rng.integers(0, 40, (HEIGHT, WIDTH, 3), np.uint8)
-        x, y = 8 * rng.integers(0, 12), 8 * rng.integers(0, 9)
-        picture[y : y + SIDE, x : x + SIDE, index % 3] = 255
-        cv2.imwrite(str(folder / 'images' / f'{index}.png'), picture)
+    write_wide_bundle(folder / 'dense')
+    write_squares(folder / 'images', 20)
     return folder
 
 
@@ -97,7 +77,7 @@ def test_a_bundle_is_measured_cut_and_a_bundle_again(
     assert child.labels == LABELS
     assert child.input == parent.input
     assert 0 < child.cost.macs < 0.65 * 14 * 6 * (HEIGHT // STRIDE) * (WIDTH // STRIDE)
-    picture = cv2.imread(str(images / '1.png'))
+    picture = cv2.imread(str(images / '001.png'))
     wanted, _ = Detector(parent).detect(picture)
     found, _ = Detector(child).detect(picture)
     np.testing.assert_array_equal(found.class_ids, wanted.class_ids)

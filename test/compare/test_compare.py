@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 import dataclasses
 import json
 import os
@@ -6,6 +20,7 @@ import signal
 from pathlib import Path
 
 import blobs
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -19,10 +34,11 @@ from pruned_perception.compare.result import Result, find_failure, find_result
 from pruned_perception.compare.study import Cell, Study, read_study
 from pruned_perception.compare.table import Table, make_table
 from pruned_perception.pruning import PruningError
-from pruned_perception.pruning.statistics import holm, paired_difference
+from pruned_perception.pruning.statistics import crossed_difference, holm, paired_difference
 from pruned_perception.training.budget import TrainingBudget
 from pruned_perception.training.checkpoint import read_checkpoint
 from pruned_perception.training.loop import finetune
+from pruned_perception.training.outcomes import Outcomes
 from pruned_perception.training.pipeline import PipelineRecord
 from pruned_perception.training.recipe import Recipe
 
@@ -353,7 +369,7 @@ def test_test_data_are_looked_at_once_and_only_when_asked(
     assert tested.test_at is not None
     # It is the network of the result that was looked at, and nothing else changed.
     assert blobs.accuracy(looks[0], 2) == plain.after
-    assert dataclasses.replace(tested, test=None, test_at=None) == plain
+    assert dataclasses.replace(tested, test=None, test_at=None, test_outcomes=None) == plain
 
 
 def test_parent_is_a_cell_of_its_own(folder: Path) -> None:
@@ -372,7 +388,13 @@ def test_cell_in_use_is_refused(folder: Path) -> None:
 # Table and plot
 
 
-def _written(results: Path, cell: Cell, after: float, test: float | None = None) -> None:
+def _written(
+    results: Path,
+    cell: Cell,
+    after: float,
+    test: float | None = None,
+    outcomes: Outcomes | None = None,
+) -> None:
     share = cell.budget.share if cell.budget else 1.0
     result = Result(
         cell=cell.name,
@@ -388,6 +410,7 @@ def _written(results: Path, cell: Cell, after: float, test: float | None = None)
         cpu_seconds=90.0,
         finished_at='today',
         versions={},
+        outcomes=outcomes,
     )
     write_json(results / f'{cell.name}.json', result.to_dict())
 
@@ -472,6 +495,55 @@ def test_the_seed_that_chose_is_left_out(filled: tuple[Study, Path]) -> None:
     assert row.seeds == (0, 1, 2)
     assert rows['ours', '0.4 of the MACs', '–'].difference is None  # one fresh seed
     assert 'left out of the differences: 0' in table.to_text()
+
+
+def test_cells_keep_what_each_image_became_and_differences_are_over_images_too(
+    folder: Path,
+) -> None:
+    study = _study(
+        folder, weights='parent.pt', budgets={'macs': 0.4}, finetune={'cpu_minutes': 0.005}
+    )
+    results = folder / 'results'
+    for cell in study.cells:
+        made = run_cell(cell, results)
+        assert made.outcomes is not None
+        assert made.outcomes.values.mean() == pytest.approx(made.after['accuracy'])
+        assert len(made.outcomes.values) == 256
+        tested = run_cell(cell, results, test=True)
+        assert tested.test_outcomes.values.mean() == pytest.approx(tested.test['accuracy'])
+    table = make_table(study, results)
+    row = next(row for row in table.rows if row.method == 'ours')
+    sides = [
+        [
+            find_result(results, study.cell(f'{name}-macs0.4-0.005min-seed{seed}')).outcomes.values
+            for seed in (0, 1)
+        ]
+        for name in ('ours', 'l2')
+    ]
+    assert row.difference == crossed_difference(*sides)
+    assert row.test_difference.images == 256
+    assert row.steps > 0
+    assert row.cpu_seconds > 0
+    assert 'Intervals are over seeds and 256 images' in table.to_text()
+    assert Table.from_dict(json.loads(json.dumps(table.to_dict()))) == table
+
+
+def test_a_single_seed_has_an_interval_over_images_and_other_images_are_refused(
+    tmp_path: Path,
+) -> None:
+    study = _study(tmp_path, seeds=[0], budgets={'macs': 0.4})
+    results = tmp_path / 'results'
+    for name, right in (('ours', [1.0, 1, 0, 1]), ('l2', [1.0, 0, 0, 1])):
+        cell = study.cell(f'{name}-macs0.4-seed0')
+        _written(results, cell, 0.5, outcomes=Outcomes.of(np.array(right)))
+    table = make_table(study, results)
+    (row,) = [row for row in table.rows if row.method == 'ours']
+    assert (row.difference.pairs, row.difference.images) == (1, 4)
+    assert 'over 4 images (or groups of frames), of these very networks' in table.to_text()
+    cell = study.cell('ours-macs0.4-seed0')
+    _written(results, cell, 0.5, outcomes=Outcomes.of(np.ones(5)))
+    with pytest.raises(PruningError, match=r'ours-macs0\.4-seed0: its outcomes are of another'):
+        make_table(study, results)
 
 
 def test_tables_of_before_are_read_and_adjusted() -> None:

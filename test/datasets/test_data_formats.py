@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Another format touches one place: a module with `splits` and `read`, and its name."""
 
 from __future__ import annotations
@@ -9,7 +23,14 @@ from types import SimpleNamespace
 import pytest
 from coco_files import write_set
 
-from pruned_perception.datasets import DataError, Dataset, DatasetBuilder, formats, read_dataset
+from pruned_perception.datasets import (
+    DataError,
+    Dataset,
+    DatasetBuilder,
+    Problems,
+    formats,
+    read_dataset,
+)
 from pruned_perception.datasets.boxes import corners
 
 LINE = 'a.png 480 640 night 1 2 30 40'
@@ -22,9 +43,9 @@ def lines_format(monkeypatch: pytest.MonkeyPatch) -> None:
     def splits(path: Path) -> tuple[str, ...]:
         return tuple(sorted(file.stem for file in path.glob('*.lines')))
 
-    def read(path: Path, split: str) -> Dataset:
+    def read(path: Path, split: str, problems: Problems) -> Dataset:
         file = path / f'{split}.lines'
-        builder = DatasetBuilder(path, file, ['thing'])
+        builder = DatasetBuilder(path, file, ['thing'], problems)
         for number, line in enumerate(file.read_text().splitlines(), 1):
             where = f'{file}: line {number}'
             name, height, width, drive, *box = line.split()
@@ -77,5 +98,7 @@ def test_two_formats_in_one_folder_must_be_told_apart(tmp_path: Path) -> None:
     with pytest.raises(DataError, match='formats coco and lines'):
         read_dataset(folder)
     assert len(read_dataset(folder, format_name='coco')) == 3
-    with pytest.raises(DataError, match="unknown format 'voc' of data sets; there is coco, lines"):
-        read_dataset(folder, format_name='voc')
+    with pytest.raises(
+        DataError, match="unknown format 'mine' of data sets; there is coco, voc, yolo, lines"
+    ):
+        read_dataset(folder, format_name='mine')

@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """JPEG and PNG from strangers: whole ones come out as they are stored, the rest costs nothing."""
 
 from __future__ import annotations
@@ -412,3 +426,29 @@ def test_an_opencv_that_does_not_tell_is_not_trusted(monkeypatch):
     monkeypatch.setattr(image_decoding, '_warnings_arrive', lambda: False)
     refused(WHOLE['JPEG'], 'does not report damaged JPEG data')
     assert decode_image(WHOLE['PNG']).shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize('suffix', ['.jpg', '.png'])
+def test_bad_images_leave_no_line_on_standard_error(suffix, capfd):
+    """libjpeg, libpng and OpenCV write there; a camera may send thirty a second."""
+    data = encoded(suffix, picture())
+    random = np.random.default_rng(0)
+    refused = 0
+    for _ in range(200):
+        damaged = bytearray(data)
+        start = random.integers(len(damaged))
+        match random.integers(4):
+            case 0:
+                del damaged[start:]
+            case 1:
+                damaged[start] ^= 1 << random.integers(8)
+            case 2:
+                del damaged[start : start + random.integers(1, 200)]
+            case 3:
+                damaged[start:] = b'\xff\xd9'
+        try:
+            decode_image(bytes(damaged))
+        except ImageError:
+            refused += 1
+    assert refused > 100
+    assert not capfd.readouterr().err

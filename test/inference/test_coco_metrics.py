@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """coco_metrics agrees with pycocotools, and says what pycocotools does not."""
 
 from __future__ import annotations
@@ -11,7 +25,7 @@ import numpy as np
 import pytest
 
 from pruned_perception.errors import UserError
-from pruned_perception.inference.coco_metrics import Boxes, coco_metrics
+from pruned_perception.inference.coco_metrics import Boxes, coco_metrics, gain
 from pruned_perception.inference.detections import Detections
 
 pytest.importorskip('pycocotools')
@@ -153,6 +167,44 @@ def test_intervals_draw_whole_groups() -> None:
     low, high = by_group.ap50_interval
     assert low <= by_group.ap50 <= high
     assert high - low > 1.5 * (by_image.ap50_interval[1] - by_image.ap50_interval[0])
+
+
+def test_a_gain_is_paired_and_far_surer_than_two_intervals() -> None:
+    truths, found = random_case(12, images=60)
+    groups = [index // 3 for index in range(60)]
+    rng = np.random.default_rng(0)
+    worse = [  # the same detections, a tenth of them gone
+        Detections(*(part[keep] for part in (each.boxes, each.scores, each.class_ids)))
+        for each in found
+        for keep in [rng.random(len(each.scores)) < 0.9]
+    ]
+    ours, theirs = (
+        coco_metrics(truths, each, LABELS, groups=groups, resamples=200) for each in (found, worse)
+    )
+    difference = gain(ours, theirs)
+    assert difference is not None
+    assert difference.ap50 == ours.ap50 - theirs.ap50 > 0
+    low, high = difference.interval
+    assert low <= difference.ap50 <= high
+    assert ours.ap50_interval is not None
+    assert high - low < 0.7 * (ours.ap50_interval[1] - ours.ap50_interval[0])
+    assert gain(ours, ours).interval == (0.0, 0.0)
+    assert f'[{low:+.4f}, {high:+.4f}]' in difference.to_text()
+    assert gain(coco_metrics(truths, found, LABELS), theirs) is None
+    with pytest.raises(ValueError, match='different images, groups'):
+        gain(ours, coco_metrics(truths, worse, LABELS, resamples=200))
+
+
+def test_outcomes_of_groups_average_to_ap50_and_spread_like_its_bootstrap() -> None:
+    truths, found = random_case(13, images=80)
+    groups = [index // 2 for index in range(80)]
+    metrics = coco_metrics(truths, found, LABELS, groups=groups, resamples=400, outcomes=True)
+    values = metrics.ap50_outcomes
+    assert values is not None
+    assert values.shape == (40,)
+    assert values.mean() == pytest.approx(metrics.ap50)
+    assert metrics.draws is not None
+    assert values.std(ddof=1) / 40**0.5 == pytest.approx(metrics.draws[:, 0].std(), rel=0.3)
 
 
 def test_classes_without_boxes_are_left_out_and_json_has_no_nan() -> None:

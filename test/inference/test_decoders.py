@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Decoders: objects are written into outputs by each format's formula and read back."""
 
 from __future__ import annotations
@@ -85,6 +99,25 @@ def nanodet(objects):
     return [*np.split(scores, at, axis=1), *np.split(distances, at, axis=1)]
 
 
+def nanodet_plus(objects):
+    """As its export script writes it: one output, four strides, cells by their corner."""
+    bins, strides = 8, (8, 16, 32, 64)
+    out = np.zeros((1, sum(grid.cell_counts(SIZE, strides)), CLASSES + 4 * bins), np.float32)
+    for slot, (x, y, w, h), score, k in objects:
+        column, row, s = cell_of(slot)
+        sides = [column * s - (x - w / 2), row * s - (y - h / 2)]
+        sides += [x + w / 2 - column * s, y + h / 2 - row * s]
+        for side, distance in enumerate(sides):
+            low, part = divmod(distance / s, 1)
+            weights = np.full(bins, 1e-9)
+            weights[int(low)] += 1 - part
+            weights[int(low) + 1] += part
+            at = CLASSES + side * bins
+            out[0, SPREAD * slot, at : at + bins] = np.log(weights)
+        out[0, SPREAD * slot, k] = score
+    return [out]
+
+
 def fastestdet(objects):
     height, width = SIZE[0] // 16, SIZE[1] // 16
     out = np.zeros((1, 5 + CLASSES, height, width), np.float32)
@@ -148,7 +181,95 @@ def detr(objects, activation='softmax'):
     return [logits, boxes]
 
 
+def detr_in_one(objects):
+    """Ultralytics' RT-DETR: (1, 300, 4 + C), scores ready."""
+    logits, boxes = detr(objects, activation='sigmoid')
+    return [np.concatenate([boxes, 1 / (1 + np.exp(-logits))], axis=2)]
+
+
+def end_to_end(objects, columns='x0 y0 x1 y1 score class', pad=True, count=False, ones=1):
+    """Write a row per object, then rows that mean nothing."""
+    table = []
+    for _, box, score, k in objects:
+        x0, y0, x1, y1 = corners(box)
+        row = {'x0': x0, 'y0': y0, 'x1': x1, 'y1': y1, 'score': score, 'class': k, 'batch': 0}
+        table.append([row[name] for name in columns.split()])
+    junk = {'x0': 1, 'y0': 1, 'x1': 9, 'y1': 9, 'score': 0.99, 'class': -1, 'batch': 0}
+    if 'batch' in columns:
+        junk.update({'class': 1, 'batch': 1})
+    if count:
+        junk['class'] = 0
+    while pad and len(table) < QUERIES:
+        table.append([junk[name] for name in columns.split()])
+    rows = np.array(table, np.float32).reshape(*(1,) * ones, len(table), len(columns.split()))
+    return [rows, np.array([len(objects)], np.int32)] if count else [rows]
+
+
+def openvino(objects):
+    [rows] = end_to_end(objects, 'batch class score x0 y0 x1 y1', ones=2)
+    rows[..., 3:] /= np.array([SIZE[1], SIZE[0]] * 2, np.float32)
+    return [rows]
+
+
+def efficient_nms(objects, dtype=np.int32):
+    boxes = np.full((1, QUERIES, 4), 5, np.float32)
+    scores = np.full((1, QUERIES), 0.99, np.float32)  # of what is not counted
+    classes = np.zeros((1, QUERIES), dtype)
+    for place, (_, box, score, k) in enumerate(objects):
+        boxes[0, place], scores[0, place], classes[0, place] = corners(box), score, k
+    return [np.array([[len(objects)]], np.int32), boxes, scores, classes]
+
+
+def tensorflow(objects):
+    count, boxes, scores, classes = efficient_nms(objects, np.float32)
+    boxes = boxes[..., [1, 0, 3, 2]] / np.array([SIZE[0], SIZE[1]] * 2, np.float32)
+    return [count[0].astype(np.float32), boxes, scores, classes + 1]
+
+
+def ppyoloe(objects, in_one=False):
+    boxes = np.zeros((1, CELLS, 4), np.float32)
+    scores = np.zeros((1, CLASSES, CELLS), np.float32)
+    for slot, box, score, k in objects:
+        boxes[0, slot], scores[0, k, slot] = corners(box), score
+    if in_one:
+        return [np.concatenate([boxes, scores.transpose(0, 2, 1)], axis=2)]
+    return [boxes, scores]
+
+
+YOLOV7 = {'columns': 'batch x0 y0 x1 y1 class score'}
+PADDLE = {'columns': 'class score x0 y0 x1 y1'}
 CASES = {
+    'nanodet-plus': (
+        'nanodet',
+        nanodet_plus,
+        {'strides': [8, 16, 32, 64], 'cell_centre': 0},
+    ),
+    'end to end': ('end_to_end', end_to_end, {}),
+    'end to end, none': ('end_to_end', lambda objects: end_to_end(objects, pad=False), {}),
+    'yolov7 end to end': (
+        'end_to_end',
+        lambda objects: end_to_end(objects, YOLOV7['columns'], ones=0),
+        YOLOV7,
+    ),
+    'paddle with its suppression': (
+        'end_to_end',
+        lambda objects: end_to_end(objects, PADDLE['columns'], ones=0, count=True),
+        PADDLE,
+    ),
+    'openvino ssd': (
+        'end_to_end',
+        openvino,
+        {'columns': 'batch class score x0 y0 x1 y1', 'normalized': True},
+    ),
+    'efficient nms': ('efficient_nms', efficient_nms, {}),
+    'tensorflow detection': (
+        'efficient_nms',
+        tensorflow,
+        {'box_format': 'yxyx', 'normalized': True, 'first_label': 1},
+    ),
+    'pp-yoloe': ('ppyoloe', ppyoloe, {}),
+    'pp-yoloe in one': ('ppyoloe', lambda objects: ppyoloe(objects, in_one=True), {}),
+    'rt-detr of ultralytics': ('detr', detr_in_one, {'activation': 'none'}),
     'anchor_free': ('anchor_free', anchor_free, {'strides': [8, 16, 32]}),
     'yolox': ('yolox', yolox, {}),
     'yolox decoded': ('yolox', lambda objects: yolox(objects, decoded=True), {'decoded': True}),
@@ -189,11 +310,12 @@ objects = st.lists(
 
 def place_near(name, found):
     """Move the centres into reach: FastestDet's lie within a cell of the slot's corner."""
-    if name == 'nanodet':  # and NanoDet's sides are not negative
+    if name in ('nanodet', 'nanodet-plus'):  # and NanoDet's sides are not negative
         moved = []
+        at = 0.5 if name == 'nanodet' else 0
         for slot, (_, _, w, h), score, k in found:
             column, row, s = cell_of(slot)
-            moved.append((slot, ((column + 0.5) * s + 1, (row + 0.5) * s - 1, w, h), score, k))
+            moved.append((slot, ((column + at) * s + 1, (row + at) * s - 1, w, h), score, k))
         return moved
     if name != 'fastestdet':
         return found
@@ -239,7 +361,13 @@ def test_nothing_found_is_an_empty_result(name):
 
 # Labels that are outputs themselves do not tell how many there are.
 @pytest.mark.parametrize(
-    'name', sorted(CASES.keys() - {'ssd labels', 'ssd torchvision', 'ssd tensorflow'})
+    'name',
+    sorted(
+        name
+        for name, (decoder, _, _) in CASES.items()
+        if decoder not in ('end_to_end', 'efficient_nms')
+        and name not in ('ssd labels', 'ssd torchvision', 'ssd tensorflow')
+    ),
 )
 @pytest.mark.parametrize('classes', [1, CLASSES + 1])
 def test_another_number_of_labels_is_refused_where_the_outputs_tell(name, classes):
@@ -250,7 +378,7 @@ def test_another_number_of_labels_is_refused_where_the_outputs_tell(name, classe
 
 
 @pytest.mark.parametrize('name', CASES)
-@pytest.mark.parametrize('shapes', [[(1, 7)], [(5,)], [()], [(1, 1, 1)], [(1, 2, 3, 4)] * 2])
+@pytest.mark.parametrize('shapes', [[(1, 11)], [(5,)], [()], [(1, 1, 1)], [(1, 2, 3, 4)] * 2])
 def test_other_shapes_are_refused(name, shapes):
     decoder_name, _, parameters = CASES[name]
     with pytest.raises(ValueError, match='needed'):
@@ -270,6 +398,11 @@ def test_other_shapes_are_refused(name, shapes):
         ('ssd', {'first_label': True}, "'first_label' must be an integer"),
         ('detr', {'activation': 'relu'}, "'activation' must be one of softmax, sigmoid"),
         ('yolov8', {'x': 1}, "unknown parameter 'x'; known are: none"),
+        ('nanodet', {'bins': 1}, "'bins' must be 2 or more"),
+        ('end_to_end', {'columns': 'x0 y0 x1 y1 score'}, "'columns' must name x0, y0, x1, y1"),
+        ('end_to_end', {'columns': 'x0 y0 x1 y1 score score class'}, "'columns' must name"),
+        ('end_to_end', {'first_label': -1}, "'first_label' must be 0 or more"),
+        ('efficient_nms', {'box_format': 'xywh'}, "'box_format' must be one of xyxy"),
     ],
 )
 def test_wrong_parameters_are_named(decoder, parameters, message):

@@ -1,6 +1,22 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Placement and tensor, against the plain formulas."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -161,3 +177,32 @@ def test_padded_rows_are_taken_as_they_are():
 def test_what_is_no_image_is_refused(image, order, message):
     with pytest.raises(ImageError, match=message):
         Preprocessor(make_spec())(image, order)
+
+
+@given(
+    st.sampled_from(['uint8', 'float32', 'float16']),
+    st.sampled_from(['NCHW', 'NHWC', 'CHW', 'HWC']),
+    st.sampled_from([1, 4]),
+    st.sampled_from(['stretch', 'letterbox']),
+    st.booleans(),
+)
+def test_every_layout_type_and_batch_holds_the_same_image(dtype, layout, batch, resize, normalise):
+    """As one float32 image, channels first, has it; of a batch it is the first, others black."""
+    scaling = {'mean': (1.0, 2.0, 3.0), 'std': (2.0, 4.0, 8.0)} if normalise else {}
+    scaling = {} if dtype == 'uint8' else scaling
+    sizes = {'N': batch, 'C': 3, 'H': 12, 'W': 20}
+    spec = make_spec(dtype=dtype, layout='NCHW', resize=resize, **scaling)
+    spec = replace(spec, layout=layout, shape=tuple(sizes[each] for each in layout))
+    plain = replace(spec, dtype='float32', layout='NCHW', shape=(1, 3, 12, 20))
+    assert (spec.height, spec.width, spec.channels) == (12, 20, 3)
+    random = np.random.default_rng(0)
+    one, other = Preprocessor(plain), Preprocessor(spec)
+    for size in ((30, 50), (12, 20), (7, 41)):
+        image = random.integers(0, 256, (*size, 3), np.uint8)
+        wanted, (tensor, _) = one(image, 'bgr')[0][0], other(image, 'bgr')
+        assert tensor.shape == spec.shape
+        assert tensor.dtype == dtype
+        first, rest = (tensor[0], tensor[1:]) if 'N' in layout else (tensor, np.zeros(1))
+        first = first.transpose(2, 0, 1) if layout[-1] == 'C' else first
+        np.testing.assert_allclose(first, wanted, rtol=1e-3)
+        assert not rest.any()

@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Fixtures of the nodes' tests."""
 
 from __future__ import annotations
@@ -46,7 +60,11 @@ def observer(context: Any, namespace: str) -> Iterator[Observer]:
 
 @pytest.fixture
 def perception(
-    context: Any, namespace: str, tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    context: Any,
+    namespace: str,
+    tiny_bundle: Bundle,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Callable[..., Any]]:
     """Return a function that starts a perception node, of the tiny model by default, here.
 
@@ -58,12 +76,16 @@ def perception(
     from pruned_perception.nodes.perception_node import create_node
 
     monkeypatch.setattr(image_node, 'REPORT_S', 0.2)
+    observer = request.getfixturevalue('observer') if 'observer' in request.fixturenames else None
     with ExitStack() as stack:
 
         def start(*arguments: str, **parameters: Any) -> Any:
             given = {'model': str(tiny_bundle.path), **parameters}
             process = InProcess(context, create_node, namespace, given, arguments)
             stack.enter_context(closing(process))
+            if observer is not None:
+                # What is said once would not be heard before its diagnostics are.
+                observer.wait(lambda: observer.statuses, 'diagnostics')
             return process.node
 
         yield start

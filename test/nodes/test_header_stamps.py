@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Stamps: ages, and what is wrong with them."""
 
 from __future__ import annotations
@@ -19,7 +33,14 @@ def test_each_fault_is_counted_by_itself() -> None:
     counts = watch.counts
     assert (counts.total, counts.zero, counts.future, counts.old) == (4, 1, 1, 1)
     assert (counts.backwards, counts.backwards_s) == (1, 160.0)
+    assert (counts.future_s, counts.old_s) == (58.0, 103.0)
     assert counts.last_age_s == pytest.approx(103.0)
+    watch.observe(NOW + 4 * S, NOW + 4 * S)  # a young one leaves that as it is
+    assert (watch.counts.last_age_s, watch.counts.old_s, watch.counts.future_s) == (
+        0.0,
+        103.0,
+        58.0,
+    )
 
 
 def test_small_differences_of_clocks_are_normal() -> None:

@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """What goes wrong at the node's inputs is named in diagnostics, and the node goes on."""
 
 from __future__ import annotations
@@ -179,7 +193,7 @@ def test_a_camera_that_stops_is_named(observer: Any, perception: Any) -> None:
     perception(image_timeout_s=0.5)
     camera = observer.camera()
     observer.detect(camera, image_message(RED))
-    observer.status('image_input', 'though its publisher is there', ERROR)
+    observer.status('image_input', 'though its publisher is listed', ERROR)
     observer.node.destroy_publisher(camera)
     observer.status('image_input', 'no publisher', ERROR)
     camera = observer.camera()

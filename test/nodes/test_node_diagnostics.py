@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Diagnostics: from numbers to a level and words that name the thing and the way out."""
 
 from __future__ import annotations
@@ -76,7 +90,7 @@ def window(**changes: object) -> Window:
         (
             replace(INPUT, silent_s=3.0, received=9, publishers=[CAMERA]),
             ERROR,
-            'no image for 3.0 s on /front/image_raw, though its publisher is there',
+            'no image for 3.0 s on /front/image_raw, though its publisher is listed',
         ),
     ],
 )
@@ -98,7 +112,7 @@ def test_an_image_error_outweighs_a_change() -> None:
 
 
 def test_all_faults_of_stamps_are_named_together() -> None:
-    total = StampCounts(5, zero=1, future=1, old=2, backwards=1, last_age_s=4e8, backwards_s=3.0)
+    total = StampCounts(5, zero=1, future=1, old=2, backwards=1, old_s=4e8, backwards_s=3.0)
     status = diagnostics.stamps(total, total, sim_time=False)
     assert status.level == WARN
     for words in ('stamp 0', 'in the future', '12.7 years old', '--clock', 'went back'):
@@ -109,10 +123,18 @@ def test_all_faults_of_stamps_are_named_together() -> None:
 
 
 def test_stamps_a_minute_old_have_another_way_out_than_a_bags() -> None:
-    total = StampCounts(1, old=1, last_age_s=60.0)
+    total = StampCounts(1, old=1, old_s=60.0)
     message = diagnostics.stamps(total, total, sim_time=False).message
     assert 'frames queue before this node' in message
     assert '--clock' not in message
+
+
+def test_the_age_said_is_that_of_the_frame_that_was_old() -> None:
+    """And how far a stamp was ahead that of the one that was; the last frame may be neither."""
+    total = StampCounts(30, old=3, future=1, old_s=12.0, future_s=7.0, last_age_s=0.0)
+    message = diagnostics.stamps(total, total, sim_time=False).message
+    assert '3 of 30 stamps are 12.0 s old' in message
+    assert 'in the future, by 7.0 s' in message
 
 
 @pytest.mark.parametrize(

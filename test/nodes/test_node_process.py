@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """The nodes as processes: start, end, network, and what they must never load."""
 
 from __future__ import annotations
@@ -152,6 +166,54 @@ def test_a_load_that_takes_minutes_does_not_hold_up_the_end() -> None:
         assert process.stdout.readline() == b'stuck\n'
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
+
+
+HELD = """
+import ctypes, sys
+from pruned_perception.nodes import node_process
+
+def create_node():
+    from rclpy.node import Node
+
+    def hold(*_):
+        print('held', flush=True)
+        eval(sys.argv[1])  # in native code, with the interpreter's lock
+
+    class Holding(Node):
+        def start(self):
+            self.create_timer(0.1, hold)
+
+    return Holding('holding')
+
+sys.exit(node_process.run(create_node, []))
+"""
+
+
+@pytest.mark.parametrize(
+    ('code', 'end'),
+    [
+        ('ctypes.PyDLL(None).sleep(10**6)', ''),  # which a signal of the watchdog's interrupts
+        ('sum(range(10**13))', 'was ended by SIGALRM'),
+    ],
+)
+def test_a_node_whose_lock_is_held_ends_before_launch_or_up_would_kill_it(
+    code: str, end: str
+) -> None:
+    """With the real limits: neither signal reaches Python, and no SIGKILL is needed."""
+    from io import StringIO
+
+    from pruned_perception.nodes.supervisor import Supervisor
+
+    class Stopping(Supervisor):
+        def _print(self, child: Any, text: str) -> None:
+            super()._print(child, text)
+            self._stopping = self._stopping or text == 'held'
+
+    out = StringIO()
+    supervisor = Stopping({'node': [sys.executable, '-c', HELD, code]}, environment(), out=out)
+    assert supervisor.run() == 0, out.getvalue()
+    assert 'SIGKILL' not in out.getvalue()
+    assert end in out.getvalue()
 
 
 FREEZING = """

@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """The perception node: its topics, and what it does with good images."""
 
 from __future__ import annotations
@@ -5,6 +19,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 import time
 from typing import Any
 
@@ -16,7 +31,8 @@ pytest.importorskip('rclpy', reason='needs ROS 2')
 pytest.importorskip('vision_msgs', reason='needs the interface packages')
 
 from rcl_interfaces.msg import ParameterType
-from ros_harness import LATCHED, balanced, counts_of, image_message, values
+from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
+from ros_harness import LATCHED, balanced, counts_of, environment, image_message, values
 from sensor_msgs.msg import CompressedImage, Image
 from statistics_msgs.msg import MetricsMessage, StatisticDataType
 from std_msgs.msg import String
@@ -104,8 +120,12 @@ def test_encodings_end_in_the_right_class(
     assert detection.results[0].hypothesis.class_id == str(LABELS.index('red'))
 
 
-def test_compressed_images_follow_the_remapped_raw_name(observer: Any, perception: Any) -> None:
-    perception('-r', 'image_raw:=front/image', image_transport='compressed')
+@pytest.mark.parametrize('remapped', ['front/image', 'front/image/compressed'])
+def test_compressed_images_follow_the_remapped_raw_name(
+    observer: Any, perception: Any, remapped: str
+) -> None:
+    """Or the name that `ros2 topic list` shows."""
+    perception('-r', f'image_raw:={remapped}', image_transport='compressed')
     camera = observer.camera(CompressedImage, 'front/image/compressed')
     message = CompressedImage(header=image_message(BLACK).header, format='jpeg')
     jpeg = cv2.imencode('.jpg', cv2.cvtColor(red(), cv2.COLOR_RGB2BGR))[1]
@@ -258,6 +278,117 @@ def test_whole_numbers_and_empty_lists_from_the_command_line(perception: Any) ->
     node = perception('-p', 'max_age_ms:=100', '-p', 'classes:=[]')
     assert node.parameters['max_age_ms'] == 100.0
     assert node.parameters['classes'] == ['']
+
+
+def test_no_change_alters_the_type_of_a_parameter(observer: Any, perception: Any) -> None:
+    """A whole number is taken for a double and becomes one; what is refused leaves no trace."""
+    node = perception('-p', 'max_age_ms:=100')
+    types = {
+        name: node.get_parameter(name).type_
+        for name in ('score_threshold', 'max_age_ms', 'threads', 'classes', 'model', 'autostart')
+    }
+    assert types['max_age_ms'] == ParameterType.PARAMETER_DOUBLE
+    assert observer.set(score_threshold=1).successful
+    assert node.parameters['score_threshold'] == node.get_parameter('score_threshold').value == 1.0
+    assert observer.set(classes=['red']).successful
+    assert observer.set(classes=[]).successful  # of whatever
+    assert node.get_parameter('classes').value == ['']
+    for refused in ('abc', True, [0.5], None):
+        assert not observer.set(score_threshold=refused).successful
+        assert not observer.set(classes=7).successful
+        assert not observer.set(max_detections=1.5).successful
+    assert node.get_parameter('score_threshold').value == 1.0
+    assert types == {name: node.get_parameter(name).type_ for name in types}
+    assert [each.type for each in observer.describe(list(types))] == [
+        each.value for each in types.values()
+    ]
+    assert not any(each.dynamic_typing for each in observer.describe(list(types)))
+
+
+def test_the_quality_of_service_can_be_overridden(observer: Any, perception: Any) -> None:
+    prefix = f'qos_overrides.{observer.namespace}'
+    given = {
+        f'{prefix}/image_raw.subscription.depth': 2,
+        f'{prefix}/image_raw.subscription.reliability': 'best_effort',
+        f'{prefix}/detections.publisher.depth': 3,
+        f'{prefix}/perception_node/metrics.publisher.reliability': 'best_effort',
+    }
+    node = perception(**given)
+    observer.camera()  # reliable: image_reliability would follow it
+    for name, value in given.items():
+        assert node.get_parameter(name).value == value
+    ends = {
+        'image_raw': node.get_subscriptions_info_by_topic,
+        'detections': node.get_publishers_info_by_topic,
+        'label_info': node.get_publishers_info_by_topic,
+        'perception_node/metrics': node.get_publishers_info_by_topic,
+    }
+    profiles = {
+        topic: next(
+            each.qos_profile
+            for each in look(f'{observer.namespace}/{topic}')
+            if each.node_name == 'perception_node'
+        )
+        for topic, look in ends.items()
+    }
+    assert profiles['image_raw'].reliability == ReliabilityPolicy.BEST_EFFORT
+    assert profiles['perception_node/metrics'].reliability == ReliabilityPolicy.BEST_EFFORT
+    assert profiles['detections'].reliability == ReliabilityPolicy.RELIABLE
+    assert profiles['label_info'].durability == DurabilityPolicy.TRANSIENT_LOCAL
+    observer.wait(lambda: observer.value('image_input', 'reliability') == 'best_effort', 'a report')
+    # Another life finds the parameters declared, and nothing was said of a change.
+    assert observer.transition('deactivate')
+    assert observer.transition('cleanup')
+    assert observer.transition('configure')
+    assert observer.transition('activate')
+
+
+def test_an_override_that_cannot_be_taken_is_named(observer: Any, perception: Any) -> None:
+    from rcl_interfaces.msg import Log
+
+    logged = observer.collect(Log, '/rosout')
+    topic = f'{observer.namespace}/detections'
+    perception(autostart=False, **{f'qos_overrides.{topic}.publisher.reliability': 'maybe'})
+    assert not observer.transition('configure')
+    observer.wait(
+        lambda: any(f'{topic}: Unexpected QoS override' in each.msg for each in logged), 'the log'
+    )
+    assert observer.state() == 'unconfigured'
+
+
+FAST_CAMERA = """
+import sys, time, rclpy
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+
+rclpy.init()
+node = rclpy.create_node('camera', namespace=sys.argv[1])
+qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+camera = node.create_publisher(Image, 'image_raw', qos)
+image = Image(height=1080, width=1920, encoding='rgb8', step=3 * 1920)
+image.data.frombytes(bytes(3 * 1920 * 1080))
+while True:
+    for _ in range(10):
+        camera.publish(image)
+    time.sleep(0.1)
+"""
+
+
+def test_images_lost_on_the_way_are_counted_and_said(observer: Any, perception: Any) -> None:
+    """By a best-effort camera whose large images come in many fragments, faster than they go."""
+    perception()
+    with subprocess.Popen(
+        [sys.executable, '-c', FAST_CAMERA, observer.namespace], env=environment()
+    ) as camera:
+        try:
+            status = observer.status('image_input', 'were lost on the way', level=1)
+            observer.wait(lambda: observer.counts().get('lost'), 'the account')
+        finally:
+            camera.kill()
+    assert 'subscribed best_effort' in status.message
+    assert 'config/fastdds.xml' in status.message
+    assert int(values(status)['lost_images']) > 0
+    assert balanced(observer.counts())
 
 
 def test_a_change_of_model_takes_effect_at_the_next_activation(

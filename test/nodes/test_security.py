@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """SROS 2: the policy allows what the running nodes use and no more; nothing is open unnoticed."""
 
 from __future__ import annotations
@@ -38,13 +52,14 @@ RIGHTS = {'topics': {'publish', 'subscribe'}, 'services': {'reply', 'request'}}
 CAMERAS = {
     'default': Camera(),
     'remapped': Camera('/front', '/camera/image', 'compressed', use_sim_time=True),
+    'renamed': Camera('/left', '/camera/image/compressed', 'compressed', node_name='detector'),
 }
 
 
 def arguments_of(camera: Camera) -> list[str]:
     """Return the options of the module that ask for this camera's policy."""
     words = ['--namespace', camera.namespace, '--image', camera.image]
-    words += ['--image-transport', camera.image_transport]
+    words += ['--image-transport', camera.image_transport, '--node-name', camera.node_name]
     return [*words, *(['--use-sim-time'] if camera.use_sim_time else [])]
 
 
@@ -112,8 +127,8 @@ def test_the_enclave_of_a_simulation_is_that_of_its_three_processes(
     assert robot == allowed(policy, f'{prefix}/simulated_robot', 'simulated_robot')
     monitor = allowed(policy, simulation, 'perception_monitor')
     assert monitor == allowed(policy, f'{prefix}/monitor', 'perception_monitor')
-    perception = allowed(policy, simulation, 'perception_node')
-    alone = allowed(policy, f'{prefix}/perception_node', 'perception_node')
+    perception = allowed(policy, simulation, camera.node_name)
+    alone = allowed(policy, f'{prefix}/{camera.node_name}', camera.node_name)
     assert {**perception, 'subscribe': set()} == {**alone, 'subscribe': set()}
     assert perception['subscribe'] - {'/clock'} == {f'{prefix}/image_raw'} <= robot['publish']
 
@@ -195,8 +210,10 @@ def test_the_policy_allows_what_a_running_node_uses_and_no_more(
         *(*common, '-r', f'image_raw:={camera.image}'),
         *('-p', f'image_transport:={camera.image_transport}', '-p', f'use_sim_time:={sim_time}'),
     ]
+    renamed = ['-r', f'__node:={camera.node_name}', '-p', f'model:={tiny_bundle.path}']
+    started, node = node, camera.node_name if node == 'perception_node' else node
     enclave, namespace = f'{camera.namespace.rstrip("/")}/{node}', camera.namespace
-    if node == 'simulated_robot':
+    if started == 'simulated_robot':
         pytest.importorskip('mujoco', reason='needs MuJoCo')
         from pruned_perception.simulation.driver import open_context
 
@@ -205,11 +222,11 @@ def test_the_policy_allows_what_a_running_node_uses_and_no_more(
         except UserError as error:
             pytest.skip(str(error))
         start(f'nodes.{node}', common)
-    elif node == 'echo_node':
+    elif started == 'echo_node':
         start(f'nodes.{node}', detector)
     else:
-        start('nodes.perception_node', [*detector, '-p', f'model:={tiny_bundle.path}'])
-    if node == 'perception_monitor':  # with all that there is to see
+        start('nodes.perception_node', [*detector, *renamed])
+    if started == 'perception_monitor':  # with all that there is to see
         from sensor_msgs.msg import CameraInfo
 
         prefix = camera.namespace.rstrip('/')

@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Frames compared with the dense net beside the node: evidence against a certificate."""
 
 from __future__ import annotations
@@ -15,17 +29,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_detector import square_image, tiny_onnx, write_tiny_bundle
+from tiny_detector import square_image
+from watched_family import certificate, write_family
 
-from pruned_perception.bundle import Bundle, load_member, record_evidence
-from pruned_perception.datasets.fingerprints import Fingerprints
+from pruned_perception.bundle import Bundle, load_member
 from pruned_perception.errors import UserError
 from pruned_perception.inference import Detector
 from pruned_perception.inference.detections import Detections
 from pruned_perception.inference.evidence import DriveEvidence, longest_sample
 from pruned_perception.nodes import diagnostics, drive_log, shadow
 from pruned_perception.nodes.shadow import Shadow, claim_of
-from pruned_perception.pruning.certificate import certify_counts
 
 OK, WARN = diagnostics.OK, diagnostics.WARN
 AT_ONCE = 'import pruned_perception.nodes.shadow_process as p; p.be_idle = lambda: None; p.main()'
@@ -54,37 +67,9 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shadow, 'COMMAND', (sys.executable, '-c', AT_ONCE))
 
 
-def certificate(parent: Bundle, child: Bundle, *, kind: str = 'lost') -> dict[str, Any]:
-    """Return one of forty drives of a frame with one object, none of which was lost."""
-    n = 40
-    return certify_counts(
-        {kind: (np.zeros(n, int), np.ones(n, int))},
-        clusters=np.arange(n),
-        longest={'objects': 1, 'frames': 1},
-        holdout=Fingerprints.of((), map(str, range(n))),
-        used={},
-        record={
-            'parent': {'name': parent.name, 'sha256': parent.sha256},
-            'child': {'name': child.name, 'sha256': child.sha256},
-            'score_threshold': 0.5,
-            'iou_threshold': 0.5,
-        },
-    ).to_dict()
-
-
 @pytest.fixture
 def family(tmp_path: Path) -> Path:
-    """Write a dense net, `good` that shows the same, and `bad` whose boxes are too small."""
-    folder = tmp_path / 'family'
-    dense = write_tiny_bundle(folder / 'dense', name='dense', macs=3000)
-    parent = {'name': dense.name, 'sha256': dense.sha256}
-    good = write_tiny_bundle(folder / 'good', name='good', macs=2000, gain=39.0, parent=parent)
-    bad = write_tiny_bundle(
-        folder / 'bad', name='bad', macs=1000, onnx=tiny_onnx(scale=0.4), parent=parent
-    )
-    for child in (good, bad):
-        record_evidence(child, 'certificate', certificate(dense, child))
-    return folder
+    return write_family(tmp_path / 'family')
 
 
 @contextmanager
@@ -215,7 +200,7 @@ def test_what_cannot_be_watched_says_why(family: Path, tmp_path: Path) -> None:
         **certificate(dense, bad), 'record': {},
     }))  # fmt: skip
     alone = Path(shutil.copytree(bad.path, tmp_path / 'alone' / 'bad'))
-    refused('exactly one member of a family has no parent', load_member(alone))
+    refused('dense, the parent of bad, cannot be loaded .*: keep both folders', load_member(alone))
     claim = claim_of(bad)
     assert claim.bound == bad.manifest['certificate']['statements']['lost']['bound']
     assert claim.settings.score_threshold == 0.5

@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Sets of processes as data: arguments, refusals, command lines."""
 
 from __future__ import annotations
@@ -89,6 +103,67 @@ def test_every_argument_reaches_the_command_line(tmp_path: Path) -> None:
     assert pairs(arguments, '--enclave') == ['/front/camera']
 
 
+@pytest.mark.parametrize(
+    ('given', 'expected'),
+    [
+        (
+            {'autostart': 'True', 'use_sim_time': 'FALSE'},
+            ['autostart:=true', 'use_sim_time:=false'],
+        ),
+        ({'autostart': '0', 'use_sim_time': 'on'}, ['autostart:=false', 'use_sim_time:=true']),
+        ({'image_transport': 'Compressed'}, ['image_transport:="compressed"']),
+    ],
+)
+def test_choices_are_taken_in_any_case(given: dict[str, str], expected: list[str]) -> None:
+    assert pairs(words(PERCEPTION, 'perception_node', **given), '-p') == expected
+
+
+def test_environment_and_log_level_are_taken_in_any_case() -> None:
+    values = PERCEPTION.values({'discovery_range': 'LOCALHOST', 'log_level': 'INFO'})
+    assert up.environment(values)['ROS_AUTOMATIC_DISCOVERY_RANGE'] == 'LOCALHOST'
+    assert pairs(words(PERCEPTION, 'perception_node', log_level='INFO'), '--log-level') == ['info']
+
+
+@pytest.mark.parametrize(
+    ('given', 'expected'),
+    [
+        ({}, False),
+        ({'respawn': 'True'}, True),
+        ({'use_respawn': 'True'}, True),
+        ({'use_respawn': 'true', 'respawn': 'false'}, False),
+    ],
+)
+def test_respawn_has_nav2s_name_too(given: dict[str, str], expected: bool) -> None:
+    assert up.respawns(PERCEPTION.values(given)) is expected
+
+
+@pytest.mark.parametrize('chosen', SETS.values(), ids=SETS)
+def test_the_node_can_be_renamed(chosen: ProcessSet) -> None:
+    assert '__node:=left' in words(chosen, 'perception_node', node_name='left')
+
+
+@pytest.mark.parametrize(
+    ('pushed', 'given', 'expected'),
+    [
+        ('', 'front', 'front'),
+        ('', '', ''),
+        ('/front', '', ''),
+        ('/front', 'front', ''),
+        ('/robot/front', 'front', ''),
+        ('/robot/front', 'robot', ''),
+        ('/robot/front', 'robot/front/', ''),
+        ('/robot', 'front', 'front'),
+        ('/frontal', 'front', 'front'),
+        ('/front', '/front', '/front'),
+        ('/robot', '/front', '/front'),
+    ],
+)
+def test_a_namespace_that_is_pushed_already_is_not_doubled(
+    pushed: str, given: str, expected: str
+) -> None:
+    assert up.namespace_within(pushed, given) == expected
+
+
 def test_texts_that_look_like_numbers_stay_texts() -> None:
     assert 'member:="10"' in words(PERCEPTION, 'perception_node', member='10')
     assert 'rate_hz:=30.0' in words(SIMULATION, 'simulated_robot', rate_hz='30')
@@ -110,7 +185,7 @@ def test_every_process_is_in_the_enclave(executable: str) -> None:
     [
         ({'modell': 'x'}, "no argument 'modell'; it has model, member, active_member"),
         ({'image_transport': 'theora'}, 'image_transport:=theora is none of raw, compressed'),
-        ({'autostart': 'yes'}, 'autostart:=yes is none of true, false'),
+        ({'autostart': 'maybe'}, 'autostart:=maybe is none of true, false'),
         ({'params_file': '/nowhere.yaml'}, 'params_file:=/nowhere.yaml: there is no such file'),
     ],
 )

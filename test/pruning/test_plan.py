@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """A network costs what its plan says, and what is drawn stays right on average."""
 
 from __future__ import annotations
@@ -28,7 +42,7 @@ from pruned_perception.pruning import (
 from pruned_perception.pruning import selection as select
 from pruned_perception.pruning.bounds import relative_error
 from pruned_perception.pruning.measurement import measure_errors
-from pruned_perception.pruning.plan import bound_text, scale_inputs
+from pruned_perception.pruning.plan import bound_text, composed, scale_inputs
 from pruned_perception.pruning.presets import PRESETS
 from pruned_perception.pruning.selection import SELECTIONS
 
@@ -351,3 +365,24 @@ def test_the_original_is_untouched() -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     allocate(sensitivity, Macs(0.5), selection='random', delta=0.1).apply(model)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_plans_one_after_the_other_are_one_plan_of_the_first_network() -> None:
+    model, images = trained.network(), trained.batches(16, seed=1)
+    plans, current = [], model
+    for share in (0.7, 0.6):
+        plan = make_plan(
+            current, trained.EXAMPLE, budget=Macs(share), criterion='joint_error', round_to=1,
+            calibration=images,
+        )  # fmt: skip
+        current = plan.apply(current)
+        plans.append(plan)
+    once = composed(plans)
+    assert once.macs == plans[-1].macs < plans[0].macs
+    assert once.dense_macs == plans[0].dense_macs
+    again = once.apply(model)
+    with torch.no_grad():
+        torch.testing.assert_close(again(images[0]), current(images[0]))
+    assert composed(plans[:1]) == plans[0]
+    with pytest.raises(PruningError, match='channels after the earlier ones'):
+        composed([plans[0], plans[0]])

@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Formats of data sets: how files lie, and what is written in them.
 
 A format is a module here with `LOOKS_FOR`, `splits` and `read`, and its name is the module's;
@@ -6,7 +20,6 @@ which one a folder is, its content says. Whoever reads data calls `read_dataset`
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
 import pkgutil
@@ -15,8 +28,13 @@ from typing import Protocol, cast
 
 from pruned_perception.datasets.dataset import Dataset
 from pruned_perception.datasets.errors import DataError
+from pruned_perception.datasets.problems import Problems
 
-MODULES = tuple(module.name for module in pkgutil.iter_modules(__path__))
+MODULES = tuple(
+    module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith('_')
+)
+_SAME = ('val', 'valid', 'validation')
+"""Names of one split; annotation services and frameworks do not agree."""
 
 
 class Format(Protocol):
@@ -29,16 +47,24 @@ class Format(Protocol):
     def splits(path: Path) -> tuple[str, ...]:
         """Return the names of the splits in `path`; ('',) where it is one set, () if it is none.
 
-        `path` may be anything, also nothing that exists. It looks at names, not into files.
+        `path` may be anything, also nothing that exists. Of the files it reads what lists the
+        splits at most.
         """
 
     @staticmethod
-    def read(path: Path, split: str) -> Dataset:
-        """Return one of `splits(path)`, built by a `DatasetBuilder`; raises DataError."""
+    def read(path: Path, split: str, problems: Problems) -> Dataset:
+        """Return one of `splits(path)`, built by a `DatasetBuilder` with these problems.
+
+        Raises DataError.
+        """
 
 
 def read_dataset(
-    path: str | os.PathLike[str], split: str | None = None, *, format_name: str | None = None
+    path: str | os.PathLike[str],
+    split: str | None = None,
+    *,
+    format_name: str | None = None,
+    problems: Problems | None = None,
 ) -> Dataset:
     """Read and validate a data set, or one split of it.
 
@@ -47,6 +73,7 @@ def read_dataset(
             not.
         split: one of several; not needed where there is one.
         format_name: one of MODULES; found by the folder's content if None.
+        problems: what to do about what is broken; by default the first problem is raised.
 
     Raises:
         DataError: there is no data set, its format or split is not clear, or something in it is
@@ -55,10 +82,14 @@ def read_dataset(
     path = Path(path).expanduser()
     name, splits = _detect(path, format_name)
     if name is None and split is None:
-        with contextlib.suppress(DataError):
+        try:
             parent, of_parent = _detect(path.parent, format_name)
-            if path.name in of_parent:
-                name, splits, path, split = parent, of_parent, path.parent, path.name
+        except DataError:
+            if not path.exists():  # it can only be a split of that
+                raise
+            parent, of_parent = None, ()
+        if parent is not None and (split := _among(path.name, of_parent)) is not None:
+            name, splits, path = parent, of_parent, path.parent
     if name is None:
         looked = '; '.join(f'{path / get(each).LOOKS_FOR}: no such file' for each in MODULES)
         raise DataError(
@@ -67,17 +98,18 @@ def read_dataset(
         )
     if split is None and len(splits) == 1:
         split = splits[0]
-    if split not in splits:
+    known = None if split is None else _among(split, splits)
+    if known is None:
         asked = 'which split' if split is None else f'no split {split!r}'
         raise DataError(
             f'{path}: {asked}? There is {", ".join(map(repr, splits))}: give FOLDER/SPLIT'
         )
-    return get(name).read(path, split)
+    return get(name).read(path, known, Problems() if problems is None else problems)
 
 
-def dataset_splits(path: str | os.PathLike[str]) -> tuple[str, ...]:
+def dataset_splits(path: str | os.PathLike[str], format_name: str | None = None) -> tuple[str, ...]:
     """Return the names of a data set's splits: ('',) where it is undivided, () if it is none."""
-    return _detect(Path(path).expanduser(), None)[1]
+    return _detect(Path(path).expanduser(), format_name)[1]
 
 
 def get(name: str) -> Format:
@@ -85,6 +117,13 @@ def get(name: str) -> Format:
     if name not in MODULES:
         raise DataError(f'unknown format {name!r} of data sets; there is {", ".join(MODULES)}')
     return cast(Format, importlib.import_module(f'{__name__}.{name}'))
+
+
+def _among(split: str, splits: tuple[str, ...]) -> str | None:
+    """Return the name that a split has in a data set; None where it has none of that name."""
+    if split in splits:
+        return split
+    return next((each for each in splits if split in _SAME and each in _SAME), None)
 
 
 def _detect(path: Path, format_name: str | None) -> tuple[str | None, tuple[str, ...]]:

@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """A decoder's parameters: defaults, and the check of what a manifest gives."""
 
 from __future__ import annotations
@@ -42,6 +56,12 @@ def _check(name: str, value: Any, default: Any) -> None:
         fits, kind = type(value) in (int, float), 'a number'
     if not fits:
         raise ValueError(f'parameter {name!r} must be {kind}, not {value!r}')
+
+
+def first_label(merged: Mapping[str, Any]) -> None:
+    """Raise ValueError where the parameter `first_label` is below 0."""
+    if merged['first_label'] < 0:
+        raise ValueError(f"parameter 'first_label' must be 0 or more: {merged['first_label']}")
 
 
 def choice(name: str, value: str, choices: tuple[str, ...]) -> None:

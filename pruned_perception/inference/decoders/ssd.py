@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """SSD and torchvision style: boxes and scores, with labels or a score per class.
 
 Outputs in the manifest, in this order: boxes (N, 4), scores (N,) and labels (N,) — N may differ
@@ -17,12 +31,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pruned_perception.inference.decoders import _grid, _options
+from pruned_perception.inference.decoders import _boxes, _grid, _options
 from pruned_perception.inference.detections import Candidates
 
 DEFAULTS = {'box_format': 'xyxy', 'normalized': False, 'first_label': 1}
-
-FORMATS = ('xyxy', 'yxyx', 'cxcywh')
 
 
 def check(
@@ -33,9 +45,8 @@ def check(
 ) -> None:
     """Raise ValueError where the outputs do not fit; see `decoders.Decoder`."""
     merged = _options.merge(DEFAULTS, parameters)
-    _options.choice('box_format', merged['box_format'], FORMATS)
-    if merged['first_label'] < 0:
-        raise ValueError(f"parameter 'first_label' must be 0 or more: {merged['first_label']}")
+    _options.choice('box_format', merged['box_format'], _boxes.FORMATS)
+    _options.first_label(merged)
     batched = len(shapes[0]) == 3
     flat = [shape[1:] if batched and shape[:1] == (1,) else shape for shape in shapes]
     count = flat[0][0] if flat[0] else -1
@@ -64,11 +75,7 @@ def decode(
     else:
         scores = outputs[1].reshape(len(boxes), outputs[1].shape[-1])[:, first:]
         rows, class_ids, best = _grid.best_above(scores, score_threshold)
-    few = boxes[rows].astype(np.float32)
-    if merged['box_format'] == 'yxyx':
-        few = few[:, [1, 0, 3, 2]]
-    elif merged['box_format'] == 'cxcywh':
-        few = _grid.centres_to_boxes(few[:, :2], few[:, 2:])
+    few = _boxes.to_corners(boxes[rows].astype(np.float32), merged['box_format'])
     if merged['normalized']:
-        few = few * np.array([input_size[1], input_size[0]] * 2, np.float32)
+        few = few * _boxes.scale(input_size)
     return Candidates(few, best, class_ids)

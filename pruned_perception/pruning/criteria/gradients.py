@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Criteria that differentiate: gradient times activation at every consumer's input."""
 
 from __future__ import annotations
@@ -9,6 +23,7 @@ from torch import Tensor, nn
 
 from pruned_perception.pruning.criteria import Subject, criterion
 from pruned_perception.pruning.criteria.joint_error import eliminate
+from pruned_perception.pruning.errors import CannotDifferentiateError
 from pruned_perception.pruning.graph.observation import evaluating
 from pruned_perception.pruning.scores import Scores
 
@@ -130,6 +145,12 @@ def channel_terms(subject: Subject, criterion: str) -> Iterator[dict[str, Tensor
                 with torch.enable_grad():
                     loss = subject.scalar(model(*inputs), index, generator)
                     copies = [own for _, own in readings]
+                    if not loss.requires_grad:
+                        raise CannotDifferentiateError(
+                            f'criterion {criterion!r}: the outputs of {type(model).__name__} '
+                            'cannot be differentiated: are they integers, or is its forward under '
+                            'no_grad? Use a criterion without gradients, such as joint_error'
+                        )
                     # Of the copies alone: gradients that the parameters may have stay as they are.
                     gradients = torch.autograd.grad(loss, copies, allow_unused=True)
                 batch = inputs[0].shape[0]

@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Parameters and multiply-accumulates of a network, counted as it runs."""
 
 from __future__ import annotations
@@ -28,6 +42,8 @@ class LayerCost:
 
     name: str
     macs: int
+    shapes: tuple[tuple[int, ...], ...] = ()
+    """Of a 2-D convolution, each time it runs: of its weights, its input and its output."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +83,10 @@ def count(model: nn.Module, example_inputs: Sequence[Tensor]) -> NetworkCost:
         for handle in handles:
             handle.remove()
     batch = next(len(each) for each in example_inputs if isinstance(each, Tensor))
-    layers = tuple(LayerCost(name, value // batch) for name, value in counter.macs.items())
+    layers = tuple(
+        LayerCost(name, value // batch, tuple(counter.shapes.get(name, ())))
+        for name, value in counter.macs.items()
+    )
     return NetworkCost(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         macs=sum(layer.macs for layer in layers),
@@ -123,6 +142,7 @@ class _Counter(TorchDispatchMode):
         super().__init__()
         self.macs: dict[str, int] = {}
         self.not_counted: dict[str, int] = {}
+        self.shapes: dict[str, list[tuple[int, ...]]] = {}
         self._where: list[str] = []
 
     def enter(self, name: str) -> Callable[[nn.Module, Any], None]:
@@ -132,7 +152,10 @@ class _Counter(TorchDispatchMode):
         return hook
 
     def leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        self._where.pop()
+        name = self._where.pop()
+        if isinstance(module, nn.Conv2d) and isinstance(output, Tensor) and output.dim() == 4:
+            source, target = (1, *inputs[0].shape[1:]), (1, *output.shape[1:])
+            self.shapes.setdefault(name, []).append((*module.weight.shape, *source, *target))
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:

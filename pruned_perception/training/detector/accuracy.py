@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Accuracy of an exported model: the ONNX file itself, through the robot's own detector."""
 
 from __future__ import annotations
@@ -9,7 +23,7 @@ from typing import Any
 
 from pruned_perception import __version__
 from pruned_perception.bundle import Bundle
-from pruned_perception.datasets import read_dataset
+from pruned_perception.datasets import Dataset, read_dataset
 from pruned_perception.datasets.fingerprints import Fingerprints
 from pruned_perception.inference.coco_metrics import Boxes, Metrics, coco_metrics
 from pruned_perception.inference.detector import Detector
@@ -43,6 +57,22 @@ def evaluate(
     """
     notes = read_dataset(folder).with_labels(bundle.labels, bundle.name)
     notes.check_labelled()
+    metrics = evaluate_notes(
+        bundle, notes, resamples=resamples, seed=seed, threads=threads, progress=progress
+    )
+    return metrics, notes.digest
+
+
+def evaluate_notes(
+    bundle: Bundle,
+    notes: Dataset,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    threads: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Metrics:
+    """Return the COCO accuracy of `bundle` on annotated frames with its labels; see `evaluate`."""
     detector = Detector(bundle, threads=threads)
     settings = replace(detector.settings, score_threshold=MIN_SCORE)
     found = []
@@ -54,7 +84,7 @@ def evaluate(
         Boxes(boxes, class_ids, crowd)
         for boxes, class_ids, crowd in zip(notes.boxes, notes.class_ids, notes.crowd, strict=True)
     ]
-    metrics = coco_metrics(
+    return coco_metrics(
         truth,
         found,
         notes.labels,
@@ -63,7 +93,6 @@ def evaluate(
         resamples=resamples,
         seed=seed,
     )
-    return metrics, notes.digest
 
 
 def evaluation_record(

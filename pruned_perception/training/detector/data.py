@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Data sets held as one memory-mapped array of frames at the network's size."""
 
 from __future__ import annotations
@@ -12,6 +26,7 @@ import cv2
 import numpy as np
 
 from pruned_perception.datasets import DataError, Dataset, read_dataset
+from pruned_perception.environment import place_for
 
 
 @dataclass(frozen=True)
@@ -52,6 +67,8 @@ def load_frames(
 ) -> FrameSet:
     """Return the data set in `folder` at `size` (height, width), through a cache in the folder.
 
+    Where the folder cannot be written, the cache is in the user's; see `environment.place_for`.
+
     The cache is a plain array that is mapped, not read: several processes share one copy, and
     a training step pays no decoding. It is named by the annotations' hash, so that a set that
     was made again or has grown is not mistaken for the old one.
@@ -74,7 +91,7 @@ def load_frames(
     if labelled:
         notes.check_labelled()
     height, width = size
-    cache = notes.folder / f'frames-{height}x{width}-{notes.digest[:12]}.npy'
+    cache = place_for(f'frames-{height}x{width}-{notes.digest[:12]}.npy', notes.folder)
     shape = (len(notes.paths), height, width, 3)
     if not cache.is_file():
         _build_cache(cache, notes, shape, progress)
@@ -110,6 +127,7 @@ def _build_cache(
 ) -> None:
     temporary = cache.with_name(f'.{cache.name}.{os.getpid()}')
     try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
         frames = np.lib.format.open_memmap(temporary, 'w+', np.uint8, shape)
         for index, image in enumerate(notes.images()):
             frames[index] = cv2.cvtColor(stretch(image, shape[1:3]), cv2.COLOR_BGR2RGB)

@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Which cells answer for which boxes; the losses on labels and on a teacher's outputs."""
 
 from __future__ import annotations
@@ -8,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pruned_perception.training.box_losses import area, generalised_iou, quality_focal_loss
 from pruned_perception.training.detector.augmentation import Batch
 from pruned_perception.training.detector.network import distances, grid
 
@@ -15,7 +30,6 @@ CANDIDATES = 10  # cells per box
 SCORE_POWER, IOU_POWER = 0.5, 6.0
 BOX_WEIGHT = 2.0
 CONFIDENT = 0.1  # the teacher's best score of a cell, from which on its box is worth learning
-FOCUS = 1.0  # the paper has 2, with which short trainings learn more slowly
 
 
 @dataclass(frozen=True)
@@ -134,17 +148,6 @@ def distillation_loss(student: Tensor, teacher: Tensor, size: tuple[int, int]) -
     }
 
 
-def quality_focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return the quality focal loss of each logit for its target in 0…1: 0 where they agree.
-
-    Source: Li et al., Generalized Focal Loss (NeurIPS 2020), section 3.1.
-    """
-    focus = (targets - logits.detach().sigmoid()).abs().pow(FOCUS)
-    return functional.binary_cross_entropy_with_logits(
-        logits, targets, weight=focus, reduction='none'
-    )
-
-
 def ignored_cells(centres: Tensor, batch: Batch) -> Tensor:
     """Return (B, N) bool: the cells whose centre lies in an ignored box."""
     boxes = batch.boxes[:, :, None]
@@ -155,18 +158,6 @@ def ignored_cells(centres: Tensor, batch: Batch) -> Tensor:
 def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
     """Return the IoU (B, M, N) of boxes a (B, M, 4) and b (B, N, 4)."""
     a, b = a[:, :, None], b[:, None]
-    shared = _area(torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:]))
-    union = _area(a[..., :2], a[..., 2:]) + _area(b[..., :2], b[..., 2:]) - shared
+    shared = area(torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:]))
+    union = area(a[..., :2], a[..., 2:]) + area(b[..., :2], b[..., 2:]) - shared
     return shared / union.clamp(min=1e-6)
-
-
-def generalised_iou(a: Tensor, b: Tensor) -> Tensor:
-    """Return the generalised IoU (K,) in −1…1 of boxes a and b (K, 4), row by row."""
-    shared = _area(torch.maximum(a[:, :2], b[:, :2]), torch.minimum(a[:, 2:], b[:, 2:]))
-    union = _area(a[:, :2], a[:, 2:]) + _area(b[:, :2], b[:, 2:]) - shared
-    hull = _area(torch.minimum(a[:, :2], b[:, :2]), torch.maximum(a[:, 2:], b[:, 2:]))
-    return shared / union.clamp(min=1e-6) - (hull - union) / hull.clamp(min=1e-6)
-
-
-def _area(corner: Tensor, opposite: Tensor) -> Tensor:
-    return (opposite - corner).clamp(min=0).prod(-1)

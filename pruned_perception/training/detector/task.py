@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Our detector as a task: from a checkpoint and data sets to what pruning and training take."""
 
 from __future__ import annotations
@@ -41,6 +55,7 @@ from pruned_perception.training.detector.export import (
 from pruned_perception.training.detector.loss import detection_loss, distillation_loss
 from pruned_perception.training.detector.network import Detector, decode, grid
 from pruned_perception.training.detector.validation import validate
+from pruned_perception.training.outcomes import Figures
 from pruned_perception.training.recipe import Recipe
 from pruned_perception.training.task import Task
 
@@ -194,13 +209,16 @@ def learning(frames: FrameSet, recipe: Recipe, cuts: int) -> dict[str, Any]:
     }
 
 
-def accuracy_on(frames: FrameSet, limit: int | None) -> Callable[[nn.Module], Mapping[str, float]]:
-    """Return network → AP50, which counts, and AP50:95 on so many of the frames."""
+def accuracy_on(frames: FrameSet, limit: int | None) -> Callable[[nn.Module], Figures]:
+    """Return network → AP50, which counts, and AP50:95 on so many of the frames.
 
-    def evaluate(network: nn.Module) -> Mapping[str, float]:
+    Outcomes are of the frames' groups.
+    """
+
+    def evaluate(network: nn.Module) -> Figures:
         assert isinstance(network, Detector)
-        metrics = validate(network, frames, limit=limit)
-        return {'ap50': float(metrics.ap50), 'ap50_95': float(metrics.ap50_95)}
+        metrics = validate(network, frames, limit=limit, outcomes=True)
+        return Figures({'ap50': metrics.ap50, 'ap50_95': metrics.ap50_95}, metrics.ap50_outcomes)
 
     return evaluate
 

@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Accuracy of a net still in PyTorch, through the robot's own decoding and suppression."""
 
 from __future__ import annotations
@@ -19,10 +33,13 @@ MAX_DETECTIONS = 100
 
 
 @torch.no_grad()
-def validate(model: Detector, frames: FrameSet, *, limit: int | None = None) -> Metrics:
+def validate(
+    model: Detector, frames: FrameSet, *, limit: int | None = None, outcomes: bool = False
+) -> Metrics:
     """Return the COCO accuracy of `model` (in eval mode) on frames spread over the set.
 
     For progress during training; what is published comes from the exported model (`accuracy`).
+    `outcomes`: with the pseudo-values of its groups.
     """
     count = len(frames) if limit is None else min(limit, len(frames))
     indices = np.linspace(0, len(frames) - 1, count).round().astype(int)
@@ -38,4 +55,5 @@ def validate(model: Detector, frames: FrameSet, *, limit: int | None = None) -> 
         boxes, scores, class_ids = candidates
         found.append(Detections(boxes[keep], scores[keep], class_ids[keep]))
         truth.append(Boxes(frames.boxes[index], frames.class_ids[index], frames.crowd[index]))
-    return coco_metrics(truth, found, frames.labels)
+    groups = [frames.groups[index] for index in indices]
+    return coco_metrics(truth, found, frames.labels, groups=groups, outcomes=outcomes)

@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """The certificate of a pair of bundles: decisions of the exported models, as on the robot."""
 
 from __future__ import annotations
@@ -17,11 +31,13 @@ import torch
 from pruned_perception.bundle import Bundle, load_bundle
 from pruned_perception.cli.main import main
 from pruned_perception.datasets import DataError, read_dataset
+from pruned_perception.datasets.fingerprints import Fingerprints, picture_hash
 from pruned_perception.pruning import Macs, PruningError, make_plan, recalibrate
 from pruned_perception.pruning.certificate import Certificate
 from pruned_perception.training.detector import certification
 from pruned_perception.training.detector.certification import (
     certify_bundles,
+    certify_unlabelled,
     clusters_of,
     declared_slices,
 )
@@ -325,7 +341,9 @@ def test_slices_are_the_frames_that_they_say(tmp_path: Path) -> None:
     content = {'images': images, 'annotations': annotations, 'categories': categories}
     (tmp_path / 'annotations.json').write_text(json.dumps(content))
     notes = read_dataset(tmp_path)
-    found = declared_slices(notes, np.array([75.0, 74.9, 200.0, 0.0]))
+    found = declared_slices(
+        notes.boxes, notes.class_ids, notes.labels, np.array([75.0, 74.9, 200.0, 0.0])
+    )
     assert {name: [each.tolist() for each in own] for name, own in found.items()} == {
         'below 48 px': [[True], [False], [True], []],
         'dark': [[False], [True], [False], []],
@@ -334,3 +352,27 @@ def test_slices_are_the_frames_that_they_say(tmp_path: Path) -> None:
     }
     assert clusters_of(notes) is None  # no scene is named: each image is its own
     assert clusters_of(dataclasses.replace(notes, groups=('a', 'a', 'b', 'c'))) is not None
+
+
+def test_without_labels_the_parents_detections_are_the_yardstick(
+    pair: tuple[Bundle, Bundle], holdout: Path
+) -> None:
+    notes = read_dataset(holdout)
+    hashes = Fingerprints.of((picture_hash(each) for each in notes.images()), notes.groups)
+    terms = {'longest': {'frames': 4, 'objects': 400}, 'unit': 'layout'}
+    found = certify_unlabelled(
+        *pair, notes.images(), drives=notes.groups, holdout=hashes, used={}, **terms
+    )
+    labelled = certify_bundles(*pair, holdout, longest=LONGEST)
+    assert list(found.statements) == ['lost', 'added', 'changed']
+    lost = labelled.statements['lost']
+    assert (found.headline.events, found.headline.counts) == (lost.events, lost.counts)
+    assert sum(lost.events) > 0
+    assert found.statements['changed'].events == labelled.statements['changed'].events
+    assert sum(sum(found.slices[label].counts) for label in notes.labels) == sum(lost.counts)
+    assert Certificate.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+    with pytest.raises(PruningError, match='48 of the 48 frames of the hold-out are in the frames'):
+        certify_unlabelled(
+            *pair, notes.images(), drives=notes.groups, holdout=hashes,
+            used={'the frames fitted to': hashes}, **terms,
+        )  # fmt: skip

@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 import json
 import shutil
 from pathlib import Path
@@ -108,6 +122,27 @@ def test_evaluate_prints_json_lines(family: Path, capsys: pytest.CaptureFixture)
     recorded = load_bundle(family / 'models' / 'dense').manifest['evaluation'][0]
     assert lines[0]['ap50'] == recorded['ap50']
     assert set(lines[0]['per_class']) == set(shapes.LABELS)
+
+
+def test_evaluate_of_a_family_says_what_members_gain_over_the_first(
+    family: Path, capsys: pytest.CaptureFixture
+) -> None:
+    arguments = ['evaluate', str(family / 'shapes' / 'test'), '--model', str(family / 'models')]
+    assert command.main([*arguments, '--resamples', '50', '--json']) == 0
+    dense, half = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert 'against' not in dense
+    found = half['against']
+    assert found['bundle'] == 'dense'
+    assert found['ap50'] == half['ap50'] - dense['ap50']
+    assert found['interval'][0] <= found['interval'][1]
+    assert command.main([*arguments, '--resamples', '50']) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert '| member | AP50 | against dense [95 %] |' in lines
+    low, high = found['interval']
+    row = f'| half | {half["ap50"]:.3f} | {found["ap50"]:+.4f} [{low:+.4f}, {high:+.4f}] |'
+    assert row in lines
+    assert command.main([*arguments, '--member', 'half', '--resamples', '0']) == 0
+    assert 'against' not in capsys.readouterr().out
 
 
 def test_prune_and_export_by_hand(

@@ -1,0 +1,259 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""A latency table, measured: single convolutions of a network at the channel counts it may have.
+
+No PyTorch, no package `onnx`: the engine's own profiler says which convolutions a network has and
+how long each takes; for every geometry a network of one convolution is written and run. Each count
+is the least of several runs, since other processes can only add; what is compared is ratios to the
+network as a whole, measured in the same session.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from pruned_perception._io import write_json
+from pruned_perception.benchmark.engine import Network, measure, random_inputs
+from pruned_perception.inference import onnx_writer
+from pruned_perception.inference.engine import session_options
+from pruned_perception.inference.latency_table import (
+    Convolution,
+    Geometry,
+    LatencyTable,
+    LatencyTableError,
+    Target,
+    Times,
+    Whole,
+    convolution,
+    read_table,
+)
+from pruned_perception.inference.processor import integer_arithmetic, processor_name
+
+RUNS = 12
+MOST_COUNTS = 8
+"""Of channels along one side of a geometry; times between them are taken to be linear."""
+BLOCKS = (32, 16, 8, 4)
+PROVIDER = 'CPUExecutionProvider'
+_ROUNDS, _RUNS_PER_ROUND = 10, 5  # of the whole network
+
+
+def target(threads: int = 1) -> Target:
+    """Return what is measured on here."""
+    return Target(
+        processor_name(),
+        integer_arithmetic(),
+        f'onnxruntime {onnxruntime.__version__}',
+        PROVIDER,
+        threads,
+    )
+
+
+def profile(
+    network: Network,
+    file: Path,
+    *,
+    threads: int = 1,
+    on_progress: Callable[[float], None] = lambda done: None,
+) -> LatencyTable:
+    """Measure a table into a file, going on with what an interrupted run left there.
+
+    Args:
+        network: of which the layers are taken, in float.
+        file: JSON; written after each geometry.
+        threads: of a run, as the robot's node will use.
+        on_progress: told the share of the geometries that is done.
+
+    Raises:
+        LatencyTableError: the file is of another network or machine, or the network has no
+            convolution.
+        InferenceError: the engine does not take the network.
+    """
+    here = target(threads)
+    started = read_table(file) if file.exists() else None
+    if started is not None:
+        started_on = started.target.differences(here)
+        if started.whole.sha256 != network.sha256:
+            started_on.append(f'network {started.whole.name}, not {network.name}')
+        if started_on:
+            raise LatencyTableError(
+                f'{file}: is of something else: {"; ".join(started_on)}; choose another file'
+            )
+        if started.complete:
+            return started
+    layers, share = layers_of(network, threads)
+    if not layers:
+        raise LatencyTableError(f'{network.name}: no convolution in it to make a table of')
+    if started is None:
+        runs = measure([network], rounds=_ROUNDS, runs=_RUNS_PER_ROUND, threads=threads)
+        whole = Whole(
+            network.name, network.sha256, float(np.median(runs, axis=2).min()), share, layers
+        )
+        started = LatencyTable(here, channel_block(threads), whole, (), complete=False)
+    done = {each.geometry: each for each in started.times}
+    wanted = list(dict.fromkeys(each.geometry for each in layers))
+    for number, geometry in enumerate(wanted):
+        if geometry not in done:
+            same = [each for each in layers if each.geometry == geometry]
+            done[geometry] = _times(geometry, same, started.block, threads)
+            write_json(file, _with(started, done, complete=False).to_dict())
+        on_progress((number + 1) / len(wanted))
+    table = _with(started, done, complete=True)
+    write_json(file, table.to_dict())
+    return table
+
+
+def layers_of(network: Network, threads: int = 1) -> tuple[tuple[Convolution, ...], float]:
+    """Return the convolutions of a network in float, and their share of its time, 0 … 1."""
+    basic = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    layers = []
+    for event in next(_runs(network, 1, threads, basic), []):
+        if event['op_name'] == 'Conv':
+            shapes = [next(iter(each.values())) for each in event['input_type_shape']]
+            (output,) = event['output_type_shape']
+            if len(shapes[1]) == 4:
+                layers.append(convolution(shapes[1], shapes[0], next(iter(output.values()))))
+    runs = list(_runs(network, RUNS, threads))
+    best = np.min([[each['dur'] for each in run] for run in runs], axis=0)
+    mine = np.array([each['op_name'] == 'Conv' for each in runs[0]])
+    return tuple(layers), float(best[mine].sum() / max(best.sum(), 1))
+
+
+def convolution_ms(layer: Convolution, threads: int = 1, runs: int = RUNS) -> float:
+    """Return the least time of a convolution alone, without the reordering around it."""
+    network = Network(str(layer), '', None, _one_layer(layer))
+    found = [
+        sum(each['dur'] for each in events if each['op_name'] == 'Conv')
+        for events in _runs(network, runs, threads)
+    ]
+    return min(found) / 1e3
+
+
+def channel_block(threads: int = 1) -> int:
+    """Return how many channels the engine computes at a time, found by measurement.
+
+    Half a block less of 64 outputs saves nothing where it is the engine's block, and its share of
+    the time where the block is smaller.
+    """
+
+    def ms(outputs: int) -> float:
+        geometry = Geometry(3, 3, 1, 1, 32, 32, False)
+        return convolution_ms(Convolution(geometry, 64, outputs), threads, 30)
+
+    full = ms(64)
+    for block in BLOCKS:
+        saved = 1 - ms(64 - block // 2) / full
+        if saved < 0.4 * (block / 2) / 64:
+            return block
+    return 1
+
+
+def counts(channels: int, block: int) -> tuple[int, ...]:
+    """Return the channel counts that are measured: whole blocks up to all channels.
+
+    >>> counts(96, 16), counts(3, 16), counts(20, 8)
+    ((16, 32, 48, 64, 80, 96), (3,), (8, 16, 20))
+    """
+    steps = [*range(block, channels, block), channels]
+    if len(steps) > MOST_COUNTS:
+        places = np.linspace(0, len(steps) - 1, MOST_COUNTS).round().astype(int)
+        steps = [steps[k] for k in places]
+    return tuple(steps)
+
+
+def _times(geometry: Geometry, layers: Sequence[Convolution], block: int, threads: int) -> Times:
+    """Measure a geometry, from a block up to the most channels that it has in the network."""
+    outputs = counts(max(each.outputs for each in layers), block)
+    inputs = counts(max(each.inputs for each in layers), block)
+    if geometry.depthwise:
+        inputs = ()
+        rows = [[convolution_ms(Convolution(geometry, n, n), threads) for n in outputs]]
+    else:
+        rows = [
+            [convolution_ms(Convolution(geometry, m, n), threads) for n in outputs] for m in inputs
+        ]
+    # More channels do not take less: what looks like it is noise, or a kernel that the engine
+    # could use for more channels, too.
+    rising = np.maximum.accumulate(np.maximum.accumulate(np.array(rows), axis=0), axis=1)
+    return Times(geometry, inputs, outputs, tuple(tuple(row) for row in rising.tolist()))
+
+
+def _one_layer(layer: Convolution) -> bytes:
+    geometry, inputs, outputs = layer
+    rng = np.random.default_rng(0)
+    shape = (
+        outputs,
+        1 if geometry.depthwise else inputs,
+        geometry.kernel_height,
+        geometry.kernel_width,
+    )
+    strides = [geometry.stride_down, geometry.stride_along]
+    source = [1, inputs, geometry.height * strides[0], geometry.width * strides[1]]
+    pads = [max(0, kernel - stride) for kernel, stride in zip(shape[2:], strides, strict=True)]
+    before = [each // 2 for each in pads]
+    after = [each - half for each, half in zip(pads, before, strict=True)]
+    node = onnx_writer.node(
+        'Conv',
+        ['x', 'w', 'b'],
+        ['y'],
+        kernel_shape=list(shape[2:]),
+        strides=strides,
+        pads=[*before, *after],
+        group=inputs if geometry.depthwise else 1,
+    )
+    return onnx_writer.model(
+        [node],
+        [onnx_writer.value('x', 'float32', source)],
+        [onnx_writer.value('y', 'float32', [1, outputs, geometry.height, geometry.width])],
+        {
+            'w': rng.standard_normal(shape).astype(np.float32),
+            'b': np.zeros(outputs, np.float32),
+        },
+    )
+
+
+def _runs(
+    network: Network, runs: int, threads: int, level: Any = None
+) -> Iterator[list[dict[str, Any]]]:
+    """Yield the nodes that each run executed, in order, with `dur` in microseconds."""
+    options = session_options(threads)
+    if level is not None:
+        options.graph_optimization_level = level
+    with TemporaryDirectory() as folder:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder) / 'profile')
+        session = onnxruntime.InferenceSession(network.model, options, providers=[PROVIDER])
+        feeds = random_inputs(session, network.name, np.random.default_rng(0))
+        for _ in range(runs + 2):
+            session.run(None, feeds)
+        events = json.loads(Path(session.end_profiling()).read_text())
+    nodes = [
+        {**each['args'], 'dur': each['dur']}
+        for each in events
+        if each.get('cat') == 'Node' and each['name'].endswith('_kernel_time')
+    ]
+    length = len(nodes) // (runs + 2)
+    for run in range(2, runs + 2):  # the first load weights into the caches
+        yield nodes[run * length : (run + 1) * length]
+
+
+def _with(table: LatencyTable, done: dict[Geometry, Times], *, complete: bool) -> LatencyTable:
+    return LatencyTable(table.target, table.block, table.whole, tuple(done.values()), complete)

@@ -1,0 +1,27 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The name of the topic that images come on."""
+
+from __future__ import annotations
+
+
+def image_topic(base: str, transport: str) -> str:
+    """Return the topic of `base` by an image_transport: base/compressed for `compressed`.
+
+    Remapping the base moves it, as image_transport does. A base that is this topic already, as
+    `ros2 topic list` shows it, is taken as it is.
+    """
+    suffix = '' if transport == 'raw' else f'/{transport}'
+    return base if base.endswith(suffix) else base + suffix

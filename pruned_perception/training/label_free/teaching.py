@@ -1,0 +1,125 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The parent teaches: its outputs and its layers' outputs on views of unlabelled frames."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor, fx, nn
+
+from pruned_perception.bundle import Bundle
+from pruned_perception.pruning.graph.observation import observed, tensors
+from pruned_perception.pruning.plan import Plan
+from pruned_perception.pruning.refit import kept_outputs
+from pruned_perception.pruning.structure import Structure
+from pruned_perception.training.label_free.agreement import Picture
+from pruned_perception.training.label_free.losses import output_loss, relative_error
+from pruned_perception.training.label_free.recipe import LabelFree
+from pruned_perception.training.label_free.views import Views
+from pruned_perception.training.onnx_import import OnnxNetwork
+from pruned_perception.training.recipe import Recipe
+from pruned_perception.training.task import Task
+
+CLIP = 10.0
+
+
+def teaching_task(
+    bundle: Bundle,
+    network: OnnxNetwork,
+    small: fx.GraphModule,
+    pairs: Mapping[str, tuple[str, Tensor | None]],
+    frames: Sequence[Picture],
+    recipe: LabelFree,
+) -> Task:
+    """Return the task of teaching `small`: its batches are views, its step asks the parent.
+
+    Args:
+        bundle: the parent.
+        network: its network.
+        small: made of it, with batch norms.
+        pairs: see `layer_pairs`.
+        frames: BGR pictures.
+        recipe: what the views are like, and how much which loss counts.
+    """
+    teacher = copy.deepcopy(network.module).eval().requires_grad_(False)
+    teacher = teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    loss = output_loss(bundle)
+    followed = pairs if recipe.features else {}
+
+    def training(seed: int) -> Iterator[Tensor]:
+        return Views(bundle.input, frames, recipe, seed)
+
+    def step(student: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
+        with torch.no_grad():
+            wanted, theirs = _followed(teacher, inputs, list(followed))
+        found, ours = _followed(student, inputs, [name for name, _ in followed.values()])
+        losses = {n: recipe.outputs * v for n, v in loss(found, wanted).items()}
+        if followed:
+            errors = []
+            for name, (own, kept) in followed.items():
+                target = theirs[name] if kept is None else theirs[name][:, kept]
+                errors.append(relative_error(ours[own], target))
+            losses['features'] = recipe.features * torch.stack(errors).mean()
+        return losses
+
+    return Task(
+        model=small,
+        example_inputs=network.example_inputs,
+        calibration=(),
+        training=training,
+        step=step,
+        recipe=Recipe(
+            optimiser='adamw',
+            learning_rate=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+            ema=recipe.ema,
+            clip=CLIP,
+            channels_last=True,
+        ),
+    )
+
+
+def layer_pairs(
+    parent: nn.Module, structure: Structure, plan: Plan, normed: nn.Module
+) -> dict[str, tuple[str, Tensor | None]]:
+    """Return, by the parent's convolution, what computes the same in the pruned network.
+
+    Beside its name: which of the parent's channels it has, None for all.
+    Convolutions that make the network's outputs are left to the loss on outputs.
+    """
+    kept = kept_outputs(parent, structure, plan)
+    modules = dict(normed.named_modules())
+    found = {}
+    for name, layer in parent.named_modules():
+        if isinstance(layer, nn.Conv2d) and layer.groups == 1 and f'{name}_norm' in modules:
+            found[name] = (f'{name}_norm', kept.get(name))
+    return found
+
+
+def _followed(
+    network: nn.Module, inputs: Tensor, names: Sequence[str]
+) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+    """Return the network's outputs, and those of the named modules."""
+    found: dict[str, Tensor] = {}
+
+    def note(name: str, x: Tensor, output: Tensor) -> None:
+        found[name] = output
+
+    with observed(network, names, note):
+        outputs = tensors(network(inputs))
+    return outputs, found

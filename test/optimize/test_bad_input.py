@@ -1,0 +1,178 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What cannot be optimised is refused before the work, with what would help."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+from optimizing import SHORT
+from tiny_detector import HEIGHT, WIDTH
+
+from pruned_perception.optimize import job
+from pruned_perception.training.label_free import prediction
+
+
+def test_no_budget_and_nothing_else_to_do(place, command, tmp_path):
+    code, text = command(place.dense, '--images', place.drives, '--out', tmp_path / 'f', *SHORT)
+    assert code == 1
+    assert 'say how small or fast' in text
+
+
+@pytest.mark.parametrize(
+    ('budget', 'reason'),
+    [
+        (('--macs', '1.5'), '--macs 1.5: must be in (0, 1]'),
+        (('--speedup', '0.5'), '--speedup 0.5: must be ≥ 1'),
+        (('--budget-ms', '0'), '--budget-ms 0: must be > 0'),
+        (('--macs', '0.5', '0.5'), 'the same one is there twice'),
+        (('--macs', '0.5', '--minutes', '-1'), '--minutes -1: must be > 0'),
+    ],
+)
+def test_budgets_that_are_none(place, command, tmp_path, budget, reason):
+    code, text = command(place.dense, '--images', place.drives, *budget, '--out', tmp_path / 'f')
+    assert code == 1
+    assert reason in text
+    assert not (tmp_path / 'f').exists()
+
+
+def test_a_budget_below_the_fastest_member(place, command, tmp_path):
+    code, text = command(
+        place.dense, '--images', place.drives, '--budget-ms', '0.000001', *SHORT,
+        '--out', tmp_path / 'f',
+    )  # fmt: skip
+    assert code == 1
+    assert 'not reachable on this machine' in text
+    assert 'the smallest network of this kind takes' in text
+
+
+def test_images_in_which_the_parent_sees_nothing(place, command, tmp_path):
+    noise = np.random.default_rng(0)
+    (tmp_path / 'dark').mkdir()
+    for index in range(40):
+        picture = noise.integers(0, 60, (HEIGHT, WIDTH, 3), np.uint8)
+        cv2.imwrite(str(tmp_path / 'dark' / f'{index:02}.png'), picture)
+    code, text = command(
+        place.dense, '--images', tmp_path / 'dark', '--macs', '0.6', *SHORT, '--out', tmp_path / 'f'
+    )
+    assert code == 1
+    assert 'another domain' in text
+    assert 'finds something in 0 of' in text
+
+
+def test_too_few_frames_and_frames_that_are_all_alike(place, command, tmp_path):
+    (tmp_path / 'few').mkdir()
+    for index, file in enumerate(sorted(place.one_drive.iterdir())[:5]):
+        shutil.copy(file, tmp_path / 'few' / f'{index}.png')
+    (tmp_path / 'still').mkdir()
+    noise = np.random.default_rng(0)
+    picture = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
+    for index in range(30):
+        picture[0, 0] = noise.integers(0, 256, 3)
+        cv2.imwrite(str(tmp_path / 'still' / f'{index:02}.png'), picture)
+    for name, reason in (('few', '5 frames; at least 24'), ('still', 'all frames show the')):
+        code, text = command(
+            place.dense,
+            '--images',
+            tmp_path / name,
+            '--macs',
+            '0.6',
+            '--out',
+            tmp_path / f'f{name}',
+        )
+        assert code == 1
+        assert reason in text
+
+
+def test_too_few_drives_for_the_bound_that_is_asked_for(place, command, tmp_path):
+    code, text = command(
+        place.dense, '--images', place.drives, '--macs', '0.6', '--at-most', '0.05', *SHORT,
+        '--out', tmp_path / 'f',
+    )  # fmt: skip
+    assert code == 1
+    assert 'drives that nothing was chosen on' in text
+    assert '2 are set aside of these images, by which at best 80.4% can be' in text
+
+
+def test_a_folder_of_something_else_and_a_full_disk(place, command, tmp_path, monkeypatch):
+    (tmp_path / 'mine').mkdir()
+    (tmp_path / 'mine' / 'thesis.txt').write_text('42')
+    asked = (place.dense, '--images', place.drives, '--macs', '0.6', *SHORT, '--out')
+    code, text = command(*asked, tmp_path / 'mine')
+    assert code == 1
+    assert 'is there already, and not of this command' in text
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(job.shutil, 'disk_usage', lambda path: usage._replace(free=10**6))
+    code, text = command(*asked, tmp_path / 'full')
+    assert code == 1
+    assert 'make room, or choose another folder' in text
+
+
+def test_what_a_bundle_says_itself_is_not_said_again(place, command, tmp_path):
+    code, text = command(
+        place.dense, '--images', place.drives, '--macs', '0.6', '--decoder', 'yolox',
+        '--out', tmp_path / 'f',
+    )  # fmt: skip
+    assert code == 1
+    assert 'a bundle says itself' in text
+
+
+def test_an_onnx_file_without_names_or_of_no_known_detector(place, command, tmp_path):
+    asked = (place.onnx, '--images', place.drives, '--macs', '0.6', '--out')
+    code, text = command(*asked, tmp_path / 'f')
+    assert code == 1
+    assert 'does not name its classes' in text
+    (tmp_path / 'two.txt').write_text('red\ngreen')
+    code, text = command(*asked, tmp_path / 'g', '--names', tmp_path / 'two.txt')
+    assert code == 1
+    assert 'are none of the kinds that are known' in text
+
+
+def test_where_pruning_does_not_pay_it_says_so_before_the_work(
+    place, command, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(prediction, 'MENDABLE', -1.0)
+    asked = (place.dense, '--images', place.drives, '--macs', '0.6', *SHORT, '--out')
+    code, text = command(*asked, tmp_path / 'f')
+    assert code == 1
+    assert 'pruning channels so far does not pay with this network' in text
+    assert 'agreement, untaught' in text
+    assert not (tmp_path / 'f' / 'macs60').exists()
+    code, text = command(*asked, tmp_path / 'f', '--force')
+    assert code == 0
+    assert (tmp_path / 'f' / 'macs60' / 'model.onnx').is_file()
+
+
+def test_labels_that_are_not_the_detectors(place, command, tmp_path):
+    coco = {
+        'images': [{'id': 0, 'file_name': 'a.png', 'width': WIDTH, 'height': HEIGHT}],
+        'categories': [{'id': 1, 'name': 'walrus'}],
+        'annotations': [
+            {'id': 1, 'image_id': 0, 'category_id': 1, 'bbox': [1, 1, 9, 9], 'iscrowd': 0}
+        ],
+    }
+    (tmp_path / 'set').mkdir()
+    (tmp_path / 'set' / 'annotations.json').write_text(json.dumps(coco))
+    cv2.imwrite(str(tmp_path / 'set' / 'a.png'), np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+    code, text = command(
+        place.dense, '--images', place.drives, '--macs', '0.6', *SHORT,
+        '--labels', tmp_path / 'set', '--out', tmp_path / 'f',
+    )  # fmt: skip
+    assert code == 1
+    assert 'its labels (walrus) are not those of' in text

@@ -1,0 +1,128 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""A family that the command made, from a bundle and six drives without labels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from optimizing import SHORT, Place
+
+from pruned_perception.bundle import load_bundle, load_family
+from pruned_perception.cli.main import main
+from pruned_perception.datasets.fingerprints import Fingerprints, picture_hash
+from pruned_perception.images import read_image
+from pruned_perception.optimize import run
+from pruned_perception.pruning.certificate import read_certificate
+
+ASKED = ('--macs', '0.6', *SHORT)
+
+
+@pytest.fixture(scope='module')
+def family(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make it from the ONNX file, whose decoder is recognised."""
+    out = tmp_path_factory.mktemp('made') / 'family'
+    detector = ['optimize', str(place.onnx), '--names', str(place.names)]
+    detector += ['--parameter', 'strides=[8]', '--decoder', 'anchor_free']
+    detector += ['--score-threshold', '0.5', '--iou-threshold', '0.3']
+    detector += ['--images', str(place.drives)]
+    assert main([*detector, *ASKED, '--out', str(out)]) == 0
+    return out
+
+
+def test_members_go_back_to_the_file_that_was_given(family, place):
+    dense, member = load_family(family).members
+    assert (dense.name, member.name) == ('dense', 'macs60')
+    assert dense.onnx_bytes == place.onnx.read_bytes()
+    assert member.manifest['parent'] == {'name': 'dense', 'sha256': dense.sha256}
+    assert member.input == dense.input
+    assert member.output == dense.output
+    assert 0 < member.cost.macs <= 0.6 * dense.cost.macs
+
+
+def test_nothing_that_certifies_was_fitted_to_or_chosen_by(family, place):
+    member = load_bundle(family / 'macs60')
+    certificate = read_certificate(member.manifest['certificate'])
+    assert len(certificate.drives) == 2
+    assert certificate.frames == 24
+    seen = member.manifest['provenance']['seen']
+    used = Fingerprints.from_dict(seen['optimising']) | Fingerprints.from_dict(seen['choosing'])
+    assert not certificate.holdout.shared(used)[0]
+    for drive in place.drives.iterdir():
+        hashes = {picture_hash(read_image(each)) for each in drive.iterdir()}
+        certifies = any(each.endswith(drive.name) for each in certificate.drives)
+        assert hashes <= (certificate.holdout.pictures if certifies else used.pictures)
+
+
+def test_the_certificate_is_of_the_parents_detections(family):
+    certificate = read_certificate(load_bundle(family / 'macs60').manifest['certificate'])
+    findings = json.loads((family / '.optimize' / 'findings.json').read_text())
+    lost, shown = findings['members'][1]['lost']
+    assert (sum(certificate.headline.events), sum(certificate.headline.counts)) == (lost, shown)
+    assert shown == 24  # a square in each frame
+    assert certificate.to_text().startswith('Does not show at most')
+
+
+def test_the_page_shows_failures_certificate_and_how_to_run_it(family):
+    page = (family / 'report.html').read_text()
+    for text in ('Where they differ', 'proven at 95%', 'What recovered what', 'member:='):
+        assert text in page
+    assert 'src="data:image/jpeg;base64,' in page
+    assert 'src="http' not in page
+    assert '<script' not in page
+    assert 'report-macs60.html' in page
+    assert (family / 'report-macs60.html').is_file()
+
+
+def test_the_same_command_finds_all_done_and_another_one_is_refused(family, place, capsys):
+    before = {file: file.stat().st_mtime_ns for file in family.rglob('model.onnx')}
+    detector = [
+        'optimize', str(place.onnx), '--names', str(place.names), '--parameter', 'strides=[8]',
+        '--decoder', 'anchor_free', '--score-threshold', '0.5', '--iou-threshold', '0.3',
+        '--images', str(place.drives),
+    ]  # fmt: skip
+    assert main([*detector, *ASKED, '--out', str(family), '--json']) == 0
+    out = capsys.readouterr().out
+    assert [row['name'] for row in json.loads(out)['members']] == ['dense', 'macs60']
+    assert {file: file.stat().st_mtime_ns for file in family.rglob('model.onnx')} == before
+    assert main([*detector, '--macs', '0.4', *SHORT, '--out', str(family)]) == 1
+    assert 'another job (budgets: [' in capsys.readouterr().err
+
+
+def test_members_in_8_bits_join_where_they_are_faster_and_alike(
+    place, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(run, 'WORTH', 0.0)  # which machine this is, is not the question
+    asked = ['optimize', str(place.dense), '--images', str(place.drives)]
+    assert main([*asked, '--out', str(tmp_path / 'family')]) == 0
+    names = [each.name for each in load_family(tmp_path / 'family').members]
+    assert names == ['dense', 'dense-int8']
+    assert 'INT8 of the parent alone' in capsys.readouterr().out
+    assert 'In 8 bits' in (tmp_path / 'family' / 'report.html').read_text()
+    monkeypatch.setattr(run, 'WORTH', 1e9)
+    assert main([*asked, '--out', str(tmp_path / 'other')]) == 0
+    assert [each.name for each in load_family(tmp_path / 'other').members] == ['dense']
+
+
+def test_of_one_drive_nothing_is_proven_and_that_comes_first(place, tmp_path, capsys):
+    asked = ['optimize', str(place.dense), '--images', str(place.one_drive), *ASKED]
+    assert main([*asked, '--out', str(tmp_path / 'family'), '--recipe', 'standard']) == 0
+    printed = capsys.readouterr().out
+    assert 'too few drives (1) to prove anything of drives to come' in printed
+    page = (tmp_path / 'family' / 'report.html').read_text()
+    assert page.index('Too few drives (1)') < page.index('Members')
+    assert load_bundle(tmp_path / 'family' / 'macs60').manifest['certificate'] is None
