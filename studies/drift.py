@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Whether a statistic of the input, which needs no dense net, would tell when a certificate fails.
 
     pruned-perception simulate --split test --seed 4 --frames 2000 --out REFERENCE
@@ -51,7 +65,7 @@ LOST = 'lost'
 REFERENCE, CLEAN = 'reference', 'clean'
 WATCHED = 300
 """Drives that are watched."""
-WORLDS = 1000
+WORLDS = 500
 
 Array = NDArray[Any]
 
@@ -250,7 +264,7 @@ def to_text(rows: Sequence[Drive]) -> str:
     return '\n\n'.join(
         (
             Table([(each, '') for each in ('', *names)], first).to_markdown(),
-            Table([(each, '') for each in ('frames', 'lost', *names)], second).to_markdown(),
+            Table([(each, '') for each in ('frames', 'lost, seen', *names)], second).to_markdown(),
         )
     )
 

@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Every sentence that states a guarantee has a row in the guide, with a test that holds it."""
 
 from __future__ import annotations
@@ -27,7 +41,7 @@ NO_STATEMENTS = (
     'at most … ms late',
     '…: … for … s, at most … s',
     'certified with',
-    'certify it (pruned-perception certify PARENT CHILD --record)',
+    'certify it (pruned-perception certify --parent DENSE --child THIS --holdout DRIVES --record)',
     'the drives that it is certified on',
     'a larger member, or certify again on drives like these and move watch_file away',
     'Certify how often a pruned network decides otherwise than its parent',

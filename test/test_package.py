@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """The package as a whole: style, layers, versions, and what an installation contains."""
 
 from __future__ import annotations
@@ -39,6 +53,29 @@ def test_style_types_and_layers(check: str) -> None:
         [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+WITHOUT_TORCH = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition('.')[0] in ('torch', 'onnx', 'onnxscript', 'torch_pruning'):
+            raise ModuleNotFoundError(f'No module named {name!r}', name=name)
+
+sys.meta_path.insert(0, Absent())
+import pytest
+sys.exit(pytest.main(['--collect-only', '-qq', '-p', 'no:xdist', '-p', 'no:cacheprovider']))
+"""
+
+
+def test_on_a_robot_without_pytorch_tests_are_skipped_not_broken() -> None:
+    """As under colcon test, where nothing installs it."""
+    result = subprocess.run(
+        [sys.executable, '-c', WITHOUT_TORCH], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout[-3000:]
+    assert 'needs torch' in result.stdout
 
 
 def test_one_version() -> None:

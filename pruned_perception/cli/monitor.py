@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """`pruned-perception monitor`: rates, stages, end-to-end latency, drops and loss, live."""
 
 from __future__ import annotations
@@ -16,6 +30,7 @@ from pruned_perception._tables import UNKNOWN as _UNKNOWN
 from pruned_perception._tables import Table, printable
 from pruned_perception.benchmark.monitor import COUNT_BY, Monitor, Names, Report
 from pruned_perception.benchmark.session import ros_session
+from pruned_perception.cli.output import say
 from pruned_perception.errors import UserError
 from pruned_perception.inference.latency import QUANTITIES
 
@@ -120,11 +135,11 @@ class _Lines:
 
     def update(self, reports: Sequence[Report], monitor: Monitor) -> None:
         for line in [describe(each) for each in reports] or [monitor.nothing]:
-            print(line, flush=True)
+            say(line)
 
     def finish(self, reports: Sequence[Report], monitor: Monitor) -> None:
         for each in reports:
-            print(f'in all: {describe(each)}', flush=True)
+            say(f'in all: {describe(each)}')
 
 
 class _Table:

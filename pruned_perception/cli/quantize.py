@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """`pruned-perception quantize`: a bundle in 8 bits, where that pays on the machine at hand."""
 
 from __future__ import annotations
@@ -180,7 +194,10 @@ def _report(bundle: Bundle, record: QuantizationRecord, latency: list[NetworkLat
         ('scheme', f'{record.scheme} on {record.arithmetic}'),
         ('layers left in float', f'{len(record.float_layers)} of {record.layers}'),
         ('divergence from float', f'{record.divergence:.4f}'),
-        ('relative output error', f'{record.output_error:.4f}'),
+        (
+            'relative output error',
+            'shapes change' if record.output_error is None else f'{record.output_error:.4f}',
+        ),
         (
             'objects at the threshold',
             f'{record.shown} in float; {record.lost} lost, {record.invented} invented; '
@@ -199,7 +216,7 @@ def _verdict(record: QuantizationRecord, low: float, high: float) -> str:
     from pruned_perception.inference.processor import DOT_PRODUCTS
 
     if low > 1:
-        return f'INT8 pays on this processor: at least {low:.2f} times as fast.'
+        return f'INT8 pays on this processor: {low:.2f} to {high:.2f} times as fast.'
     has = record.arithmetic in DOT_PRODUCTS
     reason = (
         'the network spends its time where 8 bits do not help'

@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """A comparison's results as one table: means over seeds, differences to a baseline."""
 
 from __future__ import annotations
@@ -20,6 +34,9 @@ from pruned_perception.pruning.statistics import (
     paired_difference,
 )
 from pruned_perception.training.task import first_figure
+
+_LEAST_P = 1e-4
+"""Tails beyond it are no better known than their normality."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +191,8 @@ def _interval(difference: PairedDifference | None, p: float | None) -> str:
     if difference is None or p is None:
         return '–'
     low, high = difference.low, difference.high
-    return f'{difference.mean:+.3g} [{low:+.3g}, {high:+.3g}], p {p:.2g}'
+    small = f'< {_LEAST_P:g}' if p < _LEAST_P else f'{p:.2g}'
+    return f'{difference.mean:+.3g} [{low:+.3g}, {high:+.3g}], p {small}'
 
 
 def make_table(study: Study, results: Path) -> Table:

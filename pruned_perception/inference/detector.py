@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """The detector: a verified bundle in ONNX Runtime, from image to boxes."""
 
 from __future__ import annotations
@@ -173,6 +187,13 @@ class Detector:
         outputs = self._run(self._preprocess(image, order)[0])
         self._check_finite(outputs)
         return outputs
+
+    def feeds(self, image: NDArray[np.uint8], order: str = 'bgr') -> dict[str, NDArray[Any]]:
+        """Return what the graph takes for an image, by name; see `detect`."""
+        return {
+            self.bundle.input.name: self._preprocess(image, order)[0].copy(),
+            **self._constants,
+        }
 
     def decoded(self, outputs: Sequence[NDArray[Any]]) -> Candidates:
         """Return all candidates of raw outputs, whatever their score, in pixels of the input."""

@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """The node's reports: `~/metrics` and `/diagnostics`, once a second."""
 
 from __future__ import annotations
@@ -15,6 +29,7 @@ from rclpy.clock import JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from statistics_msgs.msg import MetricsMessage
 
+from pruned_perception._tables import printable
 from pruned_perception.inference import latency as lat
 from pruned_perception.nodes import diagnostics, messages, qos
 from pruned_perception.nodes.frame_watch import FrameWatch
@@ -125,9 +140,13 @@ class Reporter:
             state, parameters['image_timeout_s'], window.received / window.seconds
         )
         if state.unreachable:  # diagnostics do not leave this /dev/shm either
-            self._node.get_logger().error(input_status.message, throttle_duration_sec=30.0)
+            self._node.get_logger().error(
+                printable(input_status.message), throttle_duration_sec=30.0
+            )
         elif input_status.level == diagnostics.WARN:
-            self._node.get_logger().warning(input_status.message, throttle_duration_sec=30.0)
+            self._node.get_logger().warning(
+                printable(input_status.message), throttle_duration_sec=30.0
+            )
         statuses = [
             input_status,
             diagnostics.image_content(content),

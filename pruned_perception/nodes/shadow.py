@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """The dense net beside the member that runs, on a random share of frames: evidence while driving.
 
 The dense net runs in a process of its own that has only what time the machine has left (see
@@ -39,7 +53,9 @@ WRITE_S = 10.0
 RETRY_S = 30.0
 """From a failure to the next process."""
 PATIENCE_S = 1.0
-_CERTIFY = 'certify it (pruned-perception certify PARENT CHILD --record)'
+_CERTIFY = (
+    'certify it (pruned-perception certify --parent DENSE --child THIS --holdout DRIVES --record)'
+)
 
 
 @dataclass(frozen=True)
@@ -112,7 +128,13 @@ def parent_of(bundle: Bundle, trusted_keys: Sequence[str] = ()) -> Bundle:
             f'{folder}: no family, so that the parent of {bundle.name}, {wanted["name"]}, is not '
             'there: keep both folders side by side'
         )
-    parent = load_member(folder, trusted_keys=trusted_keys)
+    try:
+        parent = load_member(folder, trusted_keys=trusted_keys)
+    except UserError as error:
+        raise UserError(
+            f'{folder}: {wanted["name"]}, the parent of {bundle.name}, cannot be loaded ({error}): '
+            'keep both folders side by side'
+        ) from error
     if parent.sha256 != wanted['sha256']:
         raise UserError(
             f'{folder}: {parent.name} is not the parent of {bundle.name}: fetch the family again'

@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Several processes on one terminal: their output by lines, respawn, an orderly end."""
 
 from __future__ import annotations
@@ -14,6 +28,7 @@ from types import FrameType
 from typing import IO
 
 from pruned_perception._processes import start, stop
+from pruned_perception._tables import printable
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 PATIENCE_S = 5.0
@@ -153,7 +168,8 @@ class Supervisor:
         return clean
 
     def _print(self, child: Child, text: str) -> None:
-        print(f'[{child.name}] {text}', file=self.out, flush=True)
+        # Into a pipe nothing of ours writes colours: what steers a terminal is somebody else's.
+        print(f'[{child.name}] {printable(text.expandtabs())}', file=self.out, flush=True)
 
 
 def describe_status(status: int) -> str:

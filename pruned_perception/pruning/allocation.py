@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """How many channels each group keeps, so that the network meets a budget.
 
 A rule says what error a group has with k channels kept; which of two engines divides the budget
@@ -304,7 +318,7 @@ def widths_for(
         return _within_error(structure, budget.epsilon, blocks, error_at)
     chosen = find_rule(rule, evidence)
     curves = {name: chosen.curve(evidence, name) for name in structure.channels}
-    size, allowed = _divided(structure, budget, blocks, round_to)
+    size, allowed = _divided(structure, budget, blocks)
     return chosen.engine(curves, size, allowed, blocks)
 
 
@@ -312,19 +326,18 @@ def _divided(
     structure: Structure,
     budget: Macs | Params | Latency,
     blocks: Mapping[str, int],
-    round_to: int | None,
 ) -> tuple[SizeOf, float]:
     """Return what the budget divides as a function of widths, and how much of it there is.
 
     Raises BudgetError where one block per group is too much.
     """
-    floors = floor_widths(structure.channels, blocks)
+    floors, block = floor_widths(structure.channels, blocks), max(blocks.values(), default=1)
     if isinstance(budget, Latency):
         latency = latency_of(structure, budget.table)
         least_ms = latency(floors)
         if least_ms > budget.ms:
             raise BudgetError(
-                f'a budget of {budget} cannot be met with blocks of {round_to} channels; the '
+                f'a budget of {budget} cannot be met with blocks of {block} channels; the '
                 f'nearest is {math.ceil(1e3 * least_ms) / 1e3:g} ms ({latency({}):.4g} ms whole)'
             )
         return latency, budget.ms
@@ -339,8 +352,7 @@ def _divided(
     if least > allowed + 0.5:
         share = min(1.0, math.floor(1e4 * least / dense + 1) / 1e4)  # rounded up, and never below
         raise BudgetError(
-            f'a budget of {budget} cannot be met with blocks of '
-            f'{round_to or max(blocks.values(), default=1)} channels; the nearest '
+            f'a budget of {budget} cannot be met with blocks of {block} channels; the nearest '
             f'is {share:g} ({round(least):,} of {dense:,}); allow it or smaller blocks'
         )
     return size, allowed + 0.5

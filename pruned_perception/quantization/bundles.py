@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Bundle in float → bundle in 8 bits, with the record of how, where and how well."""
 
 from __future__ import annotations
@@ -6,7 +20,7 @@ import datetime
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,8 +34,6 @@ from pruned_perception.inference.decisions import match_objects
 from pruned_perception.inference.detections import Candidates
 from pruned_perception.inference.detector import Detector
 from pruned_perception.inference.divergence import divergence, relative_error
-from pruned_perception.inference.engine import create_session, run
-from pruned_perception.inference.preprocess import Preprocessor
 from pruned_perception.inference.processor import integer_arithmetic, processor_name
 from pruned_perception.inference.reference import packed, reference_picture, sampled
 from pruned_perception.quantization.errors import QuantizationError
@@ -56,8 +68,8 @@ class QuantizationRecord:
     held_out_images: int
     divergence: float
     """From the float network; see `inference.divergence`."""
-    output_error: float
-    """‖INT8 − float‖ / ‖float − its mean‖ of the raw outputs."""
+    output_error: float | None
+    """‖INT8 − float‖ / ‖float − its mean‖ of the raw outputs; None where their shapes change."""
     shown: int
     """Objects that the float network shows at the bundle's threshold."""
     lost: int
@@ -113,22 +125,27 @@ def quantize_bundle(
     pictures = _some(images, 'calibration')
     held = _some(held_out, 'held-out')
     parent = Detector(bundle)
-    prepare = Preprocessor(bundle.input)
-    inputs = [prepare(picture, 'bgr')[0].copy() for picture in pictures]
-    quantizer = Quantizer(bundle.onnx_bytes, inputs, str(bundle.onnx_path))
+    feeds = [parent.feeds(picture) for picture in pictures]
+    quantizer = Quantizer(bundle.onnx_bytes, feeds, str(bundle.onnx_path))
 
     chosen_on = pictures[:: max(1, len(pictures) // _SENSITIVITY_IMAGES)][:_SENSITIVITY_IMAGES]
-    probe = _Probe(bundle, parent, chosen_on)
+    wanted = [parent.decoded(parent.outputs(each)) for each in chosen_on]
+
+    def error_of(layers: Sequence[str]) -> float:
+        child = _child(bundle, quantizer.quantized(SCHEMES[scheme], layers))
+        return divergence(wanted, [child.decoded(child.outputs(each)) for each in chosen_on])
+
     choice = choose(
         quantizer.layers,
-        lambda names: probe.error(quantizer.quantized(SCHEMES[scheme], names)),
+        error_of,
         share=float_share,
         max_error=max_error,
         on_progress=on_progress,
     )
     in_8_bits = [each.name for each in quantizer.layers if each.name not in choice.in_float]
     data = quantizer.quantized(SCHEMES[scheme], in_8_bits)
-    found = _measure(bundle, parent, data, held)
+    child = _child(bundle, data)
+    found = _measure(parent, child, held)
     record = QuantizationRecord(
         scheme=scheme,
         arithmetic=integer_arithmetic(),
@@ -140,7 +157,8 @@ def quantize_bundle(
         held_out_images=len(held),
         **found,
     )
-    manifest = _manifest(bundle, record, name or f'{bundle.name}-int8', pictures, data)
+    manifest = _manifest(bundle, record, name or f'{bundle.name}-int8', pictures)
+    manifest['quantization']['check'] = _check(parent, child)
     return write_bundle(folder, data, manifest), record
 
 
@@ -160,49 +178,31 @@ def _some(images: Iterable[Picture], what: str) -> list[Picture]:
     return pictures
 
 
-class _Probe:
-    """The divergence of a model from its parent on some pictures."""
-
-    def __init__(self, bundle: Bundle, parent: Detector, pictures: Sequence[Picture]) -> None:
-        self._bundle, self._parent = bundle, parent
-        prepare = Preprocessor(bundle.input)
-        self._inputs = [prepare(each, 'bgr')[0].copy() for each in pictures]
-        self._wanted = [parent.decoded(parent.outputs(each)) for each in pictures]
-
-    def error(self, model: bytes) -> float:
-        """Return the divergence of `model`."""
-        session = create_session(model, name=f'{self._bundle.name} in 8 bits')
-        names, key = list(self._bundle.output.names), self._bundle.input.name
-        found: list[Candidates] = []
-        for tensor in self._inputs:
-            found.append(self._parent.decoded(run(session, names, {key: tensor})))
-        return divergence(self._wanted, found)
+def _child(bundle: Bundle, model: bytes) -> Detector:
+    """Return the detector with another network, which nothing is known of yet."""
+    return Detector(replace(bundle, onnx_bytes=model))
 
 
-def _measure(
-    bundle: Bundle, parent: Detector, model: bytes, pictures: Sequence[Picture]
-) -> dict[str, Any]:
+def _measure(parent: Detector, child: Detector, pictures: Sequence[Picture]) -> dict[str, Any]:
     """Return what the record says of held-out pictures."""
-    session = create_session(model, name=f'{bundle.name} in 8 bits')
-    names, key = list(bundle.output.names), bundle.input.name
-    prepare = Preprocessor(bundle.input)
     raw: tuple[list[Any], list[Any]] = ([], [])
     decoded: tuple[list[Candidates], list[Candidates]] = ([], [])
     counts = {'shown': 0, 'lost': 0, 'invented': 0}
     for picture in pictures:
-        tensor = prepare(picture, 'bgr')[0].copy()
-        both = parent.outputs(picture), run(session, names, {key: tensor})
-        for which, outputs in enumerate(both):
-            raw[which].append(outputs)
-            decoded[which].append(parent.decoded(outputs))
-        in_float, in_8_bits = (parent.finished(each, picture.shape[:2]) for each in both)
-        decisions = match_objects(in_float, in_8_bits, score_threshold=bundle.thresholds.score)
+        shown = []
+        for which, detector in enumerate((parent, child)):
+            raw[which].append(detector.outputs(picture))
+            decoded[which].append(detector.decoded(raw[which][-1]))
+            shown.append(detector.finished(raw[which][-1], picture.shape[:2]))
+        in_float, in_8_bits = shown
+        threshold = parent.settings.score_threshold
+        decisions = match_objects(in_float, in_8_bits, score_threshold=threshold)
         for each in counts:
             counts[each] += len(getattr(decisions, each))
     same = all(len({one.shape for one in each}) == 1 for each in zip(*raw[0], *raw[1], strict=True))
     return {
         'divergence': divergence(*decoded),
-        'output_error': relative_error(*raw) if same else float('inf'),
+        'output_error': relative_error(*raw) if same else None,
         **counts,
     }
 
@@ -212,7 +212,6 @@ def _manifest(
     record: QuantizationRecord,
     name: str,
     pictures: Sequence[Picture],
-    model: bytes,
 ) -> dict[str, Any]:
     manifest = {key: value for key, value in bundle.manifest.items() if key != 'onnx'}
     seen = Fingerprints.of(picture_hash(each) for each in pictures)
@@ -246,7 +245,6 @@ def _manifest(
                     'held_out_images', 'divergence', 'output_error', 'shown', 'lost', 'invented',
                 )
             },
-            'check': _check(bundle, model),
         },
         'certificate': None,
         'evaluation': [],
@@ -260,18 +258,12 @@ def _manifest(
     }  # fmt: skip
 
 
-def _check(bundle: Bundle, model: bytes) -> list[dict[str, Any]]:
+def _check(parent: Detector, child: Detector) -> list[dict[str, Any]]:
     """Return what a robot compares at load: outputs of the reference picture, and their slack."""
-    spec = bundle.input
+    spec = parent.bundle.input
     picture = reference_picture(spec.height, spec.width)
-    tensor = Preprocessor(spec)(picture, 'bgr')[0]
-    names = list(bundle.output.names)
-    in_float, in_8_bits = (
-        run(create_session(each, name=bundle.name), names, {spec.name: tensor})
-        for each in (bundle.onnx_bytes, model)
-    )
     entries = []
-    for wanted, found in zip(in_float, in_8_bits, strict=True):
+    for wanted, found in zip(parent.outputs(picture), child.outputs(picture), strict=True):
         here = sampled(found)
         gap = float(np.sqrt(np.mean((here.astype(float) - sampled(wanted)) ** 2)))
         entries.append({'values': packed(here), 'tolerance': _TOLERANCE * gap})

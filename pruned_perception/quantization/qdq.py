@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """ONNX graph → the same graph in 8 bits (QDQ format), by ONNX Runtime's quantiser.
 
 What comes after the last layers with weights is arithmetic on boxes and scores: it costs little
@@ -27,6 +41,8 @@ from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 from pruned_perception.quantization.errors import QuantizationError
 from pruned_perception.quantization.schemes import Scheme
 
+Feeds = dict[str, NDArray[Any]]
+
 OPSET = 13
 """The first whose QuantizeLinear takes a scale for each channel."""
 _LEAST_SWISHED = -8.0
@@ -55,21 +71,21 @@ class Quantizer:
 
     Args:
         model: the ONNX file.
-        inputs: of each image the tensor of the only input, (1, …).
+        feeds: of each image the tensors that the graph takes, by name.
         name: what errors call the model.
 
     Raises:
         QuantizationError: quantised already, no layer to quantise, or no model that it can take.
     """
 
-    def __init__(self, model: bytes, inputs: Sequence[NDArray[Any]], name: str = 'model') -> None:
+    def __init__(self, model: bytes, feeds: Sequence[Feeds], name: str = 'model') -> None:
         self.name = name
         with _errors(name), _quiet():
             self.model = _prepared(model)
             self.layers = _layers(self.model)
             if not self.layers:
                 raise QuantizationError(f'{name}: no layer with constant weights to quantise')
-            self._ranges = _ranges(self.model, inputs)
+            self._ranges = _ranges(self.model, feeds)
 
     def quantized(self, scheme: Scheme, layers: Collection[str]) -> bytes:
         """Return the model with these layers, by name, in 8 bits and all else in float."""
@@ -179,17 +195,15 @@ def _after_last(model: onnx.ModelProto, layers: set[str]) -> set[str]:
 
 
 class _Reader(CalibrationDataReader):
-    def __init__(self, name: str, inputs: Sequence[NDArray[Any]]) -> None:
-        self._feeds = ({name: each} for each in inputs)
+    def __init__(self, feeds: Feeds) -> None:
+        self._feeds = iter([feeds])
 
-    def get_next(self) -> dict[str, NDArray[Any]] | None:
+    def get_next(self) -> Feeds | None:
         return next(self._feeds, None)
 
 
-def _ranges(model: onnx.ModelProto, inputs: Sequence[NDArray[Any]]) -> Any:
+def _ranges(model: onnx.ModelProto, feeds: Sequence[Feeds]) -> Any:
     """Return the smallest and largest value of each activation, as the quantiser takes them."""
-    constants = {each.name for each in model.graph.initializer}
-    (name,) = (each.name for each in model.graph.input if each.name not in constants)
     with TemporaryDirectory() as folder:
         file = Path(folder) / 'model.onnx'
         onnx.save(model, file)
@@ -199,8 +213,8 @@ def _ranges(model: onnx.ModelProto, inputs: Sequence[NDArray[Any]]) -> Any:
             augmented_model_path=str(Path(folder) / 'augmented.onnx'),
             calibrate_method=CalibrationMethod.MinMax,
         )
-        for each in inputs:  # one by one: the calibrator keeps all activations of what it is given
-            calibrator.collect_data(_Reader(name, [each]))
+        for each in feeds:  # one by one: the calibrator keeps all activations of what it is given
+            calibrator.collect_data(_Reader(each))
         ranges = calibrator.compute_data()
     for value in _swished(model):
         if value in ranges.data:

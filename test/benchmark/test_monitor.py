@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """The monitor's arithmetic, and what it sees of real nodes over DDS."""
 
 from __future__ import annotations
@@ -19,6 +33,7 @@ pytest.importorskip('vision_msgs')
 from pruned_perception.benchmark.monitor import Balance, Camera, Names, Report
 from pruned_perception.benchmark.recorder import Received
 from pruned_perception.bundle import Bundle
+from pruned_perception.cli import monitor as monitor_command
 from pruned_perception.cli.monitor import describe, table
 from pruned_perception.inference.latency import summarize
 
@@ -153,6 +168,15 @@ def test_line_and_table_show_what_the_middleware_lost() -> None:
     with console.capture() as capture:
         console.print(table([report(lost_on_the_way=100)]))
     assert any('by the middleware' in line and '100' in line for line in capture.get().split('\n'))
+
+
+def test_names_of_others_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = monitor_command._Lines()
+    lines.update([], SimpleNamespace(nothing='seen: /\x1b[2Jevil'))  # type: ignore[arg-type]
+    lines.finish([report(namespace='/\x1b[2J')], None)  # type: ignore[arg-type]
+    shown = capsys.readouterr().out
+    assert shown.count(r'\x1b[2J') == 2
+    assert shown.replace('\n', '').isprintable()
 
 
 def test_line_and_table_show_the_figures() -> None:

@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Nothing is measured on broken ground truth: each kind is refused, with file and place named."""
 
 from __future__ import annotations
@@ -110,6 +124,7 @@ BROKEN = {
 def test_every_command_that_measures_refuses_it(
     kind: str, tiny_family: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
+    pytest.importorskip('torch', reason="the off-line stage needs torch: extra 'train'")
     change, message = BROKEN[kind]
     folder = write_set(tmp_path / 'set', change)
     arguments = ['evaluate', str(folder), '--model', str(tiny_family / 'dense')]
@@ -118,7 +133,6 @@ def test_every_command_that_measures_refuses_it(
     assert re.search(message, output.err) and str(folder) in output.err
     assert 'AP50' not in output.out
 
-    pytest.importorskip('torch')
     from pruned_perception.training.detector.data import load_frames
 
     pair = ['--parent', str(tiny_family / 'dense'), '--child', str(tiny_family / 'small')]
@@ -132,6 +146,7 @@ def test_every_command_that_measures_refuses_it(
 def test_the_sound_set_is_taken_by_the_same_commands(
     tiny_family: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
+    pytest.importorskip('torch', reason="the off-line stage needs torch: extra 'train'")
     folder = write_set(tmp_path / 'set')
     arguments = ['evaluate', str(folder), '--model', str(tiny_family / 'dense')]
     assert main([*arguments, '--resamples', '0', '--json']) == 0

@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Frames compared with the dense net beside the node: evidence against a certificate."""
 
 from __future__ import annotations
@@ -186,7 +200,7 @@ def test_what_cannot_be_watched_says_why(family: Path, tmp_path: Path) -> None:
         **certificate(dense, bad), 'record': {},
     }))  # fmt: skip
     alone = Path(shutil.copytree(bad.path, tmp_path / 'alone' / 'bad'))
-    refused('exactly one member of a family has no parent', load_member(alone))
+    refused('dense, the parent of bad, cannot be loaded .*: keep both folders', load_member(alone))
     claim = claim_of(bad)
     assert claim.bound == bad.manifest['certificate']['statements']['lost']['bound']
     assert claim.settings.score_threshold == 0.5

@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """The processes of `up`, with small Python programs in the place of nodes."""
 
 from __future__ import annotations
@@ -172,3 +186,12 @@ def _running(pid: int) -> bool:
     except FileNotFoundError:
         return False
     return status.rpartition(')')[2].split()[0] != 'Z'  # a zombie waits for init alone
+
+
+def test_what_a_process_prints_cannot_steer_the_terminal() -> None:
+    """Names of topics and nodes of others get into logs."""
+    out = Output()
+    commands = {'a': program("print('\\x1b[2J\\u202ename\\tafter')")}
+    assert Supervisor(commands, os.environ, out=out).run() == 0
+    assert '[a] \\x1b[2J\\u202ename' in out.getvalue()
+    assert out.getvalue().replace('\n', '').isprintable()

@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """YOLO: a text file of labels a picture, a line a box.
 
 Where it lies: as `data.yaml` says (Ultralytics' and annotation services'), or a folder of pictures
@@ -27,7 +41,7 @@ from pruned_perception.datasets.labels import read_labels
 from pruned_perception.datasets.problems import Problems
 from pruned_perception.images.checks import IMAGE_SUFFIXES
 
-LOOKS_FOR = 'data.yaml'
+LOOKS_FOR = 'data.yaml, or *.names or classes.txt beside pictures'
 _YAML = ('data.yaml', 'data.yml', 'dataset.yaml', 'dataset.yml')
 _NAMES = ('classes.txt', 'labels.txt')
 _SPLITS = ('train', 'val', 'valid', 'validation', 'test')
