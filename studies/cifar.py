@@ -1,6 +1,6 @@
 """CIFAR-10 ResNets as tasks for `pruned-perception sensitivity`, `prune`, `compare` and the rest.
 
-`studies.cifar:resnet20`, `studies.cifar:resnet44` and `studies.cifar:resnet56`. Calibration and fine-tuning see 45,000 of the
+`studies.cifar:resnet20`, `:resnet44` and `:resnet56`. Calibration and fine-tuning see 45,000 of the
 50,000 training images, choices the other 5,000, and the 10,000 test images are for the one look in
 the end and for certificates. The published networks were trained on all 50,000: on the held-out
 images the parents are nearly perfect, so figures there only compare methods with one another.
