@@ -152,21 +152,29 @@ def test_where_a_refit_does_harm_it_is_not_taken(monkeypatch: pytest.MonkeyPatch
     assert (forced.plain, forced.refit) == (None, True)
 
 
-def test_a_network_that_collapses_is_named_with_the_nearest_budget_that_holds() -> None:
+def test_a_network_that_collapses_is_named_with_the_nearest_budget_that_holds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model, batches = trained.network(), trained.batches(64, 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        _, _, cut = prune(model, trained.EXAMPLE, Macs(0.1), batches, tuned=True)
+    assert cut is not None
+    assert cut.error is not None
+    useless = 0.8 * cut.error
+    monkeypatch.setattr(module, 'USELESS', useless)
     with pytest.warns(UserWarning, match='this network collapses at this budget.*nearest that'):
-        _, _, outcome = prune(model, trained.EXAMPLE, Macs(0.05), batches)
+        _, _, outcome = prune(model, trained.EXAMPLE, Macs(0.1), batches, refit=False)
     assert outcome is not None
     assert outcome.collapses
     assert outcome.nearest is not None
-    assert outcome.nearest.error < module.USELESS <= outcome.error
+    assert outcome.nearest.error < useless <= outcome.error
     assert f'nearest that holds: {outcome.nearest.share:.0%}' in outcome.to_text()
-    with warnings.catch_warnings():
-        warnings.simplefilter('error')
-        _, _, there = prune(model, trained.EXAMPLE, Macs(outcome.nearest.share), batches)
-        prune(model, trained.EXAMPLE, Macs(0.05), batches, tuned=True)  # nothing to warn of
+    planner = Planner(model, trained.EXAMPLE, calibration=batches)
+    plan = planner.plan(Macs(outcome.nearest.share))
+    _, there = finish(model, planner.cut(plan), batches, plan=plan)
     assert there is not None
-    assert not there.collapses
+    assert there.error == pytest.approx(outcome.nearest.error)
 
 
 def test_few_frames_are_compared_as_they_are_and_none_say_nothing() -> None:
