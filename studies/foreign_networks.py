@@ -22,7 +22,7 @@ from __future__ import annotations
 import argparse
 import csv
 import importlib
-import subprocess
+import multiprocessing
 import sys
 import time
 import warnings
@@ -84,17 +84,17 @@ def _import_torchvision() -> Any:
     Its compiled operators (suppression, regions) are missing then, and its Python code, which
     registers shapes for them, fails to be imported; none of the networks here calls them.
     """
-    while True:
-        try:
-            return importlib.import_module('torchvision.models')
-        except RuntimeError as error:
-            if 'torchvision::' not in str(error):
-                raise
-            name = str(error).partition('torchvision::')[2].split()[0]
+    try:
+        return importlib.import_module('torchvision.models')
+    except RuntimeError as error:
+        if 'torchvision::' not in str(error):
+            raise
+        for name in ('nms', 'qnms'):
             _LIBRARIES.append(torch.library.Library('torchvision', 'FRAGMENT'))
             _LIBRARIES[-1].define(f'{name}(Tensor x) -> Tensor')
-            for each in [each for each in sys.modules if each.partition('.')[0] == 'torchvision']:
-                del sys.modules[each]
+        for each in [each for each in sys.modules if each.partition('.')[0] == 'torchvision']:
+            del sys.modules[each]
+        return importlib.import_module('torchvision.models')
 
 
 _LIBRARIES: list[torch.library.Library] = []
@@ -336,19 +336,35 @@ def missing(done: Sequence[Result]) -> Iterator[str]:
 
 def in_a_process(name: str, folder: Path) -> Result | None:
     """Return what a network shows; None where its package is not installed."""
-    command = [sys.executable, '-m', 'studies.foreign_networks', str(folder), '-', '--one', name]
+    package = name.partition(' ')[0]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
-    except subprocess.TimeoutExpired:
-        return Result(name, failed=f'more than {LIMIT} s')
-    if done.returncode == 0:
-        row = next(csv.DictReader(done.stdout.splitlines()[-2:]))
-        return Result(**{k: type(getattr(Result(''), k))(v) for k, v in row.items()})
-    last = (done.stderr.strip().splitlines() or ['killed'])[-1]
-    if 'ModuleNotFoundError' in last or 'ImportError' in last:
-        print(f'{name}: skipped: {last}', flush=True)
+        _import_torchvision()
+        importlib.import_module({'smp': 'segmentation_models_pytorch'}.get(package, package))
+    except ImportError as error:
+        print(f'{name}: skipped: {error}', flush=True)
         return None
-    return Result(name, failed=last[:200])
+    context = multiprocessing.get_context('fork')  # which has the packages already
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send, args=(sender, name, folder))
+    process.start()
+    sender.close()
+    try:
+        if not receiver.poll(LIMIT):
+            return Result(name, failed=f'more than {LIMIT} s')
+        return receiver.recv()
+    except EOFError:
+        return Result(name, failed='killed')
+    finally:
+        process.kill()
+        process.join()
+
+
+def _send(sender: Any, name: str, folder: Path) -> None:
+    warnings.simplefilter('ignore')
+    try:
+        sender.send(measure(name, folder))
+    except Exception as error:  # whatever a network of others raises
+        sender.send(Result(name, failed=f'{type(error).__name__}: {error}'[:200]))
 
 
 def to_text(results: Sequence[Result]) -> str:
@@ -384,18 +400,11 @@ def main() -> None:
     parser.add_argument('images', type=Path, help='folder of JPEG pictures')
     parser.add_argument('results', type=Path, help='CSV file')
     parser.add_argument('--table', action='store_true', help='only print what is there')
-    parser.add_argument('--one', metavar='NETWORK', help='measure one, and print its row')
+    parser.add_argument('--only', metavar='TEXT', default='', help='networks with it in the name')
     args = parser.parse_args()
-    if args.one:
-        warnings.simplefilter('ignore')
-        result = measure(args.one, args.images)
-        table = csv.DictWriter(sys.stdout, [each.name for each in fields(Result)])
-        table.writeheader()
-        table.writerow(asdict(result))
-        return
     results = read(args.results)
     if not args.table:
-        for name in missing(results):
+        for name in [each for each in missing(results) if args.only in each]:
             if (found := in_a_process(name, args.images)) is not None:
                 results.append(found)
                 write(args.results, results)
