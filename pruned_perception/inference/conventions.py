@@ -60,6 +60,12 @@ AUTHORS: dict[str, dict[str, Any]] = {
     },
     # Ultralytics, v8 and later.
     'yolov8': {'std': (255.0, 255.0, 255.0), 'score': 0.25, 'iou': 0.7},
+    # YOLOv10, YOLO26 and Ultralytics' nms=True; YOLOv7's --end2end.
+    'end_to_end': {'std': (255.0, 255.0, 255.0), 'score': 0.25},
+    # YOLOv6 and YOLOv7 for TensorRT.
+    'efficient_nms': {'std': (255.0, 255.0, 255.0), 'score': 0.25},
+    # PP-YOLOE+ (PP-YOLOE before it took ImageNet's mean and deviation).
+    'ppyoloe': {'resize': 'stretch', 'std': (255.0, 255.0, 255.0)},
     # DETR, datasets/transforms.py: ImageNet's mean and deviation.
     'detr': {
         'resize': 'stretch',
@@ -71,10 +77,15 @@ AUTHORS: dict[str, dict[str, Any]] = {
 """Decoder → what its authors' programs do otherwise than `USUAL`."""
 
 
-def preparation(decoder: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all fields of `USUAL`: as given (None: not), as the authors do, or as is usual."""
+def preparation(
+    decoder: str, given: Mapping[str, Any], whose: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return all fields of `USUAL`: as given (None: not), as the authors do, or as is usual.
+
+    `whose` is what the authors of this very network do otherwise than others with its decoder.
+    """
     said = {name: value for name, value in given.items() if value is not None}
-    return {**USUAL, **AUTHORS.get(decoder, {}), **said}
+    return {**USUAL, **AUTHORS.get(decoder, {}), **(whose or {}), **said}
 
 
 def labels_in(metadata: Mapping[str, str]) -> tuple[str, ...] | None:

@@ -91,9 +91,12 @@ def create_bundle(
         'decoder': decoder,
         'parameters': dict(parameters or {}),
     }
+    whose: Mapping[str, Any] = {}
     if decoder is None:
-        output = _recognised(onnx, session, graph, len(labels), output, time_limit_s)
-    said = preparation(output['decoder'], prepared or {})
+        output, whose = _recognised(onnx, session, graph, len(labels), output, time_limit_s)
+    if graph['dtype'] == 'uint8':  # such a graph scales by itself
+        whose = {**whose, 'mean': (0.0, 0.0, 0.0), 'std': (1.0, 1.0, 1.0)}
+    said = preparation(output['decoder'], prepared or {}, whose)
     picture = ('color', 'resize', 'align', 'pad_value', 'mean', 'std')
     manifest = {
         'schema_version': SCHEMA_VERSION,
@@ -179,8 +182,8 @@ def _recognised(
     classes: int,
     output: Mapping[str, Any],
     time_limit_s: float,
-) -> dict[str, Any]:
-    """Return the section `output` for a decoder that the graph's outputs show."""
+) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    """Return the section `output` for a decoder that the graph's outputs show, and `prepared`."""
     constants = {each['name']: each['values'] for each in graph_input.get('constants', ())}
     spec = InputSpec(
         **{**graph_input, 'shape': tuple(graph_input['shape']), 'constants': constants},
@@ -209,9 +212,10 @@ def _recognised(
     if len(found) == 1:
         [reading] = found
         parameters = {**reading.parameters, **output['parameters']}
-        return {
+        section = {
             'names': list(reading.outputs), 'decoder': reading.decoder, 'parameters': parameters
         }  # fmt: skip
+        return section, reading.prepared
     shapes = ', '.join(f'{each.name} {each.shape}' for each in graph.outputs)
     start = f'{onnx}: outputs {shapes}, with {classes} labels'
     if not found:

@@ -62,6 +62,14 @@ class Reading:
     outputs: tuple[str, ...]
     whose: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    prepared: Mapping[str, Any] = field(default_factory=dict)
+    """What its authors do with images otherwise than `conventions` says of the decoder."""
+
+
+# Bytes over 255 in colours as they are seen; RT-DETR takes images stretched.
+_SCALED = {'color': 'rgb', 'mean': (0.0, 0.0, 0.0), 'std': (255.0, 255.0, 255.0)}
+_RTDETR = {**_SCALED, 'resize': 'stretch', 'iou': 1.0}
+_YOLOV5 = {**_SCALED, 'align': 'center', 'score': 0.25, 'iou': 0.45}
 
 
 def readings(graph: Graph) -> list[Reading]:
@@ -87,13 +95,12 @@ def _one(graph: Graph) -> Iterator[Reading]:
     if rows == 4 + classes and columns != rows:
         yield Reading('yolov8', name, 'YOLOv8, v9, 11')
     if rows == plus and columns == classes + 32:
-        yield Reading(
-            'nanodet', name, 'NanoDet-Plus', {'strides': list(STRIDES_PLUS), 'cell_centre': 0}
-        )
+        parameters = {'strides': list(STRIDES_PLUS), 'cell_centre': 0}
+        yield Reading('nanodet', name, 'NanoDet-Plus', parameters, {'resize': 'stretch'})
     if rows == cells and columns == classes + 32:
         yield Reading('nanodet', name, 'NanoDet')
     if columns == 5 + classes and rows == 3 * cells:
-        yield Reading('yolox', name, 'YOLOv5', {'decoded': True})
+        yield Reading('yolox', name, 'YOLOv5', {'decoded': True}, _YOLOV5)
     if columns == 5 + classes and rows == cells:
         yield Reading('yolox', name, "YOLOX, by its export script's default")
         yield Reading('yolox', name, 'YOLOX with --decode_in_inference, YOLOv6', {'decoded': True})
@@ -101,7 +108,7 @@ def _one(graph: Graph) -> Iterator[Reading]:
         yield Reading('anchor_free', name, 'our own')
         yield Reading('ppyoloe', name, 'PP-YOLOE with exclude_post_process')
     if columns == 4 + classes and 0 < rows <= 1000 and rows != cells:
-        yield Reading('detr', name, "Ultralytics' RT-DETR", {'activation': 'none'})
+        yield Reading('detr', name, "Ultralytics' RT-DETR", {'activation': 'none'}, _RTDETR)
     if columns == 6 and rows not in (cells, plus, 3 * cells):
         if len(shape) == 3 or not graph.takes_batches:
             yield Reading('end_to_end', name, "YOLOv10, YOLO26, Ultralytics' nms=True")
@@ -138,11 +145,13 @@ def _three(graph: Graph) -> Iterator[Reading]:
     if found is None:
         return
     detr = 'orig_target_sizes' in graph.inputs
-    if not detr:
-        yield Reading('ssd', found, 'torchvision, where label 0 is the background')
-    if detr or graph.takes_batches:
-        whose = 'RT-DETR, D-FINE' if detr else 'others, whose first class is 0'
-        yield Reading('ssd', found, whose, {'first_label': 0})
+    if detr:
+        yield Reading('ssd', found, 'RT-DETR, D-FINE', {'first_label': 0}, _RTDETR)
+        return
+    whose = 'torchvision, where label 0 is the background'
+    yield Reading('ssd', found, whose, prepared=_SCALED)
+    if graph.takes_batches:
+        yield Reading('ssd', found, 'others, whose first class is 0', {'first_label': 0})
 
 
 def _four(graph: Graph) -> Iterator[Reading]:

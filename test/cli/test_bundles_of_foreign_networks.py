@@ -309,3 +309,25 @@ def test_a_batch_costs_and_that_is_said(tmp_path: Path, capsys: pytest.CaptureFi
     outputs = {'output0': np.concatenate([yolov8()] * 4)}
     assert create(tmp_path, constant_network(((4, 3, HEIGHT, WIDTH), 'float32'), outputs)) == 0
     assert 'takes 4 images at once' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ('name', 'expected'),
+    [
+        ('Ultralytics RT-DETR', ('rgb', (0, 0, 0), (255, 255, 255))),
+        ('RT-DETR with orig_target_sizes', ('rgb', (0, 0, 0), (255, 255, 255))),
+        ('NanoDet-Plus', ('bgr', (103.53, 116.28, 123.675), (57.375, 57.12, 58.395))),
+        ('[1, 300, 6]', ('rgb', (0, 0, 0), (255, 255, 255))),
+        ('torchvision', ('rgb', (0, 0, 0), (255, 255, 255))),
+        ('HWC bytes', ('rgb', (0, 0, 0), (1, 1, 1))),
+    ],
+)
+def test_images_are_prepared_as_the_authors_of_the_network_do(
+    name: str, expected: tuple[Any, ...], tmp_path: Path
+) -> None:
+    """Not as others do whose outputs look alike; a graph that takes bytes scales by itself."""
+    case = CASES[name]
+    network = constant_network(case.image, case.outputs, **case.network)
+    assert create(tmp_path, network, *case.options) == 0
+    spec = load_bundle(tmp_path / 'bundle').input
+    assert (spec.color, spec.mean, spec.std) == expected
