@@ -224,7 +224,7 @@ def values(status: Any) -> dict[str, str]:
 
 def counts_of(status: Any) -> dict[str, int]:
     """Return the accounts in a status `frames`."""
-    accounts = (*COUNTERS, 'waiting')
+    accounts = (*COUNTERS, 'waiting', 'lost')
     return {key: int(value) for key, value in values(status).items() if key in accounts}
 
 
