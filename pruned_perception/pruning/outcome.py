@@ -106,7 +106,7 @@ class Outcome(Record):
     def warning(self) -> str:
         """Return what to do about a network that collapses."""
         nearest = (
-            'no larger budget was found to hold'
+            'no larger budget is known to hold'
             if self.nearest is None
             else f'nearest that holds: {self.nearest.share:.0%} (error {self.nearest.error:.2f})'
         )

@@ -307,13 +307,13 @@ def test_sensitivities_are_measured_again_on_the_current_network(
     from pruned_perception.training import method as configuration
 
     scored = []
-    make_plan = configuration.make_plan
+    planner = configuration.Planner
 
     def recorded(model, *args, **options):
         scored.append(model)
-        return make_plan(model, *args, **options)
+        return planner(model, *args, **options)
 
-    monkeypatch.setattr(configuration, 'make_plan', recorded)
+    monkeypatch.setattr(configuration, 'Planner', recorded)
     method = dataclasses.replace(CHANNELS, schedule='cascade', iterations=2)
     tuned = []
 
