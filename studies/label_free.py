@@ -216,7 +216,7 @@ def table(results: Path) -> str:
     header = (
         'detector | MACs kept:.2f | recipe | changed | CPU minutes:.1f | steps:,d | '
         'refitted: error:.2f | agreement:.3f | taught: agreement:.3f | AP50:.4f | person:.4f | '
-        'ball:.4f'
+        'ball:.4f | note'
     )
     rows = []
     for line in results.read_text('utf-8').splitlines():
@@ -230,7 +230,8 @@ def table(results: Path) -> str:
         rows.append(
             (found['study'], found['share'], found['recipe'] if stages else 'the parent', changed,
              minutes, steps, refitted.get('error'), refitted.get('agreement'),
-             taught.get('agreement'), found['ap50'], found.get(LABELS[0]), found.get(LABELS[1]))
+             taught.get('agreement'), found['ap50'], found.get(LABELS[0]), found.get(LABELS[1]),
+             found.get('note'))
         )  # fmt: skip
     return Table.under(header, rows).to_markdown()
 

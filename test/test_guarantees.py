@@ -48,6 +48,10 @@ NO_STATEMENTS = (
     'Prune object detectors with guarantees',
     'pruned-perception certify</code>',
     '[guarantees]',
+    '16 at most',
+    'boxes a picture; … at most',
+    'brightness | confidence | detections',
+    'mean confidence',
     'to prove itself alive',
 )
 

@@ -36,7 +36,8 @@ from pruned_perception.optimize.probing import Target
 WORK = '.optimize'
 MINUTES = {'quick': 3.0, 'standard': 25.0, 'thorough': 90.0, 'compact': 90.0}
 """Of work that teaching a member takes by default, by recipe."""
-SKIPPABLE = ('recovery', 'int8', 'certificate', 'report')
+COSTLY = ('members', 'latency.json')
+"""What is there once the long part has begun."""
 ROOM = 200 * 2**20
 """Bytes that must be free beside what frames take."""
 
@@ -140,19 +141,30 @@ def claimed(settings: Settings) -> Iterator[None]:
         )
     with locked(work):
         identity, file = settings.identity(), work / 'job.json'
-        if file.is_file():
-            found = read_json(file)
-            differing = [key for key in identity if found.get(key) != identity[key]]
-            if differing:
-                key = differing[0]
-                raise FolderError(
-                    f'{family}: holds the work on another job ({key}: {found.get(key)} there, '
-                    f'{identity[key]} here); choose another folder, or delete this one'
-                )
-        else:
+        found = read_json(file) if file.is_file() else identity
+        differing = [key for key in identity if found.get(key) != identity[key]]
+        if differing and any((work / each).exists() for each in COSTLY):
+            key = differing[0]
+            raise FolderError(
+                f'{family}: holds the work on another job ({key}: {found.get(key)} there, '
+                f'{identity[key]} here); choose another folder, or delete this one'
+            )
+        if differing:  # it did not get far: refused, or only foretold
+            _forget(work)
+        if not file.is_file():
             check_room(family, ROOM)
             write_json(file, identity)
         yield
+
+
+def _forget(work: Path) -> None:
+    """Delete what was done before any member was begun."""
+    with errors_of_writing(work, FolderError):
+        for each in work.iterdir():
+            if each.is_dir():
+                shutil.rmtree(each)
+            elif each.name != '.lock':  # which this process holds
+                each.unlink()
 
 
 def check_room(folder: Path, needed: int) -> None:

@@ -49,7 +49,8 @@ USELESS = 0.7
 """Relative output error from which on a network is called useless: half of what its outputs do is
 gone then (their variance is that of the error and more)."""
 STEPS = 5  # of the bisection of budgets
-_NOTHING = 1e-3  # relative to the mean over an axis: parts that vary less count as if so much
+_ROUNDING = 1e-4  # of its size: what varies less counts as if so much, since it may be rounding
+_LARGEST = 10.0  # that one part counts for: it may be constant in the parent
 
 
 @dataclass(frozen=True)
@@ -323,12 +324,13 @@ class _Sums:
 
     def _along(self, axis: int, varying: Tensor) -> float:
         assert isinstance(self.wrong, Tensor)
-        wrong, right = (
+        assert isinstance(self.second, Tensor)
+        wrong, right, size = (
             each.movedim(axis, 0).reshape(each.shape[axis], -1).sum(1)
-            for each in (self.wrong, varying)
+            for each in (self.wrong, varying, self.second)
         )
-        least = max(float(right.mean()) * _NOTHING, 1e-30)
-        return float((wrong / right.clamp(min=least)).sqrt().mean())
+        least = (size * _ROUNDING**2).clamp(min=max(float(right.mean()) * 1e-12, 1e-30))
+        return float((wrong / torch.maximum(right, least)).sqrt().clamp(max=_LARGEST).mean())
 
 
 def _divided(

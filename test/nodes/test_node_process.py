@@ -279,7 +279,7 @@ def test_a_second_signal_during_the_end_changes_nothing(observer: Any, start: An
         ({'parameters': {'score_threshold': 7.5}}, ['score_threshold', '7.5']),
         ({'parameters': {'image_transport': 'theora'}}, ['image_transport', 'raw, compressed']),
         ({'parameters': {'classes': '[unicorn]'}}, ['unicorn', 'red, green, blue']),
-        ({'parameters': {'threads': 'many'}}, ['threads', 'INTEGER']),
+        ({'parameters': {'threads': 'many'}}, ['threads', 'integer']),
         ({'arguments': ['--params-file', '/nowhere.yaml']}, ['/nowhere.yaml']),
         ({'arguments': ['-r', '__node:=a-b']}, ['__node']),
     ],

@@ -141,7 +141,7 @@ def test_an_onnx_file_without_names_or_of_no_known_detector(place, command, tmp_
     (tmp_path / 'two.txt').write_text('red\ngreen')
     code, text = command(*asked, tmp_path / 'g', '--names', tmp_path / 'two.txt')
     assert code == 1
-    assert 'are none of the kinds that are known' in text
+    assert 'may mean several things. Whose network is it?' in text
 
 
 def test_where_pruning_does_not_pay_it_says_so_before_the_work(
@@ -154,9 +154,11 @@ def test_where_pruning_does_not_pay_it_says_so_before_the_work(
     assert 'pruning channels so far does not pay with this network' in text
     assert 'agreement, untaught' in text
     assert not (tmp_path / 'f' / 'macs60').exists()
-    code, text = command(*asked, tmp_path / 'f', '--force')
+    # What was only foretold does not bind: another job may take its place.
+    other = (place.dense, '--images', place.drives, '--macs', '0.8', *SHORT, '--out')
+    code, text = command(*other, tmp_path / 'f', '--force')
     assert code == 0
-    assert (tmp_path / 'f' / 'macs60' / 'model.onnx').is_file()
+    assert (tmp_path / 'f' / 'macs80' / 'model.onnx').is_file()
 
 
 def test_labels_that_are_not_the_detectors(place, command, tmp_path):
