@@ -53,6 +53,7 @@ NO_STATEMENTS = (
     'brightness | confidence | detections',
     'mean confidence',
     'to prove itself alive',
+    'Whether it keeps its promise on a machine',
 )
 
 # Names of settings, by file.
