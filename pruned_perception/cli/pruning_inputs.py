@@ -109,7 +109,7 @@ def add_method(parser: argparse.ArgumentParser) -> None:
         type=at_least(1),
         metavar='N',
         help='kept channels are multiples of this, the block of the engine (default: 16 where a '
-        'criterion is named, else a sixteenth of each group, 16 at most)',
+        'criterion is named, else a sixty-fourth of each group, 16 at most)',
     )
     how.add_argument(
         '--ignored-layers',

@@ -277,15 +277,15 @@ def _descending(values: Tensor) -> Tensor:
 def blocks_for(structure: Structure, round_to: int | None) -> Widths:
     """Return the block of each group: of its kept channels all are multiples.
 
-    With None the largest power of two that is at most a sixteenth of the group and at most 16, what
-    engines compute at once: thin layers would otherwise stay whole, or lose all but one block.
+    With None the largest power of two that is at most a sixty-fourth of the group and at most 16, what
+    engines compute at once: of a thin layer, a block of that size is too much to lose at once.
     Channels that go in runs go in whole ones.
     """
     if round_to is not None and round_to < 1:
         raise PruningError(f'round_to: must be at least 1 channel, got {round_to}')
     found = {}
     for group in structure.groups.prunable:
-        block = round_to or 2 ** max(0, min(4, (group.channels // 16).bit_length() - 1))
+        block = round_to or 2 ** max(0, min(4, (group.channels // 64).bit_length() - 1))
         found[group.name] = math.lcm(block, group.unit)
     return found
 

@@ -165,7 +165,7 @@ class Plan(Record):
 
     def block_text(self) -> str:
         """Return of what kept channels are multiples."""
-        return str(self.round_to or 'a sixteenth of each group, but 16 at most,')
+        return str(self.round_to or 'a sixty-fourth of each group, but 16 at most,')
 
     def bounds_text(self) -> str:
         """Return how many bounds say nothing, and what the others rest on."""

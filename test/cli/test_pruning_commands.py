@@ -351,8 +351,8 @@ def test_refit_comes_closer_to_the_parent(here: Path) -> None:
     task = load_task('mynet:task', weights='mynet.pt')
     images = torch.cat(list(task.calibration))
     gaps = []
-    for extra in ([], ['--refit']):
-        options = ['--macs', '0.5', '--round-to', '4', '--out', 'refit.pt', *extra]
+    for extra in ('--no-refit', '--refit'):
+        options = ['--macs', '0.5', '--round-to', '4', '--out', 'refit.pt', extra]
         assert main(['prune', *OWN, *options]) == 0
         with torch.no_grad():
             wanted, found = task.model(images), load_pruned(task, 'refit.pt')(images)

@@ -44,7 +44,7 @@ from pruned_perception.pruning import (
     make_plan,
     trace,
 )
-from pruned_perception.pruning.allocation import RULES, least_maximum, least_sum
+from pruned_perception.pruning.allocation import RULES, blocks_for, least_maximum, least_sum
 from pruned_perception.pruning.bounds import draws_for_distinct
 from pruned_perception.pruning.budget import Budget
 from pruned_perception.pruning.selection import error_of
@@ -462,3 +462,23 @@ def test_least_sum_sees_a_flat_place_behind_a_steep_one() -> None:
     blocks = {'a': 1, 'b': 1}
     found = least_sum(curves, lambda widths: sum(widths.values()), 5, blocks)
     assert found == {'a': 1, 'b': 4}
+
+
+def test_blocks_fit_their_group_where_none_are_named() -> None:
+    structure = structure_of(networks.Residual)
+    wide = dataclasses.replace(
+        structure,
+        groups=dataclasses.replace(
+            structure.groups,
+            prunable=tuple(
+                dataclasses.replace(group, channels=channels, unit=unit)
+                for group, channels, unit in zip(
+                    structure.groups.prunable, (48, 300, 4096), (1, 1, 3), strict=False
+                )
+            ),
+        ),
+    )
+    assert list(blocks_for(wide, None).values()) == [1, 4, 48][: len(wide.groups.prunable)]
+    assert set(blocks_for(structure, 8).values()) == {8}
+    with pytest.raises(PruningError, match='at least 1 channel, got 0'):
+        blocks_for(structure, 0)
