@@ -28,13 +28,15 @@ from pruned_perception.optimize.probing import Probe
 from pruned_perception.pruning.eprocess import rate_bound
 from pruned_perception.pruning.errors import PruningError
 
-WORK_RATE = 12e9
-"""Multiply–accumulates a second of a training on one core, by which minutes become steps.
+WORK_RATES = {True: 100e9, False: 25e9}
+"""Multiply–accumulates a second of a training on one core, in bfloat16 or not, by which minutes
+become steps.
 
-A fixed number, and not this machine's, so that the same command takes the same steps everywhere and
-ends with the same weights; minutes are those of a core like that.
+Fixed numbers, and not this machine's, so that the same command takes the same steps on every
+processor of a kind and ends with the same weights. They are for dense layers: of a net of depthwise
+ones, which waits for memory, a minute took three.
 """
-STEP = 0.09
+STEP = 0.2
 """Seconds that a step takes whatever the network: views, norms, the optimiser."""
 
 
@@ -61,13 +63,16 @@ class Forecast:
         return cls(data['name'], data['asked'], Probe(**data['probe']))
 
 
-def steps_for(minutes: float, macs: int, parent_macs: int, batch: int) -> int:
+def steps_for(
+    minutes: float, macs: int, parent_macs: int, batch: int, *, brain_floats: bool
+) -> int:
     """Return the steps of teaching that minutes of work are: three passes, and one of the parent.
 
-    >>> steps_for(25, 519_000_000, 1_038_000_000, 8)
-    824
+    >>> steps_for(25, 519_000_000, 1_038_000_000, 8, brain_floats=True)
+    3680
     """
-    return max(1, round(60 * minutes / (STEP + batch * (3 * macs + parent_macs) / WORK_RATE)))
+    work = batch * (3 * macs + parent_macs)
+    return max(1, round(60 * minutes / (STEP + work / WORK_RATES[brain_floats])))
 
 
 def table(forecasts: Sequence[Forecast], dense: dict[str, Any]) -> str:

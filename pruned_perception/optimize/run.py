@@ -86,7 +86,7 @@ from pruned_perception.pruning import Macs, PruningError, Sensitivity
 from pruned_perception.pruning.certificate import Certificate, read_certificate
 from pruned_perception.quantization import quantize_bundle
 from pruned_perception.training.budget import TrainingBudget
-from pruned_perception.training.compute import use_one_thread
+from pruned_perception.training.compute import BrainFloats, fastest, use_one_thread
 from pruned_perception.training.detector.accuracy import (
     MEMBER,
     evaluate_notes,
@@ -425,7 +425,11 @@ class _Job:
         training = None
         if settings.teaching_minutes:
             steps = steps_for(
-                settings.teaching_minutes, forecast.probe.macs, self.parent.cost.macs, recipe.batch
+                settings.teaching_minutes,
+                forecast.probe.macs,
+                self.parent.cost.macs,
+                recipe.batch,
+                brain_floats=isinstance(fastest(), BrainFloats),
             )
             training = TrainingBudget(steps=steps)
         result = prune_label_free(
