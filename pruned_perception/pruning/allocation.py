@@ -277,8 +277,8 @@ def _descending(values: Tensor) -> Tensor:
 def blocks_for(structure: Structure, round_to: int | None) -> Widths:
     """Return the block of each group: of its kept channels all are multiples.
 
-    With None the largest power of two that is at most a sixty-fourth of the group and at most 16, what
-    engines compute at once: of a thin layer, a block of that size is too much to lose at once.
+    With None the largest power of two that is at most a sixty-fourth of the group and at most 16,
+    what engines compute at once: of a thin layer, a block of that size is too much to lose at once.
     Channels that go in runs go in whole ones.
     """
     if round_to is not None and round_to < 1:
