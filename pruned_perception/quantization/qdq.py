@@ -115,6 +115,12 @@ def _prepared(data: bytes) -> onnx.ModelProto:
     found = {node.op_type for node in model.graph.node}
     if found & {'QuantizeLinear', 'DequantizeLinear', 'QLinearConv', 'QLinearMatMul'}:
         raise QuantizationError('is quantised already; give the network in float')
+    # Weights of old files are inputs, too, and then no constants.
+    constants = {each.name for each in model.graph.initializer}
+    inputs = [each for each in model.graph.input if each.name not in constants]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    model.ir_version = max(model.ir_version, 4)
     opset = next(each.version for each in model.opset_import if each.domain in ('', 'ai.onnx'))
     if opset < OPSET:
         model = version_converter.convert_version(model, OPSET)
