@@ -22,19 +22,16 @@ network as a whole, measured in the same session.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from pruned_perception._io import write_json
 from pruned_perception.benchmark.engine import Network, measure, random_inputs
 from pruned_perception.inference import onnx_writer
-from pruned_perception.inference.engine import session_options
+from pruned_perception.inference.engine import PROVIDER, profiled_nodes, version
 from pruned_perception.inference.latency_table import (
     Convolution,
     Geometry,
@@ -52,7 +49,6 @@ RUNS = 12
 MOST_COUNTS = 8
 """Of channels along one side of a geometry; times between them are taken to be linear."""
 BLOCKS = (32, 16, 8, 4)
-PROVIDER = 'CPUExecutionProvider'
 _ROUNDS, _RUNS_PER_ROUND = 10, 5  # of the whole network
 
 
@@ -61,7 +57,7 @@ def target(threads: int = 1) -> Target:
     return Target(
         processor_name(),
         integer_arithmetic(),
-        f'onnxruntime {onnxruntime.__version__}',
+        version(),
         PROVIDER,
         threads,
     )
@@ -123,15 +119,14 @@ def profile(
 
 def layers_of(network: Network, threads: int = 1) -> tuple[tuple[Convolution, ...], float]:
     """Return the convolutions of a network in float, and their share of its time, 0 … 1."""
-    basic = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     layers = []
-    for event in next(_runs(network, 1, threads, basic), []):
+    for event in _runs(network, 1, threads, fused=False)[0]:
         if event['op_name'] == 'Conv':
             shapes = [next(iter(each.values())) for each in event['input_type_shape']]
             (output,) = event['output_type_shape']
             if len(shapes[1]) == 4:
                 layers.append(convolution(shapes[1], shapes[0], next(iter(output.values()))))
-    runs = list(_runs(network, RUNS, threads))
+    runs = _runs(network, RUNS, threads)
     best = np.min([[each['dur'] for each in run] for run in runs], axis=0)
     mine = np.array([each['op_name'] == 'Conv' for each in runs[0]])
     return tuple(layers), float(best[mine].sum() / max(best.sum(), 1))
@@ -231,28 +226,12 @@ def _one_layer(layer: Convolution) -> bytes:
 
 
 def _runs(
-    network: Network, runs: int, threads: int, level: Any = None
-) -> Iterator[list[dict[str, Any]]]:
-    """Yield the nodes that each run executed, in order, with `dur` in microseconds."""
-    options = session_options(threads)
-    if level is not None:
-        options.graph_optimization_level = level
-    with TemporaryDirectory() as folder:
-        options.enable_profiling = True
-        options.profile_file_prefix = str(Path(folder) / 'profile')
-        session = onnxruntime.InferenceSession(network.model, options, providers=[PROVIDER])
-        feeds = random_inputs(session, network.name, np.random.default_rng(0))
-        for _ in range(runs + 2):
-            session.run(None, feeds)
-        events = json.loads(Path(session.end_profiling()).read_text())
-    nodes = [
-        {**each['args'], 'dur': each['dur']}
-        for each in events
-        if each.get('cat') == 'Node' and each['name'].endswith('_kernel_time')
-    ]
-    length = len(nodes) // (runs + 2)
-    for run in range(2, runs + 2):  # the first load weights into the caches
-        yield nodes[run * length : (run + 1) * length]
+    network: Network, runs: int, threads: int, *, fused: bool = True
+) -> list[list[dict[str, Any]]]:
+    def feeds(session: Any) -> dict[str, Any]:
+        return random_inputs(session, network.name, np.random.default_rng(0))
+
+    return profiled_nodes(network.model, feeds, runs, threads=threads, fused=fused)
 
 
 def _with(table: LatencyTable, done: dict[Geometry, Times], *, complete: bool) -> LatencyTable:

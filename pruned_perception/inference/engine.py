@@ -16,9 +16,12 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from numpy.typing import NDArray
@@ -35,6 +38,7 @@ from pruned_perception.inference.runs import TIME_LIMIT_S, limited
 switch_telemetry_off()  # once more: the environment may have changed since the package's import
 import onnxruntime  # noqa: E402
 
+PROVIDER = 'CPUExecutionProvider'
 _WITH_TELEMETRY = (1, 29)  # the first version that sends it on Linux
 _ERRORS_ONLY = 3  # of ONNX Runtime's log; it warns about every initializer that is an input too
 
@@ -84,12 +88,7 @@ def create_session(
     Raises InferenceError, which names `name`, where ONNX Runtime does not take it within
     `time_limit_s` seconds, or where it may be sending telemetry already.
     """
-    version = onnxruntime.__version__
-    if telemetry_came_first() and _numbers(version) >= _WITH_TELEMETRY:
-        raise InferenceError(
-            f'ONNX Runtime {version} was imported before pruned_perception, with its telemetry on: '
-            f'import pruned_perception first, or set {TELEMETRY_SWITCH}=1 in the environment'
-        )
+    _refuse_telemetry()
     try:
         elsewhere = external_tensors(model)
     except ValueError as error:
@@ -109,14 +108,68 @@ def create_session(
 
     try:
         with limited(f'{name}: loading', cancel, time_limit_s):
-            session = onnxruntime.InferenceSession(
-                model, options, providers=['CPUExecutionProvider']
-            )
+            session = onnxruntime.InferenceSession(model, options, providers=[PROVIDER])
     except Exception as error:  # ONNX Runtime's exceptions have no common public base
         raise InferenceError(f'{name}: ONNX Runtime cannot load it: {error}') from error
     # It would hold the file's bytes for as long as it lives, to load it again for another provider.
     session._model_bytes = None
     return session
+
+
+def version() -> str:
+    """Return the engine's name and version, as files and tables have it."""
+    return f'onnxruntime {onnxruntime.__version__}'
+
+
+def simplified(model: bytes) -> bytes:
+    """Return the ONNX model with constants folded, and nothing that one engine alone knows."""
+    _refuse_telemetry()
+    with TemporaryDirectory() as folder:
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(Path(folder) / 'model.onnx')
+        options.log_severity_level = _ERRORS_ONLY
+        onnxruntime.InferenceSession(model, options, providers=[PROVIDER])
+        return Path(options.optimized_model_filepath).read_bytes()
+
+
+def profiled_nodes(
+    model: bytes,
+    feeds: Callable[[onnxruntime.InferenceSession], Mapping[str, NDArray[Any]]],
+    runs: int,
+    *,
+    threads: int = 1,
+    fused: bool = True,
+) -> list[list[dict[str, Any]]]:
+    """Return the nodes that each run executed, in order, with `dur` in microseconds.
+
+    Args:
+        model: ONNX.
+        feeds: session → the inputs of all runs.
+        runs: how many; two before them load weights into the caches.
+        threads: of the engine.
+        fused: whether the engine optimises as it does on the robot, or folds constants only, so
+            that nodes are the file's.
+    """
+    _refuse_telemetry()
+    options = session_options(threads)
+    if not fused:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    with TemporaryDirectory() as folder:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder) / 'profile')
+        session = onnxruntime.InferenceSession(model, options, providers=[PROVIDER])
+        inputs = feeds(session)
+        for _ in range(runs + 2):
+            session.run(None, inputs)
+        events = json.loads(Path(session.end_profiling()).read_text())
+    nodes = [
+        {**each['args'], 'dur': each['dur']}
+        for each in events
+        if each.get('cat') == 'Node' and each['name'].endswith('_kernel_time')
+    ]
+    length = len(nodes) // (runs + 2)
+    return [nodes[run * length : (run + 1) * length] for run in range(2, runs + 2)]
 
 
 def session_options(threads: int, allow_spinning: bool = False) -> onnxruntime.SessionOptions:
@@ -162,6 +215,15 @@ def run(
                 f'{name}: the run was broken off after {seconds:.1f} s: it did not end'
             ) from error
         raise InferenceError(f'{name}: the run failed: {error}') from error
+
+
+def _refuse_telemetry() -> None:
+    version = onnxruntime.__version__
+    if telemetry_came_first() and _numbers(version) >= _WITH_TELEMETRY:
+        raise InferenceError(
+            f'ONNX Runtime {version} was imported before pruned_perception, with its telemetry on: '
+            f'import pruned_perception first, or set {TELEMETRY_SWITCH}=1 in the environment'
+        )
 
 
 def _numbers(version: str) -> tuple[int, ...]:

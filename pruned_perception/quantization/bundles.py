@@ -24,7 +24,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from pruned_perception import __version__
@@ -34,6 +33,7 @@ from pruned_perception.inference.decisions import match_objects
 from pruned_perception.inference.detections import Candidates
 from pruned_perception.inference.detector import Detector
 from pruned_perception.inference.divergence import divergence, relative_error
+from pruned_perception.inference.engine import version
 from pruned_perception.inference.processor import integer_arithmetic, processor_name
 from pruned_perception.inference.reference import packed, reference_picture, sampled
 from pruned_perception.quantization.errors import QuantizationError
@@ -229,7 +229,7 @@ def _manifest(
             'made_on': {
                 'processor': processor_name(),
                 'arithmetic': record.arithmetic,
-                'engine': f'onnxruntime {onnxruntime.__version__}',
+                'engine': version(),
                 'saturates': record.saturates,
             },
             'calibration': {

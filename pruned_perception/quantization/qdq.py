@@ -30,7 +30,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import version_converter
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType
@@ -38,6 +37,7 @@ from onnxruntime.quantization.calibrate import create_calibrator
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
+from pruned_perception.inference.engine import simplified
 from pruned_perception.quantization.errors import QuantizationError
 from pruned_perception.quantization.schemes import Scheme
 
@@ -124,15 +124,7 @@ def _prepared(data: bytes) -> onnx.ModelProto:
     opset = next(each.version for each in model.opset_import if each.domain in ('', 'ai.onnx'))
     if opset < OPSET:
         model = version_converter.convert_version(model, OPSET)
-    with TemporaryDirectory() as folder:
-        options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        options.optimized_model_filepath = str(Path(folder) / 'model.onnx')
-        options.log_severity_level = 3
-        onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=['CPUExecutionProvider']
-        )
-        model = onnx.load(options.optimized_model_filepath)
+    model = onnx.load_from_string(simplified(model.SerializeToString()))
     domains = {node.domain for node in model.graph.node} | {''}
     kept = [each for each in model.opset_import if each.domain in domains]
     del model.opset_import[:]

@@ -276,7 +276,7 @@ def test_a_pruned_checkpoint_is_fine_tuned_with_its_parent_as_teacher(
     [
         (['--macs', '0.001'], 'the nearest is'),
         (['--macs', '0.5', '--criterion', 'magic'], "unknown criterion 'magic'"),
-        ([], 'exactly one of --macs, --params, --error and --same-widths-as'),
+        ([], 'exactly one of --macs, --params, --ms, --error and --same-widths-as'),
         (['--macs', '0.5', '--criterion', 'absolute'], 'needs a calibration set'),
         (['--macs', '0.5', '--refit'], '--refit looks at images: give --calibration'),
         (['--macs', '0.5', '--report', 'r.html'], '--report looks at images: give --calibration'),
