@@ -41,7 +41,7 @@ def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_short_run_with_the_dense_net_and_without(tmp_path: Path, capsys: Any) -> None:
     family, output = write_family(tmp_path / 'family'), tmp_path / 'watch.json'
-    words = ['--member', 'good', '--pairs', '1', '--frames', '120', '--warm-up', '10']
+    words = ['--member', 'good', '--pairs', '1', '--frames', '60', '--warm-up', '10']
     words += ['--rate', '20', '--width', '120', '--height', '80', '--share', '1']
     words += ['--output', str(output)]
     assert main(['benchmark', 'watch', '--model', str(family), *words]) == 0
