@@ -186,11 +186,8 @@ def start_node(context: LaunchContext) -> list[Node]:
                 for name, text in texts.items()
                 if text
             ]
-            + [
-                {name: ParameterValue(given(name), value_type=float)}
-                for name in NUMBERS
-                if given(name)
-            ]
+            # As a float at once: launch takes a text of type float only with a decimal point.
+            + [{name: up.number(name, given(name))} for name in NUMBERS if given(name)]
             + [{name: up.is_true(given(name))} for name in SWITCHES if given(name)],
             additional_env=environment,
             respawn=up.is_true(given('respawn') or given('use_respawn')),

@@ -94,6 +94,12 @@ class Argument:
             raise UserError(f'{self.name}:={value} is not of type {self.type.__name__}') from error
 
 
+def number(name: str, value: str) -> float:
+    """Return an argument's value as a float; raises UserError naming it."""
+    found: float = Argument(name, '', type=float).parse(value)
+    return found
+
+
 @dataclass(frozen=True)
 class Process:
     """One process: a node (with parameters and remappings) or a command (with words and flags)."""
