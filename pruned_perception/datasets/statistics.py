@@ -29,6 +29,9 @@ from pruned_perception.datasets.dataset import Dataset
 SIZE_BINS = (0, 16, 32, 48, 96, 192)
 """Where the longer side of a box, pixels of its picture, begins a bin; the last has no end."""
 
+MOST_SIZES = 8
+"""Of pictures that a table names."""
+
 
 @dataclass(frozen=True)
 class Statistics:
@@ -109,4 +112,6 @@ def groups_table(found: Statistics, unit: str) -> Table:
 def sizes_table(found: Statistics) -> Table:
     """Return the frames by their size."""
     rows = [(f'{width} × {height}', number) for (height, width), number in found.sizes.items()]
+    if rest := rows[MOST_SIZES:]:
+        rows = [*rows[:MOST_SIZES], (f'{len(rest)} others', sum(number for _, number in rest))]
     return Table.under('width × height | pictures:d', rows)
