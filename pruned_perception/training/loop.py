@@ -223,7 +223,7 @@ class _Run:
                     self.check()
                     self.validate(log)
                 self.save()
-        if not self.finished:
+        if stop or not self.finished:  # all is saved, and whoever goes on has to be told, too
             raise Interrupted(f'after {self.steps} steps, {self.cpu_seconds / 60:.1f} CPU minutes')
         report(1.0, log.remark())
         self.average.zero_grad(set_to_none=True)

@@ -13,6 +13,7 @@
 # limitations under the License.
 
 import contextlib
+import dataclasses
 import json
 import os
 import random
@@ -48,6 +49,29 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
 def _same(first: nn.Module, second: nn.Module) -> bool:
     ours, theirs = _state(first), _state(second)
     return ours.keys() == theirs.keys() and all(torch.equal(ours[n], theirs[n]) for n in ours)
+
+
+@pytest.mark.parametrize('during', ['step', 'evaluate'])
+def test_a_signal_during_the_last_step_or_validation_is_obeyed(tmp_path: Path, during: str) -> None:
+    task = blobs.task()
+    calls: list[int] = []
+
+    def stopped(function: Any, at: int) -> Any:
+        def call(*arguments: Any) -> Any:
+            calls.append(1)
+            if len(calls) == at:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return function(*arguments)
+
+        return call
+
+    last = {'step': 12, 'evaluate': 1}[during]
+    task = dataclasses.replace(task, **{during: stopped(getattr(task, during), last)})
+    options = {'recipe': FAST, 'validations': 1, 'folder': tmp_path / 'run'}
+    with pytest.raises(Interrupted, match='after 12 steps'):
+        train(task.model, task, BUDGET, **options)
+    finished = train(task.model, task, BUDGET, **options)
+    assert (finished.steps, len(calls)) == (12, last)  # all of it was saved
 
 
 def test_it_learns_and_leaves_the_original_alone() -> None:
