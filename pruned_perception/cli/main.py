@@ -40,6 +40,7 @@ SUBCOMMANDS: dict[str, str] = {
     'data': 'Check, convert or show an annotated data set.',
     'profile': 'Make a latency table of this machine: what convolutions cost at which widths.',
     'simulate': 'Generate a data set of the simulated warehouse.',
+    'world': 'Write the simulated warehouse as a world for Gazebo or MuJoCo, or check one.',
     'train': 'Train a detector, or fine-tune a pruned one, as an experiment says.',
     'import': 'Make a checkpoint of a bundle, to prune or fine-tune it.',
     'sensitivity': 'Measure how compressible each layer of a network is, without labels.',

@@ -37,22 +37,14 @@ from pruned_perception.inference import Detections
 from pruned_perception.nodes import messages, qos
 from pruned_perception.nodes.parameter_declaration import NodeParameters
 from pruned_perception.nodes.parameters import ROBOT_PARAMETERS
-from pruned_perception.simulation import labels, warehouse
+from pruned_perception.simulation import labels
 from pruned_perception.simulation.ground_truth import BoxFinder, VisibleObject
 from pruned_perception.simulation.renderer import Renderer
-from pruned_perception.simulation.robot import Robot, corridor
-from pruned_perception.simulation.scene import Camera, Scene
-from pruned_perception.simulation.splits import SPLITS
+from pruned_perception.simulation.robot import Robot, build_scene
+from pruned_perception.simulation.scene import Camera
 
-STOCK = 48  # labelled objects in the hall
-HALLS = 6  # seed of the robot's halls; no data set of the project is made from it
 IMAGE_DEPTH = 5
 STOP_TIMEOUT = 3.0  # seconds
-
-
-def build_scene(seed: int) -> Scene:
-    """Return the robot's hall: one of the test split's, with a free corridor for the route."""
-    return warehouse.build(SPLITS['test'], HALLS, seed, stock=STOCK, keep_free=corridor)
 
 
 class SimulatedRobot(Node):

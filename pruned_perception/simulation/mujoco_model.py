@@ -17,8 +17,10 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
+import cv2
 import numpy as np
 
 from pruned_perception.simulation import textures
@@ -48,6 +50,22 @@ def build_model(scene: Scene) -> Any:
     Every scene object is a body of its own name, fixed in the world; its pose may be changed in
     `model.body_pos` and `model.body_quat`. One camera, `CAMERA`, is there for the viewer.
     """
+    return _spec(scene, {}).compile()
+
+
+def mjcf(scene: Scene, images: Mapping[Texture, str]) -> str:
+    """Return the model as MJCF; `images` are the PNG files of the textures, relative to it."""
+    spec = _spec(scene, images)
+    spec.assets = {
+        path: cv2.imencode('.png', textures.paint(texture)[..., ::-1])[1].tobytes()
+        for texture, path in images.items()
+    }
+    spec.compile()
+    return str(spec.to_xml())
+
+
+def _spec(scene: Scene, images: Mapping[Texture, str]) -> Any:
+    """Return the model before it is compiled; textures come from `images`, else from memory."""
     mujoco = load_mujoco()
     spec = mujoco.MjSpec()
     spec.visual.global_.offwidth, spec.visual.global_.offheight = (
@@ -78,7 +96,7 @@ def build_model(scene: Scene) -> Any:
         width=16,
         height=96,
     )
-    writer = _Writer(mujoco, spec)
+    writer = _Writer(mujoco, spec, images)
     for light in scene.lighting.lights:
         item = spec.worldbody.add_light(
             pos=-max(scene.size) * np.asarray(light.direction),
@@ -95,15 +113,16 @@ def build_model(scene: Scene) -> Any:
     for thing in (*scene.structures, *scene.objects):
         writer.add_object(thing)
     spec.worldbody.add_camera(name=CAMERA, fovy=np.degrees(scene.camera.fovy))
-    return spec.compile()
+    return spec
 
 
 class _Writer:
     """Adds objects to a spec; equal surfaces, textures and meshes are written once."""
 
-    def __init__(self, mujoco: Any, spec: Any) -> None:
+    def __init__(self, mujoco: Any, spec: Any, images: Mapping[Texture, str]) -> None:
         self.mujoco = mujoco
         self.spec = spec
+        self.images = images
         self.material = functools.lru_cache(maxsize=None)(self._material)
         self.texture = functools.lru_cache(maxsize=None)(self._texture)
         self.mesh = functools.lru_cache(maxsize=None)(self._mesh)
@@ -159,10 +178,15 @@ class _Writer:
         return str(item.name)
 
     def _texture(self, texture: Texture) -> str:
+        kind = self.mujoco.mjtTexture.mjTEXTURE_2D
+        if texture in self.images:
+            name = self._name('texture')
+            self.spec.add_texture(name=name, type=kind, file=self.images[texture])
+            return name
         image = textures.paint(texture)
         item = self.spec.add_texture(
             name=self._name('texture'),
-            type=self.mujoco.mjtTexture.mjTEXTURE_2D,
+            type=kind,
             width=image.shape[1],
             height=image.shape[0],
             nchannel=3,

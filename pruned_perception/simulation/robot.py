@@ -22,8 +22,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from pruned_perception.simulation.scene import Array, Pose, Scene, footprint
-from pruned_perception.simulation.warehouse import FloorPlan, floor_plan, placed
+from pruned_perception.simulation.splits import SPLITS
+from pruned_perception.simulation.warehouse import FloorPlan, build, floor_plan, placed
 
+STOCK = 48  # labelled objects in the hall
+HALLS = 6  # seed of the robot's halls; no data set of the project is made from it
 RADIUS = 0.3  # of the robot's round body, metres
 CORRIDOR = 0.55  # half the width of what is kept free along the route, metres
 CAMERA_MOUNT = Pose((0.15, 0.0, 0.75), (0.0, 0.08, 0.0))  # in the robot's frame
@@ -73,6 +76,11 @@ def corridor(size: tuple[float, float]) -> Array:
     """Return the floor, as discs x, y, radius of shape (N, 3), to be kept free for `loop`."""
     route = loop(size)
     return np.column_stack([route, np.full(len(route), CORRIDOR)])
+
+
+def build_scene(seed: int) -> Scene:
+    """Return the robot's hall: one of the test split's, with a free corridor for the route."""
+    return build(SPLITS['test'], HALLS, seed, stock=STOCK, keep_free=corridor)
 
 
 def advance(state: State, linear: float, angular: float, duration: float) -> State:
