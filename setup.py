@@ -22,7 +22,7 @@ from setuptools import find_packages, setup
 NAME = 'pruned_perception'
 SHARE = Path('share') / NAME
 PACKAGE = ElementTree.parse('package.xml').getroot()
-NODES = ('perception_node', 'echo_node', 'simulated_robot')
+NODES = ('perception_node', 'echo_node', 'simulated_robot', 'route_driver')
 
 
 def installed_tree(*folders: str) -> list[tuple[str, list[str]]]:
@@ -43,7 +43,7 @@ setup(
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
         (str(SHARE), ['package.xml']),
-        *installed_tree('launch', 'examples', 'config', 'models'),
+        *installed_tree('launch', 'examples', 'config', 'models', 'worlds'),
         # pip knows no install_scripts (setup.cfg), so launch and `ros2 run` would find nothing;
         # colcon knows them, so the command would not be on the PATH.
         (f'lib/{NAME}', [f'scripts/{name}' for name in (*NODES, 'pruned-perception')]),

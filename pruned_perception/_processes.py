@@ -40,9 +40,10 @@ def start(
     *,
     environment: Mapping[str, str],
     stdout: IO[bytes] | int,
-    stderr: IO[bytes] | int = subprocess.STDOUT,
+    stderr: IO[bytes] | int | None = subprocess.STDOUT,
+    stdin: int = subprocess.DEVNULL,
 ) -> subprocess.Popen[bytes]:
-    """Start a process that reads nothing and, on Linux, gets SIGTERM when this one ends.
+    """Start a process that, on Linux, gets SIGTERM when this one ends.
 
     It has a session of its own: Ctrl-C on the terminal reaches us alone, and we end the
     processes in order, see `stop`.
@@ -50,7 +51,7 @@ def start(
     return subprocess.Popen(
         command,
         env=dict(environment),
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=stdout,
         stderr=stderr,
         start_new_session=True,

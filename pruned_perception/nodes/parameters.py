@@ -318,6 +318,17 @@ ROBOT_PARAMETERS = (
 )
 
 
+DRIVER_PARAMETERS = (
+    Parameter(
+        'route',
+        '',
+        START,
+        'File of the closed route: a point x,y in metres a line.',
+    ),
+    Parameter('speed', 0.6, LIVE, 'Speed along the route, m/s.', bounds=(0.0, 1.5)),
+)
+
+
 def class_ids(names: Sequence[str], labels: Sequence[str]) -> frozenset[int] | None:
     """Return the indices of the classes named; None, which is all, for [] and [''].
 
@@ -402,7 +413,12 @@ def main() -> None:
     config = root / 'config' / 'perception.yaml'
     config.write_text(as_yaml(), encoding='utf-8')
     print(f'written: {config}')
-    for name, table in (('node.md', PERCEPTION_PARAMETERS), ('simulation.md', ROBOT_PARAMETERS)):
+    tables = {
+        'node.md': PERCEPTION_PARAMETERS,
+        'simulation.md': ROBOT_PARAMETERS,
+        'gazebo.md': DRIVER_PARAMETERS,
+    }
+    for name, table in tables.items():
         page = root / 'docs' / name
         page.write_text(with_table(page.read_text(encoding='utf-8'), table), encoding='utf-8')
         print(f'written: {page}')

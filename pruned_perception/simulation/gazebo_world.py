@@ -34,7 +34,8 @@ import numpy as np
 
 from pruned_perception.simulation import mujoco_model, textures
 from pruned_perception.simulation.mujoco_model import FAR, NEAR
-from pruned_perception.simulation.robot import CAMERA_MOUNT, RADIUS, Robot
+from pruned_perception.simulation.robot import CAMERA_MOUNT, RADIUS, Robot, loop
+from pruned_perception.simulation.route import route_text
 from pruned_perception.simulation.scene import (
     LABELS,
     Box,
@@ -57,6 +58,8 @@ from pruned_perception.simulation.scene import (
 
 WORLD, LIGHT_WORLD = 'warehouse', 'warehouse_light'
 ROBOT = 'robot'
+ROUTE = 'warehouse_route.csv'
+"""Of both worlds: the closed route of the simulated robot in the same hall."""
 RATE_HZ = 30
 STEPS_PER_FRAME = 10
 """Steps of the physics in one period of the camera: the step size divides it."""
@@ -176,7 +179,8 @@ class _World:
         self._add_robot(world)
         ElementTree.indent(root, ' ')
         text = ElementTree.tostring(root, encoding='unicode', xml_declaration=True) + '\n'
-        return {f'{self._name}.sdf': text.encode(), **self._files}
+        route = loop(self._scene.size)
+        return {f'{self._name}.sdf': text.encode(), ROUTE: route_text(route), **self._files}
 
     def _add_settings(self, world: Element) -> None:
         physics = _add(world, 'physics', name='steps', type='ignored')

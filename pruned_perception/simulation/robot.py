@@ -101,6 +101,15 @@ def steer(state: State, target: tuple[float, float], speed: float) -> tuple[floa
     return speed * max(0.0, math.cos(error)) ** 2, angular
 
 
+def ahead(route: Array, here: tuple[float, float], index: int) -> int:
+    """Return the next point of a closed route, from `index` on, that is `LOOK_AHEAD` away."""
+    for _ in range(len(route)):
+        if math.dist(here, route[index]) > LOOK_AHEAD:
+            break
+        index = (index + 1) % len(route)
+    return index
+
+
 class Robot:
     """Drives the route, or as commanded while commands arrive; objects and walls stop it.
 
@@ -171,10 +180,7 @@ class Robot:
             if math.dist(here, self._trail[-1]) > 0.1:
                 return self._trail[-1]
             self._trail.pop()
-        for _ in range(len(self._route)):
-            if math.dist(here, self._route[self._next]) > LOOK_AHEAD:
-                break
-            self._next = (self._next + 1) % len(self._route)
+        self._next = ahead(self._route, here, self._next)
         x, y = self._route[self._next]
         return float(x), float(y)
 
