@@ -26,6 +26,7 @@ from pruned_perception.errors import UserError
 BENCHMARKS: dict[str, str] = {
     'contract': 'whether a family keeps its latency budget while load comes and goes',
     'engine': 'latency of networks in the engine alone, by turns, and their ratios',
+    'gazebo': 'accuracy and latency of the node on a camera in Gazebo, in two passes',
     'node': 'latency, drops and accuracy of the node on a source of frames; a gate for CI',
     'overhead': 'what a frame costs outside the network: perception node against echo node',
     'soak': 'whether memory, descriptors or threads of the node grow while it runs',

@@ -122,7 +122,7 @@ def boxes_message(header: Any, rows: Sequence[Sequence[float]]) -> Any:
         detection.results[0].hypothesis.score = 1.0
         detection.bbox.center.position.x = (x0 + x1) / 2
         detection.bbox.center.position.y = (y0 + y1) / 2
-        detection.bbox.size_x, detection.bbox.size_y = x1 - x0, y1 - y0
+        detection.bbox.size_x, detection.bbox.size_y = float(x1 - x0), float(y1 - y0)
         detections.append(detection)
     return Detection2DArray(header=header, detections=detections)
 
@@ -170,14 +170,14 @@ def create_node(file: Path, python: str, wall_stamps: bool) -> Node:
                 stdout=subprocess.PIPE,
                 stderr=None,
             )
-            self._publishers = {}
+            self._outputs = {}
             for place, each in enumerate(topics):
                 package, name = _TYPES[each['gz_type_name']]
                 kind = getattr(__import__(f'{package}.msg', fromlist=[name]), name)
                 if places[place][2] == 'in':
                     depth = each.get('publisher_queue', 10)
                     publisher = self.create_publisher(kind, each['ros_topic_name'], depth)
-                    self._publishers[place] = publisher
+                    self._outputs[place] = publisher
                 else:
                     self.create_subscription(
                         kind,
@@ -215,7 +215,7 @@ def create_node(file: Path, python: str, wall_stamps: bool) -> Node:
             if wall_stamps:
                 stamp = divmod(self._wall.now().nanoseconds, 10**9)
             made = message(topics[place]['gz_type_name'], values, data, stamp)
-            self._publishers[place].publish(made)
+            self._outputs[place].publish(made)
 
     return Bridge()
 

@@ -192,7 +192,7 @@ def test_every_process_starts_and_ends_with_ctrl_c(launch: Launch, tmp_path: Pat
     assert {each[2] for each in launch.events('end')} == {each[2] for each in started}
     assert launch.left() == []
     assert not list(tmp_path.glob('pruned_perception_bridges_*'))
-    assert 'exit code' not in launch.said()
+    assert 'escalating' not in launch.said()
 
 
 def test_ctrl_c_while_it_starts_leaves_nothing(launch: Launch) -> None:

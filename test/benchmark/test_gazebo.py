@@ -1,0 +1,260 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The benchmark in Gazebo, against a stand-in that publishes what Gazebo's bridges would."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_detector import square_image, write_tiny_bundle
+
+from pruned_perception.bundle import load_member, resolve_model
+from pruned_perception.errors import UserError
+from pruned_perception.nodes import gazebo as launching
+from pruned_perception.simulation import LABELS
+
+pytest.importorskip('rclpy', reason='needs ROS 2')
+pytest.importorskip('vision_msgs', reason='needs the interface packages')
+
+from pruned_perception.benchmark import gazebo, gazebo_simulation
+from pruned_perception.benchmark.accuracy import accuracy
+from pruned_perception.benchmark.gazebo_simulation import Simulation, Watch
+from pruned_perception.benchmark.session import ros_session
+
+ROOT = Path(__file__).resolve().parents[2]
+STAND_IN = Path(__file__).with_name('gazebo_stand_in.py')
+
+Rows = list[list[float]]
+
+
+def write_frames(path: Path, images: np.ndarray, truths: Sequence[Rows]) -> Path:
+    np.savez(path, images=images, truths=json.dumps(list(truths)))
+    return path
+
+
+@pytest.fixture
+def squares(tmp_path: Path) -> Path:
+    """Return frames of a square that the tiny detector finds exactly: at 5 × its 24 pixels."""
+    lefts = (80, 160, 240, 320)
+    images = np.stack([square_image('green', left, 40, 120) for left in lefts])
+    return write_frames(
+        tmp_path / 'frames.npz', images, [[[left, 40, left + 120, 160, 1]] for left in lefts]
+    )
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Path:
+    """Return a world whose labels are the tiny detector's classes."""
+    text = (ROOT / 'worlds' / 'warehouse_light.sdf').read_text()
+    text = re.sub(r'<label>(\d)', lambda found: f'<label>{int(found[1]) % 3}', text)
+    path = tmp_path / 'world.sdf'
+    path.write_text(text)
+    return path
+
+
+def stand_in(frames: Path, mode: str = 'normal') -> Callable[..., Any]:
+    def commands(_world: Path, _route: Path | None, pass_: str, namespace: str, _folder: Path):
+        return {'gazebo': [sys.executable, str(STAND_IN), str(frames), namespace, pass_, mode]}
+
+    return commands
+
+
+def test_both_passes_of_a_bundle(squares: Path, world: Path, tmp_path: Path) -> None:
+    model = write_tiny_bundle(tmp_path / 'bundle')
+    setup = gazebo.Setup(model=str(model.path), world=str(world), route='none', seconds=1.5)
+    said: list[str] = []
+    result = gazebo.measure(setup, said.append, stand_in(squares))
+    exact, timed = result.passes
+    assert (exact.pass_, exact.clock) == ('accuracy', 'sim')
+    assert exact.accuracy.ap50 == pytest.approx(1.0)
+    assert exact.with_truth > 5
+    assert exact.e2e_receive is None  # a latency in simulated time would mean nothing
+    assert (timed.pass_, timed.clock) == ('latency', 'system')
+    assert timed.accuracy is None
+    assert 0 < timed.e2e_receive.p50 < 60_000
+    assert timed.in_process.p50 > 0
+    for each in result.passes:
+        balance = each.losses
+        assert balance.published + balance.superseded + balance.stale + balance.error > 0
+        assert balance.bridged <= balance.due + 1
+        assert balance.received <= balance.published
+        assert 0 < each.real_time_factor < 1
+        assert each.frames_per_simulated_s == pytest.approx(30, rel=0.2)
+        assert not each.slow
+    document = json.loads(json.dumps(gazebo.as_json(result)))
+    assert document['benchmark'] == 'gazebo'
+    assert [each['pass'] for each in document['figures']] == ['accuracy', 'latency']
+    assert document['figures'][0]['accuracy']['per_class']['green']['ap50'] == pytest.approx(1.0)
+    assert document['simulator'][next(iter(launching.HIGH_WATER_MARKS))] == '4'
+    page = gazebo.render(result)
+    assert 'data:image/png' in page
+    assert 'warehouse_light' in page
+    assert 'tiny' in gazebo.pass_table(result).to_text()
+
+
+def test_the_stand_in_s_frames_give_the_accuracy_of_the_mujoco_robot(tmp_path: Path) -> None:
+    """The same frames, once through topics as from Gazebo, once straight from the renderer."""
+    from pruned_perception.inference.detector import Detector
+    from pruned_perception.simulation.driver import open_context
+    from pruned_perception.simulation.ground_truth import BoxFinder
+    from pruned_perception.simulation.renderer import Renderer
+    from pruned_perception.simulation.robot import Robot, build_scene
+
+    try:
+        open_context(640, 480)
+    except UserError as error:
+        pytest.skip(str(error))
+    scene = build_scene(0)
+    robot, renderer, finder = Robot(scene), Renderer(scene), BoxFinder(scene.objects)
+    images, truths = [], []
+    for step in range(400):
+        eye = robot.step(step / 8).camera_pose()
+        if step % 20 == 0:  # 20 places on the way
+            renderer.look(eye, shadows=False)
+            images.append(renderer.image())
+            found = finder.find(renderer.object_numbers(), scene.camera, eye)
+            truths.append(
+                [
+                    [x, y, x + w, y + h, item.class_id]
+                    for item in found
+                    if item.counts
+                    for x, y, w, h in [item.box]
+                ]
+            )
+    renderer.close()
+    frames = write_frames(tmp_path / 'frames.npz', np.stack(images), truths)
+    model = 'package://pruned_perception/models/warehouse'
+    setup = gazebo.Setup(
+        model=model,
+        members=('tenth',),
+        world=str(ROOT / 'worlds' / 'warehouse.sdf'),
+        route='none',
+        passes=('accuracy',),
+        seconds=2.5,
+    )
+    [measured] = gazebo.measure(setup, make_commands=stand_in(frames)).passes
+    bundle = load_member(resolve_model(model), 'tenth')
+    detector = Detector(bundle)
+    expected, published = {}, {}
+    for index, (image, rows) in enumerate(zip(images, truths, strict=True)):
+        expected[index] = [
+            [(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0, 1.0, str(label)]
+            for x0, y0, x1, y1, label in rows
+        ]
+        detections = detector.detect(image, 'rgb')[0]
+        published[index] = [
+            [(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0, score, str(label)]
+            for (x0, y0, x1, y1), score, label in zip(
+                detections.boxes.tolist(),
+                detections.scores.tolist(),
+                detections.class_ids.tolist(),
+                strict=True,
+            )
+        ]
+    straight = accuracy(
+        expected, published, LABELS, score_threshold=bundle.thresholds.score, resamples=0
+    )
+    assert straight.ap50 > 0.3
+    # The stand-in repeats the frames, and ends in the middle of a round.
+    assert measured.accuracy.ap50 == pytest.approx(straight.ap50, abs=0.15)
+
+
+@pytest.mark.parametrize(
+    ('mode', 'message'),
+    [
+        ('black', 'image 1 of 5 is black'),
+        ('silent', r'0 of 5 images on /g/image_raw within.*does the bridge of the camera deliver'),
+        ('no_boxes', r'no boxes on /g/ground_truth within.*boundingbox_camera'),
+        ('two_clocks', r'2 nodes publish /clock'),
+    ],
+)
+def test_a_simulation_that_tells_nothing_is_refused(
+    squares: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ros_environment: dict[str, str],
+    mode: str,
+    message: str,
+) -> None:
+    for name in ('ROS_DOMAIN_ID', 'ROS_AUTOMATIC_DISCOVERY_RANGE', 'PYTHONPATH'):
+        monkeypatch.setenv(name, ros_environment[name])
+    if mode in ('silent', 'no_boxes'):
+        monkeypatch.setattr(gazebo_simulation, 'FRAME_S', 2.0 if mode == 'silent' else 5.0)
+    commands = stand_in(squares, mode)(Path(), None, 'accuracy', '/g', tmp_path)
+    with (
+        ros_session('test') as session,
+        pytest.raises(UserError, match=f'(?s){message}'),
+        Simulation(session, commands, tmp_path, '/g', 'accuracy'),
+    ):
+        raise AssertionError('it was not refused')
+
+
+def test_gazebo_that_ends_while_it_is_measured_is_named(
+    squares: Path, world: Path, tmp_path: Path
+) -> None:
+    model = write_tiny_bundle(tmp_path / 'bundle')
+    setup = gazebo.Setup(
+        model=str(model.path), world=str(world), route='none', passes=('accuracy',), seconds=60.0
+    )
+    with pytest.raises(UserError, match=r'(?s)gazebo ended with status 3.*simulator crashed'):
+        gazebo.measure(setup, make_commands=stand_in(squares, 'dies'))
+
+
+def watch(times: Sequence[float], *, ended: float) -> Watch:
+    """Return a watch whose clock told these simulated seconds, one a second."""
+    return Watch(
+        clock=[(float(at), round(1e9 * time)) for at, time in enumerate(times)], ended=ended
+    )
+
+
+def test_a_time_that_goes_on_is_measured() -> None:
+    steady = watch([0.0, 0.5, 1.0, 1.5], ended=3.0)
+    steady.require_steady_time()
+    assert steady.real_time_factor == pytest.approx(0.5)
+    assert steady.simulated_s == pytest.approx(1.5)
+
+
+def test_a_reset_and_a_pause_are_named() -> None:
+    with pytest.raises(UserError, match=r'jumped back from 2\.000 to 0\.500 s.*reset'):
+        watch([1.0, 2.0, 0.5, 1.0], ended=3.0).require_steady_time()
+    with pytest.raises(UserError, match=r'stood still for the last 20 s.*paused'):
+        watch([1.0, 2.0], ended=21.0).require_steady_time()
+    with pytest.raises(UserError, match='stood still'):
+        watch([2.0] * 10, ended=9.0).require_steady_time()
+
+
+def test_a_dark_image_is_not_a_black_one() -> None:
+    dark = np.full((48, 64, 3), 5, np.uint8)
+    with pytest.raises(UserError, match='image 2 of 2 is black'):
+        gazebo_simulation.require_light([np.full_like(dark, 90), dark])
+    dark[:10] = 30
+    gazebo_simulation.require_light([dark])
+
+
+def test_without_gazebo_it_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv('PATH', str(tmp_path))
+    monkeypatch.setenv('ROS_DISTRO', 'jazzy')
+    setup = gazebo.Setup(model='package://pruned_perception/models/warehouse', route='none')
+    with pytest.raises(UserError, match=r'gz.*cannot be found: sudo apt install ros-jazzy-ros-gz'):
+        gazebo.measure(setup)
