@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 def create_node() -> Node:
     """Return the node; its imports take most of the start, so they wait until signals are ours."""
     from geometry_msgs.msg import PoseStamped, Twist
+    from rclpy.duration import Duration
     from rclpy.node import Node
 
     from pruned_perception.nodes.parameter_declaration import NodeParameters
@@ -61,6 +62,7 @@ def create_node() -> Node:
         def stop(self) -> None:
             """Stop the robot, which would drive on as last told."""
             self._commands.publish(Twist())
+            self._commands.wait_for_all_acked(Duration(seconds=1.0))
 
         def _on_pose(self, message: PoseStamped) -> None:
             q = message.pose.orientation

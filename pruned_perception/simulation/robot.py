@@ -66,7 +66,12 @@ def loop(size: tuple[float, float], spacing: float = 0.2) -> Array:
         angles = np.linspace(0, math.pi / 2, 12) + index * math.pi / 2
         centre = (half - radius) * (sx, sy)
         corners.append(centre + radius * np.stack([np.cos(angles), np.sin(angles)], axis=1))
-    outline = np.concatenate([*corners, corners[0][:1]])
+    return spaced(np.concatenate(corners), spacing)
+
+
+def spaced(route: Array, spacing: float = 0.2) -> Array:
+    """Return a closed route, points of shape (N, 2), as points about `spacing` metres apart."""
+    outline = np.concatenate([route, route[:1]])
     along = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(outline, axis=0), axis=1))])
     places = np.linspace(0, along[-1], max(8, round(along[-1] / spacing)), endpoint=False)
     return np.stack([np.interp(places, along, outline[:, k]) for k in (0, 1)], axis=1)

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from pruned_perception.errors import UserError
-from pruned_perception.simulation.robot import LOOK_AHEAD, State, ahead, steer
+from pruned_perception.simulation.robot import LOOK_AHEAD, State, ahead, spaced, steer
 from pruned_perception.simulation.scene import Array
 
 LOST = 3 * LOOK_AHEAD
@@ -59,7 +59,7 @@ class Follower:
     """Says how fast to drive and turn at a pose, so as to go round a closed route."""
 
     def __init__(self, route: Array) -> None:
-        self._route = route
+        self._route = spaced(route)
         self._next: int | None = None
 
     def command(self, state: State, speed: float) -> tuple[float, float]:

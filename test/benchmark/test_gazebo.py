@@ -198,7 +198,7 @@ def test_a_simulation_that_tells_nothing_is_refused(
     for name in ('ROS_DOMAIN_ID', 'ROS_AUTOMATIC_DISCOVERY_RANGE', 'PYTHONPATH'):
         monkeypatch.setenv(name, ros_environment[name])
     if mode in ('silent', 'no_boxes'):
-        monkeypatch.setattr(gazebo_simulation, 'FRAME_S', 2.0 if mode == 'silent' else 5.0)
+        monkeypatch.setattr(gazebo_simulation, 'FRAME_S', 3.0)
     commands = stand_in(squares, mode)(Path(), None, 'accuracy', '/g', tmp_path)
     with (
         ros_session('test') as session,

@@ -51,7 +51,8 @@ import os, threading, time
 from types import SimpleNamespace as N
 
 def header(frame):
-    return N(stamp=N(sec=3, nsec=70), data=[N(key="other", value=["x"]), N(key="frame_id", value=[frame])])
+    data = [N(key="other", value=["x"]), N(key="frame_id", value=[frame])]
+    return N(stamp=N(sec=3, nsec=70), data=data)
 
 def pose():
     return N(header=header("warehouse"), position=N(x=1.0, y=2.0, z=0.0),
@@ -126,8 +127,12 @@ class Listener:
             (PoseStamped, 'pose'),
             (Twist, 'cmd_vel'),
         ):
+            profile = 1 if topic == 'cmd_vel' else loose  # a command must not be lost
             self.node.create_subscription(
-                kind, topic, lambda message, topic=topic: self.found.update({topic: message}), loose
+                kind,
+                topic,
+                lambda message, topic=topic: self.found.update({topic: message}),
+                profile,
             )
         self.commands = self.node.create_publisher(Twist, 'cmd_vel', 1)
         self.poses = self.node.create_publisher(PoseStamped, 'pose', 1)

@@ -38,7 +38,7 @@ def drive(follower: Follower, state: State, seconds: float) -> np.ndarray:
 
 
 def distances(places: np.ndarray, route: np.ndarray) -> np.ndarray:
-    return np.linalg.norm(places[:, None, :2] - route[None], axis=2).min(axis=1)
+    return np.linalg.norm(places[:, None, :2] - route[None, :, :2], axis=2).min(axis=1)
 
 
 def test_a_route_is_read_as_it_was_written(tmp_path: Path) -> None:
