@@ -222,14 +222,16 @@ def installed_prefix() -> Path:
 
 def test_an_installation_has_what_the_checkout_has() -> None:
     prefix = installed_prefix()
-    for folder in ('launch', 'examples', 'config', 'models'):
+    for folder in ('launch', 'examples', 'config', 'models', 'worlds'):
         for path in (ROOT / folder).rglob('*'):
             if path.is_file() and '__pycache__' not in path.parts:
                 copy = prefix / 'share/pruned_perception' / path.relative_to(ROOT)
                 assert copy.read_bytes() == path.read_bytes(), copy
 
 
-@pytest.mark.parametrize('name', ['perception_node', 'echo_node', 'simulated_robot'])
+@pytest.mark.parametrize(
+    'name', ['perception_node', 'echo_node', 'simulated_robot', 'route_driver']
+)
 def test_ros2_run_finds_the_nodes(name: str) -> None:
     path = installed_prefix() / 'lib/pruned_perception' / name
     assert os.access(path, os.X_OK)

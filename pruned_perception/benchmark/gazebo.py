@@ -180,13 +180,8 @@ def measure(
                 tell(f'{pass_}, {bundle.name}: {setup.seconds:g} s')
                 series = _run(session, setup, bundle, simulated, folder, namespace, simulation)
                 watch = simulation.watch
-            found = _result(setup, facts, bundle, pass_, series, watch)
-            if found.slow:
-                remarks.append(
-                    f'{pass_}, {bundle.name}: the real-time factor is '
-                    f'{found.real_time_factor:.3f}, below {SLOWEST}: take a smaller world '
-                    '(warehouse_light.sdf) or a machine with a graphics card'
-                )
+            found = pass_result(setup, facts, bundle, pass_, series, watch)
+            remarks += slow_remarks(found)
             results.append(found)
     return Result(
         setup=setup,
@@ -197,6 +192,17 @@ def measure(
         passes=tuple(results),
         picture=watch.images[0],
     )
+
+
+def slow_remarks(found: PassResult) -> list[str]:
+    """Return what is to be said of a pass whose real-time factor is below `SLOWEST`."""
+    if not found.slow:
+        return []
+    return [
+        f'{found.pass_}, {found.member}: the real-time factor is {found.real_time_factor:.3f}, '
+        f'below {SLOWEST}: take a smaller world (warehouse_light.sdf) or a machine with a graphics '
+        'card'
+    ]
 
 
 def _run(
@@ -233,9 +239,10 @@ def _run(
         raise
 
 
-def _result(
+def pass_result(
     setup: Setup, facts: WorldFacts, bundle: Bundle, pass_: str, series: Series, watch: Watch
 ) -> PassResult:
+    """Return the figures of one pass; raises UserError where nothing came back."""
     if not series.timings:
         raise UserError(f'{pass_}, {bundle.name}: the node published nothing')
     simulated = pass_ == gazebo.ACCURACY
@@ -258,7 +265,7 @@ def _result(
         slow=watch.real_time_factor < SLOWEST,
         frames_per_simulated_s=bridged / watch.simulated_s,
         frames_per_wall_s=bridged / watch.wall_s,
-        losses=losses(series, watch, facts.rate_hz),
+        losses=losses(series, watch, facts.rate_hz, simulated=simulated),
         accuracy=metrics,
         with_truth=len(set(series.boxes) & set(watch.truth)) if simulated else None,
         e2e_receive=None if simulated else _e2e(series),
@@ -269,22 +276,20 @@ def _result(
     )
 
 
-def losses(series: Series, watch: Watch, rate_hz: float) -> Losses:
-    """Return the balance of a pass.
+def losses(series: Series, watch: Watch, rate_hz: float, *, simulated: bool) -> Losses:
+    """Return the balance of a pass; `simulated`: its stamps are of simulated time.
 
-    Frames due are counted over the stamps of camera_info where these are simulated, else over the
-    simulated time that went by; edges can differ by a frame.
+    Counts at the edges can differ by a frame: what is counted comes by several ways.
     """
     stamps = [line['stamp_ns'] for line in series.timings]
     first, last = min(stamps), max(stamps)
     inside = [(at, stamp) for at, stamp in watch.infos if first <= stamp <= last]
-    if inside and watch.clock:
-        start, end = (_simulated(watch, at) for at in (inside[0][0], inside[-1][0]))
+    due = 0
+    if inside:
+        # Wall-clock stamps say nothing about the simulated time; the clock at the receipts does.
+        ends = (inside[0], inside[-1])
+        start, end = (stamp if simulated else _simulated(watch, at) for at, stamp in ends)
         due = round((end - start) / 1e9 * rate_hz) + 1
-        if inside[-1][1] < 10**17:  # simulated stamps: exact
-            due = round((inside[-1][1] - inside[0][1]) / 1e9 * rate_hz) + 1
-    else:
-        due = 0
     published = len(stamps)
     dropped = {reason: series.counts.get(reason, 0) for reason in DROP_REASONS}
     return Losses(
@@ -428,7 +433,7 @@ def class_table(result: Result) -> Table | None:
     rows = []
     for name, counted in first.per_class.items():
         found = [each.accuracy.per_class[name].ap50 for each in measured if each.accuracy]
-        rows.append((name, counted.boxes, *found))
+        rows.append((name, counted.boxes, *(found if counted.boxes else [None] * len(found))))
     return Table.under(header, rows)
 
 

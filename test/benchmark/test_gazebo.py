@@ -38,7 +38,10 @@ pytest.importorskip('vision_msgs', reason='needs the interface packages')
 from pruned_perception.benchmark import gazebo, gazebo_simulation
 from pruned_perception.benchmark.accuracy import accuracy
 from pruned_perception.benchmark.gazebo_simulation import Simulation, Watch
+from pruned_perception.benchmark.series import Series
 from pruned_perception.benchmark.session import ros_session
+from pruned_perception.inference.frame_times import FRAME_QUANTITIES
+from pruned_perception.simulation.world_check import WorldFacts
 
 ROOT = Path(__file__).resolve().parents[2]
 STAND_IN = Path(__file__).with_name('gazebo_stand_in.py')
@@ -240,6 +243,64 @@ def test_a_reset_and_a_pause_are_named() -> None:
         watch([1.0, 2.0], ended=21.0).require_steady_time()
     with pytest.raises(UserError, match='stood still'):
         watch([2.0] * 10, ended=9.0).require_steady_time()
+
+
+MS = 1_000_000
+
+
+def crafted(sent: Sequence[int], lost: Sequence[int], superseded: int) -> Series:
+    """Return what became of frames of these stamps, ns, 20 ms after each; two `lost` outside."""
+    kept = [stamp for stamp in sent if stamp not in lost]
+    line = dict.fromkeys((*FRAME_QUANTITIES, 'engine_wait'), 5 * MS)
+    return Series(
+        node='perception_node',
+        sent=(),
+        indices=(),
+        counts={
+            'received': len(kept) + superseded,
+            'published': len(kept),
+            'superseded': superseded,
+            'stale': 0,
+            'error': 0,
+        },
+        received={stamp: stamp + 20 * MS for stamp in kept[:-2]},
+        boxes={},
+        truth={},
+        timings=[{**line, 'stamp_ns': stamp, 'model': 'tiny'} for stamp in kept],
+        models=[],
+        first_detection_s=1.0,
+        cpu_percent=10.0,
+        rss_mb=100.0,
+    )
+
+
+@pytest.mark.parametrize('factor', [0.5, 0.05])
+def test_where_frames_stay_is_counted_stage_by_stage(tmp_path: Path, factor: float) -> None:
+    """Of 61 frames due one was not bridged, three lost by the middleware, two superseded."""
+    bundle = write_tiny_bundle(tmp_path / 'bundle')
+    period = 1 / 30 / factor  # of the wall clock
+    start = 1_800_000_000 * 10**9
+    moments = [index * period for index in range(61)]
+    stamps = [start + round(1e9 * at) for at in moments]
+    seen = Watch(
+        clock=[(index * period, round(index * 1e9 / 30)) for index in range(61)],
+        infos=[(at, stamp) for at, stamp in zip(moments, stamps, strict=True) if at != moments[7]],
+        images=[square_image('red', 80, 40, 120)],
+        ended=moments[-1],
+    )
+    gone = [stamps[index] for index in (7, 20, 21, 22, 40, 41)]
+    series = crafted(stamps, gone, superseded=2)
+    facts = WorldFacts('w', 'a', 'b', 30.0, 640, 480, (0, 1, 2))
+    found = gazebo.pass_result(gazebo.Setup('m'), facts, bundle, 'latency', series, seen)
+    assert found.losses == gazebo.Losses(
+        due=61, bridged=60, middleware=3, superseded=2, stale=0, error=0, published=55, received=53
+    )
+    assert found.real_time_factor == pytest.approx(factor)
+    assert found.e2e_receive.p50 == pytest.approx(20.0)
+    assert found.slow == (factor < 0.1)
+    remarks = gazebo.slow_remarks(found)
+    assert len(remarks) == found.slow
+    assert all('0.050, below 0.1' in each for each in remarks)
 
 
 def test_a_dark_image_is_not_a_black_one() -> None:

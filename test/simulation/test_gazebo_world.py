@@ -243,6 +243,25 @@ def test_both_cameras_see_ten_corners_at_the_same_pixels(scene: Scene, mujoco_fi
     assert np.ptp(gazebo, axis=0).min() > 100
 
 
+def test_faces_are_as_bright_in_gazebo_as_in_mujoco(scene: Scene) -> None:
+    """In the shade and in half of all light; MuJoCo multiplies what is shown, Gazebo linear light.
+
+    Ogre divides ambient light by π with the colours (HlmsPbs), lamps not.
+    """
+    root = ElementTree.parse(WORLDS / 'warehouse.sdf')
+    shade = numbers(root.findtext('world/scene/ambient'))[:3] / math.pi
+    lamps = [numbers(each.findtext('diffuse'))[:3] for each in root.iter('light')]
+    light = scene.lighting
+    others = [np.array(light.viewer), *(np.array(lamp.color) for lamp in light.lights)]
+    assert len(lamps) == len(others)
+    for albedo in (0.1, 0.4, 0.8):
+        face = gazebo_world.linear(albedo)
+        for share in (0.0, 0.5):
+            mujoco = albedo * (np.array(light.ambient) + share * sum(others))
+            gazebo = encoded(face * (shade + share * sum(lamps)))
+            np.testing.assert_allclose(gazebo, mujoco, atol=0.03)
+
+
 @pytest.mark.parametrize('name', BOTH)
 def test_every_object_has_the_label_of_its_class_and_nothing_else_has_one(
     scene: Scene, name: str
