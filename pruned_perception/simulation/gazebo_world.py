@@ -316,6 +316,7 @@ class _World:
             _add(drive, tag, text)
         poses = _plugin(model, 'gz-sim-pose-publisher-system')
         for tag, text in (
+            ('topic', POSE_TOPIC),
             ('publish_model_pose', 'true'),
             ('publish_link_pose', 'false'),
             ('publish_nested_model_pose', 'false'),

@@ -69,17 +69,18 @@ def test_bridges_carry_the_topics_of_the_worlds(topics: list[dict]) -> None:
     topic = f'/{image.findtext("topic")}'
     published = {
         '/clock',
-        '/model/robot/pose',  # of the plugin PosePublisher
         topic,
         topic.rpartition('/')[0] + '/camera_info',  # as gz-sensors names it
         *(f'/{each.findtext("topic")}' for each in world.iter('sensor')),
         *(f'/{each.text}' for each in world.iter('odom_topic')),
     }
-    driven = [
-        f'/{each.findtext("topic")}'
+    plugins = {
+        each.get('filename'): f'/{each.findtext("topic")}'
         for each in world.iter('plugin')
         if each.find('topic') is not None
-    ]
+    }
+    published.add(plugins['gz-sim-pose-publisher-system'])
+    driven = [plugins['gz-sim-diff-drive-system']]
     for entry in topics:
         known = driven if entry['direction'] == 'ROS_TO_GZ' else published
         assert entry['gz_topic_name'] in known
