@@ -151,6 +151,8 @@ def start_processes(context: LaunchContext) -> list[Action]:
         range_ = up.DISCOVERY_RANGES.find(given('discovery_range')) or ''
         environment['ROS_AUTOMATIC_DISCOVERY_RANGE'] = range_.upper()
     with_gazebo = {**environment, **gazebo.transport_settings(os.environ)}
+    if environment.get('ROS_AUTOMATIC_DISCOVERY_RANGE') == 'LOCALHOST':
+        with_gazebo.setdefault('GZ_IP', os.environ.get('GZ_IP', '127.0.0.1'))
     pushed = context.launch_configurations.get('ros_namespace', '')
     namespace = up.namespace_within(pushed, given('namespace'))
     ros_arguments = []

@@ -180,6 +180,7 @@ def test_every_process_starts_and_ends_with_ctrl_c(launch: Launch, tmp_path: Pat
     assert simulator[3][:4] == ['sim', '-r', '-s', '--headless-rendering']
     assert simulator[3][4].endswith('worlds/warehouse.sdf')
     assert simulator[4]['GZ_TRANSPORT_SNDHWM'] == '4'
+    assert simulator[4]['GZ_IP'] == '127.0.0.1'  # as discovery_range says of ROS
     names = {
         word.partition('__node:=')[2]
         for each in started
