@@ -43,6 +43,8 @@ from pruned_perception.benchmark.session import ros_session
 from pruned_perception.inference.frame_times import FRAME_QUANTITIES
 from pruned_perception.simulation.world_check import WorldFacts
 
+pytestmark = pytest.mark.ros
+
 ROOT = Path(__file__).resolve().parents[2]
 STAND_IN = Path(__file__).with_name('gazebo_stand_in.py')
 

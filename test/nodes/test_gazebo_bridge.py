@@ -44,6 +44,8 @@ from pruned_perception.nodes import gazebo
 from pruned_perception.nodes.gazebo_bridge import python_with_bindings
 from pruned_perception.nodes.parameters import DRIVER_PARAMETERS, with_table
 
+pytestmark = pytest.mark.ros
+
 ROOT = Path(__file__).resolve().parents[2]
 NAMESPACE = '/gazebo_bridge'
 TRANSPORT = """

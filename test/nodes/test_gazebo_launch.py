@@ -44,7 +44,10 @@ INSTALLED = any(
     Path(prefix, 'share/pruned_perception/launch/gazebo.launch.py').is_file()
     for prefix in os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
 )
-pytestmark = pytest.mark.skipif(not INSTALLED, reason='needs the package installed')
+pytestmark = [
+    pytest.mark.ros,
+    pytest.mark.skipif(not INSTALLED, reason='needs the package installed'),
+]
 
 TIMEOUT = 60.0  # seconds; only a failing test waits so long
 STAND_IN = """
