@@ -28,6 +28,7 @@ import pytest
 from tiny_detector import square_image, write_tiny_bundle
 
 from pruned_perception.bundle import load_member, resolve_model
+from pruned_perception.cli.main import main
 from pruned_perception.errors import UserError
 from pruned_perception.nodes import gazebo as launching
 from pruned_perception.simulation import LABELS
@@ -83,11 +84,26 @@ def stand_in(frames: Path, mode: str = 'normal') -> Callable[..., Any]:
     return commands
 
 
-def test_both_passes_of_a_bundle(squares: Path, world: Path, tmp_path: Path) -> None:
+def test_both_passes_of_a_bundle(
+    squares: Path,
+    world: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     model = write_tiny_bundle(tmp_path / 'bundle')
-    setup = gazebo.Setup(model=str(model.path), world=str(world), route='none', seconds=1.5)
-    said: list[str] = []
-    result = gazebo.measure(setup, said.append, stand_in(squares))
+    results: list[gazebo.Result] = []
+    measure = gazebo.measure
+
+    def with_stand_in(setup: gazebo.Setup, tell: Any) -> gazebo.Result:
+        results.append(measure(setup, tell, stand_in(squares)))
+        return results[-1]
+
+    monkeypatch.setattr(gazebo, 'measure', with_stand_in)
+    words = f'--model {model.path} --world {world} --route none --seconds 1.5'
+    files = ['--json', str(tmp_path / 'result.json'), '--html', str(tmp_path / 'page.html')]
+    assert main(['benchmark', 'gazebo', *words.split(), *files]) == 0
+    [result] = results
     exact, timed = result.passes
     assert (exact.pass_, exact.clock) == ('accuracy', 'sim')
     assert exact.accuracy.ap50 == pytest.approx(1.0)
@@ -105,15 +121,57 @@ def test_both_passes_of_a_bundle(squares: Path, world: Path, tmp_path: Path) -> 
         assert 0 < each.real_time_factor < 1
         assert each.frames_per_simulated_s == pytest.approx(30, rel=0.2)
         assert not each.slow
-    document = json.loads(json.dumps(gazebo.as_json(result)))
+    document = json.loads((tmp_path / 'result.json').read_text())
     assert document['benchmark'] == 'gazebo'
     assert [each['pass'] for each in document['figures']] == ['accuracy', 'latency']
     assert document['figures'][0]['accuracy']['per_class']['green']['ap50'] == pytest.approx(1.0)
     assert document['simulator'][next(iter(launching.HIGH_WATER_MARKS))] == '4'
-    page = gazebo.render(result)
+    page = (tmp_path / 'page.html').read_text()
     assert 'data:image/png' in page
     assert 'warehouse_light' in page
-    assert 'tiny' in gazebo.pass_table(result).to_text()
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ('tiny', 'real-time factor', 'superseded', 'green'))
+
+
+def executable(path: Path) -> Path:
+    path.parent.mkdir(parents=True)
+    path.write_text('#!/bin/sh\n')
+    path.chmod(0o755)
+    return path
+
+
+def test_what_is_started_is_gazebo_its_bridges_and_the_driver(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gz = executable(tmp_path / 'bin' / 'gz')
+    bridge = executable(tmp_path / 'prefix' / 'lib' / 'ros_gz_bridge' / 'parameter_bridge')
+    monkeypatch.setenv('PATH', str(gz.parent))
+    monkeypatch.setenv('AMENT_PREFIX_PATH', str(tmp_path / 'prefix'))
+    route = ROOT / 'worlds' / 'warehouse_route.csv'
+
+    def commands(pass_: str) -> dict[str, list[str]]:
+        return dict(
+            gazebo_simulation.simulator_commands(tmp_path / 'w.sdf', route, pass_, '/g', tmp_path)
+        )
+
+    accurate = commands('accuracy')
+    assert list(accurate) == [
+        *('gazebo', 'clock_bridge', 'camera_bridge', 'boxes_bridge', 'robot_bridge', 'driver'),
+    ]
+    assert accurate['gazebo'][:5] == ['gz', 'sim', '-r', '-s', '--headless-rendering']
+    timed = commands('latency')
+    assert 'boxes_bridge' not in timed
+    wall = 'override_timestamps_with_wall_time:=true'
+    assert [name for name, words in timed.items() if wall in words] == ['camera_bridge']
+    assert all(words[0] == str(bridge) for name, words in timed.items() if 'bridge' in name)
+    bridge.unlink()
+    monkeypatch.setattr(gazebo_simulation.gazebo_bridge, 'python_with_bindings', lambda: 'py')
+    ours = commands('latency')
+    assert list(ours) == list(timed)
+    assert [name for name, words in ours.items() if '--wall-stamps' in words] == ['camera_bridge']
+    monkeypatch.setattr(gazebo_simulation.gazebo_bridge, 'python_with_bindings', lambda: None)
+    with pytest.raises(UserError, match=r'neither ros_gz_bridge nor .*bindings'):
+        commands('latency')
 
 
 def test_the_stand_in_s_frames_give_the_accuracy_of_the_mujoco_robot(tmp_path: Path) -> None:

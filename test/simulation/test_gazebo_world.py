@@ -26,6 +26,7 @@ import cv2
 import numpy as np
 import pytest
 
+from pruned_perception.cli.main import main
 from pruned_perception.errors import UserError
 from pruned_perception.simulation import LABELS, gazebo_world, world_check
 from pruned_perception.simulation.driver import load_mujoco
@@ -159,6 +160,18 @@ def test_the_shipped_world_is_what_the_generator_writes(scene: Scene, name: str)
             )  # versions of OpenCV and NumPy round differently
         else:
             assert content == shipped, path
+
+
+def test_the_command_writes_a_world_and_checks_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(['world', '--light', '--output', str(tmp_path)]) == 0
+    written = (tmp_path / 'warehouse_light.sdf').read_bytes()
+    assert written == (WORLDS / 'warehouse_light.sdf').read_bytes()
+    assert main(['world', '--format', 'mjcf', '--light', '--output', str(tmp_path)]) == 1
+    (tmp_path / 'warehouse_light.sdf').write_bytes(written.replace(b'boundingbox_', b''))
+    assert main(['world', '--check', str(tmp_path / 'warehouse_light.sdf')]) == 1
+    assert '2 sensors of type camera' in capsys.readouterr().err
 
 
 def test_nothing_lies_beside_the_worlds_that_they_do_not_use(scene: Scene) -> None:
