@@ -170,7 +170,7 @@ class Source:
 def rate_text(rate: float) -> str:
     """Return a rate in words."""
     if rate == OWN:
-        return 'as published'
+        return 'own rate'
     return 'max' if rate == MAX else f'{rate:g} Hz'
 
 
