@@ -273,8 +273,7 @@ def _figures(
                 - line['inference']
                 - line['engine_wait']
                 for each in all_series
-                for line in _steady(each)
-                if line['stamp_ns'] in each.received
+                for line in _received(each)
             ]
         ),
         in_process=_summary(np.concatenate(found[cell].in_process) * NS_PER_MS),
@@ -338,8 +337,18 @@ def _steady(series: Series) -> list[Mapping[str, Any]]:
     return [line for line in series.timings if line['stamp_ns'] >= start]
 
 
+def _received(series: Series) -> list[Mapping[str, Any]]:
+    """Return those whose detections arrived, at a valid age: after their stamp, which is not 0."""
+    received = series.received
+    return [
+        line
+        for line in _steady(series)
+        if 0 < line['stamp_ns'] <= received.get(line['stamp_ns'], 0)
+    ]
+
+
 def _e2e_receive(series: Series) -> NDArray[np.float64]:
-    stamps = [line['stamp_ns'] for line in _steady(series) if line['stamp_ns'] in series.received]
+    stamps = [line['stamp_ns'] for line in _received(series)]
     return np.array([series.received[stamp] - stamp for stamp in stamps], float) / NS_PER_MS
 
 
