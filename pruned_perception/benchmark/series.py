@@ -259,7 +259,7 @@ def run_series(
                 sent = json.loads(source.log.read_text().splitlines()[-1])
             finished()
             percent = 100 * (_cpu_s(tested) - cpu) / max(1e-9, time.monotonic() - wall)
-            rss, shared = _resident_mb(tested)
+            sizes = megabytes(tested.process.pid)
             if source is not None and endless:
                 children.stop(source)
             # Two reports that began after the last frame: these counts are final.
@@ -287,8 +287,8 @@ def run_series(
         models=models,
         first_detection_s=arrivals[0] - start if arrivals else float('nan'),
         cpu_percent=percent,
-        rss_mb=rss,
-        shared_mb=shared,
+        rss_mb=sizes['VmRSS'],
+        shared_mb=sizes['RssShmem'],
         compared=watched[0],
         skipped=watched[1],
     )
@@ -318,11 +318,14 @@ def _cpu_s(child: Child) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
 
 
-def _resident_mb(child: Child) -> tuple[float, float]:
-    """Return the resident memory, and the part of it that is shared."""
-    lines = Path(f'/proc/{child.process.pid}/status').read_text().splitlines()
-    kib = {line.split(':')[0]: int(line.split()[1]) for line in lines if line.endswith(' kB')}
-    return kib['VmRSS'] * 1024 / 1e6, kib['RssShmem'] * 1024 / 1e6
+def megabytes(pid: int) -> dict[str, float]:
+    """Return the sizes in the status of a process, VmRSS and others, MB of 10⁶ bytes."""
+    lines = Path(f'/proc/{pid}/status').read_text().splitlines()
+    return {
+        line.split(':')[0]: int(line.split()[1]) * 1024 / 1e6
+        for line in lines
+        if line.endswith(' kB')
+    }
 
 
 def _require_recent(arrivals: Sequence[float], topic: str) -> None:

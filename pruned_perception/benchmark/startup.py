@@ -35,7 +35,7 @@ from pruned_perception.benchmark.camera import camera_command
 from pruned_perception.benchmark.children import Child, Children
 from pruned_perception.benchmark.environment import environment
 from pruned_perception.benchmark.overhead import PERCEPTION, ratio
-from pruned_perception.benchmark.series import START_S, wait_for
+from pruned_perception.benchmark.series import START_S, megabytes, wait_for
 from pruned_perception.benchmark.session import Session, private_domain, ros_session
 from pruned_perception.bundle import load_member, resolve_model
 from pruned_perception.errors import UserError
@@ -60,6 +60,8 @@ class Pair:
 
     first_detection_s: float
     bare_s: float
+    bare_mb: float
+    """VmRSS of the bare script when it is ready: the least that these libraries take."""
     resident_mb: float
     """VmRSS after the run; shared memory of the middleware included."""
     resident_peak_mb: float
@@ -85,11 +87,11 @@ def measure(setup: Setup, on_pair: Callable[[Pair], None] = lambda _: None) -> d
                 )
                 _wait_for_camera(session, camera, topic)
                 first = k % 2 == 0
-                bare_s = bare(bundle.onnx_path) if first else 0.0
+                script = bare(bundle.onnx_path) if first else None
                 figures = _start_node(session, children, namespace, setup, k)
-                bare_s = bare_s or bare(bundle.onnx_path)
+                bare_s, bare_mb = script or bare(bundle.onnx_path)
             if k:
-                pairs.append(Pair(bare_s=bare_s, **figures))
+                pairs.append(Pair(bare_s=bare_s, bare_mb=bare_mb, **figures))
                 on_pair(pairs[-1])
     return {
         'benchmark': 'startup',
@@ -115,21 +117,25 @@ def _wait_for_camera(session: Session, camera: Child, topic: str) -> None:
     session.spin_for(1.0)
 
 
-def bare(onnx_path: Path) -> float:
-    """Start the bare script; return the seconds until it says `ready`."""
+def bare(onnx_path: Path) -> tuple[float, float]:
+    """Start the bare script; return the seconds until it says `ready`, and its memory then, MB."""
     start = time.monotonic()
+    resident = 0.0
     with subprocess.Popen(
         [sys.executable, str(bare_start.__file__), str(onnx_path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        env={**os.environ, **transport.without_camera(os.environ)},
     ) as process:
         assert process.stdout is not None
         said = process.stdout.readline()
         seconds = time.monotonic() - start
+        if said:
+            resident = megabytes(process.pid)['VmRSS']
     if said.strip() != 'ready':
         raise UserError(f'the bare script failed with status {process.returncode}')
-    return seconds
+    return seconds, resident
 
 
 def _start_node(
@@ -158,12 +164,10 @@ def _start_node(
 
 
 def _memory(child: Child) -> dict[str, Any]:
-    proc = Path('/proc') / str(child.process.pid)
-    fields = dict(
-        line.split(':', 1) for line in (proc / 'status').read_text().splitlines() if ':' in line
-    )
+    pid = child.process.pid
+    sizes = megabytes(pid)
     return {
-        'resident_mb': int(fields['VmRSS'].split()[0]) * 1024 / 1e6,
-        'resident_peak_mb': int(fields['VmHWM'].split()[0]) * 1024 / 1e6,
-        'torch': 'torch' in (proc / 'maps').read_text(),
+        'resident_mb': sizes['VmRSS'],
+        'resident_peak_mb': sizes['VmHWM'],
+        'torch': 'torch' in Path(f'/proc/{pid}/maps').read_text(),
     }

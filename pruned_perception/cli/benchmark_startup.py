@@ -47,7 +47,11 @@ def run(args: argparse.Namespace) -> int:
         f'{ratio["median"]:.2f} ({overhead.interval_text(ratio["interval"])})'
     )
     resident = statistics.median(pair['resident_mb'] for pair in result['pairs'])
-    print(f'resident memory, median: {resident:.0f} MB; PyTorch loaded: {_torch(result)}')
+    least = statistics.median(pair['bare_mb'] for pair in result['pairs'])
+    print(
+        f'resident memory, median: {resident:.0f} MB, of the bare script {least:.0f} MB; '
+        f'PyTorch loaded: {_torch(result)}'
+    )
     write_result(result, args.output)
     if _torch(result):
         raise UserError('the perception node has loaded PyTorch, which it must not need')

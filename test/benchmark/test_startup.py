@@ -47,6 +47,7 @@ def test_starts_are_paired_and_torch_is_not_loaded(
     assert 0 < pair['resident_mb'] <= pair['resident_peak_mb']
     assert pair['first_detection_s'] > 0
     assert pair['bare_s'] > 0
+    assert 0 < pair['bare_mb'] < pair['resident_peak_mb']
     assert 'median of 1 pairs' in capsys.readouterr().out
 
 
