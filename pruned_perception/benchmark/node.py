@@ -24,7 +24,7 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +126,10 @@ class Figures:
 
 @dataclass(frozen=True)
 class Measured:
-    """All figures, and the sensor that energy was read from ('' where there is none)."""
+    """All figures, and the sensor that energy was read from ('' where there is none).
+
+    The setup has the rates that were run, where none were asked for, too.
+    """
 
     setup: Setup
     figures: Sequence[Figures]
@@ -183,7 +186,7 @@ def measure(setup: Setup, on_series: Callable[[str, Series], None] = lambda *_: 
                     )
                 )
     figures = [_figures(setup, cell, found, truths, bundles[cell[0]]) for cell in cells]
-    return Measured(setup, figures, '' if sensor is None else sensor.name)
+    return Measured(replace(setup, rates=rates), figures, '' if sensor is None else sensor.name)
 
 
 def _bundles(model: str) -> list[Bundle]:

@@ -136,5 +136,5 @@ def _print_series(model: str, series: Series) -> None:
     counts = series.counts
     say(
         f'{model}: received {counts["received"]}, published {counts["published"]}, superseded '
-        f'{counts["superseded"]}{", SATURATED" if series.saturated else ""}'
+        f'{counts["superseded"]}'
     )

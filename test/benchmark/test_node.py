@@ -214,6 +214,7 @@ def test_the_gate_passes_fails_and_cannot_measure_with_a_status_each(
     assert found['counts']['received'] + found['middleware_loss'] == 25
     assert found['e2e_receive']['p90'] >= found['stages']['inference']['p90'] > 0
     assert found['in_process']['n'] > 0
+    assert result['configuration']['rates'] == [10.0]
     assert result['energy'] == 'not measured' or found['joules_per_frame'] > 0
     assert found['members'].keys() == {'tiny'}
     assert main([*words, '--max-p90', '0.000001']) == 3
