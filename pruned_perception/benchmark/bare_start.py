@@ -15,8 +15,8 @@
 """The yardstick of `benchmark startup`: the least that any node around a network has to do.
 
 Imports the libraries that the perception node uses, loads the model, creates a node, and says
-`ready`; then waits for the first image of a topic, and says `image`.
-Run as `python bare_start.py MODEL.onnx TOPIC`; deliberately free of this package.
+`ready`; then waits for the first image of a topic, where one is given, and says `image`.
+Run as `python bare_start.py MODEL.onnx [TOPIC]`; deliberately free of this package.
 """
 
 import os
@@ -43,11 +43,12 @@ if __name__ == '__main__':
     rclpy.init(args=sys.argv)
     node = LifecycleNode('bare_start')
     print('ready', flush=True)
-    images: list[sensor_msgs.msg.Image] = []
-    node.create_subscription(sensor_msgs.msg.Image, sys.argv[2], images.append, 5)
-    while not images:
-        rclpy.spin_once(node)
-    print('image', flush=True)
+    for topic in sys.argv[2:]:
+        images: list[sensor_msgs.msg.Image] = []
+        node.create_subscription(sensor_msgs.msg.Image, topic, images.append, 5)
+        while not images:
+            rclpy.spin_once(node)
+        print('image', flush=True)
     sys.stdin.read()
     node.destroy_node()
     rclpy.shutdown()
