@@ -100,6 +100,49 @@ def stuck_onnx(
     )
 
 
+def failing_onnx(*, crashes: bool) -> bytes:
+    """Return the ONNX file of a network that fails on images that are bright, but not white.
+
+    `crashes`: the engine's run ends with an error; otherwise its output is NaN.
+    """
+    nodes = [
+        ow.node('Cast', ['image'], ['float'], to=1),
+        ow.node('ReduceMean', ['float'], ['mean'], keepdims=0),
+        ow.node('Greater', ['mean', 'above'], ['over']),
+        ow.node('LessOrEqual', ['mean', 'until'], ['under']),
+        ow.node('And', ['over', 'under'], ['bad']),
+    ]
+    if crashes:  # an index that is none
+        nodes += [
+            ow.node('Cast', ['bad'], ['index'], to=7),
+            ow.node('Gather', ['rows', 'index'], ['row'], axis=0),
+            ow.node('Identity', ['row'], ['shaped']),
+        ]
+    else:  # the root of −1
+        nodes += [
+            ow.node('Cast', ['bad'], ['one'], to=1),
+            ow.node('Neg', ['one'], ['negative']),
+            ow.node('Sqrt', ['negative'], ['root']),
+            ow.node('Gather', ['rows', 'first'], ['row'], axis=0),
+            ow.node('Add', ['row', 'root'], ['shaped']),
+        ]
+    rows = np.zeros((1, CELLS, 7), np.float32)
+    rows[:, :, :4] = SIDE / 2
+    constants = {
+        'above': np.array(BRIGHT, np.float32),
+        'until': np.array(250.0, np.float32),
+        'rows': rows,
+        'first': np.array(0, np.int64),
+        'axis': np.array([0], np.int64),
+    }
+    return ow.model(
+        [*nodes, ow.node('Unsqueeze', ['shaped', 'axis'], ['predictions'])],
+        [ow.value('image', 'uint8', [1, HEIGHT, WIDTH, 3])],
+        [ow.value('predictions', 'float32', [1, CELLS, 7])],
+        constants,
+    )
+
+
 def write_stuck_bundle(folder: Path, **options: Any) -> Bundle:
     """Write a bundle of it; the options are those of `stuck_onnx`."""
     onnx = stuck_onnx(**options)

@@ -14,8 +14,9 @@
 
 """The yardstick of `benchmark startup`: the least that any node around a network has to do.
 
-Imports the libraries that the perception node uses, loads the model, creates a node, says so.
-Run as `python bare_start.py MODEL.onnx`; deliberately free of this package.
+Imports the libraries that the perception node uses, loads the model, creates a node, and says
+`ready`; then waits for the first image of a topic, where one is given, and says `image`.
+Run as `python bare_start.py MODEL.onnx [TOPIC]`; deliberately free of this package.
 """
 
 import os
@@ -28,7 +29,7 @@ import diagnostic_msgs.msg  # noqa: F401
 import numpy  # noqa: F401
 import onnxruntime
 import rclpy
-import sensor_msgs.msg  # noqa: F401
+import sensor_msgs.msg
 import statistics_msgs.msg  # noqa: F401
 import std_msgs.msg  # noqa: F401
 import vision_msgs.msg  # noqa: F401
@@ -42,6 +43,12 @@ if __name__ == '__main__':
     rclpy.init(args=sys.argv)
     node = LifecycleNode('bare_start')
     print('ready', flush=True)
+    for topic in sys.argv[2:]:
+        images: list[sensor_msgs.msg.Image] = []
+        node.create_subscription(sensor_msgs.msg.Image, topic, images.append, 5)
+        while not images:
+            rclpy.spin_once(node)
+        print('image', flush=True)
     sys.stdin.read()
     node.destroy_node()
     rclpy.shutdown()

@@ -16,7 +16,7 @@
 
 Run as a process: `python -m pruned_perception.benchmark.camera --rate 30 --frames 300`; it waits
 for a subscriber, and its last line is a JSON object: the stamps of the frames sent (ns), and the
-index of each in its source.
+index of each in its source. With `--answers TOPIC` the next frame follows the answer to the last.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ MOST_FRAMES = 300
 VARIANTS = 16
 """Different frames before they repeat."""
 _WAIT_S = 30.0
+_ANSWER_S = 1.0
+"""A frame that is not answered within is given up."""
 
 
 def synthetic_frame(index: int, height: int, width: int) -> NDArray[np.uint8]:
@@ -66,25 +68,27 @@ def data_set(path: str) -> Dataset | None:
     return read_dataset(path) if dataset_splits(path) else None
 
 
-def source_frames(path: str) -> list[tuple[int, NDArray[np.uint8]]]:
-    """Return the first `MOST_FRAMES` readable frames of a data set, images or a bag, rgb, indexed.
+def source_frames(
+    path: str, topic: str = '', most: int = MOST_FRAMES
+) -> list[tuple[int, NDArray[np.uint8]]]:
+    """Return the first `most` readable frames of a data set, images or a bag, rgb, indexed.
 
-    The index is that of the frame in the data set, or in the source. Raises UserError where there
-    is none.
+    The index is that of the frame in the data set, or in the source; `topic` chooses one of a
+    bag's. Raises UserError where there is none.
     """
     import cv2
 
     from pruned_perception.inference.sources import Frame, open_source
 
     if (notes := data_set(path)) is not None:
-        count = min(len(notes), MOST_FRAMES)
+        count = min(len(notes), most)
         return [
             (index, np.asarray(cv2.cvtColor(notes.image(index), cv2.COLOR_BGR2RGB), np.uint8))
             for index in range(count)
         ]
     conversions = {'bgr': cv2.COLOR_BGR2RGB, 'gray': cv2.COLOR_GRAY2RGB}
     frames = []
-    for each in itertools.islice(open_source(path).frames, MOST_FRAMES):
+    for each in itertools.islice(open_source(path, topic or None).frames, most):
         if isinstance(each, Frame):
             code = conversions.get(each.order)
             image = each.image if code is None else cv2.cvtColor(each.image, code)
@@ -110,19 +114,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--topic', default='image_raw')
     parser.add_argument('--subscribers', type=int, default=1, help='to wait for')
     parser.add_argument('--source', default='', help='folder of images or bag; "" = synthetic')
+    parser.add_argument('--of', default='', help='image topic of the bag, where it has several')
+    parser.add_argument('--answers', default='', help='topic of detections; no --rate, --frames')
+    parser.add_argument('--seconds', type=float, default=5.0, help='to send, with --answers')
     args, _ = parser.parse_known_args(argv)
 
     from rclpy.qos import QoSProfile
     from sensor_msgs.msg import Image
     from std_msgs.msg import Header
+    from vision_msgs.msg import Detection2DArray
 
+    from pruned_perception.nodes.header_stamps import stamp_ns
     from pruned_perception.nodes.messages import image_message
 
     with ros_session('camera') as session:
         node = session.node
         publisher = node.create_publisher(Image, args.topic, QoSProfile(depth=5))
         try:
-            frames = source_frames(args.source) if args.source else None
+            frames = source_frames(args.source, args.of) if args.source else None
         except UserError as error:
             print(error, file=sys.stderr)
             return 1
@@ -136,11 +145,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         ):
             print(f'no subscriber on {publisher.topic_name}', file=sys.stderr)
             return 1
-        start = time.monotonic()
         sent: list[int] = []
         indices: list[int] = []
-        while len(sent) < args.frames and session.running:
-            session.sleep(start + len(sent) / args.rate - time.monotonic())
+        answered = 0
+
+        def on_answer(message: Detection2DArray) -> None:
+            nonlocal answered
+            answered = stamp_ns(message.header.stamp)
+
+        if args.answers:
+            node.create_subscription(Detection2DArray, args.answers, on_answer, QoSProfile(depth=5))
+            session.spin_until(lambda: node.count_publishers(args.answers) > 0, _WAIT_S)
+        start = time.monotonic()
+
+        def due() -> bool:
+            """Wait for the next frame's moment; tell whether there is one."""
+            if not args.answers:
+                session.sleep(start + len(sent) / args.rate - time.monotonic())
+                return len(sent) < args.frames
+            session.spin_until(lambda: not sent or answered == sent[-1], _ANSWER_S)
+            return time.monotonic() < start + args.seconds
+
+        while due() and session.running:
             index, message = messages[len(sent) % len(messages)]
             stamp = node.get_clock().now()
             message.header.stamp = stamp.to_msg()
@@ -150,7 +176,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The publisher's history is lost with it, together with what a reader has yet to fetch.
         session.sleep(0.5)
         print(json.dumps({'sent': sent, 'indices': indices}), flush=True)
-        return 0 if len(sent) == args.frames else 1
+        return 0 if session.running else 1
 
 
 if __name__ == '__main__':

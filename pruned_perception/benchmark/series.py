@@ -19,6 +19,7 @@ Node, camera and what else runs are processes of their own; the subscriber is th
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sys
@@ -44,6 +45,9 @@ SATURATED_SHARE = 0.01
 """Of the frames received that gave way to newer ones, from which on a run is saturated."""
 SATURATED_BUSY = 0.9
 """Share of the time in which the worker is busy, from which on a run is saturated."""
+
+QUIET_S = 1.0
+"""Without detections for longer, or for three periods, a camera that is not ours has ended."""
 
 Started = Callable[[Session, Children, Child], None]
 
@@ -74,6 +78,9 @@ class Series:
     cpu_percent: float
     """Of the node's process while frames came; 100 = one core."""
     rss_mb: float
+    """Resident memory at the end, MB of 10⁶ bytes."""
+    shared_mb: float = 0.0
+    """The part of it that is shared: segments of the middleware, some of them the camera's."""
     compared: int = 0
     """Frames that the dense net saw beside the node, where it watches its certificate."""
     skipped: int = 0
@@ -90,6 +97,15 @@ class Series:
         return self.counts['received'] == sum(self.counts[each] for each in COUNTERS[1:])
 
     @property
+    def rate_hz(self) -> float:
+        """Frames a second that were received, from the first to the last published one."""
+        stamps = sorted(self.received)
+        if len(stamps) < 2:
+            return float('nan')
+        between = self.counts['received'] - 1
+        return float(between * 1e9 / max(1, stamps[-1] - stamps[0]))
+
+    @property
     def busy(self) -> float:
         """Share of the time between the first and the last frame in which the worker was busy."""
         if len(self.timings) < 2:
@@ -99,10 +115,14 @@ class Series:
         return float(work / max(1, self.timings[-1]['stamp_ns'] - self.timings[0]['stamp_ns']))
 
     @property
+    def starved(self) -> bool:
+        """Whether frames gave way to newer ones."""
+        return self.counts['superseded'] > SATURATED_SHARE * max(1, self.counts['received'])
+
+    @property
     def saturated(self) -> bool:
         """Whether the node could not, or could only just, keep the rate of the frames."""
-        share = self.counts['superseded'] / max(1, self.counts['received'])
-        return share > SATURATED_SHARE or self.busy > SATURATED_BUSY
+        return self.starved or self.busy > SATURATED_BUSY
 
     def missed(self, budget_ms: float, start: int = 0, end: float = float('inf')) -> float | None:
         """Return the share of frames sent from `start` until `end` without detections in time.
@@ -130,6 +150,7 @@ def run_series(
     namespace: str,
     seconds: float,
     started: Started = lambda _session, _children, _node: None,
+    finished: Callable[[], None] = lambda: None,
     remap: str = '',
     endless: bool = False,
 ) -> Series:
@@ -138,9 +159,9 @@ def run_series(
     `camera` publishes `<namespace>/image_raw` and ends by itself, its last line being a JSON object
     with the stamps `sent`, and `indices`; unless it is `endless`: then it is ended. None where
     another camera publishes the topic `remap` already. `started` is called once frames come, while
-    they do.
+    they do, and `finished` when they have ended.
 
-    Raises UserError where a process fails or nothing comes back.
+    Raises UserError where a process fails, nothing comes back, or the other camera ends early.
     """
     from diagnostic_msgs.msg import DiagnosticArray
     from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -221,9 +242,10 @@ def run_series(
             started(session, children, tested)
             if source is None or endless:
                 session.spin_for(max(0.0, seconds - (time.monotonic() - wall)))
-                for each in filter(None, (source,)):
-                    each.require_alive()
-                    children.stop(each)
+                if source is None:
+                    _require_recent(arrivals, remap)
+                else:
+                    source.require_alive()
             else:
                 wait_for(
                     session,
@@ -235,8 +257,11 @@ def run_series(
                 if source.process.returncode:
                     raise UserError(f'the camera failed:\n{source.last_lines()}')
                 sent = json.loads(source.log.read_text().splitlines()[-1])
+            finished()
             percent = 100 * (_cpu_s(tested) - cpu) / max(1e-9, time.monotonic() - wall)
-            rss = _resident_mb(tested)
+            sizes = megabytes(tested.process.pid)
+            if source is not None and endless:
+                children.stop(source)
             # Two reports that began after the last frame: these counts are final.
             final = reports + 2
             wait_for(
@@ -262,7 +287,8 @@ def run_series(
         models=models,
         first_detection_s=arrivals[0] - start if arrivals else float('nan'),
         cpu_percent=percent,
-        rss_mb=rss,
+        rss_mb=sizes['VmRSS'],
+        shared_mb=sizes['RssShmem'],
         compared=watched[0],
         skipped=watched[1],
     )
@@ -292,6 +318,22 @@ def _cpu_s(child: Child) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
 
 
-def _resident_mb(child: Child) -> float:
-    pages = int(Path(f'/proc/{child.process.pid}/statm').read_text().split()[1])
-    return pages * os.sysconf('SC_PAGE_SIZE') / 1e6
+def megabytes(pid: int) -> dict[str, float]:
+    """Return the sizes in the status of a process, VmRSS and others, MB of 10⁶ bytes."""
+    lines = Path(f'/proc/{pid}/status').read_text().splitlines()
+    return {
+        line.split(':')[0]: int(line.split()[1]) * 1024 / 1e6
+        for line in lines
+        if line.endswith(' kB')
+    }
+
+
+def _require_recent(arrivals: Sequence[float], topic: str) -> None:
+    """Raise UserError where detections of somebody else's camera have ceased."""
+    gaps = sorted(b - a for a, b in itertools.pairwise(arrivals))
+    usual = gaps[len(gaps) // 2] if gaps else 0.0
+    quiet = time.monotonic() - arrivals[-1]
+    if quiet > max(QUIET_S, 3 * usual):
+        raise UserError(
+            f'source topic:{topic}: it ended early: nothing came for the last {quiet:.1f} s'
+        )

@@ -15,7 +15,8 @@
 """From the start of the process to the first detection, against a bare script; memory.
 
 The camera runs already. The bare script (`bare_start.py`) imports the same libraries, loads the
-model and creates a node; it neither finds a camera nor runs the network, so 1.0 is out of reach.
+model and creates a node, and is `ready`: it has not met the camera yet, so 1.0 is out of reach.
+Then it waits for an image, which is the least that any node has to do before its first detection.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -35,7 +37,7 @@ from pruned_perception.benchmark.camera import camera_command
 from pruned_perception.benchmark.children import Child, Children
 from pruned_perception.benchmark.environment import environment
 from pruned_perception.benchmark.overhead import PERCEPTION, ratio
-from pruned_perception.benchmark.series import START_S, wait_for
+from pruned_perception.benchmark.series import START_S, megabytes, wait_for
 from pruned_perception.benchmark.session import Session, private_domain, ros_session
 from pruned_perception.bundle import load_member, resolve_model
 from pruned_perception.errors import UserError
@@ -60,6 +62,11 @@ class Pair:
 
     first_detection_s: float
     bare_s: float
+    """Until the bare script is ready."""
+    bare_image_s: float
+    """Until it has the first image."""
+    bare_mb: float
+    """VmRSS of the bare script when it is ready: the least that these libraries take."""
     resident_mb: float
     """VmRSS after the run; shared memory of the middleware included."""
     resident_peak_mb: float
@@ -85,11 +92,11 @@ def measure(setup: Setup, on_pair: Callable[[Pair], None] = lambda _: None) -> d
                 )
                 _wait_for_camera(session, camera, topic)
                 first = k % 2 == 0
-                bare_s = bare(bundle.onnx_path) if first else 0.0
+                script = bare(bundle.onnx_path, topic) if first else {}
                 figures = _start_node(session, children, namespace, setup, k)
-                bare_s = bare_s or bare(bundle.onnx_path)
+                script = script or bare(bundle.onnx_path, topic)
             if k:
-                pairs.append(Pair(bare_s=bare_s, **figures))
+                pairs.append(Pair(**script, **figures))
                 on_pair(pairs[-1])
     return {
         'benchmark': 'startup',
@@ -99,6 +106,9 @@ def measure(setup: Setup, on_pair: Callable[[Pair], None] = lambda _: None) -> d
         'pairs': [asdict(pair) for pair in pairs],
         'start_ratio': asdict(
             ratio([pair.first_detection_s for pair in pairs], [pair.bare_s for pair in pairs])
+        ),
+        'image_ratio': asdict(
+            ratio([pair.first_detection_s for pair in pairs], [pair.bare_image_s for pair in pairs])
         ),
     }
 
@@ -115,21 +125,32 @@ def _wait_for_camera(session: Session, camera: Child, topic: str) -> None:
     session.spin_for(1.0)
 
 
-def bare(onnx_path: Path) -> float:
-    """Start the bare script; return the seconds until it says `ready`."""
+def bare(onnx_path: Path, topic: str) -> dict[str, Any]:
+    """Start the bare script; return the figures of it that `Pair` has.
+
+    Raises UserError where it fails, or gets no image.
+    """
     start = time.monotonic()
+    moments, resident = [], 0.0
     with subprocess.Popen(
-        [sys.executable, str(bare_start.__file__), str(onnx_path)],
+        [sys.executable, str(bare_start.__file__), str(onnx_path), topic],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        env={**os.environ, **transport.without_camera(os.environ)},
     ) as process:
+        timer = threading.Timer(START_S, process.kill)
+        timer.start()
         assert process.stdout is not None
-        said = process.stdout.readline()
-        seconds = time.monotonic() - start
-    if said.strip() != 'ready':
+        for said in ('ready', 'image'):
+            if process.stdout.readline().strip() != said:
+                break
+            moments.append(time.monotonic() - start)
+            resident = resident or megabytes(process.pid)['VmRSS']
+        timer.cancel()
+    if len(moments) < 2:
         raise UserError(f'the bare script failed with status {process.returncode}')
-    return seconds
+    return {'bare_s': moments[0], 'bare_image_s': moments[1], 'bare_mb': resident}
 
 
 def _start_node(
@@ -158,12 +179,10 @@ def _start_node(
 
 
 def _memory(child: Child) -> dict[str, Any]:
-    proc = Path('/proc') / str(child.process.pid)
-    fields = dict(
-        line.split(':', 1) for line in (proc / 'status').read_text().splitlines() if ':' in line
-    )
+    pid = child.process.pid
+    sizes = megabytes(pid)
     return {
-        'resident_mb': int(fields['VmRSS'].split()[0]) * 1024 / 1e6,
-        'resident_peak_mb': int(fields['VmHWM'].split()[0]) * 1024 / 1e6,
-        'torch': 'torch' in (proc / 'maps').read_text(),
+        'resident_mb': sizes['VmRSS'],
+        'resident_peak_mb': sizes['VmHWM'],
+        'torch': 'torch' in Path(f'/proc/{pid}/maps').read_text(),
     }

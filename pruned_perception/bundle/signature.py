@@ -24,15 +24,19 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from pruned_perception._io import errors_of_writing, replacing
 from pruned_perception.bundle.manifest import BundleError
 from pruned_perception.bundle.reading import exists, read_file
 from pruned_perception.errors import UserError
+
+if TYPE_CHECKING:
+    import subprocess
+
+# What only signed bundles need is imported where it is used: it is not for every node's start.
 
 SUFFIX = '.sig'
 NAMESPACE = 'pruned_perception'
@@ -54,6 +58,8 @@ def sign(path: Path, key: Path) -> Path:
         raise UserError(
             f'{key}: not an Ed25519 key of OpenSSH; make one: ssh-keygen -t ed25519 -f {key}'
         )
+    from tempfile import TemporaryDirectory
+
     with TemporaryDirectory() as folder:  # never half a signature beside the manifest
         copy = Path(folder, 'manifest')
         copy.write_bytes(read_file(path, 1 << 30))
@@ -101,6 +107,8 @@ def verify(path: Path, content: bytes, keys: Sequence[str]) -> str:
             'with `pruned-perception bundle sign`, or clear trusted_keys'
         )
     read_file(signature, _MOST_BYTES)
+    from tempfile import TemporaryDirectory
+
     with TemporaryDirectory() as folder:
         signers = Path(folder, 'allowed_signers')
         lines = (
@@ -127,6 +135,8 @@ def _is_ed25519(key: Path) -> bool:
 
 
 def _ssh_keygen(*arguments: str, content: bytes = b'') -> subprocess.CompletedProcess[bytes]:
+    import subprocess
+
     try:
         return subprocess.run(
             ['ssh-keygen', *arguments],

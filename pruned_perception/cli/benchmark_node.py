@@ -21,13 +21,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
+import sys
 from pathlib import Path
 
 from pruned_perception._io import write_text
-from pruned_perception.benchmark import node
-from pruned_perception.benchmark.overhead import interval_text
+from pruned_perception.benchmark import node, node_gate, node_page
+from pruned_perception.benchmark.frame_source import MAX, SYNTHETIC
 from pruned_perception.benchmark.series import Series
-from pruned_perception.cli.arguments import at_least, fraction
+from pruned_perception.cli.arguments import above_0, at_least, fraction
 from pruned_perception.cli.benchmark_result import DEFAULT_MODEL, FAILED, PASSED
 from pruned_perception.cli.output import say
 
@@ -46,23 +48,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--active-member', default='', help='member of the families that runs')
     parser.add_argument(
         '--source',
-        default=node.SYNTHETIC,
+        default=SYNTHETIC,
         metavar='synthetic | sim | images:DIR | bag:PATH | topic:NAME',
-        help='sim, and images:DIR of an annotated data set, have a ground truth (synthetic)',
+        help='sim, and images:DIR of an annotated data set, have a ground truth; bag:PATH:/TOPIC '
+        'where the recording has several (synthetic)',
     )
     parser.add_argument(
-        '--rate', dest='rates', type=_rates, default=(30.0,), help='Hz, e.g. 10,30,60 (30)'
+        '--rate',
+        dest='rates',
+        type=_rates,
+        default=(),
+        help='Hz, e.g. 10,30,60,max (30; of topic: its own); max: each frame follows the answer to '
+        'the one before',
     )
     parser.add_argument('--load', type=at_least(0), default=0, help='busy processes beside it (0)')
     parser.add_argument('--rounds', type=at_least(1), default=6, help='of all of it (6)')
-    parser.add_argument('--seconds', type=float, default=5.0, help='of each run (5)')
+    parser.add_argument('--seconds', type=above_0, default=5.0, help='of each run (5)')
     parser.add_argument(
-        '--budget', dest='budget_ms', type=float, default=0.0, help='latency_budget_ms (none)'
+        '--budget', dest='budget_ms', type=above_0, default=0.0, help='latency_budget_ms (none)'
     )
     parser.add_argument('--threads', type=at_least(1), default=1, help='threads of one run (1)')
     parser.add_argument('--width', type=at_least(16), default=640, help='synthetic (640)')
     parser.add_argument('--height', type=at_least(16), default=480, help='synthetic (480)')
-    parser.add_argument('--max-p90', type=float, metavar='MS', help='end to end, outside')
+    parser.add_argument('--max-p90', type=above_0, metavar='MS', help='end to end, outside')
     parser.add_argument('--min-ap50', type=fraction, metavar='X', help='of the published boxes')
     parser.add_argument(
         '--max-miss-rate', type=fraction, metavar='X', help='of the frames received, for --budget'
@@ -75,62 +83,58 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='FILE',
         help='write the result there too, with the environment; without FILE print it instead',
     )
-    parser.add_argument('--markdown', type=Path, metavar='FILE', help='write the table there too')
+    parser.add_argument('--markdown', type=Path, metavar='FILE', help='write the tables there too')
+    parser.add_argument('--html', type=Path, metavar='FILE', help='write one page there, too')
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print, and compare with the limits."""
-    limits = node.Limits(args.max_p90, args.min_ap50, args.max_miss_rate)
+    limits = node_gate.Limits(args.max_p90, args.min_ap50, args.max_miss_rate)
+    names = ('source', 'rates', 'load', 'rounds', 'seconds', 'budget_ms', 'active_member')
+    sizes = ('threads', 'width', 'height')
     setup = node.Setup(
-        models=tuple(args.models),
-        source=args.source,
-        rates=args.rates,
-        load=args.load,
-        rounds=args.rounds,
-        seconds=args.seconds,
-        budget_ms=args.budget_ms,
-        active_member=args.active_member,
-        threads=args.threads,
-        width=args.width,
-        height=args.height,
+        models=tuple(args.models), **{name: getattr(args, name) for name in (*names, *sizes)}
     )
     quiet = args.json == Path('-')
-    figures = node.measure(setup, (lambda *_: None) if quiet else _print_series)
-    failed = node.failures(figures, limits)
-    content = json.dumps(node.as_json(figures, setup, failed), indent=2)
-    table = node.as_table(figures)
+    measured = node.measure(setup, (lambda *_: None) if quiet else _print_series)
+    failed = node_gate.failures(measured.figures, limits)
+    same = node_gate.same_twice(measured.figures)
+    content = json.dumps(node_page.as_json(measured, failed), indent=2, allow_nan=False)
     if quiet:
         print(content)
     else:
-        print(table.to_text())
-        for each in figures if len(setup.models) > 1 else []:
-            for name, ratio in (('p50', each.p50_ratio), ('p90', each.p90_ratio)):
-                say(
-                    f'{each.model} at {each.rate:g} Hz : the first, {name}, median of rounds: '
-                    f'{ratio.median:.2f} ({interval_text(ratio.interval)})'
-                )
+        for table in (node_page.latency_table, node_page.account_table, node_page.stage_table):
+            print(f'\n{table(measured).to_text()}')
+        print()
+        for text in (*node_page.ratio_lines(measured), *same, *node_page.remarks(measured)):
+            say(text)
         for text in failed:
             say(f'FAILED: {text}')
         if args.json is not None:
             write_text(args.json, content + '\n')
     if args.markdown is not None:
-        write_text(args.markdown, table.to_markdown() + '\n')
+        write_text(args.markdown, node_page.as_markdown(measured, failed, same) + '\n')
+    if args.html is not None:
+        command = shlex.join(['pruned-perception', *sys.argv[1:]])
+        write_text(args.html, node_page.as_page(measured, failed, same, command))
     return FAILED if failed else PASSED
 
 
 def _rates(text: str) -> tuple[float, ...]:
     try:
-        rates = tuple(float(each) for each in text.split(','))
+        rates = tuple(MAX if each == 'max' else float(each) for each in text.split(','))
     except ValueError:
-        raise argparse.ArgumentTypeError(f'{text!r}: rates are numbers, e.g. 10,30,60') from None
-    if not all(0 < each <= 1000 for each in rates):
+        raise argparse.ArgumentTypeError(
+            f'{text!r}: rates are numbers, or max, e.g. 10,30,60,max'
+        ) from None
+    if not all(0 < each <= 1000 or each == MAX for each in rates):
         raise argparse.ArgumentTypeError(f'{text}: rates lie in 0 … 1000 Hz')
-    return rates
+    return tuple(dict.fromkeys(rates))
 
 
 def _print_series(model: str, series: Series) -> None:
     counts = series.counts
     say(
         f'{model}: received {counts["received"]}, published {counts["published"]}, superseded '
-        f'{counts["superseded"]}{", SATURATED" if series.saturated else ""}'
+        f'{counts["superseded"]}'
     )

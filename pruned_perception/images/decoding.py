@@ -25,7 +25,6 @@ import contextlib
 import fcntl
 import os
 import re
-import tempfile
 import threading
 from collections.abc import Iterator
 from functools import cache
@@ -139,6 +138,8 @@ def _scratch_file(_process: int) -> int:
     if hasattr(os, 'memfd_create'):
         file = os.memfd_create('decoder_warnings')
     else:
+        import tempfile
+
         file, name = tempfile.mkstemp()
         os.unlink(name)  # noqa: PTH108
     # Never 0 to 2, even where one of them is closed.

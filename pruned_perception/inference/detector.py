@@ -260,8 +260,7 @@ class Detector:
 
     def _check_finite(self, outputs: Sequence[NDArray[Any]]) -> None:
         for name, output in zip(self._output_names, outputs, strict=True):
-            # The extremes carry every NaN and infinity, in two fast passes without a copy.
-            if output.size and not (math.isfinite(output.min()) and math.isfinite(output.max())):
+            if not _all_finite(output):
                 raise InferenceError(
                     f'{self.bundle.onnx_path}: output {name!r} holds NaN or infinity; the model '
                     'is damaged or the input normalisation of its manifest is wrong'
@@ -275,7 +274,7 @@ class Detector:
                 f'decoder {self.bundle.output.decoder!r} needs them in 0 … 1: does the graph '
                 'return logits, or per cent?'
             )
-        if not np.isfinite(boxes).all():
+        if not _all_finite(boxes):
             raise InferenceError(
                 f'{self.bundle.onnx_path}: boxes that are not finite; is '
                 f'{self.bundle.output.decoder!r} the right decoder?'
@@ -388,6 +387,13 @@ class Detector:
                 f'{file}: decoder {self.bundle.output.decoder!r} with {len(self.bundle.labels)} '
                 f'labels does not fit {self.bundle.onnx_path.name}: {error}'
             ) from None
+
+
+def _all_finite(values: NDArray[Any]) -> bool:
+    """Tell whether no value is NaN or infinity: in one fast pass, as the sum carries them."""
+    if math.isfinite(np.add.reduce(values, axis=None)):
+        return True
+    return bool(np.isfinite(values).all())  # large ones may have summed up to infinity
 
 
 def _only(candidates: Candidates, index: NDArray[Any]) -> Candidates:

@@ -21,7 +21,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from numpy.typing import NDArray
@@ -44,6 +43,8 @@ _ERRORS_ONLY = 3  # of ONNX Runtime's log; it warns about every initializer that
 
 _FATAL_ONLY = 4  # what else a run says is in its exception
 
+_AS_REQUESTED = 1  # kSameAsRequested, of an arena's growth
+
 _arena_lock = threading.Lock()
 _arena_is_shared = False
 
@@ -51,7 +52,8 @@ _arena_is_shared = False
 def _share_arena() -> None:
     """Let all sessions take their activations from one arena of this process.
 
-    Members of a family run by turns: with an arena each, their buffers would add up.
+    Members of a family run by turns: with an arena each, their buffers would add up. It grows by
+    what is asked for: to the next power of two, by default, it would double.
     """
     global _arena_is_shared
     with _arena_lock:
@@ -63,7 +65,7 @@ def _share_arena() -> None:
                     0,
                     onnxruntime.OrtMemType.DEFAULT,
                 ),
-                None,
+                onnxruntime.OrtArenaCfg(0, _AS_REQUESTED, -1, -1),
             )
             _arena_is_shared = True
 
@@ -123,6 +125,8 @@ def version() -> str:
 
 def simplified(model: bytes) -> bytes:
     """Return the ONNX model with constants folded, and nothing that one engine alone knows."""
+    from tempfile import TemporaryDirectory  # off-line only
+
     _refuse_telemetry()
     with TemporaryDirectory() as folder:
         options = onnxruntime.SessionOptions()
@@ -151,6 +155,8 @@ def profiled_nodes(
         fused: whether the engine optimises as it does on the robot, or folds constants only, so
             that nodes are the file's.
     """
+    from tempfile import TemporaryDirectory
+
     _refuse_telemetry()
     options = session_options(threads)
     if not fused:
@@ -180,6 +186,9 @@ def session_options(threads: int, allow_spinning: bool = False) -> onnxruntime.S
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = _ERRORS_ONLY
+    # A pattern is one block for all activations of a run, beside the blocks of the first: a third
+    # more memory for no time that could be measured.
+    options.enable_mem_pattern = False
     # Spinning threads burn whole cores between frames, which the robot's other nodes need.
     options.add_session_config_entry('session.intra_op.allow_spinning', str(int(allow_spinning)))
     return options

@@ -24,6 +24,7 @@ from pruned_perception.inference.detections import Boxes, ClassIds, Scores
 # Candidates are taken in blocks of this many, highest scores first: within a block all overlaps
 # are one small matrix, so a frame's usual few dozen candidates cost a handful of numpy calls.
 BLOCK = 128
+_ABOVE = ~np.tri(BLOCK, dtype=bool)  # of each pair in a block, the one whose score is higher
 _TINY = np.finfo(np.float32).tiny  # the union of boxes without area, so that 0 / 0 is 0
 
 
@@ -56,13 +57,16 @@ def class_wise_nms(
     by more than `iou_threshold`. Equal scores: the earlier box comes first.
     """
     order = np.argsort(-scores, kind='stable')
+    if len(order) < 2:
+        return order[:max_detections]
     kept = order[:0]
     for start in range(0, len(order), BLOCK):
         block = order[start : start + BLOCK]
         if len(kept):
             clash = _clashes(boxes, class_ids, kept, block, iou_threshold)
             block = block[~clash.any(axis=0)]
-        clash = np.triu(_clashes(boxes, class_ids, block, block, iou_threshold), k=1)
+        clash = _clashes(boxes, class_ids, block, block, iou_threshold)
+        clash &= _ABOVE[: len(block), : len(block)]
         alive = np.ones(len(block), bool)
         for row in np.flatnonzero(clash.any(axis=1)):
             if alive[row]:

@@ -20,6 +20,8 @@ buffers that are made once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import cv2
@@ -68,10 +70,22 @@ def place(spec: InputSpec, height: int, width: int) -> Placement:
 
 def boxes_to_source(boxes: Boxes, placement: Placement, height: int, width: int) -> Boxes:
     """Return boxes (K, 4) xyxy of the network's input in pixels of the source, clipped to it."""
-    offset = np.array([placement.offset_x, placement.offset_y] * 2, np.float32)
-    scale = np.array([placement.scale_x, placement.scale_y] * 2, np.float32)
-    limit = np.array([width, height] * 2, np.float32)
-    return np.clip((boxes - offset) / scale, 0, limit, dtype=np.float32)
+    offset, scale, limit = _coordinates(placement, height, width)
+    boxes = np.subtract(boxes, offset, dtype=np.float32)
+    boxes /= scale
+    np.maximum(boxes, 0, out=boxes)
+    return np.minimum(boxes, limit, out=boxes)
+
+
+@lru_cache(maxsize=16)
+def _coordinates(placement: Placement, height: int, width: int) -> Sequence[NDArray[np.float32]]:
+    """Return offset, scale and limit of x, y, x, y."""
+    pairs = (
+        (placement.offset_x, placement.offset_y),
+        (placement.scale_x, placement.scale_y),
+        (width, height),
+    )
+    return [np.array(pair * 2, np.float32) for pair in pairs]
 
 
 _CONVERSIONS = {

@@ -290,7 +290,8 @@ def _choose_topic(path: Path, topics: list[str], topic: str | None) -> str:
     if topic is None:
         if len(topics) > 1:
             raise SourceError(
-                f'{path}: several image topics; choose one with --topic: {", ".join(topics)}'
+                f'{path}: several image topics; choose one with --topic (of a benchmark: '
+                f'bag:PATH:/TOPIC): {", ".join(topics)}'
             )
         return topics[0]
     if topic not in topics:

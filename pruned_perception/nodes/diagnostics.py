@@ -21,12 +21,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pruned_perception.inference.evidence import DriveEvidence
 from pruned_perception.inference.latency import QUANTITIES, Window
 from pruned_perception.nodes.header_stamps import OLD_S, StampCounts, in_words
 from pruned_perception.nodes.latest_frame import FrameCounts
+
+if TYPE_CHECKING:
+    from pruned_perception.inference.evidence import DriveEvidence
 
 OK, WARN, ERROR = 0, 1, 2
 FINALIZED = 'finalized'

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 from pruned_perception._watchdog import Watchdog, leave
 from pruned_perception.environment import add_own_prefix
 from pruned_perception.errors import UserError
-from pruned_perception.nodes import malloc, security
+from pruned_perception.nodes import malloc, security, transport
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -92,14 +92,16 @@ class StopSignals:
         leave(0)
 
 
-def run(create_node: Callable[[], Node], args: Sequence[str] | None = None) -> int:
+def run(
+    create_node: Callable[[], Node], args: Sequence[str] | None = None, *, is_camera: bool = False
+) -> int:
     """Run one node until SIGINT or SIGTERM; this is the whole main() of an executable.
 
     `create_node` is called after `rclpy.init`; it imports what is heavy, so that a signal during
     the imports finds its handler. If the node has a method `start()`, which may be a coroutine, it
     is called before all callbacks, and `stop()` at the end. If it has `garbage`, that takes over
     from the automatic collection. Its future `finished` ends it, too. An
-    exception in a callback is logged and spinning goes on.
+    exception in a callback is logged and spinning goes on. `is_camera`: it sends an image a frame.
 
     Returns 0 after a signal or `finished`, 1 after a UserError in creating or starting the node,
     whose text is logged.
@@ -110,6 +112,8 @@ def run(create_node: Callable[[], Node], args: Sequence[str] | None = None) -> i
     gc.disable()  # imports make little garbage, and looking for it is a twentieth of the start
     malloc.keep_large_buffers()
     add_own_prefix()
+    if not is_camera:
+        os.environ.update(transport.without_camera(os.environ))
 
     import rclpy
     from rclpy.executors import SingleThreadedExecutor

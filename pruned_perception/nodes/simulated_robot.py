@@ -35,7 +35,7 @@ def create_node() -> Node:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node; 0 after Ctrl-C or SIGTERM, 1 where it cannot start (no OpenGL driver)."""
-    return node_process.run(create_node, args)
+    return node_process.run(create_node, args, is_camera=True)
 
 
 if __name__ == '__main__':

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The Fast DDS profile that carries images through shared memory, and when it is set."""
+"""The Fast DDS profiles that carry images through shared memory, and when they are set."""
 
 from __future__ import annotations
 
@@ -27,6 +27,9 @@ PROFILE_VARIABLE = 'FASTDDS_DEFAULT_PROFILES_FILE'
 OLD_PROFILE_VARIABLE = 'FASTRTPS_DEFAULT_PROFILES_FILE'
 """What Fast DDS 2 reads; Fast DDS 3 warns about it."""
 
+PROFILE, SMALL = 'fastdds.xml', 'fastdds_small.xml'
+"""Side by side: of cameras, and of everybody where nothing else is said; of other processes."""
+
 _FAST_DDS_2 = ('humble', 'iron', 'jazzy')
 _USER_VARIABLES = (PROFILE_VARIABLE, OLD_PROFILE_VARIABLE, 'FASTDDS_BUILTIN_TRANSPORTS')
 
@@ -34,10 +37,10 @@ _USER_VARIABLES = (PROFILE_VARIABLE, OLD_PROFILE_VARIABLE, 'FASTDDS_BUILTIN_TRAN
 def profile() -> Path | None:
     """Return the path of config/fastdds.xml, installed or in the checkout; None if missing."""
     package = __name__.partition('.')[0]
-    inner = Path('share', package, 'config', 'fastdds.xml')
+    inner = Path('share', package, 'config', PROFILE)
     prefixes = os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
     places = [Path(prefix) / inner for prefix in prefixes if prefix]
-    places.append(Path(__file__).resolve().parents[2] / 'config' / 'fastdds.xml')
+    places.append(Path(__file__).resolve().parents[2] / 'config' / PROFILE)
     return next((place for place in places if place.is_file()), None)
 
 
@@ -63,3 +66,17 @@ def environment(present: Mapping[str, str]) -> dict[str, str]:
         return {}
     old = present.get('ROS_DISTRO', '') in _FAST_DDS_2
     return {OLD_PROFILE_VARIABLE if old else PROFILE_VARIABLE: str(path)}
+
+
+def without_camera(present: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables to change in `present` for a process that is no camera.
+
+    Where our profile is set, it takes the one beside it with a sixth of the shared memory: whatever
+    a participant reserves to send is in its resident memory, used or not.
+    """
+    changed = {}
+    for variable in (PROFILE_VARIABLE, OLD_PROFILE_VARIABLE):
+        given = Path(present.get(variable) or '.')
+        if given.name == PROFILE and given.with_name(SMALL).is_file():
+            changed[variable] = str(given.with_name(SMALL))
+    return changed

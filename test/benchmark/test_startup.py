@@ -46,10 +46,11 @@ def test_starts_are_paired_and_torch_is_not_loaded(
     assert not pair['torch']
     assert 0 < pair['resident_mb'] <= pair['resident_peak_mb']
     assert pair['first_detection_s'] > 0
-    assert pair['bare_s'] > 0
+    assert 0 < pair['bare_s'] < pair['bare_image_s']
+    assert 0 < pair['bare_mb'] < pair['resident_peak_mb']
     assert 'median of 1 pairs' in capsys.readouterr().out
 
 
 def test_a_bare_script_that_fails_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match='bare script failed with status 1'):
-        bare(tmp_path / 'missing.onnx')
+        bare(tmp_path / 'missing.onnx', '/image_raw')

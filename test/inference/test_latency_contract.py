@@ -24,6 +24,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pruned_perception.inference.frame_times import FrameTimes
 from pruned_perception.inference.latency_contract import (
     REST,
     ROOM,
@@ -146,6 +147,22 @@ def test_a_miss_now_and_then_changes_nothing() -> None:
     for k in range(3000):
         late = k % 100 == 0
         contract.finished(Spent(AGE, WORK, 60.0 if late else 20.0, PERIOD), late)
+    assert (contract.member, contract.switches) == (0, 0)
+
+
+@pytest.mark.parametrize('step_s', [-3600.0, -5.0, 5.0, 3600.0])
+def test_a_clock_that_is_set_costs_no_member(step_s: float) -> None:
+    """The frames that are on their way then have an age that is none, or too large by the step."""
+    contract = LatencyContract(COSTS, 30.0)
+    for k in range(500):
+        stamp = 10**18 + round(k * PERIOD * 1e6)
+        clock = stamp + round(AGE * 1e6) + (round(step_s * 1e9) if k == 300 else 0)
+        start = k * 10**9
+        times = FrameTimes(t_rx=start, t_pub=start + 21_000_000, stamp=stamp)
+        times.clock_pub = clock + 21_000_000
+        late = times.latency / 1e6 > contract.budget_ms
+        assert not late or (k == 300 and step_s == 5.0)
+        contract.finished(Spent(times.latency / 1e6 - 21.0, WORK, 20.0, PERIOD), late)
     assert (contract.member, contract.switches) == (0, 0)
 
 

@@ -300,7 +300,7 @@ def test_of_several_topics_one_is_chosen(tmp_path):
         ('/rear/compressed', 'CompressedImage', compressed(90)),
     ]
     bag = write_bag(tmp_path / 'bag', messages)
-    with pytest.raises(SourceError, match='choose one with --topic: /front, /rear/compressed'):
+    with pytest.raises(SourceError, match=r'choose one with --topic.*: /front, /rear/compressed'):
         open_source(bag)
     with pytest.raises(SourceError, match='no image topic /left in this bag; there is /front'):
         open_source(bag, '/left')

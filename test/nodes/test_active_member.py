@@ -29,7 +29,7 @@ pytest.importorskip('vision_msgs', reason='needs the interface packages')
 
 from ros_harness import LATCHED, balanced, image_message, values
 from std_msgs.msg import String
-from stuck_networks import ALWAYS, stuck_onnx
+from stuck_networks import ALWAYS, failing_onnx, stuck_onnx
 from tiny_detector import square_image, tiny_onnx, write_tiny_bundle
 from vision_msgs.msg import LabelInfo
 
@@ -262,6 +262,29 @@ def test_a_member_that_does_not_end_is_left_for_the_other(
         assert process.stop() == 0
     finally:
         process.kill()
+
+
+@pytest.mark.parametrize('crashes', [False, True], ids=['NaN', 'an error of the engine'])
+def test_a_member_that_fails_on_images_is_left_for_the_other(tmp_path: Path, crashes: bool) -> None:
+    from pruned_perception.bundle import load_family
+    from pruned_perception.inference import FrameTimes, InferenceError
+    from pruned_perception.nodes.parameters import PERCEPTION_PARAMETERS
+    from pruned_perception.nodes.perception import DetectorPipeline
+
+    folder = family(tmp_path, small={}, onnx=failing_onnx(crashes=crashes))
+    given = {row.name: row.default for row in PERCEPTION_PARAMETERS}
+    given |= {'classes': [''], 'latency_budget_ms': GENEROUS}
+    pipeline = DetectorPipeline(load_family(folder).by_accuracy, given)
+    pipeline.warm_up()
+    assert pipeline.description['model'] == 'dense'
+    bright = image_message(np.full((96, 128, 3), 230, np.uint8))
+    for _ in range(2):
+        with pytest.raises(InferenceError):
+            pipeline.run(bright, FrameTimes())
+    assert pipeline.run(bright, FrameTimes()).made_by['model'] == 'small'
+    contract = pipeline.contract
+    assert contract is not None
+    assert contract.failures.keys() == {'dense'}
 
 
 def test_a_deactivation_ends_what_was_being_loaded(

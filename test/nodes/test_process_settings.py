@@ -16,6 +16,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -66,6 +68,40 @@ def test_without_settings_the_shipped_profile_is_used() -> None:
     assert transport.environment({'ROS_DISTRO': 'jazzy'}) == {
         'FASTRTPS_DEFAULT_PROFILES_FILE': path
     }
+
+
+def test_a_process_that_is_no_camera_takes_the_small_profile_where_ours_is_set() -> None:
+    given = transport.environment({})
+    [(variable, path)] = given.items()
+    small = transport.without_camera(given)
+    assert small == {variable: str(Path(path).with_name('fastdds_small.xml'))}
+    assert transport.without_camera(small) == {}
+    assert transport.without_camera({variable: '/mine/fastdds.xml'}) == {}
+    assert transport.without_camera({}) == {}
+
+
+def test_the_small_profile_differs_in_its_sizes_alone() -> None:
+    def words(path: Path, segment: int, message: int) -> str:
+        text = ElementTree.canonicalize(path.read_text(), strip_text=True)
+        for name, size in (('segment_size', segment), ('maxMessageSize', message)):
+            assert text.count(f'<{name}>{size}<') == 1
+            text = text.replace(f'<{name}>{size}<', f'<{name}><')
+        return text
+
+    large = transport.profile()
+    assert large is not None
+    small = large.with_name(transport.SMALL)
+    assert words(small, 4 << 20, 1 << 20) == words(large, 24 << 20, 16 << 20)
+
+
+def test_the_start_of_a_node_loads_neither_engine_nor_decoders() -> None:
+    """It joins the robot's network first, and finds its camera while they load."""
+    code = (
+        'import sys, pruned_perception.nodes.image_node, pruned_perception.nodes.perception_node; '
+        'print([each for each in ("cv2", "onnxruntime", "subprocess") if each in sys.modules])'
+    )
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == '[]'
 
 
 def test_the_profile_carries_images_through_shared_memory_and_keeps_udp() -> None:

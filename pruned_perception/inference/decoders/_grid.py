@@ -59,8 +59,8 @@ def best_above(
     rows = hits[first]
     few = scores[rows]
     class_ids = few.argmax(axis=1)
-    best = few[np.arange(len(rows)), class_ids]
-    return rows, class_ids.astype(np.int64), best.astype(np.float32, copy=False)
+    best = few.max(axis=1)
+    return rows, class_ids.astype(np.int64, copy=False), best.astype(np.float32, copy=False)
 
 
 def sides_to_boxes(
