@@ -66,8 +66,8 @@ def run(args: argparse.Namespace) -> int:
     from pruned_perception.cli.progress import Progress
     from pruned_perception.datasets import read_dataset
     from pruned_perception.datasets.fingerprints import fingerprints
+    from pruned_perception.inference.accuracy import MEMBER, evaluate, evaluation_record
     from pruned_perception.inference.coco_metrics import gain
-    from pruned_perception.training.detector.accuracy import MEMBER, evaluate, evaluation_record
 
     path = resolve_model(args.model)
     if is_family(path):

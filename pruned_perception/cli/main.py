@@ -62,6 +62,15 @@ SUBCOMMANDS: dict[str, str] = {
     'play': 'Play a rosbag2 folder onto its topics.',
 }
 
+# What is imported, by the extra that brings it.
+EXTRAS: dict[str, tuple[str, ...]] = {
+    'train': ('torch', 'onnx', 'onnxscript', 'scipy'),
+    'bench': ('jinja2', 'markupsafe', 'matplotlib', 'pycocotools', 'rosbags'),
+    'sim': ('mujoco',),
+    'study': ('torch_pruning',),
+}
+CPU_WHEELS = 'https://download.pytorch.org/whl/cpu'
+
 
 def build_parser(name: str | None = None) -> argparse.ArgumentParser:
     """Return the parser; only subcommand `name`, if given, is imported and has its arguments."""
@@ -92,6 +101,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         say(f'pruned-perception: error: {error}', file=sys.stderr)
         return 1
+    except ModuleNotFoundError as error:
+        missing = (error.name or '').partition('.')[0]
+        extra = next((each for each, modules in EXTRAS.items() if missing in modules), None)
+        if extra is None:
+            raise
+        say(f'pruned-perception: error: {_needs(name, missing, extra)}', file=sys.stderr)
+        return 1
     except BrokenPipeError:  # the reader of our output (head, less) went away: nothing to report
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -99,6 +115,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     finally:
         runs.last_resort = before
+
+
+def _needs(command: str | None, module: str, extra: str) -> str:
+    """Return what a command lacks, and how to get it."""
+    wheels = f' --extra-index-url {CPU_WHEELS}' if extra == 'train' else ''
+    checkout = './dev shell --train in a checkout, or ' if extra == 'train' else ''
+    return (
+        f"{command} needs {module}, of the extra '{extra}': {checkout}"
+        f"pip install 'pruned_perception[{extra}]'{wheels}"
+    )
 
 
 def _give_up(message: str) -> None:
