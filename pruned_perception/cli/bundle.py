@@ -203,8 +203,7 @@ def _flat(record: Mapping[str, Any]) -> str:
 def _create(args: argparse.Namespace) -> int:
     from pruned_perception.inference.new_bundle import create_bundle
 
-    if (args.path / MANIFEST).exists() and not args.force:
-        raise UserError(f'{args.path}: a bundle is there already; give --force to replace it')
+    _check_place(args.path, args.force)
     bundle = create_bundle(
         args.onnx,
         _model(args.onnx),
@@ -225,6 +224,18 @@ def _create(args: argparse.Namespace) -> int:
             'with a batch of 1, and it will take a fraction of the time'
         )
     return 0
+
+
+def _check_place(folder: Path, force: bool) -> None:
+    """Raise UserError where the bundle cannot or should not go there."""
+    if (folder / MANIFEST).exists():
+        if not force:
+            raise UserError(f'{folder}: a bundle is there already; give --force to replace it')
+    elif folder.is_file():
+        raise UserError(f'{folder}: is a file; give a new folder')
+    elif folder.is_dir() and (others := sorted(each.name for each in folder.iterdir())):
+        named = ', '.join(others[:3]) + ', …' * (len(others) > 3)
+        raise UserError(f'{folder}: other files are there ({named}); give a new folder')
 
 
 def _model(file: Path) -> bytes:

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pruned_perception.cli.arguments import at_least, fraction
-from pruned_perception.cli.pruning_inputs import check_output, emit
+from pruned_perception.cli.output import check_output
+from pruned_perception.cli.pruning_inputs import emit
 
 if TYPE_CHECKING:
     from pruned_perception.pruning.certificate import Certificate

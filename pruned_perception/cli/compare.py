@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pruned_perception.cli.arguments import at_least
+from pruned_perception.cli.output import check_output
 from pruned_perception.cli.pruning_inputs import emit
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
     from pruned_perception.compare.study import read_study
 
     study = read_study(args.file)
+    check_output(args.plot)
     results = args.results or args.file.with_suffix('.results')
     if args.list:
         print('\n'.join(cell.name for cell in study.cells))
@@ -74,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
     if args.cell is not None:
         return _run_cell(study, results, args)
 
+    if not args.table:
+        study.check_functions()
     from pruned_perception.compare.plot import draw
     from pruned_perception.compare.table import make_table
 

@@ -19,11 +19,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from pruned_perception.cli.arguments import positive, probability
+from pruned_perception.cli.output import check_output
 from pruned_perception.cli.pruning_inputs import (
     Watched,
     add_calibration,
     add_network,
-    check_output,
     emit,
     load_network,
 )
@@ -35,21 +36,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_calibration(parser)
     parser.add_argument(
         '--epsilon',
-        type=float,
+        type=probability,
         default=0.5,
         metavar='E',
         help='relative error that every output may have, 0 … 1 (default: %(default)g)',
     )
     parser.add_argument(
         '--delta',
-        type=float,
+        type=probability,
         default=0.1,
         metavar='X',
         help='probability with which it may be exceeded (default: %(default)g)',
     )
     parser.add_argument(
         '--K',
-        type=float,
+        type=positive,
         default=1.0,
         help='how far new images may exceed the sensitivities (default: %(default)g)',
     )

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from pruned_perception._tables import Table
 from pruned_perception.cli import evaluate_corruptions
+from pruned_perception.cli.arguments import at_least
 from pruned_perception.cli.output import say
 
 if TYPE_CHECKING:
@@ -40,9 +41,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--model', required=True, metavar='BUNDLE', help='bundle or family')
     parser.add_argument('--member', help='one member of a family (default: all)')
-    parser.add_argument('--threads', type=int, default=1, help='threads (default: %(default)s)')
     parser.add_argument(
-        '--resamples', type=int, default=1000, help='of the bootstrap; 0: none (%(default)s)'
+        '--threads', type=at_least(1), default=1, help='threads (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--resamples',
+        type=at_least(0),
+        default=1000,
+        help='of the bootstrap; 0: none (%(default)s)',
     )
     parser.add_argument('--json', action='store_true', help='one JSON object a line and bundle')
     parser.add_argument(

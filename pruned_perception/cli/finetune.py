@@ -23,11 +23,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pruned_perception.cli.arguments import Renamed, at_least
+from pruned_perception.cli.arguments import Renamed, at_least, not_negative, positive
+from pruned_perception.cli.output import check_output
 from pruned_perception.cli.pruning_inputs import (
     Network,
     add_network,
-    check_output,
     emit,
     load_network,
 )
@@ -46,23 +46,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--out', type=Path, required=True, metavar='FILE', help='the fine-tuned network'
     )
-    parser.add_argument('--cpu-minutes', type=float, metavar='X', help='CPU time to train for')
+    parser.add_argument('--cpu-minutes', type=positive, metavar='X', help='CPU time to train for')
     parser.add_argument('--steps', type=at_least(1), metavar='N', help='or so many steps')
     parser.add_argument(
         '--learning-rate',
-        type=float,
+        type=positive,
         metavar='X',
         help="highest one (default: the checkpoint's own; 0.01 of a task)",
     )
     parser.add_argument(
         '--distill',
-        type=float,
+        type=not_negative,
         nargs='?',
         const=1.0,
         metavar='WEIGHT',
         help='learn from the dense network too, so many times as much as from the labels (1)',
     )
-    parser.add_argument('--seed', type=int, default=0, help='of the batches (%(default)s)')
+    parser.add_argument('--seed', type=at_least(0), default=0, help='of the batches (%(default)s)')
     parser.add_argument(
         '--folder',
         type=Path,

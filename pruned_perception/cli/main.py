@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import os
 import sys
@@ -24,6 +25,7 @@ from collections.abc import Sequence
 
 from pruned_perception import __version__
 from pruned_perception._watchdog import leave
+from pruned_perception.cli.arguments import Parser
 from pruned_perception.cli.output import say
 from pruned_perception.environment import add_own_prefix
 from pruned_perception.errors import UserError
@@ -74,7 +76,7 @@ CPU_WHEELS = 'https://download.pytorch.org/whl/cpu'
 
 def build_parser(name: str | None = None) -> argparse.ArgumentParser:
     """Return the parser; only subcommand `name`, if given, is imported and has its arguments."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog='pruned-perception',
         description='Prune object detectors with guarantees and run them on ROS 2 robots.',
     )
@@ -96,7 +98,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = next((word for word in argv if not word.startswith('-')), None)
     before, runs.last_resort = runs.last_resort, _give_up
     try:
-        args = build_parser(name).parse_args(argv)
+        parser = build_parser(name)
+        if name is not None and name not in SUBCOMMANDS:
+            parser.error(f'there is no command {name!r}{_nearest(name)}')
+        args, unknown = parser.parse_known_args(argv)
+        if unknown:
+            parser.error(f'{name}: not known, or one too many: {" ".join(unknown)}')
         return int(args.run(args) or 0)
     except UserError as error:
         say(f'pruned-perception: error: {error}', file=sys.stderr)
@@ -115,6 +122,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     finally:
         runs.last_resort = before
+
+
+def _nearest(name: str) -> str:
+    """Return the commands that may have been meant."""
+    near = difflib.get_close_matches(name, SUBCOMMANDS)
+    return f'; did you mean {" or ".join(near)}?' if near else ''
 
 
 def _needs(command: str | None, module: str, extra: str) -> str:

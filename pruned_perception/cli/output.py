@@ -16,11 +16,27 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TextIO
 
 from pruned_perception._tables import printable
+from pruned_perception.errors import UserError
 
 
 def say(text: str, *, file: TextIO | None = None) -> None:
     """Print lines, with what is no visible character escaped, at once."""
     print('\n'.join(map(printable, text.split('\n'))), file=file, flush=True)
+
+
+def check_output(path: Path | None) -> None:
+    """Raise UserError where a file cannot be written there: before the work, not after it."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise UserError(f'{path}: is a folder; give a file')
+    folder = next(each for each in path.absolute().parents if each.exists())
+    if not folder.is_dir():
+        raise UserError(f'{path}: cannot be written: {folder} is no folder')
+    if not os.access(folder, os.W_OK):
+        raise UserError(f'{path}: cannot be written: no permission in {folder}')

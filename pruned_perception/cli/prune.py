@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pruned_perception.cli.arguments import Renamed
+from pruned_perception.cli.output import check_output
 from pruned_perception.cli.pruning_inputs import (
     Network,
     Watched,
@@ -28,7 +29,6 @@ from pruned_perception.cli.pruning_inputs import (
     add_method,
     add_network,
     add_positions,
-    check_output,
     curves_of,
     emit,
     load_network,

@@ -178,7 +178,9 @@ def add_calibration(parser: argparse.ArgumentParser) -> None:
         metavar='N',
         help='calibration images that are used (default: 256 of a data set, all of a task)',
     )
-    parser.add_argument('--seed', type=int, default=0, help='of everything random (%(default)s)')
+    parser.add_argument(
+        '--seed', type=at_least(0), default=0, help='of everything random (%(default)s)'
+    )
 
 
 def add_positions(parser: argparse.ArgumentParser) -> None:
@@ -380,19 +382,6 @@ def read_json(path: Path, parse: Callable[[Any], Any]) -> Any:
         return parse(data)
     except PruningError as error:
         raise PruningError(f'{path}: {error}') from error
-
-
-def check_output(path: Path | None) -> None:
-    """Raise UserError where a file cannot be written there: before the work, not after it."""
-    from pruned_perception.errors import UserError
-
-    if path is None:
-        return
-    if path.is_dir():
-        raise UserError(f'{path}: is a folder; give a file')
-    folder = next(each for each in path.absolute().parents if each.exists())
-    if not folder.is_dir():
-        raise UserError(f'{path}: cannot be written: {folder} is no folder')
 
 
 def emit(as_json: bool, data: Any, text: str) -> None:

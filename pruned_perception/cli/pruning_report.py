@@ -21,8 +21,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pruned_perception.cli.output import say
-from pruned_perception.cli.pruning_inputs import check_output, curves_of, read_json
+from pruned_perception.cli.output import check_output, say
+from pruned_perception.cli.pruning_inputs import curves_of, read_json
 
 if TYPE_CHECKING:
     from pruned_perception.report.findings import Findings

@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from pruned_perception.cli.arguments import Renamed
+from pruned_perception.cli.output import check_output
 from pruned_perception.cli.pruning_inputs import (
     Watched,
     add_calibration,
     add_network,
     add_positions,
-    check_output,
     emit,
     halves,
     load_network,
@@ -85,6 +85,8 @@ def run(args: argparse.Namespace) -> int:
             positions=args.positions,
             seed=args.seed,
         )
+        if not found.values:
+            raise PruningError(f'{network.name}: {found.structure.nothing_to_prune()}')
         if args.second_half:
             bar.phase('second half', None, '')
             found = with_second_half(found, network.task.model, Watched(second, bar))

@@ -152,7 +152,6 @@ def test_labels_keep_their_ids(user_files, tmp_path, capsys):
         (['--parameter', 'strides'], '--parameter strides: write NAME=JSON'),
         (['--parameter', 'stride=[8]'], "unknown parameter 'stride'"),
         (['--mean', '1', '2', '3', '--parameter', 'strides=[8]'], 'field input.mean'),
-        (['--pad-value', '300', '--parameter', 'strides=[8]'], 'field input.pad_value'),
         (['--size', '64', '64', '--parameter', 'strides=[8]'], 'field input.shape'),
     ],
 )

@@ -451,7 +451,6 @@ def test_a_pickled_network_is_not_loaded_and_the_error_says_what_to_save(
             ['coreset', '--task', 'tasks:residual'],
             'branches or joins branches: a residual needs a Δ of its own',
         ),
-        (['coreset', *OWN, '--epsilon', '2'], 'epsilon must be in (0, 1), got 2'),
         (
             ['prune', '--task', 'tasks:few', '--macs', '0.5', '--criterion', 'absolute'],
             '3 images are too few for δ = 0.001',
