@@ -48,9 +48,8 @@ def main() -> None:
         least = sorted(cpu for _, cpu, *_ in rows)
         print(Table.under('wall, s:.2f | CPU, s:.2f | status:d | command', rows).to_text())
         within = sum(wall < 1 for wall, *_ in rows)
-        print(
-            f'{within} of {len(rows)} within a second; CPU time: median {least[len(least) // 2]:.2f} s'
-        )
+        median = least[len(least) // 2]
+        print(f'{within} of {len(rows)} within a second; CPU time: median {median:.2f} s')
 
 
 def measured(line: str, place: Path) -> tuple[float, float, int, str]:

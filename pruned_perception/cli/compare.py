@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pruned_perception.cli.arguments import at_least
-from pruned_perception.cli.output import check_output
+from pruned_perception.cli.output import check_file, check_output
 from pruned_perception.cli.pruning_inputs import emit
 
 if TYPE_CHECKING:
@@ -61,6 +61,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--quiet', action='store_true', help='no progress bar')
 
 
+def check(args: argparse.Namespace) -> None:
+    """Raise UserError for what shows without PyTorch."""
+    check_file(args.file)
+    check_output(args.plot)
+
+
 def run(args: argparse.Namespace) -> int:
     """Make what is missing, then print the table; 1 where a cell failed."""
     from pruned_perception.cli.progress import Progress
@@ -68,7 +74,6 @@ def run(args: argparse.Namespace) -> int:
     from pruned_perception.compare.study import read_study
 
     study = read_study(args.file)
-    check_output(args.plot)
     results = args.results or args.file.with_suffix('.results')
     if args.list:
         print('\n'.join(cell.name for cell in study.cells))

@@ -25,6 +25,7 @@ from pruned_perception.cli.pruning_inputs import (
     Watched,
     add_calibration,
     add_network,
+    check_network,
     emit,
     load_network,
 )
@@ -58,6 +59,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--json', action='store_true', help='print the bound as JSON')
 
 
+def check(args: argparse.Namespace) -> None:
+    """Raise UserError for what shows without PyTorch."""
+    check_output(args.out)
+    check_network(args)
+
+
 def run(args: argparse.Namespace) -> int:
     """Measure, bound, write, print."""
     from pruned_perception._io import write_json
@@ -65,7 +72,6 @@ def run(args: argparse.Namespace) -> int:
     from pruned_perception.pruning import PruningError
     from pruned_perception.pruning.sparsity.coreset import coreset_bound, measure_chain
 
-    check_output(args.out)
     network = load_network(args)
     if network.calibration is None:
         raise PruningError('the bound is measured on images: give --calibration DATASET')

@@ -21,6 +21,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pruned_perception.cli.output import check_checkpoint
+
 if TYPE_CHECKING:
     from pruned_perception.bundle import Bundle
 
@@ -51,6 +53,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--data-name', default='', help='what to call the training data')
     parser.add_argument('--data-licence', default='', help='licence of the training data')
     parser.add_argument('--weights-licence', default='Apache-2.0', help='(default: %(default)s)')
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raise UserError for what shows without PyTorch."""
+    check_checkpoint(args.checkpoint)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -28,10 +28,12 @@ from pruned_perception.cli.output import check_output
 from pruned_perception.cli.pruning_inputs import (
     Network,
     add_network,
+    check_network,
     emit,
     load_network,
 )
 from pruned_perception.cli.train import INTERRUPTED
+from pruned_perception.errors import UserError
 
 if TYPE_CHECKING:
     from pruned_perception.training.budget import TrainingBudget
@@ -79,21 +81,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--json', action='store_true', help='print the result as JSON')
 
 
+def check(args: argparse.Namespace) -> None:
+    """Raise UserError for what shows without PyTorch."""
+    check_output(args.out)
+    if (args.cpu_minutes is None) == (args.steps is None):
+        raise UserError('give exactly one of --cpu-minutes and --steps')
+    check_network(args)
+
+
 def run(args: argparse.Namespace) -> int:
     """Train, write, print; the same command goes on after an interruption."""
     from pruned_perception._processes import Interrupted
     from pruned_perception.cli.progress import Progress
-    from pruned_perception.pruning import PruningError
     from pruned_perception.pruning.records import from_dict
     from pruned_perception.training.budget import TrainingBudget
     from pruned_perception.training.distillation import Distillation
     from pruned_perception.training.loop import train
 
-    check_output(args.out)
     given = {name: getattr(args, name) for name in ('cpu_minutes', 'steps')}
     given = {name: value for name, value in given.items() if value is not None}
-    if len(given) != 1:
-        raise PruningError('give exactly one of --cpu-minutes and --steps')
     budget = TrainingBudget(**given)
     distillation = None
     if args.distill is not None:

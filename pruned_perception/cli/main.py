@@ -32,7 +32,8 @@ from pruned_perception.errors import UserError
 from pruned_perception.inference import runs
 
 # name → one line of help. Each name is a module here (`-` becomes `_`) with the functions
-# `add_arguments(parser)` and `run(args) -> int`; nothing is imported before it is asked for, so
+# `add_arguments(parser)`, `run(args) -> int` and, where there is something to be checked that shows
+# before anything slow is imported, `check(args)`; nothing is imported before it is asked for, so
 # that the robot's commands never load the off-line stage's libraries.
 SUBCOMMANDS: dict[str, str] = {
     'optimize': 'Make a detector faster for your robot: one command, no labels needed.',
@@ -87,7 +88,7 @@ def build_parser(name: str | None = None) -> argparse.ArgumentParser:
         if command == name:
             module = importlib.import_module(f'{__package__}.{command.replace("-", "_")}')
             module.add_arguments(subparser)
-            subparser.set_defaults(run=module.run)
+            subparser.set_defaults(run=module.run, check=getattr(module, 'check', None))
     return parser
 
 
@@ -104,6 +105,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         args, unknown = parser.parse_known_args(argv)
         if unknown:
             parser.error(f'{name}: not known, or one too many: {" ".join(unknown)}')
+        if args.check is not None:
+            args.check(args)
         return int(args.run(args) or 0)
     except UserError as error:
         say(f'pruned-perception: error: {error}', file=sys.stderr)

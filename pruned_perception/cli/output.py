@@ -40,3 +40,22 @@ def check_output(path: Path | None) -> None:
         raise UserError(f'{path}: cannot be written: {folder} is no folder')
     if not os.access(folder, os.W_OK):
         raise UserError(f'{path}: cannot be written: no permission in {folder}')
+
+
+def check_file(path: Path) -> None:
+    """Raise UserError where there is no such file."""
+    if not path.exists():
+        raise UserError(f'{path}: cannot be read: no such file')
+    if path.is_dir():
+        raise UserError(f'{path}: is a folder; give a file')
+
+
+def check_checkpoint(path: Path) -> None:
+    """Raise UserError where there is no file, or none that PyTorch has written."""
+    check_file(path)
+    with path.open('rb') as file:
+        start = file.read(2)
+    if start != b'PK' and start[:1] != b'\x80':  # a zip archive; a pickle of old versions
+        raise UserError(
+            f'{path}: not a checkpoint, nor a state dict: no file that PyTorch has written'
+        )

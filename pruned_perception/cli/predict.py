@@ -58,9 +58,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--json', action='store_true', help='print the curve as JSON')
 
 
+def check(args: argparse.Namespace) -> None:
+    """Raise UserError for what shows without PyTorch."""
+    check_output(args.out)
+    read_json(args.sensitivities, dict)
+
+
 def run(args: argparse.Namespace) -> int:
     """Predict, write, print."""
-    check_output(args.out)
     from pruned_perception._io import write_json
     from pruned_perception.pruning import Sensitivity, predict
 

@@ -21,7 +21,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pruned_perception.cli.output import check_output, say
+from pruned_perception.cli.output import check_file, check_output, say
 from pruned_perception.cli.pruning_inputs import curves_of, read_json
 
 if TYPE_CHECKING:
@@ -43,6 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--json', action='store_true', help='print everything shown as JSON')
 
 
+def check(args: argparse.Namespace) -> None:
+    """Raise UserError for what shows without PyTorch."""
+    check_file(args.pruned)
+    check_output(args.out)
+
+
 def run(args: argparse.Namespace) -> int:
     """Read, write the page."""
     from dataclasses import replace
@@ -51,7 +57,6 @@ def run(args: argparse.Namespace) -> int:
     from pruned_perception.pruning.certificate import read_certificate
     from pruned_perception.report.page import write_report
 
-    check_output(args.out)
     findings = _read(args.pruned)
     given: dict[str, Any] = {}
     if args.name is not None:

@@ -21,6 +21,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from pruned_perception.cli.arguments import at_least, positive
+from pruned_perception.cli.output import check_file
 from pruned_perception.environment import cache_folder
 
 INTERRUPTED = 130
@@ -60,6 +61,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--threads', type=at_least(1), default=1, help='threads (default: %(default)s)'
     )
     parser.add_argument('--quiet', action='store_true', help='no progress bar')
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raise UserError for what shows without PyTorch."""
+    check_file(args.experiment)
 
 
 def run(args: argparse.Namespace) -> int:

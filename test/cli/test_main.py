@@ -18,6 +18,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -42,7 +43,7 @@ COMMANDS = (
     'predict s.json',
     'sensitivity net.onnx --out s.json',
     'prune net.onnx --macs 0.5 --out small.pt',
-    'finetune small.pt --out tuned.pt',
+    'finetune small.pt --steps 3 --out tuned.pt',
     'train experiment.yaml',
     'compare comparison.yaml',
     'export final.pt --out bundle --compare-on data',
