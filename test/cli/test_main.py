@@ -54,9 +54,15 @@ COMMANDS = (
 )
 
 
-def test_a_command_without_its_extra_says_which_and_how() -> None:
+def test_a_command_without_its_extra_says_which_and_how(tmp_path) -> None:
+    for name in ('net.onnx', 'small.pt', 'final.pt', 'experiment.yaml', 'comparison.yaml'):
+        (tmp_path / name).write_bytes(b'PK')
+    for name in ('s.json', 'small.json'):
+        (tmp_path / name).write_text('{}')
     result = subprocess.run(
         [sys.executable, '-c', WITHOUT_TRAIN, *COMMANDS],
+        cwd=tmp_path,
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     for line, (status, said) in json.loads(result.stdout).items():
