@@ -269,7 +269,7 @@ def test_silence_is_explained(
     advice = trouble['/idle'].partition(': pruned-perception ')[2]
     assert main([*advice.split(), '--print']) == 0
     printed = capsys.readouterr().out
-    assert '-r image_raw:=/left_camera/image_raw -r __ns:=/idle' in printed
+    assert '-r __ns:=/idle -r image_raw:=/left_camera/image_raw' in printed
     assert '-p image_transport:=compressed' in printed
     assert 'has type std_msgs/msg/String' in trouble['/odd']
     assert 'nobody publishes /empty/detections' in trouble['/empty']
