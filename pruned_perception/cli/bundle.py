@@ -29,6 +29,7 @@ from pruned_perception.bundle import (
     is_family,
     load_bundle,
     load_family,
+    load_member,
     resolve_model,
     signature,
 )
@@ -82,6 +83,11 @@ def _add_create_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='FILE',
         help='text file, one label a line, in the order of their ids; not needed where the ONNX '
         'file names them',
+    )
+    parser.add_argument(
+        '--parent',
+        metavar='BUNDLE',
+        help='the dense bundle that this was pruned from: both in one folder are a family',
     )
     parser.add_argument('--name', help='default: the name of the folder')
     add_description(parser)
@@ -214,6 +220,7 @@ def _create(args: argparse.Namespace) -> int:
             **({'data': args.data} if args.data else {}),
             **({'weights_licence': args.weights_licence} if args.weights_licence else {}),
         },
+        parent=None if args.parent is None else load_member(resolve_model(args.parent)),
         time_limit_s=args.time_limit,
         **described(args),
     )

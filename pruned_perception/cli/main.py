@@ -54,7 +54,7 @@ SUBCOMMANDS: dict[str, str] = {
     'certify': 'Certify how often a pruned network decides otherwise than its parent.',
     'pruning-report': 'Make a page about a pruned network: layers, channels, errors.',
     'compare': 'Compare ways of pruning: methods × budgets × seeds, one table and plot.',
-    'export': 'Export a checkpoint as a bundle, compared with PyTorch.',
+    'export': 'Export a checkpoint, or your own network, as a bundle.',
     'evaluate': 'Measure the COCO accuracy of a bundle or family on a data set.',
     'models': 'Rebuild a shipped family: data, training, pruning, export, evaluation.',
     'demo': 'Run a simulated robot with two detectors, and compare them.',

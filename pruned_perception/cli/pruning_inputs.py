@@ -270,8 +270,10 @@ def check_network(args: argparse.Namespace) -> None:
         raise UserError(
             'give either a checkpoint or --task PACKAGE.MODULE:FUNCTION; or a bundle or ONNX file'
         )
-    for path in (args.checkpoint, args.weights, args.pruned):
-        if path is not None and not is_onnx(path):
+    if args.checkpoint is not None and not is_onnx(args.checkpoint):
+        check_checkpoint(args.checkpoint)
+    for path in (args.weights, args.pruned) if args.task is not None else ():
+        if path is not None:
             check_checkpoint(path)
 
 
