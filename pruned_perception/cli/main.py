@@ -37,7 +37,7 @@ from pruned_perception.inference import runs
 # that the robot's commands never load the off-line stage's libraries.
 SUBCOMMANDS: dict[str, str] = {
     'optimize': 'Make a detector faster for your robot: one command, no labels needed.',
-    'detect': 'Detect objects in an image, a folder, a video or a bag.',
+    'detect': 'Detect objects in images, a video, a bag, a camera or a topic.',
     'bundle': 'Show or verify model bundles, or make one of an ONNX file.',
     'benchmark': 'Measure latency: networks, the node, its start.',
     'data': 'Check, convert or show an annotated data set.',
