@@ -60,6 +60,7 @@ SUBCOMMANDS: dict[str, str] = {
     'demo': 'Run a simulated robot with two detectors, and compare them.',
     'report': 'Make the page and the summary of a demo again.',
     'up': 'Start perception or the simulation: the sets of processes of the launch files.',
+    'view': 'Show a live image with boxes, latency and drops on a page of this machine.',
     'monitor': 'Watch rates, latency, drops and loss of running perception nodes.',
     'record': 'Record topics into a rosbag2 folder (MCAP).',
     'play': 'Play a rosbag2 folder onto its topics.',
