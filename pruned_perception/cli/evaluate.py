@@ -115,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _against(measured: Mapping[str, Metrics]) -> str:
     """Return the members' AP50, and what each gains over the first one, frame by frame."""
-    from pruned_perception.inference.coco_metrics import gain
+    from pruned_perception.inference.coco_metrics import few_groups, gain
 
     (first, dense), *others = measured.items()
     rows: list[tuple[str, float, str]] = [(first, dense.ap50, '–')]
@@ -128,4 +128,5 @@ def _against(measured: Mapping[str, Metrics]) -> str:
         f'{Table(columns, rows).to_markdown()}\n'
         f'paired: the same {dense.images} frames; intervals of a bootstrap over {dense.groups} '
         'groups of them, the same resamples for both, each interval for itself'
+        + few_groups(dense.groups)
     )
