@@ -20,9 +20,10 @@ import argparse
 import math
 import re
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pruned_perception._tables import printable
+from pruned_perception.errors import UserError
 from pruned_perception.inference.runs import TIME_LIMIT_S
 
 
@@ -123,6 +124,14 @@ def namespace(text: str) -> str:
     if not _NAMESPACE.fullmatch(text):
         raise argparse.ArgumentTypeError(f'{text!r} is no namespace: {_RULE}')
     return text
+
+
+def checked(option: str, kind: Callable[[str], Any], text: str) -> Any:
+    """Return a part of an argument, parsed; raise UserError that names the option."""
+    try:
+        return kind(text)
+    except argparse.ArgumentTypeError as error:
+        raise UserError(f'{option}: {error}') from error
 
 
 def add_time_limit(parser: argparse.ArgumentParser) -> None:

@@ -27,7 +27,14 @@ from pruned_perception._io import write_text
 from pruned_perception.benchmark import node
 from pruned_perception.benchmark.overhead import interval_text
 from pruned_perception.benchmark.series import Series
-from pruned_perception.cli.arguments import at_least, fraction, not_negative, positive
+from pruned_perception.cli.arguments import (
+    at_least,
+    checked,
+    fraction,
+    not_negative,
+    positive,
+    topic,
+)
 from pruned_perception.cli.benchmark_result import DEFAULT_MODEL, FAILED, PASSED
 from pruned_perception.cli.output import say
 from pruned_perception.inference.sources import open_source
@@ -102,6 +109,8 @@ def run(args: argparse.Namespace) -> int:
     kind, _, value = args.source.partition(':')
     if kind in ('images', 'bag'):
         open_source(value)  # what is no source, before a node is started for it
+    elif kind == 'topic':
+        checked('--source', topic, value)
     quiet = args.json == Path('-')
     figures = node.measure(setup, (lambda *_: None) if quiet else _print_series)
     failed = node.failures(figures, limits)

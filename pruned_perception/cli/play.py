@@ -23,7 +23,7 @@ from pathlib import Path
 from pruned_perception._io import write_text
 from pruned_perception.benchmark.player import Played, play
 from pruned_perception.benchmark.session import ros_session
-from pruned_perception.cli.arguments import not_negative, positive, topic
+from pruned_perception.cli.arguments import checked, not_negative, positive, topic
 from pruned_perception.cli.output import check_output, say
 from pruned_perception.cli.progress import Progress
 from pruned_perception.errors import UserError
@@ -77,6 +77,8 @@ def run(args: argparse.Namespace) -> int:
     """Play; the stamps file is written also where playing was cut short."""
     check_output(args.stamps)
     remap = dict(_pair(text, ':=', '--remap') for text in args.remap)
+    for name in remap.values():
+        checked('--remap', topic, name)
     with ros_session('player') as session, Progress(f'playing {args.bag}') as progress:
         subscribers = None
         if args.wait_for is not None:
