@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pruned_perception.cli.arguments import at_least
-from pruned_perception.cli.output import check_file, check_output
+from pruned_perception.cli.output import check_output, check_yaml
 from pruned_perception.cli.pruning_inputs import emit
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def check(args: argparse.Namespace) -> None:
     """Raise UserError for what shows without PyTorch."""
-    check_file(args.file)
+    check_yaml(args.file)
     check_output(args.plot)
 
 

@@ -50,6 +50,20 @@ def check_file(path: Path) -> None:
         raise UserError(f'{path}: is a folder; give a file')
 
 
+def check_yaml(path: Path) -> None:
+    """Raise UserError where there is no YAML file with a mapping in it."""
+    import yaml
+
+    check_file(path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding='utf-8'))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f'{path}: not YAML: {first}') from error
+    if not isinstance(content, dict):
+        raise UserError(f'{path}: has no fields; it is a YAML file with `name: value` on its lines')
+
+
 def check_checkpoint(path: Path) -> None:
     """Raise UserError where there is no file, or none that PyTorch has written."""
     check_file(path)

@@ -270,6 +270,8 @@ def check_network(args: argparse.Namespace) -> None:
         raise UserError(
             'give either a checkpoint or --task PACKAGE.MODULE:FUNCTION; or a bundle or ONNX file'
         )
+    if args.task is not None and not all(args.task.partition(':')):
+        raise UserError(f'--task {args.task}: must be package.module:function')
     if args.checkpoint is not None and not is_onnx(args.checkpoint):
         check_checkpoint(args.checkpoint)
     for path in (args.weights, args.pruned) if args.task is not None else ():

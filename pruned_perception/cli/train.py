@@ -21,7 +21,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from pruned_perception.cli.arguments import at_least, positive
-from pruned_perception.cli.output import check_file
+from pruned_perception.cli.output import check_yaml
 from pruned_perception.environment import cache_folder
 
 INTERRUPTED = 130
@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def check(args: argparse.Namespace) -> None:
     """Raise UserError for what shows without PyTorch."""
-    check_file(args.experiment)
+    check_yaml(args.experiment)
 
 
 def run(args: argparse.Namespace) -> int:

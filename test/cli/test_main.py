@@ -55,8 +55,10 @@ COMMANDS = (
 
 
 def test_a_command_without_its_extra_says_which_and_how(tmp_path) -> None:
-    for name in ('net.onnx', 'small.pt', 'final.pt', 'experiment.yaml', 'comparison.yaml'):
+    for name in ('net.onnx', 'small.pt', 'final.pt'):
         (tmp_path / name).write_bytes(b'PK')
+    for name in ('experiment.yaml', 'comparison.yaml'):
+        (tmp_path / name).write_text('task: any:task\n')
     for name in ('s.json', 'small.json'):
         (tmp_path / name).write_text('{}')
     result = subprocess.run(
