@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     how.add_argument(
         '--minutes',
-        type=positive,
+        type=float,
         metavar='N',
         help='of teaching each member (default: 3, 25, 90 or 90, by recipe); counted in steps: '
         'the same command ends with the same weights',
