@@ -89,7 +89,7 @@ def build_parser(name: str | None = None) -> argparse.ArgumentParser:
         if command == name:
             module = importlib.import_module(f'{__package__}.{command.replace("-", "_")}')
             module.add_arguments(subparser)
-            subparser.set_defaults(run=module.run, check=getattr(module, 'check', None))
+            subparser.set_defaults(run=module.run, check_arguments=getattr(module, 'check', None))
     return parser
 
 
@@ -106,8 +106,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         args, unknown = parser.parse_known_args(argv)
         if unknown:
             parser.error(f'{name}: not known, or one too many: {" ".join(unknown)}')
-        if args.check is not None:
-            args.check(args)
+        if args.check_arguments is not None:
+            args.check_arguments(args)
         return int(args.run(args) or 0)
     except UserError as error:
         say(f'pruned-perception: error: {error}', file=sys.stderr)
