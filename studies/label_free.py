@@ -47,13 +47,13 @@ from pruned_perception._io import write_json
 from pruned_perception._tables import Table
 from pruned_perception.bundle import Bundle, load_bundle, write_bundle
 from pruned_perception.datasets import read_dataset
+from pruned_perception.inference.accuracy import MIN_SCORE
 from pruned_perception.inference.coco_metrics import Boxes, coco_metrics
 from pruned_perception.inference.detections import Detections
 from pruned_perception.inference.detector import Detector
 from pruned_perception.pruning import Macs
 from pruned_perception.training.budget import TrainingBudget
 from pruned_perception.training.compute import use_one_thread
-from pruned_perception.training.detector.accuracy import MIN_SCORE
 from pruned_perception.training.label_free import RECIPES, prune_label_free
 from pruned_perception.training.onnx_import.task import export_bundle_network
 

@@ -35,9 +35,9 @@ from torch import nn
 
 from pruned_perception._tables import Table
 from pruned_perception.bundle import Bundle, load_member, write_bundle
+from pruned_perception.inference.accuracy import evaluate
 from pruned_perception.pruning import Macs, Planner, finish
 from pruned_perception.pruning.outcome import with_nearest
-from pruned_perception.training.detector.accuracy import evaluate
 from pruned_perception.training.onnx_import import export_onnx, import_onnx
 from pruned_perception.training.onnx_import.task import bundle_task
 

@@ -148,3 +148,49 @@ def test_no_suitable_python_is_an_error_that_says_so(checkout: Path, tools: Path
     )
     assert result.returncode == 1
     assert 'found no Python 3.10 to 3.14' in result.stderr
+
+
+STEPS = """
+make_environment() { mkdir -p "$state" "$venv/bin"; echo environment >&2; }
+build_interfaces() { mkdir -p "$interfaces"; echo built >&2; }
+install_debian_packages() { :; }
+install_interfaces() { echo interfaces >&2; }
+install_package() { echo package >&2; }
+install_torch() { echo torch >&2; }
+install_requirements() { echo "requirements $1" >&2; }
+
+command=${1:-help}
+"""
+
+
+@pytest.fixture
+def stepping(checkout: Path) -> Path:
+    """Return a checkout whose ./dev goes through its steps, each of which only says its name."""
+    edit(checkout / 'dev', '\ncommand=${1:-help}\n', STEPS)
+    return checkout
+
+
+def steps(checkout: Path, tools: Path, *arguments: str) -> list[str]:
+    result = dev(checkout, tools, *arguments)
+    assert result.returncode == 0, result.stderr
+    return [line for line in result.stderr.splitlines() if not line.startswith('[')]
+
+
+def test_a_shell_has_pytorch_where_it_is_asked_for(stepping: Path, tools: Path) -> None:
+    tool(tools, 'uname', 'echo Linux x86_64')
+    first = steps(stepping, tools, 'shell', 'true')
+    assert sorted(first) == [
+        'built', 'environment', 'interfaces', 'package', 'requirements bench,sim,ros',
+    ]  # fmt: skip
+    assert steps(stepping, tools, 'shell', '--train', 'true') == ['torch', 'requirements train']
+    assert steps(stepping, tools, 'shell', '--train', 'true') == []
+
+
+def test_an_environment_that_is_complete_needs_no_cache(stepping: Path, tools: Path) -> None:
+    tool(tools, 'uname', 'echo Linux x86_64')
+    assert 'built' in steps(stepping, tools, 'shell', 'true')
+    shutil.rmtree(stepping.parent / 'cache')
+    assert steps(stepping, tools, 'shell', 'true') == []
+    (stepping / 'interfaces' / 'other').mkdir()
+    (stepping / 'interfaces' / 'other' / 'other.msg').write_text('int32 value\n')
+    assert steps(stepping, tools, 'shell', 'true') == ['built', 'interfaces']

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -30,6 +31,8 @@ import yaml
 
 import pruned_perception
 from pruned_perception import environment
+from pruned_perception.inference.frame_times import FRAME_QUANTITIES
+from pruned_perception.nodes.security_policy import Camera
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECKS = {
@@ -206,6 +209,28 @@ def test_the_layout_of_rviz_is_for_any_namespace() -> None:
     displays = layout['Visualization Manager']['Displays']
     topics = {each['Name']: each['Topic']['Value'] for each in displays}
     assert topics == {'Detections': 'perception_node/annotated_image', 'Camera': 'image_raw'}
+
+
+def test_the_layout_of_foxglove_shows_what_the_node_publishes() -> None:
+    """Full names, which is all that Foxglove takes; those of a node in the root namespace."""
+    layout = json.loads((ROOT / 'config/foxglove.json').read_text())
+    panels = layout['configById']
+    text = json.dumps(panels)
+    topics = set(re.findall(r'"(/[a-z_/]+)', text))
+    names = {name.replace('~', '/perception_node') for name in Camera('/').detector('x').publish}
+    assert topics <= names
+    assert panels['Image!boxes']['imageMode']['imageTopic'] == '/perception_node/annotated_image'
+    quantities = set(re.findall(r'metrics_source==\\"(\w+)', text))
+    assert quantities == {'e2e_publish', 'inference'}
+    assert quantities <= set(FRAME_QUANTITIES)
+
+    def leaves(node: object) -> set[str]:
+        if isinstance(node, str):
+            return {node}
+        assert isinstance(node, dict)
+        return leaves(node['first']) | leaves(node['second'])
+
+    assert leaves(layout['layout']) == set(panels)
 
 
 def installed_prefix() -> Path:

@@ -384,6 +384,17 @@ class _Stage:
         return totals
 
 
+def _engine_alone(member: Bundle, dense: str) -> dict[str, Any] | None:
+    """Return what the manifest records of a run beside the dense member's, by turns on one thread.
+
+    The median in ms, and how many times as fast; None where it records nothing.
+    """
+    for record in member.manifest['latency']:
+        if record.get('compared_with') == dense and record.get('speedup'):
+            return {'p50_ms': record['latency_ms']['p50'], 'speedup': record['speedup']}
+    return None
+
+
 def _document(
     settings: Settings, family: Family, bag: Path, sections: list[dict[str, Any]]
 ) -> dict[str, Any]:
@@ -416,6 +427,7 @@ def _document(
                 'onnx_sha256': member.sha256,
                 'macs': member.cost.macs,
                 'parameters': member.cost.parameters,
+                'engine_alone': _engine_alone(member, family.member().name),
             }
             for member in family.members
             if any(section['name'] == member.name for section in sections)

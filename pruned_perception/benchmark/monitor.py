@@ -16,7 +16,8 @@
 
 It costs little: it subscribes to detections, metrics, diagnostics and `camera_info`, never to
 images unless asked. Frames sent are counted by `camera_info`, of which a camera sends one per
-frame; where there is none they are not counted, rather than guessed.
+frame; where there is none they are not counted, rather than guessed. Which images, says the graph:
+those that the node subscribes to, under whatever names; and the `camera_info` beside them.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from pruned_perception.inference.latency import (
     summarize,
 )
 from pruned_perception.nodes.header_stamps import stamp_ns
+from pruned_perception.nodes.image_input import TYPE_NAMES
 from pruned_perception.nodes.latest_frame import COUNTERS
 
 DETECTIONS_TYPE = 'vision_msgs/msg/Detection2DArray'
@@ -144,13 +146,12 @@ class Camera:
     ) -> None:
         prefix = namespace.rstrip('/')
         self.namespace = namespace
-        self.detections_topic = f'{prefix}/{names.detections}'
-        self.image_topics = (f'{prefix}/{names.image}', f'{prefix}/{names.image}/compressed')
-        self.count_topics = {
-            'camera_info': (f'{prefix}/{names.camera_info}',),
-            'image': self.image_topics,
-            'none': (),
-        }[count_by]
+        self.detections_topic = _in(prefix, names.detections)
+        image = _in(prefix, names.image)
+        self.image_topics: tuple[str, ...] = (image, f'{image}/compressed')
+        self.info_topic = _in(prefix, names.camera_info)
+        self._names = names
+        self._count_by = count_by
         self.node: str | None = None
         self.model: str | None = None
         self.status: tuple[str, str] | None = None
@@ -167,6 +168,7 @@ class Camera:
         self._lost: int | None = None
         self._first: Balance | None = None
         self._last: Balance | None = None
+        self._counting: Any = None
         self._arrivals: deque[float] = deque(maxlen=_KEEP)
         self._ages: deque[tuple[float, float]] = deque(maxlen=_KEEP)
         self._sent: deque[float] = deque(maxlen=_KEEP)
@@ -189,13 +191,43 @@ class Camera:
             self._subscribe(
                 f'{self.node}/active_model', 'std_msgs/msg/String', self._on_model, latched=True
             )
+        self._follow()
         for topic in self.count_topics if self.counted is None else ():
             if publishers := node.get_publishers_info_by_topic(topic):
                 self.counted = Received()
-                self._subscribe(
+                self._counting = self._subscribe(
                     topic, publishers[0].topic_type, self._on_frame, publishers, raw=True
                 )
                 break
+
+    @property
+    def count_topics(self) -> tuple[str, ...]:
+        """The topics by which frames may be counted: the first one that is there."""
+        by = {'camera_info': (self.info_topic,), 'image': self.image_topics, 'none': ()}
+        return by[self._count_by]
+
+    def _follow(self) -> None:
+        """Take the names of the images from the node's own subscriptions, which may be remapped."""
+        from rclpy.node import NodeNameNonExistentError
+
+        if self.node is None or self._names.image != Names.image:
+            return
+        node, (space, _, name) = self._session.node, self.node.rpartition('/')
+        try:
+            found = node.get_subscriber_names_and_types_by_node(name, space or '/')
+        except NodeNameNonExistentError:  # it has gone
+            return
+        images = tuple(sorted(topic for topic, types in found if _of_images(types)))
+        if not images or set(images) <= set(self.image_topics):
+            return
+        before, self.image_topics = self.count_topics, images
+        if self._names.camera_info == Names.camera_info:
+            folder = images[0].removesuffix('/compressed').rpartition('/')[0]
+            self.info_topic = f'{folder}/{Names.camera_info}'
+        if self._counting is not None and self.count_topics != before:
+            node.destroy_subscription(self._counting)
+            self.counted = self._counting = self._first = None
+            self._sent.clear()
 
     def _subscribe(
         self,
@@ -205,10 +237,10 @@ class Camera:
         publishers: Sequence[Any] = (),
         latched: bool | None = None,
         raw: bool = False,
-    ) -> None:
+    ) -> Any:
         qos = matching_qos(publishers, _DEPTH, latched=latched)
         message = message_class(type_name)
-        self._session.node.create_subscription(message, topic, callback, qos, raw=raw)
+        return self._session.node.create_subscription(message, topic, callback, qos, raw=raw)
 
     def _on_detections(self, message: Any, info: Any) -> None:
         now = self._session.node.get_clock().now().nanoseconds
@@ -230,7 +262,8 @@ class Camera:
             self._records.write(json.dumps(line) + '\n')
 
     def _on_frame(self, _data: bytes, info: Any) -> None:
-        assert self.counted is not None
+        if self.counted is None:  # of a subscription that has just been given up
+            return
         self.counted.add(info)
         self._sent.append(time.monotonic())
 
@@ -414,7 +447,10 @@ class Monitor:
             types = ', '.join(sorted({each.topic_type for each in publishers}))
             return f'{camera.detections_topic} has type {types}, not {DETECTIONS_TYPE}'
         if not any(node.count_publishers(topic) for topic in camera.image_topics):
-            return f'{camera.node} runs, but nobody publishes {" or ".join(camera.image_topics)}'
+            return (
+                f'{camera.node} runs, but nobody publishes {" or ".join(camera.image_topics)}'
+                f'{self._advice(camera)}'
+            )
         if camera.status is not None and camera.status[0] != 'OK':
             return f'{camera.node} says: {camera.status[1]}'
         return (
@@ -422,6 +458,26 @@ class Monitor:
             'run (one that was killed is listed for some 20 s), is the node active, and does it '
             'receive frames (reliability, transport)? See /diagnostics'
         )
+
+    def _advice(self, camera: Camera) -> str:
+        """Return the command that starts the node on images that are there, as it is typed."""
+        there = {
+            topic: types
+            for topic, types in self._session.node.get_topic_names_and_types()
+            if _of_images(types)
+            and not topic.endswith('/annotated_image')  # what nodes draw
+            and self._session.node.count_publishers(topic)
+        }
+        if not there:
+            return ', nor any other images: start the camera, in the same ROS_DOMAIN_ID'
+        topic, types = next(iter(sorted(there.items())))
+        command = ['pruned-perception up perception']
+        if camera.namespace != '/':
+            command.append(f'namespace:={camera.namespace}')
+        command.append(f'image:={topic.removesuffix("/compressed")}')
+        if TYPE_NAMES['raw'] not in types:
+            command.append('image_transport:=compressed')
+        return f'; images come on {", ".join(sorted(there))}: {" ".join(command)}'
 
     def _seen(self) -> str:
         domain = os.environ.get('ROS_DOMAIN_ID', '0')
@@ -434,6 +490,15 @@ class Monitor:
             return f'no other node is seen at all ({where})'
         shown = ', '.join(others[:5]) + (', …' if len(others) > 5 else '')
         return f'seen: {shown} ({where})'
+
+
+def _of_images(types: Sequence[str]) -> bool:
+    return not set(TYPE_NAMES.values()).isdisjoint(types)
+
+
+def _in(prefix: str, name: str) -> str:
+    """Return a name in a namespace, or a full one as it is."""
+    return name if name.startswith('/') else f'{prefix}/{name}'
 
 
 def _severity(status: Any) -> int:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -190,13 +191,72 @@ def _stages(demonstration: Demonstration, axes: Any) -> None:
         axes.text(
             left[row] + 0.01 * left.max(),
             row,
-            f'{sum(parts.values()):.1f} ms, of it inference {parts["inference"]:.1f}',
+            f'{sum(parts.values()):.1f} ms, inference {parts["inference"]:.1f}',
             va='center',
         )
     axes.set_xlim(0, left.max() * 1.32)
     axes.set_xlabel('ms')
     axes.grid(axis='y', visible=False)
     _legend_above(axes, len(PATH))
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """The two detectors in one way of measuring: ms of the network, and of all else; and why."""
+
+    name: str
+    network: tuple[float, float]
+    rest: tuple[float, float]
+
+    @property
+    def ratio(self) -> float:
+        """How many times as fast the small one is."""
+        (first, last), (one, other) = self.network, self.rest
+        return (first + one) / (last + other)
+
+
+def _measured(demonstration: Demonstration) -> list[_Measured]:
+    """Return the frame end to end, the engine in the node, and the engine alone where recorded."""
+    first, last = demonstration.replays[0], demonstration.replays[-1]
+
+    def medians(quantity: str) -> tuple[float, float]:
+        return tuple(each['latency_ms'][quantity]['p50'] for each in (first, last))
+
+    network, whole = medians('inference'), medians('e2e_receive')
+    rest = (max(whole[0] - network[0], 0.0), max(whole[1] - network[1], 0.0))
+    found = [
+        _Measured('end to end, in ROS 2', network, rest),
+        _Measured('the network, in the node', network, (0.0, 0.0)),
+    ]
+    models = {each['member']: each for each in demonstration.document['models']}
+    if (alone := models[last['name']].get('engine_alone')) is not None:
+        pair = (alone['p50_ms'] * alone['speedup'], alone['p50_ms'])
+        found.append(_Measured('the network alone', pair, (0.0, 0.0)))
+    return found
+
+
+def _ratios(demonstration: Demonstration, axes: Any) -> None:
+    """Draw both detectors' time for a frame, and their ratio, in each way of measuring."""
+    measured = _measured(demonstration)[::-1]
+    longest = max(max(map(sum, zip(m.network, m.rest, strict=True))) for m in measured)
+    names = [literal(each['name']) for each in demonstration.replays]
+    for row, each in enumerate(measured):
+        for index, color in ((0, _COLORS[0]), (1, _COLORS[1])):
+            at = row + (0.19, -0.19)[index]
+            label = None if row else f'{(names[0], names[-1])[index]}: network'
+            axes.barh(at, each.network[index], color=color, height=0.34, label=label)
+            axes.barh(
+                at, each.rest[index], left=each.network[index], color=_LINE, height=0.34,
+                label='all else: transport, image → tensor, boxes' if row == index == 0 else None,
+            )  # fmt: skip
+            total = each.network[index] + each.rest[index]
+            axes.text(total + 0.01 * longest, at, f'{total:.1f} ms', va='center', fontsize=9)
+    names = [f'{each.name}\n{each.ratio:.1f} times as fast' for each in measured]
+    axes.set_yticks(range(len(measured)), names)
+    axes.set_xlim(0, 1.14 * longest)
+    axes.set_xlabel('ms a frame, medians')
+    axes.grid(axis='y', visible=False)
+    _legend_above(axes, 3)
 
 
 def _spread(demonstration: Demonstration, axes: Any) -> None:
@@ -263,7 +323,9 @@ def _classes(demonstration: Demonstration, axes: Any) -> None:
 def render(demonstration: Demonstration, pictures: Sequence[Path]) -> str:
     """Return the page; everything is inside it, nothing is fetched from anywhere."""
     runs = len(demonstration.document['runs'])
+    measured = _measured(demonstration)
     plots = {
+        'ratios': (_ratios, 'A frame, measured three ways', 0.9 + 0.85 * len(measured)),
         'stages': (_stages, 'Stages of a typical frame, per run', 0.75 + 0.62 * runs),
         'spread': (_spread, 'Distribution of end-to-end latency', 3.6),
         'timeline': (_timeline, 'End-to-end latency of every frame', 3.2),
@@ -273,6 +335,7 @@ def render(demonstration: Demonstration, pictures: Sequence[Path]) -> str:
         'benchmark/report.html',
         demonstration=demonstration,
         figures=_figures(demonstration),
+        measured=measured,
         summary=summary(demonstration, notes=True),
         plots={
             name: _svg(plot, demonstration, title, height)
@@ -296,11 +359,12 @@ def _figures(demonstration: Demonstration) -> list[tuple[str, str]]:
         return float(section['latency_ms'][quantity]['p50'])
 
     ratio = median(first, 'inference') / median(last, 'inference')
+    whole = median(first, 'e2e_receive') / median(last, 'e2e_receive')
     accuracy = [section['accuracy']['ap50'] for section in (first, last)]
     return [
         (
             f'{median(first, "e2e_receive"):.1f} → {median(last, "e2e_receive"):.1f} ms',
-            'end to end, median',
+            f'end to end, median: {whole:.1f} times as fast',
         ),
         (
             f'{median(first, "inference"):.1f} → {median(last, "inference"):.1f} ms',
@@ -317,7 +381,7 @@ def _figures(demonstration: Demonstration) -> list[tuple[str, str]]:
 
 _ROWS = (
     ('e2e_receive', 'end to end, at the subscriber'),
-    ('overhead', 'of it not inference'),
+    ('overhead', 'overhead'),
     ('inference', 'inference'),
     ('preprocess', 'preprocess'),
     ('postprocess', 'postprocess'),

@@ -18,8 +18,12 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
+from pruned_perception._tables import printable
+from pruned_perception.errors import UserError
 from pruned_perception.inference.runs import TIME_LIMIT_S
 
 
@@ -34,19 +38,59 @@ class Renamed(argparse.Action):
         parser.error(f'{self.option_strings[0]} is now {self.metavar}')
 
 
-def fraction(text: str) -> float:
-    """Return a number in 0 … 1."""
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line: which argument of which command, and where to read on."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say it, and end with status 2."""
+        self.exit(2, f'{self.prog}: error: {printable(message)}; see {self.prog} --help\n')
+
+
+def number(text: str) -> float:
+    """Return a finite number."""
     try:
         value = float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f'{text!r} is no number') from None
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f'{text} is not finite')
+    return value
+
+
+def positive(text: str) -> float:
+    """Return a finite number above 0."""
+    value = number(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f'{text} is no number above 0')
+    return value
+
+
+def not_negative(text: str) -> float:
+    """Return a finite number, 0 or more."""
+    value = number(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f'{text} is less than 0')
+    return value
+
+
+def fraction(text: str) -> float:
+    """Return a number in 0 … 1."""
+    value = number(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f'{text} is not in 0 … 1')
     return value
 
 
-def at_least(minimum: int) -> Callable[[str], int]:
-    """Return a type for integers of at least `minimum`."""
+def probability(text: str) -> float:
+    """Return a number between 0 and 1, without both."""
+    value = number(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f'{text} does not lie between 0 and 1')
+    return value
+
+
+def at_least(minimum: int, maximum: float = math.inf) -> Callable[[str], int]:
+    """Return a type for integers of at least `minimum`, and at most `maximum`."""
 
     def integer(text: str) -> int:
         try:
@@ -55,28 +99,47 @@ def at_least(minimum: int) -> Callable[[str], int]:
             raise argparse.ArgumentTypeError(f'{text!r} is no integer') from None
         if value < minimum:
             raise argparse.ArgumentTypeError(f'{text} is less than {minimum}')
+        if value > maximum:
+            raise argparse.ArgumentTypeError(f'{text} is more than {maximum}')
         return value
 
     return integer
+
+
+_TOKEN = r'[A-Za-z_][A-Za-z0-9_]*'
+_TOPIC = re.compile(rf'(~/|/)?{_TOKEN}(/{_TOKEN})*')
+_NAMESPACE = re.compile(rf'/?|/?{_TOKEN}(/{_TOKEN})*/?')
+_RULE = 'letters, digits and _, parts joined by single slashes, none of which begins with a digit'
+
+
+def topic(text: str) -> str:
+    """Return the name of a topic, which rcl would refuse with a traceback otherwise."""
+    if not _TOPIC.fullmatch(text):
+        raise argparse.ArgumentTypeError(f'{text!r} is no name of a topic: {_RULE}')
+    return text
+
+
+def namespace(text: str) -> str:
+    """Return a namespace."""
+    if not _NAMESPACE.fullmatch(text):
+        raise argparse.ArgumentTypeError(f'{text!r} is no namespace: {_RULE}')
+    return text
+
+
+def checked(option: str, kind: Callable[[str], Any], text: str) -> Any:
+    """Return a part of an argument, parsed; raise UserError that names the option."""
+    try:
+        return kind(text)
+    except argparse.ArgumentTypeError as error:
+        raise UserError(f'{option}: {error}') from error
 
 
 def add_time_limit(parser: argparse.ArgumentParser) -> None:
     """Declare `--time-limit`."""
     parser.add_argument(
         '--time-limit',
-        type=above_0,
+        type=positive,
         default=TIME_LIMIT_S,
         metavar='S',
         help=f'break off a run of the network, or its loading, after S s; default {TIME_LIMIT_S:g}',
     )
-
-
-def above_0(text: str) -> float:
-    """Return a finite number above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f'{text!r} is no number') from None
-    if not (value > 0 and math.isfinite(value)):
-        raise argparse.ArgumentTypeError(f'{text} is no number above 0')
-    return value

@@ -18,7 +18,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
+from pathlib import Path
 
+from pruned_perception.cli.arguments import Parser
+from pruned_perception.cli.output import check_output
 from pruned_perception.errors import UserError
 
 # name → one line of help. Each is a module `cli.benchmark_<name>` with `add_arguments(parser)`
@@ -49,8 +52,13 @@ def run(args: argparse.Namespace) -> int:
     if args.name not in BENCHMARKS:
         raise UserError(f'no benchmark {args.name!r}; there are {", ".join(BENCHMARKS)}')
     module = importlib.import_module(f'{__package__}.benchmark_{args.name}')
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f'pruned-perception benchmark {args.name}', description=BENCHMARKS[args.name]
     )
     module.add_arguments(parser)
-    return int(module.run(parser.parse_args(args.rest)))
+    own = parser.parse_args(args.rest)
+    for name in ('output', 'json', 'markdown'):
+        path = getattr(own, name, None)
+        if isinstance(path, Path) and path != Path('-'):
+            check_output(path)
+    return int(module.run(own))

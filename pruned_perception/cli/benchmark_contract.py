@@ -20,7 +20,7 @@ import argparse
 from pathlib import Path
 
 from pruned_perception.benchmark import contract
-from pruned_perception.cli.arguments import at_least
+from pruned_perception.cli.arguments import at_least, positive
 from pruned_perception.cli.benchmark_result import DEFAULT_MODEL, FAILED, PASSED, write_result
 
 
@@ -28,14 +28,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument('--model', default=DEFAULT_MODEL, help=f'family ({DEFAULT_MODEL})')
     parser.add_argument(
-        '--budget', dest='budget_ms', type=float, default=30.0, help='latency budget, ms (30)'
+        '--budget', dest='budget_ms', type=positive, default=30.0, help='latency budget, ms (30)'
     )
     parser.add_argument('--load', type=at_least(1), default=2, help='busy processes (2)')
     parser.add_argument('--rounds', type=at_least(1), default=3, help='of each node (3)')
     parser.add_argument(
-        '--seconds', type=float, default=8.0, help='without load, with it, and without again (8)'
+        '--seconds', type=positive, default=8.0, help='without load, with it, and without again (8)'
     )
-    parser.add_argument('--rate', type=float, default=30.0, help='frames per second (30)')
+    parser.add_argument('--rate', type=positive, default=30.0, help='frames per second (30)')
     parser.add_argument('--threads', type=at_least(1), default=1, help='threads of one run (1)')
     parser.add_argument('--output', type=Path, metavar='FILE', help='write the result as JSON')
 

@@ -38,7 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--runs', type=at_least(1), default=20, help='runs of a turn (20)')
     parser.add_argument('--threads', type=at_least(1), default=1, help='threads of one run (1)')
     parser.add_argument('--spin', action='store_true', help='let waiting threads spin')
-    parser.add_argument('--seed', type=int, default=0, help='of inputs, order and intervals (0)')
+    parser.add_argument(
+        '--seed', type=at_least(0), default=0, help='of inputs, order and intervals (0)'
+    )
     parser.add_argument(
         '--json',
         type=Path,

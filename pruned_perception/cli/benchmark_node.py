@@ -27,11 +27,19 @@ from pathlib import Path
 
 from pruned_perception._io import write_text
 from pruned_perception.benchmark import node, node_gate, node_page
-from pruned_perception.benchmark.frame_source import MAX, SYNTHETIC
+from pruned_perception.benchmark.frame_source import BAG, IMAGES, MAX, SYNTHETIC, TOPIC, Source
 from pruned_perception.benchmark.series import Series
-from pruned_perception.cli.arguments import above_0, at_least, fraction
+from pruned_perception.cli.arguments import (
+    at_least,
+    checked,
+    fraction,
+    not_negative,
+    positive,
+    topic,
+)
 from pruned_perception.cli.benchmark_result import DEFAULT_MODEL, FAILED, PASSED
 from pruned_perception.cli.output import say
+from pruned_perception.inference.sources import open_source
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,14 +71,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--load', type=at_least(0), default=0, help='busy processes beside it (0)')
     parser.add_argument('--rounds', type=at_least(1), default=6, help='of all of it (6)')
-    parser.add_argument('--seconds', type=above_0, default=5.0, help='of each run (5)')
+    parser.add_argument('--seconds', type=positive, default=5.0, help='of each run (5)')
     parser.add_argument(
-        '--budget', dest='budget_ms', type=above_0, default=0.0, help='latency_budget_ms (none)'
+        '--budget',
+        dest='budget_ms',
+        type=not_negative,
+        default=0.0,
+        help='latency_budget_ms (none)',
     )
     parser.add_argument('--threads', type=at_least(1), default=1, help='threads of one run (1)')
     parser.add_argument('--width', type=at_least(16), default=640, help='synthetic (640)')
     parser.add_argument('--height', type=at_least(16), default=480, help='synthetic (480)')
-    parser.add_argument('--max-p90', type=above_0, metavar='MS', help='end to end, outside')
+    parser.add_argument('--max-p90', type=positive, metavar='MS', help='end to end, outside')
     parser.add_argument('--min-ap50', type=fraction, metavar='X', help='of the published boxes')
     parser.add_argument(
         '--max-miss-rate', type=fraction, metavar='X', help='of the frames received, for --budget'
@@ -95,6 +107,11 @@ def run(args: argparse.Namespace) -> int:
     setup = node.Setup(
         models=tuple(args.models), **{name: getattr(args, name) for name in (*names, *sizes)}
     )
+    source = Source.parse(args.source)
+    if source.kind in (IMAGES, BAG):
+        open_source(source.value)  # what is no source, before a node is started for it
+    elif source.kind == TOPIC:
+        checked('--source', topic, source.value)
     quiet = args.json == Path('-')
     measured = node.measure(setup, (lambda *_: None) if quiet else _print_series)
     failed = node_gate.failures(measured.figures, limits)

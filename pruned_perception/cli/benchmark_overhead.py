@@ -22,8 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from pruned_perception.benchmark import overhead
-from pruned_perception.cli.arguments import at_least
+from pruned_perception.cli.arguments import at_least, positive
 from pruned_perception.cli.benchmark_result import add_model, write_result
+from pruned_perception.errors import UserError
+
+LEAST_FRAMES = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--pairs', type=at_least(1), default=6, help='runs of each node (6)')
     parser.add_argument('--frames', type=at_least(10), default=300, help='frames of a run (300)')
     parser.add_argument('--warm-up', type=at_least(0), default=60, help='of these, left out (60)')
-    parser.add_argument('--rate', type=float, default=30.0, help='frames per second (30)')
+    parser.add_argument('--rate', type=positive, default=30.0, help='frames per second (30)')
     parser.add_argument('--width', type=at_least(16), default=640)
     parser.add_argument('--height', type=at_least(16), default=480)
     parser.add_argument(
@@ -46,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
+    check_frames(args)
     values = {key: value for key, value in vars(args).items() if key != 'output'}
     setup = overhead.Setup(**values)
     print(
@@ -62,6 +66,16 @@ def run(args: argparse.Namespace) -> int:
     _print_ratios(result['overhead_ratio'])
     write_result(result, args.output)
     return 0 if all(each['balanced'] for each in result['runs']) else 1
+
+
+def check_frames(args: argparse.Namespace) -> None:
+    """Raise UserError where warm-up leaves too few frames to measure."""
+    if args.frames < args.warm_up + LEAST_FRAMES:
+        raise UserError(
+            f'--frames {args.frames}: {args.warm_up} of them are warm-up, and {LEAST_FRAMES} are '
+            f'needed after it: give --frames {args.warm_up + LEAST_FRAMES} or more, or a smaller '
+            '--warm-up'
+        )
 
 
 def _print_run(run: overhead.Run) -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from pruned_perception._io import write_text
+from pruned_perception.cli.arguments import at_least
 from pruned_perception.nodes.parameters import PERCEPTION_PARAMETERS
 
 DEFAULT_MODEL = next(row.default for row in PERCEPTION_PARAMETERS if row.name == 'model')
@@ -35,7 +36,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         '--model', default=DEFAULT_MODEL, help=f'bundle or family ({DEFAULT_MODEL})'
     )
     parser.add_argument('--member', default='', help='member of the family (the dense one)')
-    parser.add_argument('--threads', type=int, default=1, help='threads of one run (1)')
+    parser.add_argument('--threads', type=at_least(1), default=1, help='threads of one run (1)')
 
 
 def write_result(result: dict[str, Any], path: Path | None) -> None:

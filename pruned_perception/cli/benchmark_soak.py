@@ -22,16 +22,16 @@ from pathlib import Path
 from typing import Any
 
 from pruned_perception.benchmark import soak
-from pruned_perception.cli.arguments import at_least
+from pruned_perception.cli.arguments import at_least, positive
 from pruned_perception.cli.benchmark_result import add_model, write_result
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_model(parser)
-    parser.add_argument('--minutes', type=float, default=30.0, help='length of the run (30)')
+    parser.add_argument('--minutes', type=positive, default=30.0, help='length of the run (30)')
     parser.add_argument('--rate', type=at_least(1), default=30, help='frames per second (30)')
-    parser.add_argument('--every', type=float, default=2.0, help='seconds between looks (2)')
+    parser.add_argument('--every', type=positive, default=2.0, help='seconds between looks (2)')
     parser.add_argument(
         '--control',
         action='store_true',

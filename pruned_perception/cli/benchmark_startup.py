@@ -21,7 +21,7 @@ import statistics
 from pathlib import Path
 
 from pruned_perception.benchmark import overhead, startup
-from pruned_perception.cli.arguments import at_least
+from pruned_perception.cli.arguments import at_least, not_negative
 from pruned_perception.cli.benchmark_result import add_model, write_result
 from pruned_perception.errors import UserError
 
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument('--pairs', type=at_least(1), default=6, help='starts of each (6)')
     parser.add_argument(
-        '--seconds', type=float, default=5.0, help='run on before memory is read (5)'
+        '--seconds', type=not_negative, default=5.0, help='run on before memory is read (5)'
     )
     parser.add_argument('--output', type=Path, metavar='FILE', help='write the result as JSON')
 

@@ -20,18 +20,22 @@ import argparse
 
 from pruned_perception.benchmark import overhead, watch
 from pruned_perception.cli import benchmark_overhead
+from pruned_perception.cli.arguments import fraction
 from pruned_perception.cli.benchmark_result import write_result
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments: those of `benchmark overhead`, and the share."""
     benchmark_overhead.add_arguments(parser)
-    parser.add_argument('--share', type=float, default=0.02, help='frames that are compared (0.02)')
+    parser.add_argument(
+        '--share', type=fraction, default=0.02, help='frames that are compared (0.02)'
+    )
     parser.set_defaults(pairs=8, frames=900)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
+    benchmark_overhead.check_frames(args)
     values = {key: value for key, value in vars(args).items() if key not in ('output', 'share')}
     setup = overhead.Setup(**values)
     print(

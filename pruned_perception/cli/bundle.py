@@ -18,10 +18,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from pruned_perception._tables import Table
 from pruned_perception.bundle import (
     MANIFEST,
     MOST_MODEL_BYTES,
@@ -29,6 +32,7 @@ from pruned_perception.bundle import (
     is_family,
     load_bundle,
     load_family,
+    load_member,
     resolve_model,
     signature,
 )
@@ -39,6 +43,9 @@ from pruned_perception.cli.output import say
 from pruned_perception.datasets import read_labels
 from pruned_perception.errors import UserError
 from pruned_perception.inference.onnx_file import external_tensors
+
+if TYPE_CHECKING:
+    from pruned_perception.inference.picture_check import Pictures
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,7 +90,19 @@ def _add_create_arguments(parser: argparse.ArgumentParser) -> None:
         help='text file, one label a line, in the order of their ids; not needed where the ONNX '
         'file names them',
     )
+    parser.add_argument(
+        '--parent',
+        metavar='BUNDLE',
+        help='the dense bundle that this was pruned from: both in one folder are a family',
+    )
     parser.add_argument('--name', help='default: the name of the folder')
+    parser.add_argument(
+        '--image',
+        type=Path,
+        metavar='SOURCE',
+        help='picture, or better a folder (video, bag) of eight, with something to be found: '
+        'what is found there is shown, and whether another colour order or scale finds more',
+    )
     add_description(parser)
     parser.add_argument('--weights-licence', default='', help='licence of the weights')
     parser.add_argument('--data', default='', help='data it was trained on')
@@ -203,8 +222,8 @@ def _flat(record: Mapping[str, Any]) -> str:
 def _create(args: argparse.Namespace) -> int:
     from pruned_perception.inference.new_bundle import create_bundle
 
-    if (args.path / MANIFEST).exists() and not args.force:
-        raise UserError(f'{args.path}: a bundle is there already; give --force to replace it')
+    _check_place(args.path, args.force)
+    pictures = None if args.image is None else _pictures(args.image)
     bundle = create_bundle(
         args.onnx,
         _model(args.onnx),
@@ -215,16 +234,66 @@ def _create(args: argparse.Namespace) -> int:
             **({'data': args.data} if args.data else {}),
             **({'weights_licence': args.weights_licence} if args.weights_licence else {}),
         },
+        parent=None if args.parent is None else load_member(resolve_model(args.parent)),
         time_limit_s=args.time_limit,
         **described(args),
     )
     say(_description(bundle))
+    if pictures is None:
+        say('give --image PICTURES to see what it finds, and whether they are prepared rightly')
+    else:
+        _show_pictures(bundle, pictures)
     if bundle.input.batch > 1:
         say(
             f'note: the network takes {bundle.input.batch} images at once and gets one; export it '
             'with a batch of 1, and it will take a fraction of the time'
         )
     return 0
+
+
+def _pictures(source: Path) -> Pictures:
+    """Return the first frames of a source that can be read."""
+    from pruned_perception.inference.picture_check import MOST
+    from pruned_perception.inference.sources import Frame, open_source
+
+    frames = (each for each in open_source(source).frames if isinstance(each, Frame))
+    found = [(frame.image, frame.order) for frame in islice(frames, MOST)]
+    if not found:
+        raise UserError(f'--image {source}: no picture in it can be read')
+    return found
+
+
+def _show_pictures(bundle: Bundle, pictures: Pictures) -> None:
+    """Print what is found in them, and a warning where another preparation finds clearly more."""
+    from pruned_perception.inference.picture_check import doubt, trials
+
+    found = trials(bundle, pictures)
+    rows = [
+        (
+            each.options or 'as the bundle is',
+            each.detections,
+            each.scores,
+            each.again,
+            ', '.join(f'{bundle.labels[label]} {score:.2f}' for label, score in each.best),
+        )
+        for each in found
+    ]
+    header = f'{len(pictures)} pictures | found:d | scores, sum:.2f | mirrored, too:.2f | surest'
+    say(Table.under(header, rows).to_text())
+    if (warning := doubt(found)) is not None:
+        say(f'WARNING: {warning}', file=sys.stderr)
+
+
+def _check_place(folder: Path, force: bool) -> None:
+    """Raise UserError where the bundle cannot or should not go there."""
+    if (folder / MANIFEST).exists():
+        if not force:
+            raise UserError(f'{folder}: a bundle is there already; give --force to replace it')
+    elif folder.is_file():
+        raise UserError(f'{folder}: is a file; give a new folder')
+    elif folder.is_dir() and (others := sorted(each.name for each in folder.iterdir())):
+        named = ', '.join(others[:3]) + ', …' * (len(others) > 3)
+        raise UserError(f'{folder}: other files are there ({named}); give a new folder')
 
 
 def _model(file: Path) -> bytes:

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pruned_perception.cli.arguments import at_least, fraction
-from pruned_perception.cli.pruning_inputs import check_output, emit
+from pruned_perception.cli.output import check_output
+from pruned_perception.cli.pruning_inputs import emit
 
 if TYPE_CHECKING:
     from pruned_perception.pruning.certificate import Certificate
@@ -81,12 +82,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--json', action='store_true', help='print the certificate as JSON')
 
 
+def check(args: argparse.Namespace) -> None:
+    """Raise UserError for what shows without PyTorch."""
+    check_output(args.out)
+
+
 def run(args: argparse.Namespace) -> int:
     """Compare, certify, write."""
     from pruned_perception._io import write_json
     from pruned_perception.pruning import PruningError
 
-    check_output(args.out)
     of_bundles = [args.parent, args.child, args.holdout]
     if args.task is None and None not in of_bundles:
         certificate = _of_bundles(args)

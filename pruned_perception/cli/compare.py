@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pruned_perception.cli.arguments import at_least
+from pruned_perception.cli.output import check_output, check_yaml
 from pruned_perception.cli.pruning_inputs import emit
 
 if TYPE_CHECKING:
@@ -60,6 +61,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--quiet', action='store_true', help='no progress bar')
 
 
+def check(args: argparse.Namespace) -> None:
+    """Raise UserError for what shows without PyTorch."""
+    check_yaml(args.file)
+    check_output(args.plot)
+
+
 def run(args: argparse.Namespace) -> int:
     """Make what is missing, then print the table; 1 where a cell failed."""
     from pruned_perception.cli.progress import Progress
@@ -74,6 +81,8 @@ def run(args: argparse.Namespace) -> int:
     if args.cell is not None:
         return _run_cell(study, results, args)
 
+    if not args.table:
+        study.check_functions()
     from pruned_perception.compare.plot import draw
     from pruned_perception.compare.table import make_table
 

@@ -19,11 +19,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from pruned_perception.cli.arguments import positive, probability
+from pruned_perception.cli.output import check_output
 from pruned_perception.cli.pruning_inputs import (
     Watched,
     add_calibration,
     add_network,
-    check_output,
+    check_network,
     emit,
     load_network,
 )
@@ -35,26 +37,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_calibration(parser)
     parser.add_argument(
         '--epsilon',
-        type=float,
+        type=probability,
         default=0.5,
         metavar='E',
         help='relative error that every output may have, 0 … 1 (default: %(default)g)',
     )
     parser.add_argument(
         '--delta',
-        type=float,
+        type=probability,
         default=0.1,
         metavar='X',
         help='probability with which it may be exceeded (default: %(default)g)',
     )
     parser.add_argument(
         '--K',
-        type=float,
+        type=positive,
         default=1.0,
         help='how far new images may exceed the sensitivities (default: %(default)g)',
     )
     parser.add_argument('--out', type=Path, metavar='FILE', help='JSON file for the bound')
     parser.add_argument('--json', action='store_true', help='print the bound as JSON')
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raise UserError for what shows without PyTorch."""
+    check_output(args.out)
+    check_network(args)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -64,7 +72,6 @@ def run(args: argparse.Namespace) -> int:
     from pruned_perception.pruning import PruningError
     from pruned_perception.pruning.sparsity.coreset import coreset_bound, measure_chain
 
-    check_output(args.out)
     network = load_network(args)
     if network.calibration is None:
         raise PruningError('the bound is measured on images: give --calibration DATASET')

@@ -22,7 +22,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pruned_perception.cli.output import say
+from pruned_perception.cli.arguments import at_least
+from pruned_perception.cli.output import check_output, say
 
 if TYPE_CHECKING:
     from pruned_perception.datasets import Dataset
@@ -87,11 +88,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='NAME=SHARE',
         help='divide all frames anew, for example train=0.8 test=0.2; groups stay whole',
     )
-    convert.add_argument('--seed', type=int, default=0, help='of the division (%(default)s)')
+    convert.add_argument(
+        '--seed', type=at_least(0), default=0, help='of the division (%(default)s)'
+    )
     show = action('show', 'Write a page about a data set: numbers and annotated pictures.')
     show.add_argument('--out', type=Path, required=True, metavar='FILE', help='the page, as HTML')
     show.add_argument(
-        '--pictures', type=int, default=12, metavar='N', help='of each split (%(default)s)'
+        '--pictures', type=at_least(1), default=12, metavar='N', help='of each split (%(default)s)'
     )
 
 
@@ -192,7 +195,7 @@ def _convert(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    from pruned_perception.cli.pruning_inputs import check_output
+
     from pruned_perception.report.dataset import write_dataset_page
 
     check_output(args.out)

@@ -19,7 +19,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from pruned_perception.cli.arguments import positive
 from pruned_perception.cli.progress import Progress
+from pruned_perception.errors import UserError
+
+LEAST_SECONDS = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,12 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--member', default='', help='compared with the dense member (default: the smallest)'
     )
     parser.add_argument(
-        '--seconds', type=float, default=30.0, help='length of the recording (default: 30)'
+        '--seconds', type=positive, default=30.0, help='length of the recording (default: 30)'
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the demonstration; an error, so 1, where detections did not arrive."""
+    _check(args)
     from pruned_perception._processes import sigterm_as_ctrl_c
     from pruned_perception.benchmark.demo import Settings, demonstrate
     from pruned_perception.benchmark.report import write_report
@@ -54,3 +59,23 @@ def run(args: argparse.Namespace) -> int:
         page = write_report(demonstration)
     print_summary(demonstration, page)
     return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raise UserError where the end of the demonstration would show that it could not work."""
+    from pruned_perception.bundle import load_family, resolve_model
+    from pruned_perception.simulation import LABELS
+
+    if args.seconds < LEAST_SECONDS:
+        raise UserError(
+            f'--seconds {args.seconds:g}: a recording of {LEAST_SECONDS} s at least is needed'
+        )
+    family = load_family(resolve_model(args.model))
+    if args.member:
+        family.member(args.member)
+    if family.labels != LABELS:
+        raise UserError(
+            f'--model {args.model}: it finds {", ".join(family.labels[:3])}, …, and the simulated '
+            f'hall has {", ".join(LABELS)}; to measure a detector of your own on your own images, '
+            'see `pruned-perception benchmark node --source images:DIR`'
+        )

@@ -20,7 +20,7 @@ import argparse
 import json
 from typing import Any
 
-from pruned_perception.cli.arguments import at_least, fraction
+from pruned_perception.cli.arguments import at_least, fraction, number
 from pruned_perception.errors import UserError
 
 
@@ -65,12 +65,14 @@ def add_description(parser: argparse._ActionsContainer) -> None:
         ('--align', ('center', 'top_left')),
     ):
         parser.add_argument(option, choices=choices, help=f'default: {authors}')
-    parser.add_argument('--pad-value', type=int, metavar='0…255', help=f'default: {authors}')
+    parser.add_argument(
+        '--pad-value', type=at_least(0, 255), metavar='0…255', help=f'default: {authors}'
+    )
     for option, text in (('--mean', 'subtracted'), ('--std', 'divided by')):
         parser.add_argument(
             option,
             nargs=3,
-            type=float,
+            type=number,
             metavar=('A', 'B', 'C'),
             help=f'{text}, per channel in the order of --color, for values 0 … 255 '
             f'(default: {authors})',

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""`pruned-perception detect`: a detector on an image, a folder, a video or a bag."""
+"""`pruned-perception detect`: a detector on images, a video, a bag, a camera or a topic."""
 
 from __future__ import annotations
 
@@ -21,34 +21,45 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pruned_perception._tables import printable
-from pruned_perception.bundle import load_member, resolve_model
-from pruned_perception.cli.arguments import add_time_limit, at_least, fraction
-from pruned_perception.cli.output import say
+from pruned_perception.bundle import Bundle, load_member, resolve_model
+from pruned_perception.cli.annotated_video import AnnotatedVideo
+from pruned_perception.cli.arguments import add_time_limit, at_least, fraction, topic
+from pruned_perception.cli.output import check_output, say
 from pruned_perception.errors import UserError
 from pruned_perception.inference.detections import Detections
 from pruned_perception.inference.detector import MOST_CANDIDATES, Detector
 from pruned_perception.inference.errors import ImageError, InferenceError
 from pruned_perception.inference.frame_times import DETECTOR_STAGES, FrameTimes
 from pruned_perception.inference.latency import NS_PER_MS, summarize
-from pruned_perception.inference.sources import Frame, UnreadableFrame, open_source
+from pruned_perception.inference.sources import Frame, Source, UnreadableFrame, open_source
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument(
-        'source', type=Path, help='image, folder (with its sub-folders), video, or rosbag2 bag'
+        'source',
+        nargs='?',
+        help='image, folder (with its sub-folders), video, rosbag2 bag; or a camera: its number, '
+        '/dev/video0, or an RTSP address, rtsp://…, which opens a network connection to it',
     )
     parser.add_argument(
         '--model', required=True, help='bundle or family: a path or package://PACKAGE/PATH'
     )
     parser.add_argument('--member', default='', help="member of the family; the dense one if ''")
-    parser.add_argument('--topic', help='image topic of the bag, where it has several')
+    parser.add_argument(
+        '--topic',
+        type=topic,
+        help='image topic of the bag, where it has several; without a source, a live one',
+    )
     parser.add_argument(
         '--score-threshold', type=fraction, metavar='X', help="0 … 1; the bundle's by default"
     )
@@ -58,14 +69,55 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--annotate', type=Path, metavar='DIR', help='write the frames with boxes there, as PNG'
     )
+    parser.add_argument(
+        '--video', type=Path, metavar='FILE.mp4', help='write the frames with boxes as a video'
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Detect; 1 where a frame could not be read or failed, which does not stop the others."""
     bundle = load_member(resolve_model(args.model), args.member)
-    source = open_source(args.source, args.topic)
+    _check(args)
+    with ExitStack() as stack:
+        return _detect(args, bundle, stack)
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raise UserError where source and results do not go together."""
+    if args.source is None and args.topic is None:
+        raise UserError('give a source: an image, folder, video, bag or camera; or --topic NAME')
     if args.annotate is not None:
-        _check_annotate(args.annotate, args.source)
+        _check_annotate(args.annotate, None if args.source is None else Path(args.source))
+    if args.video is not None:
+        if args.video.suffix.lower() != '.mp4':
+            raise UserError(f'--video {args.video}: is written as MP4: give a name in .mp4')
+        check_output(args.video)
+
+
+def _open(args: argparse.Namespace, stack: ExitStack) -> Source:
+    """Open what the arguments name; a live source ends with Ctrl-C."""
+    if args.source is None:
+        from pruned_perception.benchmark.live_topic import open_topic
+        from pruned_perception.benchmark.session import ros_session
+
+        return open_topic(stack.enter_context(ros_session('detect')), args.topic)
+    if args.topic is None and not Path(args.source).exists():
+        from pruned_perception.inference.cameras import host_of, is_camera, open_camera, public
+
+        if is_camera(args.source):
+            if host := host_of(args.source):
+                say(
+                    f'{public(args.source)}: this opens a network connection, to {host}',
+                    file=sys.stderr,
+                )
+            return open_camera(args.source)
+    return open_source(args.source, args.topic)
+
+
+def _detect(args: argparse.Namespace, bundle: Bundle, stack: ExitStack) -> int:
+    source = _open(args, stack)
+    path = Path(args.source or '')
+    video = None if args.video is None else stack.enter_context(AnnotatedVideo(args.video))
     detector = Detector(bundle, threads=args.threads, time_limit_s=args.time_limit)
     if args.score_threshold is not None:
         detector.settings = replace(detector.settings, score_threshold=args.score_threshold)
@@ -73,7 +125,11 @@ def run(args: argparse.Namespace) -> int:
     times: list[FrameTimes] = []
     found: Counter[str] = Counter()
     unreadable = crowded = 0
-    with _progress(f'detecting in {args.source}', source.count) as (advance, out):
+    name = args.topic if args.source is None else args.source
+    with (
+        _progress(f'detecting in {name}', source.count) as (advance, out),
+        _interruptible(source),
+    ):
         for frame in source.frames:
             try:
                 if isinstance(frame, UnreadableFrame):
@@ -89,8 +145,12 @@ def run(args: argparse.Namespace) -> int:
             found.update(bundle.labels[class_id] for class_id in detections.class_ids)
             as_text = json_line if args.json else text_line
             print(as_text(frame, detections, frame_times, bundle.labels), file=out(), flush=True)
-            if args.annotate is not None:
-                _annotate(args.annotate, args.source, frame, detections, bundle.labels)
+            if args.annotate is not None or video is not None:
+                canvas = _drawn(frame, detections, bundle.labels)
+                if args.annotate is not None:
+                    _annotate(args.annotate, path, frame, canvas)
+                if video is not None:
+                    video.write(canvas, frame.stamp)
             advance()
     if not args.json:
         say(_summary(times, found))
@@ -103,6 +163,16 @@ def run(args: argparse.Namespace) -> int:
     if unreadable:
         print(f'{unreadable} of {unreadable + len(times)} frames not used', file=sys.stderr)
     return 1 if unreadable else 0
+
+
+@contextmanager
+def _interruptible(source: Source) -> Iterator[None]:
+    """Let Ctrl-C end a live source as if it had ended by itself."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not source.live:
+            raise
 
 
 def json_line(
@@ -169,8 +239,8 @@ def _summary(times: Sequence[FrameTimes], found: Counter[str]) -> str:
     return '\n'.join(lines)
 
 
-def _check_annotate(folder: Path, source: Path) -> None:
-    if source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
+def _check_annotate(folder: Path, source: Path | None) -> None:
+    if source is not None and source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
         raise UserError(
             f'--annotate {folder}: inside {source}, whose images are read; give another folder'
         )
@@ -180,13 +250,17 @@ def _check_annotate(folder: Path, source: Path) -> None:
         raise UserError(f'--annotate {folder}: {error.strerror}') from error
 
 
-def _annotate(
-    folder: Path, source: Path, frame: Frame, detections: Detections, labels: Sequence[str]
-) -> None:
+def _drawn(frame: Frame, detections: Detections, labels: Sequence[str]) -> NDArray[np.uint8]:
+    """Return the frame with boxes, bgr."""
+    from pruned_perception.inference.drawing import draw
+
+    canvas = draw(frame.image, detections, labels, frame.order)
+    return canvas[:, :, ::-1] if frame.order == 'rgb' else canvas
+
+
+def _annotate(folder: Path, source: Path, frame: Frame, canvas: NDArray[np.uint8]) -> None:
     """Write one annotated frame; images keep their name and place, with .png appended."""
     import cv2
-
-    from pruned_perception.inference.drawing import draw
 
     if Path(frame.source) == source and frame.stamp is None:
         file = folder / f'{source.name}.png'
@@ -194,10 +268,8 @@ def _annotate(
         relative = Path(frame.source).relative_to(source)
         file = folder / relative.with_name(f'{relative.name}.png')
     else:
-        file = folder / f'{source.name}_{frame.index:06d}.png'
-    canvas = draw(frame.image, detections, labels, frame.order)
-    if frame.order == 'rgb':
-        canvas = canvas[:, :, ::-1]
+        name = source.name or frame.source.strip('/').replace('/', '_')
+        file = folder / f'{name}_{frame.index:06d}.png'
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(cv2.imencode('.png', canvas)[1].tobytes())

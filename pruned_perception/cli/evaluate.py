@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from pruned_perception._tables import Table
 from pruned_perception.cli import evaluate_corruptions
+from pruned_perception.cli.arguments import at_least
 from pruned_perception.cli.output import say
 
 if TYPE_CHECKING:
@@ -40,9 +41,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--model', required=True, metavar='BUNDLE', help='bundle or family')
     parser.add_argument('--member', help='one member of a family (default: all)')
-    parser.add_argument('--threads', type=int, default=1, help='threads (default: %(default)s)')
     parser.add_argument(
-        '--resamples', type=int, default=1000, help='of the bootstrap; 0: none (%(default)s)'
+        '--threads', type=at_least(1), default=1, help='threads (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--resamples',
+        type=at_least(0),
+        default=1000,
+        help='of the bootstrap; 0: none (%(default)s)',
     )
     parser.add_argument('--json', action='store_true', help='one JSON object a line and bundle')
     parser.add_argument(
@@ -66,8 +72,8 @@ def run(args: argparse.Namespace) -> int:
     from pruned_perception.cli.progress import Progress
     from pruned_perception.datasets import read_dataset
     from pruned_perception.datasets.fingerprints import fingerprints
+    from pruned_perception.inference.accuracy import MEMBER, evaluate, evaluation_record
     from pruned_perception.inference.coco_metrics import gain
-    from pruned_perception.training.detector.accuracy import MEMBER, evaluate, evaluation_record
 
     path = resolve_model(args.model)
     if is_family(path):
@@ -109,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _against(measured: Mapping[str, Metrics]) -> str:
     """Return the members' AP50, and what each gains over the first one, frame by frame."""
-    from pruned_perception.inference.coco_metrics import gain
+    from pruned_perception.inference.coco_metrics import few_groups, gain
 
     (first, dense), *others = measured.items()
     rows: list[tuple[str, float, str]] = [(first, dense.ap50, '–')]
@@ -122,4 +128,5 @@ def _against(measured: Mapping[str, Metrics]) -> str:
         f'{Table(columns, rows).to_markdown()}\n'
         f'paired: the same {dense.images} frames; intervals of a bootstrap over {dense.groups} '
         'groups of them, the same resamples for both, each interval for itself'
+        + few_groups(dense.groups)
     )

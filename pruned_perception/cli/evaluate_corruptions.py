@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='noise, blur, motion, dark, glare, jpeg, fog (all, where none is named)',
     )
     group.add_argument(
-        '--severities', nargs='+', type=int, metavar='N', help='of 1 … 5 (default: all)'
+        '--severities', nargs='+', type=at_least(1, 5), metavar='N', help='of 1 … 5 (default: all)'
     )
     group.add_argument(
         '--images',

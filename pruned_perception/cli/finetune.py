@@ -23,15 +23,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pruned_perception.cli.arguments import Renamed, at_least
+from pruned_perception.cli.arguments import Renamed, at_least, not_negative, positive
+from pruned_perception.cli.output import check_output
 from pruned_perception.cli.pruning_inputs import (
     Network,
     add_network,
-    check_output,
+    check_network,
     emit,
     load_network,
 )
 from pruned_perception.cli.train import INTERRUPTED
+from pruned_perception.errors import UserError
 
 if TYPE_CHECKING:
     from pruned_perception.training.budget import TrainingBudget
@@ -46,23 +48,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--out', type=Path, required=True, metavar='FILE', help='the fine-tuned network'
     )
-    parser.add_argument('--cpu-minutes', type=float, metavar='X', help='CPU time to train for')
+    parser.add_argument('--cpu-minutes', type=positive, metavar='X', help='CPU time to train for')
     parser.add_argument('--steps', type=at_least(1), metavar='N', help='or so many steps')
     parser.add_argument(
         '--learning-rate',
-        type=float,
+        type=positive,
         metavar='X',
         help="highest one (default: the checkpoint's own; 0.01 of a task)",
     )
     parser.add_argument(
         '--distill',
-        type=float,
+        type=not_negative,
         nargs='?',
         const=1.0,
         metavar='WEIGHT',
         help='learn from the dense network too, so many times as much as from the labels (1)',
     )
-    parser.add_argument('--seed', type=int, default=0, help='of the batches (%(default)s)')
+    parser.add_argument('--seed', type=at_least(0), default=0, help='of the batches (%(default)s)')
     parser.add_argument(
         '--folder',
         type=Path,
@@ -79,21 +81,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--json', action='store_true', help='print the result as JSON')
 
 
+def check(args: argparse.Namespace) -> None:
+    """Raise UserError for what shows without PyTorch."""
+    check_output(args.out)
+    if (args.cpu_minutes is None) == (args.steps is None):
+        raise UserError('give exactly one of --cpu-minutes and --steps')
+    check_network(args)
+
+
 def run(args: argparse.Namespace) -> int:
     """Train, write, print; the same command goes on after an interruption."""
     from pruned_perception._processes import Interrupted
     from pruned_perception.cli.progress import Progress
-    from pruned_perception.pruning import PruningError
     from pruned_perception.pruning.records import from_dict
     from pruned_perception.training.budget import TrainingBudget
     from pruned_perception.training.distillation import Distillation
     from pruned_perception.training.loop import train
 
-    check_output(args.out)
     given = {name: getattr(args, name) for name in ('cpu_minutes', 'steps')}
     given = {name: value for name, value in given.items() if value is not None}
-    if len(given) != 1:
-        raise PruningError('give exactly one of --cpu-minutes and --steps')
     budget = TrainingBudget(**given)
     distillation = None
     if args.distill is not None:

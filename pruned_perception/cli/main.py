@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import os
 import sys
@@ -24,17 +25,19 @@ from collections.abc import Sequence
 
 from pruned_perception import __version__
 from pruned_perception._watchdog import leave
+from pruned_perception.cli.arguments import Parser
 from pruned_perception.cli.output import say
 from pruned_perception.environment import add_own_prefix
 from pruned_perception.errors import UserError
 from pruned_perception.inference import runs
 
 # name → one line of help. Each name is a module here (`-` becomes `_`) with the functions
-# `add_arguments(parser)` and `run(args) -> int`; nothing is imported before it is asked for, so
+# `add_arguments(parser)`, `run(args) -> int` and, where there is something to be checked that shows
+# before anything slow is imported, `check(args)`; nothing is imported before it is asked for, so
 # that the robot's commands never load the off-line stage's libraries.
 SUBCOMMANDS: dict[str, str] = {
     'optimize': 'Make a detector faster for your robot: one command, no labels needed.',
-    'detect': 'Detect objects in an image, a folder, a video or a bag.',
+    'detect': 'Detect objects in images, a video, a bag, a camera or a topic.',
     'bundle': 'Show or verify model bundles, or make one of an ONNX file.',
     'benchmark': 'Measure latency: networks, the node, its start.',
     'data': 'Check, convert or show an annotated data set.',
@@ -52,21 +55,31 @@ SUBCOMMANDS: dict[str, str] = {
     'certify': 'Certify how often a pruned network decides otherwise than its parent.',
     'pruning-report': 'Make a page about a pruned network: layers, channels, errors.',
     'compare': 'Compare ways of pruning: methods × budgets × seeds, one table and plot.',
-    'export': 'Export a checkpoint as a bundle, compared with PyTorch.',
+    'export': 'Export a checkpoint, or your own network, as a bundle.',
     'evaluate': 'Measure the COCO accuracy of a bundle or family on a data set.',
     'models': 'Rebuild a shipped family: data, training, pruning, export, evaluation.',
     'demo': 'Run a simulated robot with two detectors, and compare them.',
     'report': 'Make the page and the summary of a demo again.',
     'up': 'Start perception or the simulation: the sets of processes of the launch files.',
+    'view': 'Show a live image with boxes, latency and drops on a page of this machine.',
     'monitor': 'Watch rates, latency, drops and loss of running perception nodes.',
     'record': 'Record topics into a rosbag2 folder (MCAP).',
     'play': 'Play a rosbag2 folder onto its topics.',
 }
 
+# What is imported, by the extra that brings it.
+EXTRAS: dict[str, tuple[str, ...]] = {
+    'train': ('torch', 'onnx', 'onnxscript', 'scipy'),
+    'bench': ('jinja2', 'markupsafe', 'matplotlib', 'pycocotools', 'rosbags'),
+    'sim': ('mujoco',),
+    'study': ('torch_pruning',),
+}
+CPU_WHEELS = 'https://download.pytorch.org/whl/cpu'
+
 
 def build_parser(name: str | None = None) -> argparse.ArgumentParser:
     """Return the parser; only subcommand `name`, if given, is imported and has its arguments."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog='pruned-perception',
         description='Prune object detectors with guarantees and run them on ROS 2 robots.',
     )
@@ -77,7 +90,7 @@ def build_parser(name: str | None = None) -> argparse.ArgumentParser:
         if command == name:
             module = importlib.import_module(f'{__package__}.{command.replace("-", "_")}')
             module.add_arguments(subparser)
-            subparser.set_defaults(run=module.run)
+            subparser.set_defaults(run=module.run, check_arguments=getattr(module, 'check', None))
     return parser
 
 
@@ -88,10 +101,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = next((word for word in argv if not word.startswith('-')), None)
     before, runs.last_resort = runs.last_resort, _give_up
     try:
-        args = build_parser(name).parse_args(argv)
+        parser = build_parser(name)
+        if name is not None and name not in SUBCOMMANDS:
+            parser.error(f'there is no command {name!r}{_nearest(name)}')
+        args, unknown = parser.parse_known_args(argv)
+        if unknown:
+            parser.error(f'{name}: not known, or one too many: {" ".join(unknown)}')
+        if args.check_arguments is not None:
+            args.check_arguments(args)
         return int(args.run(args) or 0)
     except UserError as error:
         say(f'pruned-perception: error: {error}', file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        missing = (error.name or '').partition('.')[0]
+        extra = next((each for each, modules in EXTRAS.items() if missing in modules), None)
+        if extra is None:
+            raise
+        say(f'pruned-perception: error: {_needs(name, missing, extra)}', file=sys.stderr)
         return 1
     except BrokenPipeError:  # the reader of our output (head, less) went away: nothing to report
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -100,6 +127,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     finally:
         runs.last_resort = before
+
+
+def _nearest(name: str) -> str:
+    """Return the commands that may have been meant."""
+    near = difflib.get_close_matches(name, SUBCOMMANDS)
+    return f'; did you mean {" or ".join(near)}?' if near else ''
+
+
+def _needs(command: str | None, module: str, extra: str) -> str:
+    """Return what a command lacks, and how to get it."""
+    wheels = f' --extra-index-url {CPU_WHEELS}' if extra == 'train' else ''
+    checkout = './dev shell --train in a checkout, or ' if extra == 'train' else ''
+    return (
+        f"{command} needs {module}, of the extra '{extra}': {checkout}"
+        f"pip install 'pruned_perception[{extra}]'{wheels}"
+    )
 
 
 def _give_up(message: str) -> None:

@@ -30,6 +30,7 @@ from pruned_perception._tables import UNKNOWN as _UNKNOWN
 from pruned_perception._tables import Table, printable
 from pruned_perception.benchmark.monitor import COUNT_BY, Monitor, Names, Report
 from pruned_perception.benchmark.session import ros_session
+from pruned_perception.cli.arguments import namespace, positive, topic
 from pruned_perception.cli.output import say
 from pruned_perception.errors import UserError
 from pruned_perception.inference.latency import QUANTITIES
@@ -42,15 +43,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         'namespaces',
         nargs='*',
+        type=namespace,
         metavar='NAMESPACE',
         help='cameras to watch, e.g. /front (default: all that appear; / is the root)',
     )
-    parser.add_argument('--duration', type=float, metavar='S', help='seconds (until Ctrl-C)')
+    parser.add_argument('--duration', type=positive, metavar='S', help='seconds (until Ctrl-C)')
     parser.add_argument(
-        '--interval', type=float, default=1.0, metavar='S', help='seconds between two updates'
+        '--interval', type=positive, default=1.0, metavar='S', help='seconds between two updates'
     )
     parser.add_argument(
-        '--window', type=float, default=10.0, metavar='S', help='seconds that figures go over'
+        '--window', type=positive, default=10.0, metavar='S', help='seconds that figures go over'
     )
     parser.add_argument(
         '--count',
@@ -58,9 +60,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default='camera_info',
         help='what to count sent frames by; image receives every image, which costs a copy',
     )
-    parser.add_argument('--detections', default=Names.detections, help='name of the detections')
-    parser.add_argument('--image', default=Names.image, help='name of the images')
-    parser.add_argument('--camera-info', default=Names.camera_info, help='name of the camera_info')
+    parser.add_argument(
+        '--detections', type=topic, default=Names.detections, help='name of the detections'
+    )
+    parser.add_argument('--image', type=topic, default=Names.image, help='name of the images')
+    parser.add_argument(
+        '--camera-info', type=topic, default=Names.camera_info, help='name of the camera_info'
+    )
     parser.add_argument('--enclave', default='', help='security enclave (docs/security.md)')
     parser.add_argument('--use-sim-time', action='store_true', help='ages by /clock')
     parser.add_argument(

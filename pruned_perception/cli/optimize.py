@@ -22,7 +22,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pruned_perception.cli.arguments import at_least, fraction
+from pruned_perception.cli.arguments import at_least, fraction, positive
 from pruned_perception.cli.describing import add_description, described, is_described
 from pruned_perception.cli.output import say
 
@@ -75,7 +75,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='of teaching each member (default: 3, 25, 90 or 90, by recipe); counted in steps: '
         'the same command ends with the same weights',
     )
-    how.add_argument('--seed', type=int, default=0, help='of everything random (%(default)s)')
+    how.add_argument(
+        '--seed', type=at_least(0), default=0, help='of everything random (%(default)s)'
+    )
     how.add_argument(
         '--skip',
         nargs='+',
@@ -95,7 +97,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument('--topic', help='image topic of a bag, where it has several')
     how.add_argument(
         '--record-seconds',
-        type=float,
+        type=positive,
         default=60.0,
         metavar='S',
         help='how long to listen to a topic (default: %(default)g)',

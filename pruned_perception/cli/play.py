@@ -23,7 +23,8 @@ from pathlib import Path
 from pruned_perception._io import write_text
 from pruned_perception.benchmark.player import Played, play
 from pruned_perception.benchmark.session import ros_session
-from pruned_perception.cli.output import say
+from pruned_perception.cli.arguments import checked, not_negative, positive, topic
+from pruned_perception.cli.output import check_output, say
 from pruned_perception.cli.progress import Progress
 from pruned_perception.errors import UserError
 
@@ -34,11 +35,13 @@ CLOCK_HZ = 40.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument('bag', type=Path, help='folder of the bag (MCAP or sqlite3)')
-    parser.add_argument('--topics', nargs='+', metavar='TOPIC', help='only these topics')
+    parser.add_argument(
+        '--topics', nargs='+', type=topic, metavar='TOPIC', help='only these topics'
+    )
     parser.add_argument(
         '--remap', nargs='+', default=[], metavar='FROM:=TO', help='publish on other topics'
     )
-    parser.add_argument('--rate', type=float, default=1.0, help='times the recorded pace')
+    parser.add_argument('--rate', type=positive, default=1.0, help='times the recorded pace')
     parser.add_argument(
         '--new-stamps',
         action='store_true',
@@ -47,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--clock',
         nargs='?',
-        type=float,
+        type=positive,
         const=CLOCK_HZ,
         metavar='HZ',
         help='publish the recorded time on /clock, for nodes with use_sim_time; '
@@ -66,13 +69,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='subscribers to wait for before the start; default 1 for every topic played',
     )
     parser.add_argument(
-        '--timeout', type=float, default=30.0, metavar='S', help='seconds to wait for them'
+        '--timeout', type=not_negative, default=30.0, metavar='S', help='seconds to wait for them'
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Play; the stamps file is written also where playing was cut short."""
+    check_output(args.stamps)
     remap = dict(_pair(text, ':=', '--remap') for text in args.remap)
+    for name in remap.values():
+        checked('--remap', topic, name)
     with ros_session('player') as session, Progress(f'playing {args.bag}') as progress:
         subscribers = None
         if args.wait_for is not None:

@@ -19,7 +19,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pruned_perception.cli.pruning_inputs import check_output, emit, read_json
+from pruned_perception.cli.arguments import positive, probability
+from pruned_perception.cli.output import check_output
+from pruned_perception.cli.pruning_inputs import emit, read_json
 
 SELECTIONS = ('random', 'deterministic')
 
@@ -28,11 +30,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `predict`."""
     parser.add_argument('sensitivities', type=Path, help='JSON file that `sensitivity --out` wrote')
     parser.add_argument(
-        '--delta', type=float, default=1e-3, help='probability with which bounds may fail (0.001)'
+        '--delta',
+        type=probability,
+        default=1e-3,
+        help='probability with which bounds may fail (0.001)',
     )
     parser.add_argument(
         '--K',
-        type=float,
+        type=positive,
         help='how far new images may exceed the sensitivities (default: as their second half '
         'says, and 1, assumed, without)',
     )
@@ -44,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         '--epsilons',
-        type=float,
+        type=positive,
         nargs='+',
         metavar='E',
         help='errors to predict the size for (default: 25, from nothing pruned to one channel)',
@@ -53,12 +58,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--json', action='store_true', help='print the curve as JSON')
 
 
+def check(args: argparse.Namespace) -> None:
+    """Raise UserError for what shows without PyTorch."""
+    check_output(args.out)
+    read_json(args.sensitivities, dict)
+
+
 def run(args: argparse.Namespace) -> int:
     """Predict, write, print."""
     from pruned_perception._io import write_json
     from pruned_perception.pruning import Sensitivity, predict
 
-    check_output(args.out)
     sensitivity = read_json(args.sensitivities, Sensitivity.from_dict)
     curve = predict(
         sensitivity,

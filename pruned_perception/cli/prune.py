@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pruned_perception.cli.arguments import Renamed
+from pruned_perception.cli.output import check_output
 from pruned_perception.cli.pruning_inputs import (
     Network,
     Watched,
@@ -28,13 +29,14 @@ from pruned_perception.cli.pruning_inputs import (
     add_method,
     add_network,
     add_positions,
-    check_output,
+    check_network,
     curves_of,
     emit,
     load_network,
     method_of,
     read_json,
 )
+from pruned_perception.errors import UserError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -91,12 +93,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--json', action='store_true', help='print plan and errors as JSON')
 
 
+def check(args: argparse.Namespace) -> None:
+    """Raise UserError for what shows without PyTorch."""
+    if sum(getattr(args, name) is not None for name in BUDGETS) != 1:
+        raise UserError('give exactly one of --macs, --params, --ms, --error and --same-widths-as')
+    if (args.ms is None) != (args.table is None):
+        raise UserError('--ms and --table go together: the time, and what `profile` wrote')
+    check_network(args)
+    for path in (args.out, args.report):
+        check_output(path)
+    if args.out.suffix == '.json':
+        raise UserError(f'--out {args.out}: is for the network, like small.pt; plan and errors '
+                           'go into a .json beside it')  # fmt: skip
+
+
 def run(args: argparse.Namespace) -> int:
     """Plan, measure, cut, recalibrate, write."""
     from pruned_perception.cli.progress import Progress
     from pruned_perception.training.method import Channels
 
-    _check(args)
     how = method_of(args)
     if not isinstance(how, Channels):
         _check_other_kind(args, how.kind)
@@ -120,22 +135,6 @@ def run(args: argparse.Namespace) -> int:
         text += f'\n\nreport: {args.report}'
     emit(args.json, {'out': str(args.out), **data}, f'{text}\n\nwritten: {args.out}')
     return 0
-
-
-def _check(args: argparse.Namespace) -> None:
-    from pruned_perception.pruning import PruningError
-
-    if sum(getattr(args, name) is not None for name in BUDGETS) != 1:
-        raise PruningError(
-            'give exactly one of --macs, --params, --ms, --error and --same-widths-as'
-        )
-    if (args.ms is None) != (args.table is None):
-        raise PruningError('--ms and --table go together: the time, and what `profile` wrote')
-    for path in (args.out, args.report):
-        check_output(path)
-    if args.out.suffix == '.json':
-        raise PruningError(f'--out {args.out}: is for the network, like small.pt; plan and errors '
-                           'go into a .json beside it')  # fmt: skip
 
 
 def _check_other_kind(args: argparse.Namespace, kind: str) -> None:

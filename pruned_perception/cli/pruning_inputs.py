@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pruned_perception.cli.arguments import Renamed, at_least
-from pruned_perception.cli.output import say
+from pruned_perception.cli.output import check_checkpoint, say
+from pruned_perception.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -68,14 +69,13 @@ def add_network(parser: argparse.ArgumentParser) -> None:
 
 def add_method(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that say how a network is cut: the fields of methods in files."""
-    there = _what_there_is()
     how = parser.add_argument_group(
         'method, as in the files of `compare` and `train`; see docs/pruning.md'
     )
-    how.add_argument(
+    method = how.add_argument(
         '--method',
         metavar='NAME',
-        help=f'a published one, which sets what is not given: {there["method"]}',
+        help='a published one, which sets what is not given: %(names)s',
     )
     how.add_argument(
         '--kind',
@@ -83,26 +83,26 @@ def add_method(parser: argparse.ArgumentParser) -> None:
         help='channels (default): cut whole; low_rank: two layers in place of one; sparsity: zeros '
         'in the weights, for size only; the latter two with --task',
     )
-    how.add_argument(
+    criterion = how.add_argument(
         '--criterion',
         metavar='NAME|FILE.py',
-        help=f'what ranks channels: {there["channels"]} (default, where no allocation is named '
+        help='what ranks channels: %(names)s (default, where no allocation is named '
         'either: joint_error, with the least error by fisher; without images filter_l2), or a file '
-        f'of your own, with score(subject); what chooses ranks: {there["low_rank"]}; or weights: '
-        f'{there["sparsity"]}',
+        'of your own, with score(subject); what chooses ranks: %(ranks)s; or weights: '
+        '%(weights)s',
     )
-    how.add_argument(
+    allocation = how.add_argument(
         '--allocation',
         metavar='RULE',
-        help=f'how the budget is divided: {there["allocation"]} (default: as fits)',
+        help='how the budget is divided: %(names)s (default: as fits)',
     )
     how.add_argument(
         '--allocation-by',
         metavar='NAME|FILE.py',
         help='criterion that the allocation reads, where it is another one',
     )
-    how.add_argument(
-        '--selection', metavar='NAME', help=f'{there["selection"]} (default: deterministic)'
+    selection = how.add_argument(
+        '--selection', metavar='NAME', help='%(names)s (default: deterministic)'
     )
     how.add_argument(
         '--round-to',
@@ -127,6 +127,15 @@ def add_method(parser: argparse.ArgumentParser) -> None:
         'where fine-tuning follows)',
     )
     parser.add_argument('--keep', action=Renamed, metavar='--ignored-layers')
+    for action, field, kind in (
+        (method, 'names', 'method'),
+        (criterion, 'names', 'channels'),
+        (criterion, 'ranks', 'low_rank'),
+        (criterion, 'weights', 'sparsity'),
+        (allocation, 'names', 'allocation'),
+        (selection, 'names', 'selection'),
+    ):
+        setattr(action, field, _Names(kind))
 
 
 def method_of(args: argparse.Namespace) -> Cut:
@@ -141,6 +150,16 @@ def method_of(args: argparse.Namespace) -> Cut:
     method = read_method(given)
     assert isinstance(method, Method)
     return method.how
+
+
+@dataclass(frozen=True)
+class _Names:
+    """What there is of a kind, looked up when --help shows it: that takes PyTorch."""
+
+    kind: str
+
+    def __str__(self) -> str:
+        return _what_there_is()[self.kind]
 
 
 def _what_there_is() -> dict[str, str]:
@@ -178,7 +197,9 @@ def add_calibration(parser: argparse.ArgumentParser) -> None:
         metavar='N',
         help='calibration images that are used (default: 256 of a data set, all of a task)',
     )
-    parser.add_argument('--seed', type=int, default=0, help='of everything random (%(default)s)')
+    parser.add_argument(
+        '--seed', type=at_least(0), default=0, help='of everything random (%(default)s)'
+    )
 
 
 def add_positions(parser: argparse.ArgumentParser) -> None:
@@ -226,12 +247,9 @@ def load_network(args: argparse.Namespace, **folders: Path | None) -> Network:
     Raises:
         UserError: arguments that do not belong together, or files that cannot be used.
     """
+    check_network(args)
     from pruned_perception.pruning import PruningError
 
-    if (args.checkpoint is None) == (args.task is None):
-        raise PruningError(
-            'give either a checkpoint or --task PACKAGE.MODULE:FUNCTION; or a bundle or ONNX file'
-        )
     calibration, images = getattr(args, 'calibration', None), getattr(args, 'images', None)
     if args.checkpoint is not None and is_onnx(args.checkpoint):
         for name, value in folders.items():
@@ -244,6 +262,21 @@ def load_network(args: argparse.Namespace, **folders: Path | None) -> Network:
         if value is not None:
             raise PruningError(f'--{name} belongs to a checkpoint; a task brings its own data')
     return _own(args, images)
+
+
+def check_network(args: argparse.Namespace) -> None:
+    """Raise UserError where no network, or no file of one, is named; without PyTorch."""
+    if (args.checkpoint is None) == (args.task is None):
+        raise UserError(
+            'give either a checkpoint or --task PACKAGE.MODULE:FUNCTION; or a bundle or ONNX file'
+        )
+    if args.task is not None and not all(args.task.partition(':')):
+        raise UserError(f'--task {args.task}: must be package.module:function')
+    if args.checkpoint is not None and not is_onnx(args.checkpoint):
+        check_checkpoint(args.checkpoint)
+    for path in (args.weights, args.pruned) if args.task is not None else ():
+        if path is not None:
+            check_checkpoint(path)
 
 
 def is_onnx(path: Path) -> bool:
@@ -373,26 +406,12 @@ def positions(text: str) -> int | None:
 def read_json(path: Path, parse: Callable[[Any], Any]) -> Any:
     """Return what `parse` makes of a JSON file; errors name the file."""
     from pruned_perception import _io
-    from pruned_perception.pruning import PruningError
 
     data = _io.read_json(path)
     try:
         return parse(data)
-    except PruningError as error:
-        raise PruningError(f'{path}: {error}') from error
-
-
-def check_output(path: Path | None) -> None:
-    """Raise UserError where a file cannot be written there: before the work, not after it."""
-    from pruned_perception.errors import UserError
-
-    if path is None:
-        return
-    if path.is_dir():
-        raise UserError(f'{path}: is a folder; give a file')
-    folder = next(each for each in path.absolute().parents if each.exists())
-    if not folder.is_dir():
-        raise UserError(f'{path}: cannot be written: {folder} is no folder')
+    except UserError as error:
+        raise type(error)(f'{path}: {error}') from error
 
 
 def emit(as_json: bool, data: Any, text: str) -> None:

@@ -21,10 +21,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pruned_perception.cli.output import say
-from pruned_perception.cli.pruning_inputs import check_output, curves_of, read_json
+from pruned_perception.cli.output import check_file, check_output, say
+from pruned_perception.cli.pruning_inputs import curves_of, read_json
+from pruned_perception.errors import UserError
 
 if TYPE_CHECKING:
+    from pruned_perception.bundle import Bundle
+    from pruned_perception.report.before_after import Pair
     from pruned_perception.report.findings import Findings
 
 
@@ -40,7 +43,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--certificate', type=Path, metavar='FILE', help='JSON of `certify --out`')
     parser.add_argument('--comparison', type=Path, metavar='FILE', help='JSON table of `compare`')
+    parser.add_argument(
+        '--images',
+        type=Path,
+        metavar='SOURCE',
+        help='of a bundle that lies beside its dense one: images, video or bag, of which the page '
+        'shows those on which both differ most',
+    )
     parser.add_argument('--json', action='store_true', help='print everything shown as JSON')
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raise UserError for what shows without PyTorch."""
+    if not args.pruned.is_dir():  # a bundle
+        check_file(args.pruned)
+    check_output(args.out)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -51,7 +68,6 @@ def run(args: argparse.Namespace) -> int:
     from pruned_perception.pruning.certificate import read_certificate
     from pruned_perception.report.page import write_report
 
-    check_output(args.out)
     findings = _read(args.pruned)
     given: dict[str, Any] = {}
     if args.name is not None:
@@ -65,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     if args.comparison is not None:
         given['comparison'] = read_json(args.comparison, dict)
     findings = replace(findings, **given)
-    write_report(findings, args.out)
+    write_report(findings, args.out, _pictures(args))
     say(json.dumps(findings.to_dict()) if args.json else f'{args.out}: {findings.name}')
     return 0
 
@@ -75,7 +91,7 @@ def _read(path: Path) -> Findings:
     from pruned_perception.bundle import load_bundle
     from pruned_perception.pruning import Plan, PruningError
     from pruned_perception.pruning.certificate import read_certificate
-    from pruned_perception.report.findings import Findings
+    from pruned_perception.report.findings import Findings, against
 
     if not path.is_dir():
         return read_json(path, Findings.from_dict)
@@ -92,8 +108,38 @@ def _read(path: Path) -> Findings:
                 Plan.from_dict(each)
                 for each in bundle.manifest['provenance'].get('earlier_plans', ())
             ),
+            against=None if (dense := _dense(bundle)) is None else against(bundle, dense),
         )
     except PruningError as error:
         raise PruningError(
             f'{bundle.manifest_path}: written by another version; prune and export again: {error}'
         ) from error
+
+
+def _dense(bundle: Bundle) -> Bundle | None:
+    """Return the dense bundle that a bundle was pruned from, if both are members of a family."""
+    from pruned_perception.bundle import is_family, load_family
+
+    folder, parent = bundle.path.resolve().parent, bundle.manifest['parent']
+    if parent is None or not is_family(folder):
+        return None
+    members = load_family(folder).members
+    return next((each for each in members if each.sha256 == parent['sha256']), None)
+
+
+def _pictures(args: argparse.Namespace) -> tuple[Pair, ...]:
+    """Return the frames of `--images` on which dense and pruned network differ most."""
+    from pruned_perception.bundle import load_bundle
+    from pruned_perception.inference.sources import open_source
+    from pruned_perception.report.before_after import most_different
+
+    if args.images is None:
+        return ()
+    bundle = load_bundle(args.pruned) if args.pruned.is_dir() else None
+    dense = None if bundle is None else _dense(bundle)
+    if bundle is None or dense is None:
+        raise UserError(
+            f'--images {args.images}: both networks are needed: give the bundle of the pruned one, '
+            'in a folder with the dense one'
+        )
+    return most_different(dense, bundle, open_source(args.images).frames)

@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from pruned_perception._tables import Table
-from pruned_perception.cli.arguments import at_least, fraction
+from pruned_perception.cli.arguments import at_least, fraction, not_negative
 from pruned_perception.cli.output import say
 from pruned_perception.errors import UserError
 
@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         '--max-error',
-        type=float,
+        type=not_negative,
         metavar='D',
         help='leave only as many layers in float as this divergence takes (default: those that '
         'bring it near its least)',

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from pruned_perception.benchmark.recorder import Recorder, record
 from pruned_perception.benchmark.session import ros_session
+from pruned_perception.cli.arguments import positive, topic
 from pruned_perception.cli.output import say
 from pruned_perception.cli.progress import Progress
 from pruned_perception.errors import UserError
@@ -30,13 +31,16 @@ from pruned_perception.errors import UserError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument('topics', nargs='+', metavar='TOPIC', help='topics to record')
+    parser.add_argument('topics', nargs='+', type=topic, metavar='TOPIC', help='topics to record')
     parser.add_argument(
         '-o', '--output', type=Path, required=True, help='folder of the new bag (MCAP storage)'
     )
     parser.add_argument('--overwrite', action='store_true', help='replace a bag that is there')
     parser.add_argument(
-        '--duration', type=float, metavar='S', help='seconds from the first message (until Ctrl-C)'
+        '--duration',
+        type=positive,
+        metavar='S',
+        help='seconds from the first message (until Ctrl-C)',
     )
     parser.add_argument('--json', action='store_true', help='print what was recorded as JSON')
 

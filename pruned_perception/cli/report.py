@@ -21,6 +21,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pruned_perception.cli.arguments import at_least
 from pruned_perception.cli.output import say
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'folder', type=Path, nargs='?', default=Path('out/demo'), help='output of `demo`'
     )
     parser.add_argument(
-        '--pictures', type=int, default=6, metavar='N', help='annotated frames (default: 6)'
+        '--pictures', type=at_least(1), default=6, metavar='N', help='annotated frames (default: 6)'
     )
 
 

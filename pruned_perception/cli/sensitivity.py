@@ -22,12 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from pruned_perception.cli.arguments import Renamed
+from pruned_perception.cli.output import check_output
 from pruned_perception.cli.pruning_inputs import (
     Watched,
     add_calibration,
     add_network,
     add_positions,
-    check_output,
+    check_network,
     emit,
     halves,
     load_network,
@@ -60,6 +61,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--json', action='store_true', help='print the sensitivities as JSON')
 
 
+def check(args: argparse.Namespace) -> None:
+    """Raise UserError for what shows without PyTorch."""
+    check_output(args.out)
+    check_network(args)
+
+
 def run(args: argparse.Namespace) -> int:
     """Measure, write, print."""
     from pruned_perception._io import write_json
@@ -67,7 +74,6 @@ def run(args: argparse.Namespace) -> int:
     from pruned_perception.pruning import PruningError, estimate_sensitivity
     from pruned_perception.pruning.sensitivity import with_second_half
 
-    check_output(args.out)
     network = load_network(args)
     if network.calibration is None:
         raise PruningError('sensitivities are measured on images: give --calibration DATASET')
@@ -85,6 +91,8 @@ def run(args: argparse.Namespace) -> int:
             positions=args.positions,
             seed=args.seed,
         )
+        if not found.values:
+            raise PruningError(f'{network.name}: {found.structure.nothing_to_prune()}')
         if args.second_half:
             bar.phase('second half', None, '')
             found = with_second_half(found, network.task.model, Watched(second, bar))

@@ -20,6 +20,7 @@ import argparse
 from pathlib import Path
 
 from pruned_perception._tables import Table
+from pruned_perception.cli.arguments import at_least
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,8 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--split', choices=list(SPLITS), required=True, help='which part of the data'
     )
-    parser.add_argument('--frames', type=int, required=True, help='number of images')
-    parser.add_argument('--seed', type=int, default=0, help='same seed, same data (default: 0)')
+    parser.add_argument('--frames', type=at_least(1), required=True, help='number of images')
+    parser.add_argument(
+        '--seed', type=at_least(0), default=0, help='same seed, same data (default: 0)'
+    )
     parser.add_argument(
         '--out',
         type=Path,

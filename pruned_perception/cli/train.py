@@ -20,6 +20,8 @@ import argparse
 from contextlib import nullcontext
 from pathlib import Path
 
+from pruned_perception.cli.arguments import at_least, positive
+from pruned_perception.cli.output import check_yaml
 from pruned_perception.environment import cache_folder
 
 INTERRUPTED = 130
@@ -53,10 +55,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_folders(parser)
     parser.add_argument(
-        '--cpu-minutes', type=float, metavar='X', help="CPU minutes instead of the file's budget"
+        '--cpu-minutes', type=positive, metavar='X', help="CPU minutes instead of the file's budget"
     )
-    parser.add_argument('--threads', type=int, default=1, help='threads (default: %(default)s)')
+    parser.add_argument(
+        '--threads', type=at_least(1), default=1, help='threads (default: %(default)s)'
+    )
     parser.add_argument('--quiet', action='store_true', help='no progress bar')
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raise UserError for what shows without PyTorch."""
+    check_yaml(args.experiment)
 
 
 def run(args: argparse.Namespace) -> int:

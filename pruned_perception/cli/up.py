@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import os
 
+from pruned_perception.cli.arguments import checked, namespace, topic
 from pruned_perception.nodes import up
 from pruned_perception.nodes.up import SETS, ProcessSet
 
@@ -42,6 +43,9 @@ def run(args: argparse.Namespace) -> int:
 
     chosen = SETS[args.set]
     values = chosen.values(up.parse_assignments(args.assignments))
+    for name, kind in (('namespace', namespace), ('image', topic)):
+        if value := values.get(name):
+            checked(f'{name}:={value}', kind, str(value))
     commands = {
         f'{process.executable}-{number}': up.command_line(process, chosen, values)
         for number, process in enumerate(chosen.processes, start=1)

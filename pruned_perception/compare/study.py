@@ -34,6 +34,7 @@ from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.records import Written, check_known, from_dict, names_of
 from pruned_perception.training.budget import TrainingBudget
 from pruned_perception.training.method import (
+    Function,
     Method,
     Scratch,
     budget_entry,
@@ -41,6 +42,7 @@ from pruned_perception.training.method import (
     read_method,
 )
 from pruned_perception.training.recipe import Recipe
+from pruned_perception.training.task import load_function
 
 PARENT = 'parent'
 FIELDS = (
@@ -155,6 +157,14 @@ class Study:
                 for (name, method), budget, finetuning, seed in combined
             ),
         )
+
+    def check_functions(self) -> None:
+        """Raise PruningError where the task's function, or one of a method, is not there."""
+        load_function(self.task, 'task')
+        for method in self.methods.values():
+            for cut in () if isinstance(method, Scratch) else (method.how, method.then):
+                if isinstance(cut, Function):
+                    load_function(cut.function, 'method')
 
     def cell(self, name: str) -> Cell:
         """Return the cell of that name; raise PruningError where there is none."""

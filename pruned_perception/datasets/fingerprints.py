@@ -40,6 +40,9 @@ from pruned_perception.datasets.errors import DataError
 from pruned_perception.environment import place_for
 from pruned_perception.errors import UserError
 
+SEEN = 'seen'
+"""Where checkpoints and manifests keep which frames a set has."""
+
 _BYTES = 6
 
 

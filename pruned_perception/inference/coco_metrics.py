@@ -35,6 +35,8 @@ from pruned_perception.datasets.boxes import check_corners
 from pruned_perception.errors import UserError
 from pruned_perception.inference.detections import Detections
 
+ENOUGH_GROUPS = 20
+"""Rule of thumb: over fewer groups a bootstrap's percentile intervals are clearly too short."""
 SMALL = 48
 """A box is small when its longer side, in pixels of the source image, is below this."""
 
@@ -137,6 +139,7 @@ class Metrics:
                 f'95 % intervals over {self.groups} groups of images: '
                 f'AP50 {self.ap50_interval[0]:.3f}–{self.ap50_interval[1]:.3f}, '
                 f'AP50:95 {self.ap50_95_interval[0]:.3f}–{self.ap50_95_interval[1]:.3f}'
+                + few_groups(self.groups)
             )
         total = max(1, self.overall.boxes)
         lines.append(f'box sizes (longer side, px) in {self.images} images:')
@@ -145,6 +148,17 @@ class Metrics:
             for name, count in self.size_histogram.items()
         ]
         return '\n'.join(lines)
+
+
+def few_groups(groups: int) -> str:
+    """Return what has to be said of a bootstrap over so few groups; nothing where they are enough.
+
+    >>> few_groups(2), few_groups(60)
+    (' (2 groups are too few for that: the intervals are too short)', '')
+    """
+    if groups >= ENOUGH_GROUPS:
+        return ''
+    return f' ({groups} groups are too few for that: the intervals are too short)'
 
 
 def coco_metrics(

@@ -61,6 +61,14 @@ def suggested_constants(node: Any, size: tuple[int, int]) -> Sequence[float] | N
     }.get(node.name)
 
 
+def black(session: Any, spec: InputSpec) -> dict[str, NDArray[Any]]:
+    """Return the inputs for a black image; raises ValueError where a constant does not fit."""
+    nodes = {node.name: node for node in session.get_inputs()}
+    feeds: dict[str, NDArray[Any]] = {spec.name: np.zeros(spec.shape, spec.dtype)}
+    feeds.update({name: constant(nodes[name], each) for name, each in spec.constants.items()})
+    return feeds
+
+
 def first_run(
     session: Any, names: Sequence[str], spec: InputSpec, file: str, time_limit_s: float
 ) -> dict[str, NDArray[Any]]:
@@ -68,10 +76,7 @@ def first_run(
 
     Raises InferenceError where the run fails, ValueError where a constant does not fit.
     """
-    nodes = {node.name: node for node in session.get_inputs()}
-    feeds = {spec.name: np.zeros(spec.shape, spec.dtype)}
-    feeds.update({name: constant(nodes[name], each) for name, each in spec.constants.items()})
-    found = engine.run(session, names, feeds, name=file, time_limit_s=time_limit_s)
+    found = engine.run(session, names, black(session, spec), name=file, time_limit_s=time_limit_s)
     fixed = {node.name: node.shape for node in session.get_outputs()}
     outputs = one_image(dict(zip(names, found, strict=True)), spec, fixed)
     return dict(zip(names, outputs, strict=True))

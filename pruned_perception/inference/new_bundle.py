@@ -20,6 +20,7 @@ import json
 import os
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,13 +28,14 @@ from typing import Any
 
 from pruned_perception import __version__
 from pruned_perception.bundle import SCHEMA_VERSION, Bundle, write_bundle
-from pruned_perception.bundle.manifest import InputSpec
+from pruned_perception.bundle.manifest import Cost, InputSpec
 from pruned_perception.errors import UserError
 from pruned_perception.inference import decoders, recognition
 from pruned_perception.inference.conventions import labels_in, preparation
+from pruned_perception.inference.cost import onnx_cost
 from pruned_perception.inference.detector import Detector
 from pruned_perception.inference.engine import create_session
-from pruned_perception.inference.graph import first_run, suggested_constants
+from pruned_perception.inference.graph import black, first_run, suggested_constants
 from pruned_perception.inference.runs import TIME_LIMIT_S
 
 _TYPES = {'tensor(uint8)': 'uint8', 'tensor(float)': 'float32', 'tensor(float16)': 'float16'}
@@ -53,6 +55,8 @@ def create_bundle(
     constants: Mapping[str, Any] | None = None,
     prepared: Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
+    parent: Bundle | None = None,
+    pruning: Mapping[str, Any] | None = None,
     time_limit_s: float = TIME_LIMIT_S,
 ) -> Bundle:
     """Write the bundle of an ONNX file, once a run of it has gone through the decoder.
@@ -71,6 +75,8 @@ def create_bundle(
         prepared: fields of `conventions.USUAL`; what is None or missing is as the authors of the
             decoder's kind of network do it.
         provenance: data and licences.
+        parent: the dense bundle that it was pruned from, with which it makes a family.
+        pruning: by which plan, as plain data.
         time_limit_s: for loading, and for each run.
 
     Raises:
@@ -106,8 +112,8 @@ def create_bundle(
         'labels': list(labels),
         'thresholds': {field: said[field] for field in ('score', 'iou', 'max_detections')},
         'cost': {'parameters': 0, 'macs': 0},
-        'parent': None,
-        'pruning': None,
+        'parent': None if parent is None else {'name': parent.name, 'sha256': parent.sha256},
+        'pruning': None if pruning is None else dict(pruning),
         'certificate': None,
         'evaluation': [],
         'latency': [],
@@ -121,9 +127,25 @@ def create_bundle(
         try:
             bundle = write_bundle(trial, model, manifest)
             Detector(bundle, time_limit_s=time_limit_s).self_check()
+            cost = onnx_cost(model, lambda session: black(session, bundle.input))
         except UserError as error:
             raise UserError(str(error).replace(trial, str(folder))) from error
+    if parent is not None:
+        _check_child(onnx, manifest, cost, parent)
+    manifest['cost'] = asdict(cost)
     return write_bundle(folder, model, manifest)
+
+
+def _check_child(onnx: Path, manifest: Mapping[str, Any], cost: Cost, parent: Bundle) -> None:
+    """Raise UserError where both could not be members of a family."""
+    if tuple(manifest['labels']) != parent.labels:
+        raise UserError(f'{onnx}: its labels are not those of the parent {parent.path}')
+    if cost.macs > parent.cost.macs:
+        raise UserError(
+            f'{onnx}: takes {cost.macs / 1e6:.0f} MMAC, more than the {parent.cost.macs / 1e6:.0f} '
+            f'of the parent {parent.path}'
+            + ('' if parent.cost.macs else ', whose were never counted: make that bundle again')
+        )
 
 
 def _graph_input(

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What an ONNX file says of files beside it, found without the `onnx` package.
+"""What an ONNX file says of its tensors, found without the `onnx` package: where, and how many.
 
 A tensor may lie in another file (`external_data`), which no hash of the model covers. The file is
 a tree of protobuf messages; only the branches that hold tensors are followed, so that weights are
@@ -37,6 +37,8 @@ _TREE: dict[str, dict[int, str]] = {
     },
     'sparse': {1: 'tensor', 2: 'tensor'},
 }  # fmt: skip
+_DIMS, _DATA_TYPE = 1, 2  # of a tensor
+_WEIGHTS = frozenset({1, 2, 3, 10, 11, 16})  # float, uint8, int8, float16, double, bfloat16
 _NAME, _EXTERNAL_DATA, _DATA_LOCATION = 8, 13, 14  # of a tensor
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
 _DEEPEST = 100
@@ -48,22 +50,49 @@ def external_tensors(model: bytes) -> list[str]:
     Raises ValueError where `model` is no sequence of protobuf fields.
     """
     data = memoryview(model)
-    found: list[str] = []
+    names = (_external(data, start, end) for start, end in _tensors(data))
+    return [name for name in names if name is not None]
+
+
+def stored_values(model: bytes) -> int:
+    """Return how many numbers the model stores as weights: in tensors of more than one value.
+
+    Whole numbers of 32 and 64 bits are shapes and indices, and do not count.
+
+    Raises ValueError where `model` is no sequence of protobuf fields.
+    """
+    data = memoryview(model)
+    return sum(_values(data, start, end) for start, end in _tensors(data))
+
+
+def _values(data: memoryview, start: int, end: int) -> int:
+    count, type_ = 1, 0
+    for field, kind, first, last in _fields(data, start, end):
+        if field == _DATA_TYPE:
+            type_ = _varint(data, first, last)[0]
+        elif field == _DIMS:
+            while first < last:  # one number, or all of them packed
+                size, first = _varint(data, first, last)
+                count *= size
+                if kind == _VARINT:
+                    break
+    return count if type_ in _WEIGHTS and count > 1 else 0
+
+
+def _tensors(data: memoryview) -> Iterator[tuple[int, int]]:
+    """Yield where each tensor's message starts and ends."""
     waiting = [('model', 0, len(data), 0)]
     while waiting:
         message, start, end, depth = waiting.pop()
         if depth > _DEEPEST:
             raise ValueError(f'graphs within graphs, more than {_DEEPEST} deep')
         if message == 'tensor':
-            name = _external(data, start, end)
-            if name is not None:
-                found.append(name)
+            yield start, end
             continue
         branches = _TREE[message]
         for field, kind, first, last in _fields(data, start, end):
             if kind == _BYTES and field in branches:
                 waiting.append((branches[field], first, last, depth + 1))
-    return found
 
 
 def _external(data: memoryview, start: int, end: int) -> str | None:

@@ -80,6 +80,8 @@ class Source:
     count: int | None
     files: bool = False
     """Whether each frame is an image in a file of its own, its `source`."""
+    live: bool = False
+    """Whether frames come as time passes, and end when they are asked to."""
 
 
 def open_source(path: str | os.PathLike[str], topic: str | None = None) -> Source:

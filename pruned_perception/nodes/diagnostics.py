@@ -289,7 +289,8 @@ def stamps(total: StampCounts, period: StampCounts, sim_time: bool) -> Status:
         )
     if period.old:
         way_out = (
-            'play with --clock and use_sim_time'
+            'play with --clock and use_sim_time (pruned-perception play BAG --clock; '
+            'use_sim_time:=true here)'
             if total.old_s > BAG_AGE_S
             else "frames queue before this node, or the computers' clocks differ"
         )
@@ -323,8 +324,8 @@ def clock(
     if sim_time and now_ns == 0:
         level, message = (
             ERROR,
-            'use_sim_time is set but no /clock arrives: play the bag with --clock, start the '
-            "simulator's bridge, or set use_sim_time to false",
+            'use_sim_time is set but no /clock arrives: pruned-perception play BAG --clock, start '
+            "the simulator's bridge, or set use_sim_time:=false",
         )
     elif jumped:
         way = 'back' if jump_s < 0 else 'ahead'

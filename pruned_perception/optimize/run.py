@@ -44,6 +44,11 @@ from pruned_perception.bundle import (
 from pruned_perception.datasets import Dataset, read_dataset
 from pruned_perception.datasets.fingerprints import Fingerprints
 from pruned_perception.errors import UserError
+from pruned_perception.inference.accuracy import (
+    MEMBER,
+    evaluate_notes,
+    evaluation_record,
+)
 from pruned_perception.inference.preprocess import Preprocessor
 from pruned_perception.optimize import judging
 from pruned_perception.optimize.alternatives import (
@@ -87,11 +92,6 @@ from pruned_perception.pruning.certificate import Certificate, read_certificate
 from pruned_perception.quantization import quantize_bundle
 from pruned_perception.training.budget import TrainingBudget
 from pruned_perception.training.compute import BrainFloats, fastest, use_one_thread
-from pruned_perception.training.detector.accuracy import (
-    MEMBER,
-    evaluate_notes,
-    evaluation_record,
-)
 from pruned_perception.training.detector.checkpoint import SEEN
 from pruned_perception.training.label_free import (
     RECIPES,

@@ -329,8 +329,10 @@ def _divided(
 ) -> tuple[SizeOf, float]:
     """Return what the budget divides as a function of widths, and how much of it there is.
 
-    Raises BudgetError where one block per group is too much.
+    Raises BudgetError where one block per group is too much, or there is nothing to divide.
     """
+    if not structure.channels:
+        raise BudgetError(structure.nothing_to_prune())
     floors, block = floor_widths(structure.channels, blocks), max(blocks.values(), default=1)
     if isinstance(budget, Latency):
         latency = latency_of(structure, budget.table)

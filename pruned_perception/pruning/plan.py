@@ -586,6 +586,8 @@ class Planner:
             BudgetError: the budget cannot be met.
             PruningError: names or options that do not fit.
         """
+        if not self.structure.channels:
+            raise PruningError(self.structure.nothing_to_prune())
         how = self._completed(budget, widths)
         ranking = self._evidence(how['criterion'])
         rule, by = RULES.get(how.get('allocation') or ''), how.get('allocation_by')

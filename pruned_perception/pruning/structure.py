@@ -176,6 +176,12 @@ class Structure(Record):
         )
         return replace(self, groups=ChannelGroups(rest, kept), terms=terms)
 
+    def nothing_to_prune(self) -> str:
+        """Return why no channel of this network can go: the reasons, layer by layer."""
+        reasons = [f'{layer}: {why}' for layer, why in self.groups.not_pruned.items()]
+        shown = '; '.join(reasons[:3]) + (f'; and {len(reasons) - 3} more' * (len(reasons) > 3))
+        return f'nothing in it can be pruned ({shown or "it has no layer with channels"})'
+
     def readers(self) -> dict[str, list[tuple[ChannelGroup, Slice]]]:
         """Return, for each layer that mixes channels of prunable groups, whom it reads where.
 

@@ -20,6 +20,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pruned_perception.bundle import Bundle
+from pruned_perception.inference.accuracy import MEMBER
 from pruned_perception.pruning.certificate import (
     Certificate,
     FormerCertificate,
@@ -33,6 +35,85 @@ from pruned_perception.pruning.prediction import Curve
 from pruned_perception.pruning.records import Record
 from pruned_perception.pruning.sensitivity import ConsumerSensitivity, Sensitivity
 
+
+@dataclass(frozen=True)
+class Accuracy:
+    """AP50 of a network and of the dense one, on the same frames; intervals of 95 %."""
+
+    data: str
+    images: int
+    ap50: float
+    interval: tuple[float, float] | None
+    dense_ap50: float
+    dense_interval: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Against:
+    """What bundles record of a pruned network beside the dense one: what users judge by."""
+
+    dense: str
+    macs: int
+    dense_macs: int
+    parameters: int
+    dense_parameters: int
+    size: int
+    """Bytes of the ONNX file."""
+    dense_size: int
+    ms: float | None = None
+    """Median of a run, on `machine`."""
+    speedup: float | None = None
+    speedup_interval: tuple[float, float] | None = None
+    machine: str = ''
+    accuracy: Accuracy | None = None
+
+
+def against(bundle: Bundle, dense: Bundle) -> Against:
+    """Return what the manifests of both record."""
+    latency: Mapping[str, Any] = next(
+        (each for each in bundle.manifest['latency'] if each.get('compared_with') == dense.name), {}
+    )
+    interval = latency.get('speedup_interval')
+    return Against(
+        dense.name,
+        bundle.cost.macs,
+        dense.cost.macs,
+        bundle.cost.parameters,
+        dense.cost.parameters,
+        len(bundle.onnx_bytes),
+        len(dense.onnx_bytes),
+        latency.get('latency_ms', {}).get('p50'),
+        latency.get('speedup'),
+        None if interval is None else (interval[0], interval[1]),
+        latency.get('environment', {}).get('cpu', ''),
+        _accuracy(bundle, dense),
+    )
+
+
+def _accuracy(bundle: Bundle, dense: Bundle) -> Accuracy | None:
+    """Return the first evaluation that both have of the same annotations."""
+    own, others = (
+        {
+            each['annotations_sha256']: each
+            for each in reversed(one.manifest['evaluation'])
+            if each.get('net', MEMBER) == MEMBER and 'ap50' in each
+        }
+        for one in (bundle, dense)
+    )
+    for digest, each in own.items():
+        if (other := others.get(digest)) is not None:
+            return Accuracy(
+                each['data'], each['images'],
+                each['ap50'], _pair(each.get('ap50_interval')),
+                other['ap50'], _pair(other.get('ap50_interval')),
+            )  # fmt: skip
+    return None
+
+
+def _pair(interval: Any) -> tuple[float, float] | None:
+    return None if not interval else (interval[0], interval[1])
+
+
 NAMES = {'measured': 'measured_errors', 'earlier': 'earlier_plans'}
 """What files call fields otherwise."""
 
@@ -42,7 +123,8 @@ class Findings(Record):
     """A plan, and what was measured beside it; what was not is None or empty.
 
     `earlier` are the plans of the cuts before this one, the first one first; `comparison` is what
-    a comparison's table writes with `to_dict`; `outcome`, what the cut did to the outputs.
+    a comparison's table writes with `to_dict`; `outcome`, what the cut did to the outputs;
+    `against`, what is recorded beside the dense network.
     """
 
     name: str
@@ -54,6 +136,7 @@ class Findings(Record):
     comparison: Mapping[str, Any] | None = None
     earlier: tuple[Plan, ...] = ()
     outcome: Outcome | None = None
+    against: Against | None = None
 
     def __post_init__(self) -> None:
         if self.sensitivity is None:

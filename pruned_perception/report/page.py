@@ -31,19 +31,23 @@ from pruned_perception.pruning.certificate import Certificate, FormerCertificate
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.plan import bound_text
 from pruned_perception.pruning.prediction import Curve
+from pruned_perception.report.before_after import Pair
 from pruned_perception.report.charts import CUT, KEPT, SIZE, Line, error_chart, strip
 from pruned_perception.report.findings import Findings, LayerFinding
 
 _COLORS = {'deterministic': 'var(--first)', 'random': 'var(--second)'}
 
 
-def write_report(findings: Findings, path: Path) -> None:
+def write_report(findings: Findings, path: Path, pictures: Sequence[Pair] = ()) -> None:
     """Write the page; raise PruningError where it cannot be written."""
-    write_text(path, render(findings), error=PruningError)
+    write_text(path, render(findings, pictures), error=PruningError)
 
 
-def render(findings: Findings) -> str:
-    """Return the page of what is known; what is not known is said to be missing."""
+def render(findings: Findings, pictures: Sequence[Pair] = ()) -> str:
+    """Return the page of what is known; what is not known is said to be missing.
+
+    `pictures`: frames before and after, see `before_after`.
+    """
     layers = findings.layers()
     bounds = [each.bound for each in layers if each.bound is not None]
     mark = max(bounds, default=0.0) or None
@@ -52,7 +56,11 @@ def render(findings: Findings) -> str:
         'report/page.html',
         findings=findings,
         layers=layers,
+        judged=_judged(findings),
         figures=_figures(findings, layers),
+        pictures=pictures,
+        bounded=any(0 < bound < 1 for bound in bounds) or not any(bounds),
+        measured=any(each.mean is not None for each in layers),
         ramps={'kept': KEPT, 'cut': CUT},
         strip=strip,
         mark=mark,
@@ -65,17 +73,63 @@ def render(findings: Findings) -> str:
     )
 
 
+def _judged(findings: Findings) -> list[tuple[str, str]]:
+    """Return what the page begins with: what users judge by, against the dense network."""
+    plan, first, beside = findings.plan, (*findings.earlier, findings.plan)[0], findings.against
+    macs, dense_macs = plan.macs, first.dense_macs
+    parameters, dense_parameters = plan.parameters, first.dense_parameters
+    dense, size = 'the dense network', ''
+    if beside is not None:
+        macs, dense_macs = beside.macs, beside.dense_macs
+        parameters, dense_parameters = beside.parameters, beside.dense_parameters
+        dense = beside.dense
+        size = f'; {beside.size / 2**20:.2f} MiB for {beside.dense_size / 2**20:.2f}'
+    cards = [
+        (
+            f'{macs / dense_macs:.1%} of the MACs',
+            f'{pages.macs(macs)} for the {pages.macs(dense_macs)} of {dense}',
+        ),
+        (
+            f'{parameters / dense_parameters:.1%} of the parameters',
+            f'{parameters:,} for {dense_parameters:,}{size}',
+        ),
+    ]
+    if beside is not None and beside.speedup is not None:
+        interval = (
+            ''
+            if beside.speedup_interval is None
+            else ' [{:.2f}, {:.2f}]'.format(*beside.speedup_interval)
+        )
+        ms = '' if beside.ms is None else f'{beside.ms:.1f} ms a run, '
+        cards.append(
+            (
+                f'{beside.speedup:.2f} × as fast',
+                f'as {dense}{interval}: {ms}the engine alone, {beside.machine}',
+            )
+        )
+    if beside is not None and (accuracy := beside.accuracy) is not None:
+        cards.append(
+            (
+                f'AP50 {accuracy.ap50:.3f}{_interval(accuracy.interval)}',
+                f'{dense}: {accuracy.dense_ap50:.3f}{_interval(accuracy.dense_interval)}; '
+                f'{accuracy.data}, {accuracy.images:,} frames, 95 % intervals',
+            )
+        )
+    if findings.certificate is not None:
+        cards.append(_certificate_card(findings.certificate))
+    return cards
+
+
+def _interval(interval: tuple[float, float] | None) -> str:
+    return '' if interval is None else f' [{interval[0]:.3f}, {interval[1]:.3f}]'
+
+
 def _figures(findings: Findings, layers: Sequence[LayerFinding]) -> list[tuple[str, str]]:
-    """Return what the page begins with: values, and what they are."""
+    """Return figures of the cut itself: values, and what they are."""
     plan = findings.plan
     kept = sum(len(each) for each in plan.kept.values())
     channels = sum(plan.channels.values())
     cards = [
-        (f'{plan.macs / plan.dense_macs:.1%}', 'of the multiply–accumulates'),
-        (
-            f'{plan.parameters / plan.dense_parameters:.1%}',
-            f'of the parameters: {plan.parameters:,} of {plan.dense_parameters:,}',
-        ),
         (f'{kept:,} of {channels:,}', f'channels kept, in {len(plan.kept)} groups'),
         _bound_card(layers),
     ]
@@ -89,8 +143,6 @@ def _figures(findings: Findings, layers: Sequence[LayerFinding]) -> list[tuple[s
                 f'{worst}: {errors[worst]:.1%}',
             )
         )
-    if findings.certificate is not None:
-        cards.append(_certificate_card(findings.certificate))
     return cards
 
 
@@ -230,6 +282,7 @@ def _difference(entry: Mapping[str, Any] | None) -> str:
 def _facts(findings: Findings) -> list[tuple[str, Any]]:
     plan = findings.plan
     facts: list[tuple[str, Any]] = [
+        *([('bounds', plan.bounds_text())] if plan.errors else []),
         ('criterion', plan.criterion),
         ('allocation', plan.allocation),
         (

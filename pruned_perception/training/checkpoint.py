@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,19 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     return content
 
 
+# What PyTorch's readers of old formats raise on files of any other kind, a text for example.
+_OF_OTHER_FILES = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+
+
 def load_tensors(path: Path) -> Any:
     """Return what a file of PyTorch's holds, if that is tensors and plain data.
 
@@ -95,5 +109,5 @@ def load_tensors(path: Path) -> Any:
     """
     try:
         return torch.load(path, map_location='cpu', weights_only=True)
-    except (RuntimeError, EOFError, ValueError) as error:
+    except _OF_OTHER_FILES as error:
         raise OSError(next(iter(str(error).splitlines()), type(error).__name__)) from error

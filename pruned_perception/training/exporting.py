@@ -22,14 +22,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pruned_perception import __version__
 from pruned_perception.errors import UserError
+from pruned_perception.inference.engine import create_session
+from pruned_perception.pruning.graph.observation import evaluating, tensors
 
 OPSET = 17
+TOLERANCE = 1e-3  # of a difference, relative to the largest value of an output
 IR_VERSION = 8  # ONNX Runtime 1.17 reads up to 9; exporters write newer ones
+
+
+class OnnxExportError(UserError):
+    """The exported model does not compute what the module does."""
 
 
 def onnx_bytes(
@@ -75,6 +83,41 @@ def onnx_bytes(
     _rename(model.graph, {old: new for old, new in zip(safe, ports, strict=True) if old != new})
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString()
+
+
+@torch.no_grad()
+def difference(
+    module: nn.Module,
+    model: bytes,
+    input_names: Sequence[str],
+    output_names: Sequence[str],
+    inputs: Sequence[Tensor],
+    *,
+    at_once: int = 1,
+) -> float:
+    """Return the largest difference of ONNX Runtime's outputs from the module's.
+
+    Relative to the largest absolute value of the output.
+
+    Args:
+        module: of PyTorch.
+        model: the ONNX file's content, which takes `at_once` images.
+        input_names: in the order in which the module takes them.
+        output_names: in the order of the module's tensors.
+        inputs: (images, …) for each of them.
+        at_once: images that are compared together.
+    """
+    session = create_session(model)
+    worst = 0.0
+    with evaluating(module):
+        for start in range(0, len(inputs[0]), at_once):
+            part = [each[start : start + at_once] for each in inputs]
+            feed = {name: each.numpy() for name, each in zip(input_names, part, strict=True)}
+            wanted = tensors(module(*part))
+            for found, want in zip(session.run(list(output_names), feed), wanted, strict=True):
+                scale = max(float(want.abs().max()), 1e-12)
+                worst = max(worst, float(np.abs(found - want.numpy()).max()) / scale)
+    return worst
 
 
 def _rename(graph: Any, names: Mapping[str, str]) -> None:

@@ -111,7 +111,7 @@ def test_from_camera_to_report(
     assert document['environment']['cores']
 
     page = (out / 'report.html').read_text()
-    assert page.count('<svg') == 4
+    assert page.count('<svg') == 5
     assert page.count('data:image/jpeg;base64,') == 3
     assert '$' not in re.sub(r'<svg.*?</svg>|base64,[^"]*', '', page, flags=re.S)
     outside = re.findall(r'(?:src|href)="(?!data:|#)[^"]*"|url\((?!#)[^)]*\)', page)

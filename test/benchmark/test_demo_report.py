@@ -100,7 +100,7 @@ def demonstration(folder: Path, names: tuple[str, str], labels: tuple[str, ...])
 
 def test_the_page_has_the_figures_of_every_run(tmp_path: Path) -> None:
     page = render(demonstration(tmp_path, ('dense', 'small'), ('cone', 'box')), [])
-    assert page.count('<svg role="img" aria-label=') == 4
+    assert page.count('<svg role="img" aria-label=') == 5
     inference = 1.0 + PATH.index('inference')
     cell = f'<td>{inference:.1f} / {inference:.1f} / {inference:.1f}<small>'
     assert page.count(cell) >= 3
@@ -108,6 +108,21 @@ def test_the_page_has_the_figures_of_every_run(tmp_path: Path) -> None:
     assert '2.00 G → 2.00 G' in page
     assert '2 of 122' in page  # each replay lost one of 61
     assert not re.search(r'(?:src|href)="(?!data:|#)|url\((?!#)|<script|<link', page)
+
+
+def test_the_page_says_why_the_network_is_faster_than_the_frame(tmp_path: Path) -> None:
+    made = demonstration(tmp_path, ('dense', 'small'), ('cone',))
+    for section, network, whole in zip(made.replays, (20.0, 4.0), (26.0, 10.0), strict=True):
+        section['latency_ms']['inference']['p50'] = network
+        section['latency_ms']['e2e_receive']['p50'] = whole
+    text = re.sub(r'\s+', ' ', render(made, []))
+    assert 'two answers to' in text
+    assert 'end to end, median: 2.6 times as fast' in text
+    assert '<b>end to end</b> it is 2.6 times, though the <b>network</b> takes 5.0 times' in text
+    made.document['models'][1]['engine_alone'] = {'p50_ms': 3.0, 'speedup': 7.5}
+    text = re.sub(r'\s+', ' ', render(made, []))
+    assert 'three answers to' in text
+    assert 'it was 7.5 times when the models were made' in text
 
 
 def test_the_summary_has_headings_and_what_is_not_known(tmp_path: Path) -> None:

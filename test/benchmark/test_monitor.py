@@ -34,6 +34,7 @@ from pruned_perception.benchmark.monitor import Balance, Camera, Names, Report
 from pruned_perception.benchmark.recorder import Received
 from pruned_perception.bundle import Bundle
 from pruned_perception.cli import monitor as monitor_command
+from pruned_perception.cli.main import main
 from pruned_perception.cli.monitor import describe, table
 from pruned_perception.inference.latency import summarize
 
@@ -212,10 +213,13 @@ def last(output: str) -> dict[str, Any]:
 def test_a_node_and_its_camera(
     tiny_bundle: Bundle, tmp_path: Path, start: Callable[..., Any], cli: Callable[..., Any]
 ) -> None:
-    """Everything there is to know of a working camera, from outside, in a few seconds."""
-    namespace = ('--ros-args', '-r', '__ns:=/front')
-    start('-m', NODE, *namespace, '-p', f'model:={tiny_bundle.path}')
-    start(HERE / 'moving_squares.py', *namespace)
+    """Everything there is to know of a working camera, from outside, in a few seconds.
+
+    The camera has a namespace of its own, which only the graph tells.
+    """
+    remapped = ('--ros-args', '-r', '__ns:=/front', '-r', 'image_raw:=/front_camera/image_raw')
+    start('-m', NODE, *remapped, '-p', f'model:={tiny_bundle.path}')
+    start(HERE / 'moving_squares.py', '--ros-args', '-r', '__ns:=/front_camera')
     records = tmp_path / 'records'
     monitor = cli('monitor', '--duration', '8', '--json', '--records', records)
     out, err = monitor.communicate(timeout=60)
@@ -234,6 +238,8 @@ def test_a_node_and_its_camera(
     # Both are read while frames are under way: within half a second of the camera's 15 Hz.
     assert abs(camera['sent'] - camera['published'] - sum(camera['drops'].values())) <= 8
     assert camera['published'] > 0
+    assert camera['rate_in'] > 5
+    assert camera['loss_in'] is not None
     assert camera['loss_out'] == 0
     lines = [json.loads(line) for line in records.read_text().splitlines()]
     assert len(lines) == camera['received']
@@ -241,12 +247,17 @@ def test_a_node_and_its_camera(
 
 
 def test_silence_is_explained(
-    tiny_bundle: Bundle, start: Callable[..., Any], cli: Callable[..., Any]
+    tiny_bundle: Bundle,
+    start: Callable[..., Any],
+    cli: Callable[..., Any],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     start('-m', NODE, '--ros-args', '-r', '__ns:=/idle', '-p', f'model:={tiny_bundle.path}')
     wrong = (
         'import rclpy; from std_msgs.msg import String; rclpy.init(); '
+        'from sensor_msgs.msg import CompressedImage; '
         "node = rclpy.create_node('other'); node.create_publisher(String, '/odd/detections', 1); "
+        "node.create_publisher(CompressedImage, '/left_camera/image_raw/compressed', 1); "
         'rclpy.spin(node)'
     )
     start('-c', wrong)
@@ -255,6 +266,11 @@ def test_silence_is_explained(
     assert monitor.returncode == 1, err
     trouble = {each['namespace']: each['trouble'] for each in last(out)['totals']}
     assert 'nobody publishes /idle/image_raw' in trouble['/idle']
+    advice = trouble['/idle'].partition(': pruned-perception ')[2]
+    assert main([*advice.split(), '--print']) == 0
+    printed = capsys.readouterr().out
+    assert '-r __ns:=/idle -r image_raw:=/left_camera/image_raw' in printed
+    assert '-p image_transport:=compressed' in printed
     assert 'has type std_msgs/msg/String' in trouble['/odd']
     assert 'nobody publishes /empty/detections' in trouble['/empty']
     assert '/idle/perception_node' in trouble['/empty']

@@ -22,6 +22,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import pytest
 from stuck_networks import write_stuck_bundle
 from tiny_detector import LABELS, square_image, tiny_onnx
@@ -152,7 +153,6 @@ def test_labels_keep_their_ids(user_files, tmp_path, capsys):
         (['--parameter', 'strides'], '--parameter strides: write NAME=JSON'),
         (['--parameter', 'stride=[8]'], "unknown parameter 'stride'"),
         (['--mean', '1', '2', '3', '--parameter', 'strides=[8]'], 'field input.mean'),
-        (['--pad-value', '300', '--parameter', 'strides=[8]'], 'field input.pad_value'),
         (['--size', '64', '64', '--parameter', 'strides=[8]'], 'field input.shape'),
     ],
 )
@@ -217,3 +217,26 @@ def test_a_network_that_does_not_end_is_no_bundle(tmp_path, breakable, words):
         assert words in ended.stderr
         assert ended.stderr.count('\n') == 1
     assert not (tmp_path / 'new').exists()
+
+
+def test_create_shows_what_is_found_in_pictures(user_files, tmp_path, capsys):
+    onnx, labels = user_files
+    picture = tmp_path / 'picture.png'
+    image = square_image('red', left=200, top=160, side=120)[..., ::-1]
+    picture.write_bytes(cv2.imencode('.png', image)[1].tobytes())
+    options = ['--parameter', 'strides=[8]', '--image', str(picture)]
+    assert create(onnx, tmp_path / 'new', labels, *options) == 0
+    printed = capsys.readouterr()
+    [own] = [line for line in printed.out.splitlines() if line.startswith('as the bundle is')]
+    count, scores, again, *best = own.removeprefix('as the bundle is').split()
+    assert int(count) > 0
+    assert scores == again  # the square is symmetric
+    assert best[:2] == ['red', '0.98,']
+    [other] = [line for line in printed.out.splitlines() if line.startswith('--color bgr')]
+    assert 'blue 0.98' in other
+    assert printed.err == ''
+    assert create(onnx, tmp_path / 'newer', labels, '--parameter', 'strides=[8]') == 0
+    assert 'give --image' in capsys.readouterr().out
+    empty = ['--image', str(tmp_path / 'none.png'), '--parameter', 'strides=[8]']
+    assert create(onnx, tmp_path / 'newest', labels, *empty) == 1
+    assert not (tmp_path / 'newest').exists()

@@ -20,6 +20,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import cv2
@@ -29,6 +31,7 @@ from stuck_networks import write_stuck_bundle
 from tiny_detector import square_image, write_tiny_bundle
 
 from pruned_perception.cli.main import main
+from pruned_perception.inference import cameras
 
 FIELDS = ['source', 'index', 'stamp', 'width', 'height', 'detections', 'timings_ms']
 
@@ -263,3 +266,81 @@ def test_candidates_that_were_too_many_are_counted(pictures, tmp_path, capsys, m
     bundle = write_tiny_bundle(tmp_path / 'bundle')
     assert detect(pictures, bundle, '--score-threshold', 0) == 0
     assert '2 of 2 frames had more than 10 candidates' in capsys.readouterr().err
+
+
+def test_annotated_frames_as_a_video(pictures, tiny_bundle, tmp_path, capsys):
+    source, out = tmp_path / 'source.avi', tmp_path / 'out.mp4'
+    writer = cv2.VideoWriter(str(source), cv2.VideoWriter.fourcc(*'MJPG'), 20, (641, 480))
+    for _ in range(13):
+        writer.write(square_image('red', left=200, top=160, side=120, width=641)[..., ::-1])
+    writer.release()
+    assert detect(source, tiny_bundle, '--video', out) == 0
+    video = cv2.VideoCapture(str(out))
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 13
+    assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(20)
+    assert (video.get(cv2.CAP_PROP_FRAME_WIDTH), video.get(cv2.CAP_PROP_FRAME_HEIGHT)) == (640, 480)
+    there, frame = video.read()
+    assert there
+    assert frame[10, 10].max() < 40
+    assert frame[220, 260, 2] > 200  # the square, red
+
+
+def test_pictures_of_several_sizes_as_a_video(pictures, tiny_bundle, tmp_path, capsys):
+    out = tmp_path / 'out.mp4'
+    assert detect(pictures, tiny_bundle, '--video', out) == 0
+    video = cv2.VideoCapture(str(out))
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 2
+    assert video.get(cv2.CAP_PROP_FRAME_WIDTH) == 640
+
+
+@pytest.mark.parametrize(
+    ('source', 'words'),
+    [
+        ('rtsp://user:secret@127.0.0.1:9/stream', 'no picture within 5 s'),
+        ('177', 'no such camera'),
+        ('/dev/video177', 'no such camera'),
+    ],
+)
+def test_cameras_that_are_not_there(source, words, tiny_bundle, capsys):
+    assert detect(source, tiny_bundle) == 1
+    said = capsys.readouterr().err
+    assert words in said
+    assert 'secret' not in said
+    assert ('this opens a network connection, to 127.0.0.1' in said) == source.startswith('rtsp')
+
+
+class SlowCamera:
+    """Gives frames that are numbered by their grey level, then ends."""
+
+    def __init__(self) -> None:
+        self.next, self.released, self.ended = 1, False, False
+        self.begin = threading.Event()
+
+    def read(self):
+        self.begin.wait(10)
+        if self.next == 200:
+            self.ended = True
+            return False, None
+        self.next += 1
+        return True, np.full((4, 4, 3), self.next, np.uint8)
+
+    def release(self) -> None:
+        self.released = True
+
+
+def test_of_a_cameras_frames_the_newest_is_taken_and_all_ends_with_it():
+    camera = SlowCamera()
+    frames = cameras._frames('camera', camera, np.zeros((4, 4, 3), np.uint8))
+    seen = [next(frames)]
+    camera.begin.set()
+    while not camera.ended:  # frames come while the first one is in hand
+        time.sleep(0.001)
+    seen += frames
+    assert [frame.index for frame in seen] == [0, 1]
+    assert seen[-1].image.max() == 200
+    assert camera.released
+
+
+def test_a_source_is_needed(tiny_bundle, capsys):
+    assert main(['detect', '--model', str(tiny_bundle.path)]) == 1
+    assert 'or --topic NAME' in capsys.readouterr().err

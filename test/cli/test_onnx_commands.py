@@ -30,7 +30,7 @@ pytest.importorskip('onnx', reason="importing needs onnx: extra 'train'")
 from tiny_detector import HEIGHT, LABELS, STRIDE, WIDTH
 from wide_detector import write_squares, write_wide_bundle
 
-from pruned_perception.bundle import load_bundle
+from pruned_perception.bundle import load_bundle, load_family
 from pruned_perception.cli.main import main
 from pruned_perception.inference.detector import Detector
 
@@ -137,3 +137,63 @@ def test_what_does_not_belong_to_an_onnx_detector(
     code, text = run(capsys, 'export', out, '--out', place / 'y', '--compare-on', place / 'images')
     assert code != 0
     assert 'give the bundle of the detector, --parent BUNDLE' in text
+
+
+TASK = """
+from pathlib import Path
+
+from pruned_perception.bundle import load_bundle, load_family
+from pruned_perception.training.onnx_import.task import bundle_task
+
+PLACE = Path(__file__).parent
+
+
+def task():
+    return bundle_task(load_bundle(PLACE / 'dense'), PLACE / 'images', 16)
+"""
+
+
+def test_a_network_of_ones_own_goes_to_the_robot_and_makes_a_family_with_its_parent(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    monkeypatch.syspath_prepend(str(place))
+    (place / 'own_task.py').write_text(TASK)
+    (place / 'labels.txt').write_text('\n'.join(LABELS) + '\n')
+    task = ['--task', 'own_task:task']
+    meaning = ['--labels', 'labels.txt', '--decoder', 'anchor_free', '--parameter', 'strides=[8]']
+    code, text = run(capsys, 'export', *task, *meaning, '--out', 'own/dense')
+    assert code == 0, text
+    assert run(capsys, 'prune', *task, *PRUNE, '--out', 'own.pt')[0] == 0
+    parent = ['--parent', 'own/dense']
+    code, text = run(capsys, 'export', 'own.pt', *task, *meaning, *parent, '--out', 'own/small')
+    assert code == 0, text
+    family = load_family(place / 'own')
+    assert [member.name for member in family.members] == ['dense', 'small']
+    assert family.members[1].manifest['pruning']['budget'] == '0.6 of the MACs'
+    dense, small = (member.cost for member in family.members)
+    assert small.macs < 0.65 * dense.macs
+    assert small.parameters < dense.parameters
+    code, text = run(capsys, 'detect', 'images/001.png', '--model', 'own', '--member', 'small')
+    assert code == 0, text
+    assert 'nothing found' not in text
+    # The same from the ONNX file of the cut network, which says nothing of its parent.
+    small_onnx = family.members[1].onnx_path
+    arguments = [small_onnx, 'own/again', *meaning, *parent]
+    code, text = run(capsys, 'bundle', 'create', *arguments)
+    assert code == 0, text
+    assert f'{small.macs / 1e6:,.1f} MMAC' in text
+    assert len(load_family(place / 'own').members) == 3
+
+
+def test_a_child_that_is_none_is_refused(
+    place: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / 'labels.txt').write_text('a\nb\nc\n')
+    create = ['bundle', 'create', place / 'dense' / 'model.onnx', tmp_path / 'child']
+    meaning = ['--decoder', 'anchor_free', '--parameter', 'strides=[8]']
+    options = [*meaning, '--labels', tmp_path / 'labels.txt', '--parent', place / 'dense']
+    code, text = run(capsys, *create, *options)
+    assert code == 1
+    assert 'its labels are not those of the parent' in text
+    assert not (tmp_path / 'child').exists()

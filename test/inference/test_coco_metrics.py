@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import contextlib
+import doctest
 import io
 import json
 import math
@@ -25,6 +26,7 @@ import numpy as np
 import pytest
 
 from pruned_perception.errors import UserError
+from pruned_perception.inference import coco_metrics as coco_metrics_module
 from pruned_perception.inference.coco_metrics import Boxes, coco_metrics, gain
 from pruned_perception.inference.detections import Detections
 
@@ -252,3 +254,7 @@ def test_broken_ground_truth_is_refused(box: list[float]) -> None:
     found = [Detections(np.array([[0, 0, 5, 5.0]]), np.array([0.9]), np.array([0]))] * 2
     with pytest.raises(UserError, match='ground truth of image 1: box 1 is'):
         coco_metrics(truth, found, LABELS)
+
+
+def test_intervals_over_few_groups_are_said_to_be_too_short() -> None:
+    assert doctest.testmod(coco_metrics_module).failed == 0

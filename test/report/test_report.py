@@ -29,8 +29,11 @@ import networks
 import numpy as np
 import pytest
 import torch
+from tiny_detector import square_image, tiny_onnx, write_tiny_bundle
 
+from pruned_perception.bundle import load_family
 from pruned_perception.datasets.fingerprints import Fingerprints
+from pruned_perception.inference.sources import Frame
 from pruned_perception.pruning import (
     Macs,
     PruningError,
@@ -45,8 +48,10 @@ from pruned_perception.pruning.certificate import (
     read_certificate,
 )
 from pruned_perception.pruning.measurement import measure_errors
-from pruned_perception.report.findings import Findings
-from pruned_perception.report.page import render, write_report
+from pruned_perception.pruning.plan import bound_text
+from pruned_perception.report.before_after import most_different
+from pruned_perception.report.findings import Accuracy, Against, Findings, against
+from pruned_perception.report.page import _up, render, write_report
 
 VOID = {'meta', 'img', 'br', 'line', 'rect', 'circle', 'polyline'}
 
@@ -343,3 +348,89 @@ def test_a_page_that_cannot_be_written_names_the_file(known: Findings, tmp_path:
     assert (tmp_path / 'new' / 'page.html').read_text(encoding='utf-8') == render(known)
     with pytest.raises(PruningError, match=r'page\.html.*cannot be written'):
         write_report(known, tmp_path / 'new' / 'page.html' / 'below')
+
+
+def test_what_users_judge_by_comes_first_and_against_the_dense_network(known: Findings) -> None:
+    beside = Against(
+        'mother', 120_000_000, 1_000_000_000, 50_000, 400_000, 2**20, 2**23, 3.25, 7.5,
+        (7.25, 7.75), 'a processor',
+        Accuracy('new halls', 600, 0.8125, (0.8, 0.825), 0.84375, None),
+    )  # fmt: skip
+    earlier = dataclasses.replace(known.plan, dense_macs=4 * known.plan.macs)
+    page = Page(render(dataclasses.replace(known, earlier=(earlier,), against=beside)))
+    start = page.text.index('12.0% of the MACs 120 M for the 1.00 G of mother')
+    assert start < page.text.index('A row for each layer')
+    assert '12.5% of the parameters 50,000 for 400,000; 1.00 MiB for 8.00' in page.text
+    assert '7.50 × as fast as mother [7.25, 7.75]: 3.2 ms a run, the engine alone' in page.text
+    assert 'AP50 0.812 [0.800, 0.825] mother: 0.844; new halls, 600 frames' in page.text
+    first = Page(render(dataclasses.replace(known, earlier=(earlier,)))).text
+    assert '25.0% of the MACs' in first  # of the first network, not of the last cut's
+
+
+def test_what_is_recorded_beside_the_dense_bundle_is_found(tiny_family: Path) -> None:
+    dense, small = load_family(tiny_family).members
+    found = against(small, dense)
+    assert (found.dense, found.macs, found.dense_macs) == ('dense', 1000, 2000)
+    assert found.speedup is None
+    assert found.accuracy is None
+
+
+def test_columns_without_anything_in_them_are_folded(known: Findings) -> None:
+    plan = known.plan
+    errors = {name: 3.0 if index else 0.0 for index, name in enumerate(plan.kept)}
+    bare = Findings('bare', dataclasses.replace(plan, errors=errors))
+    page = Page(render(bare))
+    head = ' '.join(each for each in page.texts if each in ('a priori', 'measured', 'kept'))
+    assert head == 'kept'
+    assert 'A-priori bounds say nothing here' in page.text
+    assert page.text.count('3.00') == len(plan.kept) - 1
+
+
+def test_bars_are_long_where_a_layer_is_easily_compressed(known: Findings) -> None:
+    rows = re.findall(r'<tr><th scope="row">(.*?)<.*?width:([\d.]+)%', render(known), re.S)
+    widths = dict(rows)
+    for each in known.layers():
+        assert each.total is not None
+        wanted = 100 * max(0.0, 1 - each.total / each.channels)
+        assert float(widths[each.layer]) == pytest.approx(wanted, abs=0.06)
+
+
+def test_bounds_are_rounded_up_and_never_below_themselves(known: Findings) -> None:
+    for bound in (0.95466, 0.951, 0.29, 0.3, 1e-4, 7.0):
+        shown = _up(bound)
+        assert float(shown) >= bound
+        assert float(shown) < bound + 0.01
+        assert float(bound_text(bound).split()[0]) >= bound - 1e-12
+    errors = dict.fromkeys(known.plan.kept, 0.95466)
+    plan = dataclasses.replace(known.plan, errors=errors)
+    text = Page(render(Findings('close', plan))).text
+    assert '≤ 0.955' in text
+    assert '0.96' in text
+
+
+def test_frames_that_differ_most_are_shown_first(tiny_family: Path, tmp_path: Path) -> None:
+    dense = write_tiny_bundle(tmp_path / 'dense', name='dense', macs=2000)
+    parent = {'name': 'dense', 'sha256': dense.sha256}
+    # Its boxes are too small to be the same objects.
+    small = write_tiny_bundle(
+        tmp_path / 'small', name='small', macs=1000, parent=parent, onnx=tiny_onnx(scale=0.2)
+    )
+    pictures = [
+        square_image('red', left=200, top=160, side=120),
+        np.zeros((480, 640, 3), np.uint8),
+        square_image('red', left=200, top=160, side=120)
+        + square_image('blue', left=400, top=160, side=120),
+    ]
+    frames = [Frame(f'/a/{k}.png', k, None, each, 'rgb') for k, each in enumerate(pictures)]
+    pairs = most_different(dense, small, frames, 2)
+    assert [(each.name, each.lost) for each in pairs] == [('2.png #2', 2), ('0.png #0', 1)]
+    assert all(each.gained >= each.lost for each in pairs)
+    data = base64.b64decode(pairs[0].address.partition('base64,')[2])
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    assert picture.shape == (480, 2 * 640 + 8, 3)
+    assert picture[220, 260, 2] > 200  # red is red
+    known_page = render(
+        Findings('with', make_plan(networks.Residual().eval(), networks.INPUT, budget=Macs(0.5))),
+        pairs,
+    )
+    assert '2 of the dense network’s detections missing' in Page(known_page).text

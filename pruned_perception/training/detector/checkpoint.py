@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pruned_perception.datasets import Dataset
-from pruned_perception.datasets.fingerprints import Fingerprints, fingerprints
+from pruned_perception.datasets.fingerprints import SEEN, Fingerprints, fingerprints
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.training.checkpoint import CheckpointError
 from pruned_perception.training.detector.architecture import Architecture
@@ -52,10 +52,6 @@ def plans_of(content: Mapping[str, Any]) -> list[dict[str, Any]]:
     ancestry = content['ancestry']
     plans = [*ancestry.get('earlier_plans', ()), ancestry.get('plan')]
     return [each for each in plans if each is not None]
-
-
-SEEN = 'seen'
-"""Where checkpoints and manifests keep which frames a set has."""
 
 
 def seen(parent: Mapping[str, Any], **sets: Dataset) -> dict[str, Any]:

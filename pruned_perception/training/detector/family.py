@@ -28,13 +28,13 @@ from pruned_perception._tables import Table
 from pruned_perception.bundle import MANIFEST, Bundle, Family, load_bundle, record_evidence
 from pruned_perception.datasets import read_dataset
 from pruned_perception.datasets.fingerprints import Fingerprints, fingerprints
-from pruned_perception.training.checkpoint import read_checkpoint, save_checkpoint
-from pruned_perception.training.detector.accuracy import (
+from pruned_perception.inference.accuracy import (
     CONTROL,
     MEMBER,
     evaluate,
     evaluation_record,
 )
+from pruned_perception.training.checkpoint import read_checkpoint, save_checkpoint
 from pruned_perception.training.detector.checkpoint import detector_from
 from pruned_perception.training.detector.data import load_frames
 from pruned_perception.training.detector.experiment import ExperimentError

@@ -43,6 +43,7 @@ from pruned_perception._io import locked, read_json, write_json
 from pruned_perception.bundle import Bundle
 from pruned_perception.datasets import Dataset, corruptions, read_dataset
 from pruned_perception.errors import UserError
+from pruned_perception.inference.accuracy import MIN_SCORE
 from pruned_perception.inference.coco_metrics import Boxes, coco_metrics
 from pruned_perception.inference.decisions import match_decisions
 from pruned_perception.inference.detections import Detections
@@ -54,7 +55,6 @@ from pruned_perception.pruning.prune_potential import (
     loss_evidence,
 )
 from pruned_perception.pruning.statistics import check_confidence
-from pruned_perception.training.detector.accuracy import MIN_SCORE
 
 NET = 'member, on corrupted frames'
 """Whose accuracy an entry of the manifest is."""

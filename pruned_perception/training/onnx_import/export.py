@@ -19,22 +19,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-import torch
 from torch import Tensor, fx
 
-from pruned_perception.errors import UserError
-from pruned_perception.inference.engine import create_session
-from pruned_perception.pruning.graph.observation import evaluating, tensors
-from pruned_perception.training.exporting import onnx_bytes
+from pruned_perception.training.exporting import TOLERANCE, OnnxExportError, difference, onnx_bytes
 from pruned_perception.training.onnx_import.batch_norms import folded
 from pruned_perception.training.onnx_import.network import OnnxNetwork
-
-TOLERANCE = 1e-3  # of a difference, relative to the largest value of an output
-
-
-class OnnxExportError(UserError):
-    """The exported model does not compute what the module does."""
 
 
 def export_onnx(
@@ -55,34 +44,27 @@ def export_onnx(
     names = [port.name for port in network.inputs]
     data = onnx_bytes(folded(module), network.example_inputs, names, network.outputs)
     given = network.example_inputs if inputs is None else tuple(inputs)
-    difference = disagreement(replace(network, module=module), data, given)
-    if not difference <= TOLERANCE:
+    found = disagreement(replace(network, module=module), data, given)
+    if not found <= TOLERANCE:
         raise OnnxExportError(
-            f'ONNX Runtime differs from PyTorch by {difference:.2g} of the range (> {TOLERANCE:g})'
+            f'ONNX Runtime differs from PyTorch by {found:.2g} of the range (> {TOLERANCE:g})'
         )
     return data
 
 
-@torch.no_grad()
 def disagreement(network: OnnxNetwork, model: bytes, inputs: Sequence[Tensor]) -> float:
-    """Return the largest difference of an ONNX model's outputs from the module's.
-
-    Relative to the largest absolute value of the output.
+    """Return the largest difference of an ONNX model's outputs from the module's; see `difference`.
 
     Args:
         network: names and module.
         model: the ONNX file's content, for one image at a time where it says so.
         inputs: positional; compared image by image.
     """
-    session = create_session(model)
-    one = network.inputs[0].shape[0] if network.inputs[0].shape else 1
-    worst = 0.0
-    with evaluating(network.module):
-        for start in range(0, len(inputs[0]), one):
-            part = [each[start : start + one] for each in inputs]
-            feed = {p.name: each.numpy() for p, each in zip(network.inputs, part, strict=True)}
-            wanted = tensors(network.module(*part))
-            for found, want in zip(session.run(list(network.outputs), feed), wanted, strict=True):
-                scale = max(float(want.abs().max()), 1e-12)
-                worst = max(worst, float(np.abs(found - want.numpy()).max()) / scale)
-    return worst
+    return difference(
+        network.module,
+        model,
+        [port.name for port in network.inputs],
+        network.outputs,
+        inputs,
+        at_once=network.inputs[0].shape[0] if network.inputs[0].shape else 1,
+    )

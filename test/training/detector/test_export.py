@@ -24,9 +24,9 @@ import torch
 
 from pruned_perception.bundle import load_family, record_evidence
 from pruned_perception.datasets import DataError
+from pruned_perception.inference.accuracy import evaluate, evaluation_record
 from pruned_perception.inference.detector import Detector as RobotDetector
 from pruned_perception.pruning import Macs, count, make_plan
-from pruned_perception.training.detector.accuracy import evaluate, evaluation_record
 from pruned_perception.training.detector.data import load_frames
 from pruned_perception.training.detector.deployment import folded
 from pruned_perception.training.detector.export import ExportError, compare, to_onnx

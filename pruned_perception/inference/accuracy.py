@@ -24,10 +24,9 @@ from typing import Any
 from pruned_perception import __version__
 from pruned_perception.bundle import Bundle
 from pruned_perception.datasets import Dataset, read_dataset
-from pruned_perception.datasets.fingerprints import Fingerprints
+from pruned_perception.datasets.fingerprints import SEEN, Fingerprints
 from pruned_perception.inference.coco_metrics import Boxes, Metrics, coco_metrics
 from pruned_perception.inference.detector import Detector
-from pruned_perception.training.detector.checkpoint import SEEN
 
 MIN_SCORE = 0.01  # AP needs the tail below the operating threshold
 RESAMPLES = 1000
