@@ -41,6 +41,8 @@ def start(
     environment: Mapping[str, str],
     stdout: IO[bytes] | int,
     stderr: IO[bytes] | int = subprocess.STDOUT,
+    folder: str | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
     """Start a process that reads nothing and, on Linux, gets SIGTERM when this one ends.
 
@@ -53,6 +55,8 @@ def start(
         stdin=subprocess.DEVNULL,
         stdout=stdout,
         stderr=stderr,
+        cwd=folder,
+        pass_fds=pass_fds,
         start_new_session=True,
         preexec_fn=die_with_parent(),
     )

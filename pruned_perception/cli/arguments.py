@@ -64,14 +64,15 @@ def add_time_limit(parser: argparse.ArgumentParser) -> None:
     """Declare `--time-limit`."""
     parser.add_argument(
         '--time-limit',
-        type=_seconds,
+        type=positive,
         default=TIME_LIMIT_S,
         metavar='S',
         help=f'break off a run of the network, or its loading, after S s; default {TIME_LIMIT_S:g}',
     )
 
 
-def _seconds(text: str) -> float:
+def positive(text: str) -> float:
+    """Return a number above 0."""
     try:
         value = float(text)
     except ValueError:
