@@ -27,6 +27,7 @@ import importlib.util
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -105,6 +106,8 @@ class RayEngine:
                 yield
                 self._stop(run)
         finally:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(ANSWER_S)  # it ends of itself: asked to, or because we no longer listen
             stop([process], patience=ANSWER_S, signals=[signal.SIGTERM, signal.SIGKILL])
 
     def start(self, cell: str, log: Path) -> None:
@@ -136,12 +139,12 @@ class RayEngine:
 
     def _receive(self, awaited: str = '', *, within: float) -> bool:
         """Take in what the connection says; return whether `awaited` is among it."""
-        found = False
         try:
             while self._connection.poll():
                 kind, *content = self._connection.recv()
                 self._heard = time.monotonic()
-                found |= kind == awaited
+                if kind == awaited:
+                    return True
                 if kind == 'ended':
                     self._ended[content[0]] = Ending(*content[1:])
                 elif kind == 'remark':
@@ -152,7 +155,7 @@ class RayEngine:
             raise self._is_lost(_last_words(self._log) or 'its process has ended') from error
         if time.monotonic() - self._heard > within:
             raise self._is_lost(f'nothing heard for {within:g} s')
-        return found
+        return False
 
     def _is_lost(self, why: str) -> EngineError:
         return EngineError(
