@@ -28,7 +28,6 @@ from pruned_perception.compare.table import make_table
 from pruned_perception.pruning import PruningError
 
 METHODS = {'l2': {'criterion': 'filter_l2', 'round_to': 1}}
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -248,7 +247,7 @@ def test_fingerprint_changes_with_what_results_depend_on(tmp_path: Path) -> None
     assert {key for key in first if first[key] != second[key]} == {'data'}
     third = fingerprint(_study(tmp_path, data='images', seeds=[0, 1, 2]))
     assert {key for key in second if second[key] != third[key]} == {'comparison'}
-    with pytest.raises(PruningError, match='field data: .*absent: no such file or folder'):
+    with pytest.raises(PruningError, match=r'field data: .*absent: no such file or folder'):
         fingerprint(_study(tmp_path, data='absent'))
 
 
@@ -279,8 +278,6 @@ def test_a_node_that_differs_is_refused_with_the_reason_found_out_once(
     }
     reasons = {ray_worker.refusal(order, 'node') for _ in range(3)}
     assert len(reasons) == 1
-    import re
-
     assert re.search(message, reasons.pop())
     if 'folder' not in change:
         assert (tmp_path / 'asked').read_text() == 'x'
