@@ -1,0 +1,83 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""On which device a network is; what is to be shown to it goes there."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+CPU = torch.device('cpu')
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Return the device of a network's first parameter or buffer; the CPU where it has none."""
+    for tensors in (network.parameters(), network.buffers()):
+        for each in tensors:
+            return each.device
+    return CPU
+
+
+def moved(values: Any, device: torch.device) -> Any:
+    """Return values with their tensors on a device; those that are there stay the same objects.
+
+    Tensors are found in sequences, mappings and dataclasses; anything else is returned as it is.
+    """
+    if isinstance(values, Tensor):
+        return values if values.device == device else values.to(device)
+    if isinstance(values, tuple) and hasattr(values, '_fields'):
+        return type(values)(*(moved(each, device) for each in values))
+    if isinstance(values, list | tuple):
+        return type(values)(moved(each, device) for each in values)
+    if isinstance(values, Mapping):
+        return {name: moved(each, device) for name, each in values.items()}
+    if dataclasses.is_dataclass(values) and not isinstance(values, type):
+        fields = [each.name for each in dataclasses.fields(values) if each.init]
+        own = {name: moved(getattr(values, name), device) for name in fields}
+        return dataclasses.replace(values, **own)
+    return values
+
+
+@contextlib.contextmanager
+def fed_from_cpu(network: nn.Module) -> Iterator[None]:
+    """Let a network, wherever it is, take tensors on the CPU and return such.
+
+    So a function of a user's need not know of devices to judge it.
+    """
+    device = device_of(network)
+    if device == CPU:
+        yield
+        return
+
+    def to_device(module: nn.Module, args: Any, kwargs: Any) -> Any:
+        return moved(args, device), moved(kwargs, device)
+
+    def to_cpu(module: nn.Module, args: Any, outputs: Any) -> Any:
+        return moved(outputs, CPU)
+
+    handles = (
+        network.register_forward_pre_hook(to_device, with_kwargs=True),
+        network.register_forward_hook(to_cpu),
+    )
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
