@@ -22,7 +22,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pruned_perception.cli.arguments import at_least, positive
+from pruned_perception.cli.arguments import add_device, at_least, compute_on, positive
 from pruned_perception.cli.pruning_inputs import emit
 from pruned_perception.errors import UserError
 
@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='N',
         help='cells at a time, one thread each (default: 1; with Ray as many as the cluster takes)',
     )
+    add_device(parser)
     parser.add_argument(
         '--engine',
         choices=('local', 'ray'),
@@ -106,6 +107,7 @@ def run(args: argparse.Namespace) -> int:
                 results,
                 _engine(args),
                 test=args.test,
+                device=args.device,
                 progress=None
                 if bar is None
                 else lambda share, note: bar.phase(args.file.stem, share, f'{share:.0%}: {note}'),
@@ -146,6 +148,7 @@ def _run_cell(study: Study, results: Path, args: argparse.Namespace) -> int:
 
     use_one_thread()
     cell = study.cell(args.cell)
+    compute = compute_on(args.device)
     with nullcontext() if args.quiet else Progress(cell.name) as bar:
 
         def report(title: str, share: float, remark: str) -> None:
@@ -153,7 +156,7 @@ def _run_cell(study: Study, results: Path, args: argparse.Namespace) -> int:
                 bar.phase(cell.name, share, f'{title}, {share:.0%}, {remark}')
 
         try:
-            result = run_cell(cell, results, test=args.test, report=report)
+            result = run_cell(cell, results, test=args.test, report=report, compute=compute)
         except Interrupted:
             print(f'{cell.name}: interrupted; the same command goes on', file=sys.stderr)
             return INTERRUPTED

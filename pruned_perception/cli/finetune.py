@@ -23,7 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pruned_perception.cli.arguments import Renamed, at_least
+from pruned_perception.cli.arguments import Renamed, add_device, at_least, compute_on
 from pruned_perception.cli.pruning_inputs import (
     Network,
     add_network,
@@ -62,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='WEIGHT',
         help='learn from the dense network too, so many times as much as from the labels (1)',
     )
+    add_device(parser)
     parser.add_argument('--seed', type=int, default=0, help='of the batches (%(default)s)')
     parser.add_argument(
         '--folder',
@@ -95,6 +96,7 @@ def run(args: argparse.Namespace) -> int:
     if len(given) != 1:
         raise PruningError('give exactly one of --cpu-minutes and --steps')
     budget = TrainingBudget(**given)
+    compute = compute_on(args.device)
     distillation = None
     if args.distill is not None:
         distillation = from_dict(Distillation, {'weight': args.distill}, 'distill.')
@@ -102,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     folder = args.folder or args.out.with_suffix('.run')
     rate = {} if args.learning_rate is None else {'learning_rate': args.learning_rate}
     recipe = task.recipe.changed(rate)
-    before = _figures(task.evaluate, task.model)
+    before = _figures(task.evaluate, compute.placed(task.model))
     try:
         with Progress('fine-tuning') as bar:
             trained = train(
@@ -117,6 +119,7 @@ def run(args: argparse.Namespace) -> int:
                 folder=folder,
                 report=bar.phase,
                 title='fine-tuning',
+                compute=compute,
             )
     except Interrupted:
         print(f'interrupted; run the same command again to go on from {folder}', file=sys.stderr)
@@ -126,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
         'steps': trained.steps,
         'cpu_seconds': round(trained.cpu_seconds, 1),
         'before': before,
-        'after': _figures(task.evaluate, trained.network),
+        'after': _figures(task.evaluate, compute.placed(trained.network)),
     }
     emit(args.json, {'out': str(args.out), **result}, _text(args.out, result))
     return 0
@@ -214,7 +217,10 @@ def _save(
 def _figures(evaluate: Any, network: Any) -> dict[str, float]:
     if evaluate is None:
         return {}
-    return {name: float(value) for name, value in evaluate(network.eval()).items()}
+    from pruned_perception.pruning.graph.device import fed_from_cpu
+
+    with fed_from_cpu(network):
+        return {name: float(value) for name, value in evaluate(network.eval()).items()}
 
 
 def _text(out: Path, result: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ import argparse
 from contextlib import nullcontext
 from pathlib import Path
 
+from pruned_perception.cli.arguments import add_device, compute_on
 from pruned_perception.environment import cache_folder
 
 INTERRUPTED = 130
@@ -55,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--cpu-minutes', type=float, metavar='X', help="CPU minutes instead of the file's budget"
     )
+    add_device(parser)
     parser.add_argument('--threads', type=int, default=1, help='threads (default: %(default)s)')
     parser.add_argument('--quiet', action='store_true', help='no progress bar')
 
@@ -71,13 +73,18 @@ def run(args: argparse.Namespace) -> int:
     if args.cpu_minutes is not None and not args.cpu_minutes > 0:
         raise ExperimentError(f'--cpu-minutes: must be > 0, got {args.cpu_minutes}')
     use_one_thread(args.threads)
+    compute = compute_on(args.device)
     experiment = read_experiment(args.experiment)
     folders = Folders(args.experiment.parent, args.data.expanduser(), args.runs.expanduser())
     budget = TrainingBudget(cpu_minutes=args.cpu_minutes) if args.cpu_minutes else None
     try:
         with nullcontext() if args.quiet else Progress(experiment.name) as bar:
             outcome = run_experiment(
-                experiment, folders, budget=budget, report=bar.phase if bar else None
+                experiment,
+                folders,
+                budget=budget,
+                report=bar.phase if bar else None,
+                compute=compute,
             )
     except Interrupted as stop:
         print(f'{experiment.name}: interrupted {stop}; run the same command again to go on')

@@ -52,6 +52,7 @@ def run_cells(
     engine: Engine,
     *,
     test: bool = False,
+    device: str = 'cpu',
     progress: Progress | None = None,
     say: Callable[[str], None] = lambda remark: None,
 ) -> dict[str, str]:
@@ -65,6 +66,7 @@ def run_cells(
         results: folder of its results; two runs in one folder are refused.
         engine: what runs the cells' processes.
         test: the processes compute figures on test data, of the results that are there.
+        device: on which the processes train and judge, see `training.compute.find_device`.
         progress: told of the share of the cells that is done, and which are being made.
         say: told, a line each, what the user should know of the engine.
 
@@ -76,7 +78,7 @@ def run_cells(
     with held(results) as lease, termination() as signals:
         todo = _Todo(study, results, test, say)
         if todo.waiting:
-            command = command_for(study, results, test=test)
+            command = command_for(study, results, test=test, device=device)
             with engine.run(Run(study, results, lease, command)):
                 while todo.unfinished and not signals:
                     lease.tick()
@@ -196,7 +198,8 @@ def _last_line(log: Path) -> str:
     return next((line.strip() for line in reversed(lines) if line.strip()), '')
 
 
-def command_for(study: Study, results: Path, *, test: bool) -> Sequence[str]:
+def command_for(study: Study, results: Path, *, test: bool, device: str) -> Sequence[str]:
     """Return the command line of this package that makes one cell, up to the cell's name."""
     own = [sys.executable, '-m', 'pruned_perception.cli.main', 'compare', str(study.path)]
-    return [*own, '--results', str(results), *(['--test'] if test else []), '--cell']
+    options = ['--results', str(results), '--device', device, *(['--test'] if test else [])]
+    return [*own, *options, '--cell']

@@ -39,6 +39,7 @@ from pruned_perception._io import FolderError, locked
 from pruned_perception._processes import Interrupted, termination
 from pruned_perception.pruning.calibration import update_fingerprint
 from pruned_perception.pruning.errors import PruningError
+from pruned_perception.pruning.graph.device import device_of, moved
 from pruned_perception.training.budget import TrainingBudget
 from pruned_perception.training.checkpoint import (
     FORMAT,
@@ -115,7 +116,7 @@ def train(
         folder: for what an interrupted call needs to go on, and the log, `log.jsonl`.
         report: told of the progress every few steps, and at the end.
         title: what the report calls it.
-        compute: where to compute.
+        compute: where to compute; by default where the model is. The result is where the model is.
 
     Raises:
         PruningError: the task cannot train as the recipe says, nothing can be trained, the data
@@ -154,10 +155,12 @@ class _Run:
         assert task.training is not None
         self.task, self.budget, self.recipe, self.folder = task, budget, recipe, folder
         self.distillation, self.validations, self.compute = distillation, validations, compute
+        self.home = device_of(model)
         self.network = self.placed(model).train()
         self.teacher = None
         if teacher is not None:
-            self.teacher = self.placed(teacher).eval().requires_grad_(False)
+            there = self.placed(teacher).to(device_of(self.network))
+            self.teacher = there.eval().requires_grad_(False)
         if not any(each.requires_grad for each in self.network.parameters()):
             raise PruningError('training: every parameter is frozen (requires_grad=False)')
         if task.distillation_loss is not None and distillation.temperature is not None:
@@ -173,7 +176,9 @@ class _Run:
         parameters = dict(self.network.named_parameters())
         if unknown := set(masks) - set(parameters):
             raise PruningError(f'masks: {sorted(unknown)[0]!r} is no parameter of the network')
-        self.masked = [(parameters[name], mask) for name, mask in masks.items()]
+        self.masked = [
+            (parameters[name], moved(mask, parameters[name].device)) for name, mask in masks.items()
+        ]
         self.keep_masked()
         self.average = self.network
         if recipe.ema is not None:
@@ -191,7 +196,7 @@ class _Run:
 
     def placed(self, model: nn.Module) -> nn.Module:
         """Return a copy where it is to compute."""
-        network = self.compute.network(copy.deepcopy(model))
+        network = self.compute.copy(model)
         if self.recipe.channels_last:
             # The typed signature of Module.to lacks the argument.
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -231,7 +236,8 @@ class _Run:
             self.average.parameters(), self.network.parameters(), strict=True
         ):
             parameter.requires_grad_(other.requires_grad)
-        return Trained(self.average.eval(), self.steps, self.cpu_seconds, self.figures)
+        trained = self.average.to(self.home).eval()
+        return Trained(trained, self.steps, self.cpu_seconds, self.figures)
 
     def step(self) -> dict[str, float]:
         """Do one step of the optimiser; return its losses, and the learning rate."""
@@ -239,7 +245,7 @@ class _Run:
         rate = self.recipe.rate(self.fraction)
         for group, relative in zip(self.optimiser.param_groups, self.rates, strict=True):
             group['lr'] = rate * relative
-        losses = self.losses(self.compute.batch(self.next_batch()))
+        losses = self.losses(self.compute.batch(self.next_batch(), self.network))
         loss = losses['total']
         if self.recipe.clip is None and not math.isfinite(value := loss.item()):
             raise PruningError(

@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """A comparison on a Ray cluster of two nodes, started here and broken piece by piece."""
 
 from __future__ import annotations
@@ -87,8 +101,7 @@ def _kill(process: psutil.Process) -> None:
 
 def _compare(folder: Path, *options: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, '-m', 'pruned_perception.cli.main', 'compare', 'study.yaml', '--quiet']
-        + list(options),
+        [sys.executable, '-m', 'pruned_perception.cli.main', 'compare', 'study.yaml', *options],
         cwd=folder,
         env=ENVIRONMENT,
         stdout=subprocess.PIPE,
@@ -118,25 +131,27 @@ def test_a_comparison_survives_its_workers_a_node_and_the_head(folder: Path) -> 
     address = f'127.0.0.1:{_free_port()}'
     results = folder / 'study.results'
     ray = ['--engine', 'ray', '--address', address]
-    with _ray_start(
-        '--head', f'--port={address.rpartition(":")[2]}', '--include-dashboard=false'
-    ) as head:
-        with _ray_start(f'--address={address}') as second:
-            while True:  # both have joined once cells are under way on both
-                process = _compare(folder, *ray)
-                with contextlib.suppress(AssertionError):
-                    _await(lambda: len(list(results.glob('l2-*/*/1/log.jsonl'))) >= 2, process)
-                    break
-            workers = [
-                each
-                for each in psutil.Process(process.pid).parent().children(recursive=True)
-                if 'ray::l2' in ' '.join(each.cmdline())
-            ]
-            workers[0].send_signal(signal.SIGKILL)
-            _kill(second)
-            _await(lambda: list(results.glob('l2-*.json')), process)
-            _kill(head)
-            output, errors = process.communicate(timeout=PATIENCE_S)
+    with (
+        _ray_start(
+            '--head', f'--port={address.rpartition(":")[2]}', '--include-dashboard=false'
+        ) as head,
+        _ray_start(f'--address={address}') as second,
+    ):
+        while True:  # both have joined once cells are under way on both
+            process = _compare(folder, *ray)
+            with contextlib.suppress(AssertionError):
+                _await(lambda: len(list(results.glob('l2-*/*/1/log.jsonl'))) >= 2, process)
+                break
+        workers = [
+            each
+            for each in psutil.Process(process.pid).parent().children(recursive=True)
+            if 'ray::l2' in ' '.join(each.cmdline())
+        ]
+        workers[0].send_signal(signal.SIGKILL)
+        _kill(second)
+        _await(lambda: list(results.glob('l2-*.json')), process)
+        _kill(head)
+        output, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1, (output, errors)
     assert 'again' in errors
     assert 'no connection with the cluster' in errors
@@ -150,7 +165,7 @@ def test_a_comparison_survives_its_workers_a_node_and_the_head(folder: Path) -> 
     assert '4 of 4 cells done' in output
     assert all(path.read_bytes() == content for path, content in before.items())
     process = _compare(folder, '--results', 'local')
-    alone, errors = process.communicate(timeout=PATIENCE_S)
+    _, errors = process.communicate(timeout=PATIENCE_S)
     for path in sorted(results.glob('*.json')):
         one, other = (
             json.loads((each / path.name).read_text()) for each in (results, folder / 'local')

@@ -45,7 +45,7 @@ NO_REPORTS = {'RAY_USAGE_STATS_ENABLED': '0', 'RAY_USAGE_STATS_PROMPT_ENABLED': 
 LOG = 'ray.log'
 ANSWER_S = 5.0
 CONNECT_S = 30.0
-SILENCE_S = 60.0
+SILENCE_S = 30.0
 PASSED_ON = ('PYTHONPATH',)
 OWN_VARIABLES = 'PRUNED_PERCEPTION_'
 
@@ -107,7 +107,7 @@ class RayEngine:
                 self._stop(run)
         finally:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(ANSWER_S)  # it ends of itself: asked to, or because we no longer listen
+                process.wait(ANSWER_S)  # it ends of itself, for nobody listens any more
             stop([process], patience=ANSWER_S, signals=[signal.SIGTERM, signal.SIGKILL])
 
     def start(self, cell: str, log: Path) -> None:

@@ -51,8 +51,8 @@ class _Cluster:
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:  # of many kinds; all of them say that there is no cluster for us
             raise _FailedError(
-                f'cannot join the cluster at {address}: {_first_line(error)}; `ray start --head` '
-                'starts one, --address HOST:PORT names another'
+                f'cannot join the cluster at {address}: {_first_sentence(error)}; '
+                '`ray start --head` starts one, --address HOST:PORT names another'
             ) from error
         # By value: what a node has installed may be another version, and must be able to say so.
         ray.cloudpickle.register_pickle_by_value(ray_worker)
@@ -98,9 +98,9 @@ class _Cluster:
             try:
                 kind, content, node = self.ray.get(task)
             except self.ray.exceptions.RayTaskError as error:
-                self.say('ended', cell, None, f'its worker failed: {_first_line(error.cause)}')
+                self.say('ended', cell, None, f'its worker failed: {_first_sentence(error.cause)}')
             except self.ray.exceptions.RayError as error:
-                self.say('ended', cell, None, f'its worker died: {_first_line(error)}')
+                self.say('ended', cell, None, f'its worker died: {_first_sentence(error)}')
             else:
                 if kind == 'refused':
                     self.refuse(node, content)
@@ -160,9 +160,10 @@ def serve(connection: Connection) -> None:
     cluster.stop()
 
 
-def _first_line(error: object) -> str:
-    lines = (line.strip() for line in str(error).split('\n'))
-    return next((line for line in lines if line), type(error).__name__)
+def _first_sentence(error: object) -> str:
+    """Return the first sentence of an error: Ray adds advice for whole pages."""
+    text = ' '.join(str(error).split()) or type(error).__name__
+    return text.split('. ')[0][:200]
 
 
 def _listed(resources: dict[str, float]) -> str:
