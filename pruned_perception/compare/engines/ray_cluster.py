@@ -44,10 +44,15 @@ INSTALL = "pip install 'pruned_perception[ray]'"
 NO_REPORTS = {'RAY_USAGE_STATS_ENABLED': '0', 'RAY_USAGE_STATS_PROMPT_ENABLED': '0'}
 LOG = 'ray.log'
 ANSWER_S = 5.0
-CONNECT_S = 30.0
+IMPORT_S = 60.0
+CONNECT_S = 20.0
 SILENCE_S = 30.0
 PASSED_ON = ('PYTHONPATH',)
 OWN_VARIABLES = 'PRUNED_PERCEPTION_'
+
+
+class _LostError(EngineError):
+    """The process that is connected to the cluster has ended, or says nothing."""
 
 
 class RayEngine:
@@ -99,12 +104,24 @@ class RayEngine:
         try:
             with self._connection:
                 self._send('connect', self.address, self.resources, _order(run))
-                self._heard = time.monotonic()
-                while not self._receive('ready', within=CONNECT_S):
-                    time.sleep(0.05)
-                    run.lease.tick()
-                yield
-                self._stop(run)
+                self._await('alive', run, within=IMPORT_S)
+                try:
+                    self._await('ready', run, within=CONNECT_S)
+                except _LostError as error:
+                    raise EngineError(
+                        f'--address {self.address}: no head of a Ray cluster answers there '
+                        f'({error}; see {self._log}); `ray start --head` starts one'
+                    ) from error
+                try:
+                    yield
+                    self._send('stop')
+                    self._await('stopped', run, within=SILENCE_S)
+                except _LostError as error:
+                    raise EngineError(
+                        f'engine ray: the connection with the cluster at {self.address} is lost '
+                        f'({error}; see {self._log}). Results that are there are kept: the same '
+                        'command goes on when the cluster is back, and so does --engine local'
+                    ) from error
         finally:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(ANSWER_S)  # it ends of itself, for nobody listens any more
@@ -126,10 +143,10 @@ class RayEngine:
         found, self._remarks = self._remarks, []
         return found
 
-    def _stop(self, run: Run) -> None:
-        """End the cells, and wait until they have saved."""
-        self._send('stop')
-        while not self._receive('stopped', within=SILENCE_S):
+    def _await(self, kind: str, run: Run, *, within: float) -> None:
+        """Wait for a message; something must be heard again and again in the time."""
+        self._heard = time.monotonic()
+        while not self._receive(kind, within=within):
             time.sleep(0.05)
             run.lease.tick()
 
@@ -152,17 +169,10 @@ class RayEngine:
                 elif kind == 'failed':
                     raise EngineError(f'engine ray: {content[0]}')
         except (EOFError, ConnectionError) as error:
-            raise self._is_lost(_last_words(self._log) or 'its process has ended') from error
+            raise _LostError(_last_words(self._log) or 'its process has ended') from error
         if time.monotonic() - self._heard > within:
-            raise self._is_lost(f'nothing heard for {within:g} s')
+            raise _LostError(f'nothing heard for {within:g} s')
         return False
-
-    def _is_lost(self, why: str) -> EngineError:
-        return EngineError(
-            f'engine ray: no connection with the cluster at {self.address} ({why}; see '
-            f'{self._log}). Results that are there are kept: the same command goes on when the '
-            'cluster is back, and so does --engine local'
-        )
 
 
 def _order(run: Run) -> dict[str, Any]:

@@ -47,6 +47,7 @@ class _Cluster:
         import ray
 
         self.ray, self.connection, self.resources, self.order = ray, connection, resources, order
+        self.say('alive')
         try:
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:  # of many kinds; all of them say that there is no cluster for us
@@ -60,18 +61,26 @@ class _Cluster:
         self.task = ray.remote(ray_worker.run_cell)
         self.tasks: dict[Any, tuple[str, str]] = {}
         self.refused: dict[str, str] = {}
+        names = {'num_cpus': 'CPU', 'num_gpus': 'GPU'}
+        self.wanted = {names[key]: value for key, value in resources.items()}
         self.check_resources()
 
     def nodes(self) -> dict[str, dict[str, Any]]:
         """Return the living nodes by their ids."""
         return {each['NodeID']: each for each in self.ray.nodes() if each['Alive']}
 
+    def able(self) -> list[str]:
+        """Return the living nodes that have what a cell needs, by their ids."""
+        return [
+            node
+            for node, each in self.nodes().items()
+            if all(each['Resources'].get(k, 0) >= v for k, v in self.wanted.items())
+        ]
+
     def check_resources(self) -> None:
         """Raise where no node has what a cell needs."""
-        names = {'num_cpus': 'CPU', 'num_gpus': 'GPU'}
-        wanted = {names[key]: value for key, value in self.resources.items()}
-        nodes = [each['Resources'] for each in self.nodes().values()]
-        if not any(all(node.get(k, 0) >= v for k, v in wanted.items()) for node in nodes):
+        if not self.able():
+            nodes, wanted = [each['Resources'] for each in self.nodes().values()], self.wanted
             most = {key: max((node.get(key, 0) for node in nodes), default=0) for key in wanted}
             raise _FailedError(
                 f'no node has what a cell is to have ({_listed(wanted)}); nodes have at most '
@@ -115,7 +124,7 @@ class _Cluster:
         if node not in self.refused:
             self.refused[node] = f'node {self.name(node)} makes no cells: {reason}'
             self.say('remark', self.refused[node])
-        if not set(self.nodes()) - set(self.refused):
+        if not set(self.able()) - set(self.refused):
             raise _FailedError('no node can make cells; ' + '; '.join(self.refused.values()))
 
     def name(self, node: str) -> str:
