@@ -50,6 +50,7 @@ from pruned_perception.training.checkpoint import (
 from pruned_perception.training.compute import Compute
 from pruned_perception.training.distillation import Call, Distillation, calls_of, teach
 from pruned_perception.training.losses import named, total
+from pruned_perception.training.memory import examples, largest_that_fits
 from pruned_perception.training.random_state import random_numbers, random_state, set_random_state
 from pruned_perception.training.recipe import Recipe, make_optimiser
 from pruned_perception.training.task import Task, figures_of
@@ -120,7 +121,8 @@ def train(
 
     Raises:
         PruningError: the task cannot train as the recipe says, nothing can be trained, the data
-            end, or loss or weights are not finite.
+            end, loss or weights are not finite, or a device's memory is too small for a batch: how
+            many examples would fit is said.
         FolderError: the folder is in use, or holds another training.
         Interrupted: after SIGTERM or Ctrl-C, all saved; only with a folder.
     """
@@ -245,7 +247,21 @@ class _Run:
         rate = self.recipe.rate(self.fraction)
         for group, relative in zip(self.optimiser.param_groups, self.rates, strict=True):
             group['lr'] = rate * relative
-        losses = self.losses(self.compute.batch(self.next_batch(), self.network))
+        batch = self.next_batch()
+        losses: dict[str, Tensor] = {}
+        with contextlib.suppress(torch.OutOfMemoryError):
+            losses = self.learn(batch, rate)
+        if not losses:  # here, where what that step allocated is free again
+            raise self.too_large(batch)
+        self.keep_masked()
+        self.steps += 1
+        self.follow()
+        self.cpu_seconds += time.process_time() - began
+        return {name: value.item() for name, value in losses.items()} | {'rate': rate}
+
+    def learn(self, batch: Any, rate: float) -> dict[str, Tensor]:
+        """Move the weights by what a batch says; return its losses."""
+        losses = self.losses(batch)
         loss = losses['total']
         if self.recipe.clip is None and not math.isfinite(value := loss.item()):
             raise PruningError(
@@ -258,15 +274,25 @@ class _Run:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
         ):  # one broken batch must not end a night's run
             self.optimiser.step()
-        self.keep_masked()
-        self.steps += 1
-        self.follow()
-        self.cpu_seconds += time.process_time() - began
-        return {name: value.item() for name, value in losses.items()} | {'rate': rate}
+        return losses
+
+    def too_large(self, batch: Any) -> PruningError:
+        """Return what to say of a batch that there is no memory for: how many would fit."""
+        self.optimiser.zero_grad(set_to_none=True)
+        size = largest_that_fits(
+            batch, lambda part: self.compute.backward(self.losses(part)['total'])
+        )
+        fits = f'batches of {size} fit' if size else 'no part of it fits'
+        return PruningError(
+            f'training: {device_of(self.network)} has too little memory for the batch of step '
+            f'{self.steps + 1} ({examples(batch) or "?"} examples); {fits}. What was saved before '
+            'is untouched; another size of batches is another training, in another folder'
+        )
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
         """Return the losses of a batch, and the `total` that is minimised."""
         assert self.task.step is not None
+        batch = self.compute.batch(batch, self.network)
         listen: contextlib.AbstractContextManager[list[Call]] = contextlib.nullcontext([])
         if self.teacher is not None:
             listen = calls_of(self.network)

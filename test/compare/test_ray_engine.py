@@ -20,13 +20,13 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import blobs
 import psutil
@@ -51,7 +51,7 @@ STUDY = {
     'task': 'slow:task',
     'methods': {'l2': {'criterion': 'filter_l2', 'round_to': 1}},
     'budgets': {'macs': [0.5]},
-    'seeds': [0, 1, 2],
+    'seeds': [0, 1, 2, 3, 4],
     'finetune': {'steps': 30, 'learning_rate': 0.05},
 }
 ENVIRONMENT = {
@@ -110,66 +110,60 @@ def _compare(folder: Path, *options: str) -> subprocess.Popen[str]:
     )
 
 
-def _await(condition: object, process: subprocess.Popen[str]) -> None:
+def _await(process: subprocess.Popen[str], condition: Callable[[], Any]) -> Any:
+    """Return what the condition gives once that is something."""
     end = time.monotonic() + PATIENCE_S
-    while not condition():  # type: ignore[operator]
+    while not (found := condition()):
         assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end
+        assert time.monotonic() < end, 'it takes too long'
         time.sleep(0.05)
+    return found
 
 
-def _steps(results: Path, cell: str) -> list[int]:
-    """Return the steps that the log of a cell's training has."""
+def _workers(node: psutil.Process) -> list[psutil.Process]:
+    """Return a node's processes that have a cell which trains."""
     return [
-        json.loads(line)['step']
-        for log in results.glob(f'{cell}/*/1/log.jsonl')
-        for line in log.read_text().splitlines()
+        each
+        for each in node.children(recursive=True)
+        if each.name().startswith('ray::l2') and each.children()
     ]
 
 
-def test_a_comparison_survives_its_workers_a_node_and_the_head(folder: Path) -> None:
-    address = f'127.0.0.1:{_free_port()}'
-    results = folder / 'study.results'
-    ray = ['--engine', 'ray', '--address', address]
-    with (
-        _ray_start(
-            '--head', f'--port={address.rpartition(":")[2]}', '--include-dashboard=false'
-        ) as head,
-        _ray_start(f'--address={address}') as second,
-    ):
-        while True:  # both have joined once cells are under way on both
-            process = _compare(folder, *ray)
-            with contextlib.suppress(AssertionError):
-                _await(lambda: len(list(results.glob('l2-*/*/1/log.jsonl'))) >= 2, process)
-                break
-        workers = [
-            each
-            for each in psutil.Process(process.pid).parent().children(recursive=True)
-            if 'ray::l2' in ' '.join(each.cmdline())
-        ]
-        workers[0].send_signal(signal.SIGKILL)
-        _kill(second)
-        _await(lambda: list(results.glob('l2-*.json')), process)
+def test_a_comparison_survives_its_workers_a_node_and_in_the_end_the_head(folder: Path) -> None:
+    """The cells' order is not ours, so each is broken as soon as there is something to break."""
+    port, results = _free_port(), folder / 'study.results'
+    at_head = f'127.0.0.1:{port}'
+    with _ray_start('--head', f'--port={port}', '--include-dashboard=false') as head:
+        with _ray_start(f'--address={at_head}') as second:
+            while True:  # until the head answers
+                process = _compare(folder, '--engine', 'ray', '--address', at_head, '--quiet')
+                with contextlib.suppress(AssertionError):
+                    worker = _await(process, lambda: _workers(second))[0]
+                    break
+            worker.kill()
+            _await(process, lambda: [each for each in _workers(second) if each != worker])
+            _kill(second)
+        _await(process, lambda: list(results.glob('l2-*.json')))
         _kill(head)
         output, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1, (output, errors)
-    assert 'again' in errors
-    assert 'no connection with the cluster' in errors
+    assert errors.count('; again') == 2, errors
+    assert 'is lost' in errors
     assert '--engine local' in errors
     before = {path: path.read_bytes() for path in results.glob('*.json')}
-    assert len(before) >= 1
 
-    process = _compare(folder)
-    output, errors = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 0, errors
-    assert '4 of 4 cells done' in output
+    output, errors = _compare(folder, '--quiet', '--jobs', '2').communicate(timeout=PATIENCE_S)
+    assert '6 of 6 cells done' in output, errors
     assert all(path.read_bytes() == content for path, content in before.items())
-    process = _compare(folder, '--results', 'local')
-    _, errors = process.communicate(timeout=PATIENCE_S)
-    for path in sorted(results.glob('*.json')):
-        one, other = (
+    options = ('--quiet', '--jobs', '2', '--results', 'local')
+    _compare(folder, *options).communicate(timeout=PATIENCE_S)
+    for path in results.glob('*.json'):
+        ours, local = (
             json.loads((each / path.name).read_text()) for each in (results, folder / 'local')
         )
-        assert one['after'] == other['after']
-        assert one['outcomes'] == other['outcomes']
-        assert one['pipeline']['stages'][0]['steps'] == other['pipeline']['stages'][0]['steps']
+        for made in (ours, local):
+            for name in ('cpu_seconds', 'finished_at'):
+                del made[name]
+            for stage in made['pipeline']['stages']:
+                del stage['cpu_seconds'], stage['pruning']['cpu_seconds']
+        assert ours == local, path.name

@@ -28,7 +28,7 @@ from other_device import DEVICE, OtherDevice
 from torch import Tensor, nn
 
 from pruned_perception.errors import UserError
-from pruned_perception.pruning import Macs, recalibrate
+from pruned_perception.pruning import Macs, PruningError, recalibrate
 from pruned_perception.pruning.graph.device import device_of, fed_from_cpu, moved
 from pruned_perception.training.batch_norms import convolution_statistics
 from pruned_perception.training.budget import TrainingBudget
@@ -218,6 +218,29 @@ def test_batches_of_any_form_are_moved_and_the_cpus_are_left_alone() -> None:
         assert found['pair'].image.device == found['many'][1][0].device == DEVICE
         assert (found['pair'].name, found['many'][1][1], found['count']) == ('a', None, 3)
         assert moved(found, DEVICE)['pair'].image is found['pair'].image
+
+
+@pytest.mark.parametrize(('most', 'said'), [(5, 'batches of 4 fit'), (0, 'no part of it fits')])
+def test_out_of_memory_says_what_fits_and_leaves_what_was_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, said: str
+) -> None:
+    steps: list[int] = []
+
+    def small(model: nn.Module, batch: Any) -> Tensor:
+        steps.append(len(batch[0]))
+        if len(steps) > 2 and len(batch[0]) > most:
+            raise torch.OutOfMemoryError('CUDA out of memory.')
+        return blobs.step(model, batch)
+
+    monkeypatch.setattr('pruned_perception.training.loop.CHECKPOINT_SECONDS', -1.0)
+    task, budget = blobs.task(step=small), TrainingBudget(steps=6)
+    message = rf'too little memory for the batch of step 3 \(16 examples\); {said}'
+    with pytest.raises(PruningError, match=message):
+        train(task.model, task, budget, folder=tmp_path)
+    assert [path.name for path in tmp_path.iterdir() if 'training' in path.name] == ['training.pt']
+    assert read_checkpoint(tmp_path / 'training.pt')['steps'] == 2
+    ended = train(task.model, blobs.task(), budget, folder=tmp_path)
+    assert _same(ended.network, train(task.model, blobs.task(), budget).network)
 
 
 # Names of devices

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -36,21 +36,26 @@ def device_of(network: nn.Module) -> torch.device:
 
 
 def moved(values: Any, device: torch.device) -> Any:
-    """Return values with their tensors on a device; those that are there stay the same objects.
+    """Return values with their tensors on a device; those that are there stay the same objects."""
+    return mapped(values, lambda each: each if each.device == device else each.to(device))
+
+
+def mapped(values: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Return values with each of their tensors changed.
 
     Tensors are found in sequences, mappings and dataclasses; anything else is returned as it is.
     """
     if isinstance(values, Tensor):
-        return values if values.device == device else values.to(device)
+        return change(values)
     if isinstance(values, tuple) and hasattr(values, '_fields'):
-        return type(values)(*(moved(each, device) for each in values))
+        return type(values)(*(mapped(each, change) for each in values))
     if isinstance(values, list | tuple):
-        return type(values)(moved(each, device) for each in values)
+        return type(values)(mapped(each, change) for each in values)
     if isinstance(values, Mapping):
-        return {name: moved(each, device) for name, each in values.items()}
+        return {name: mapped(each, change) for name, each in values.items()}
     if dataclasses.is_dataclass(values) and not isinstance(values, type):
         fields = [each.name for each in dataclasses.fields(values) if each.init]
-        own = {name: moved(getattr(values, name), device) for name in fields}
+        own = {name: mapped(getattr(values, name), change) for name in fields}
         return dataclasses.replace(values, **own)
     return values
 
