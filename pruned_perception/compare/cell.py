@@ -41,6 +41,7 @@ from pruned_perception.compare.result import (
 from pruned_perception.compare.study import Cell
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.cost import count
+from pruned_perception.pruning.graph.device import CPU
 from pruned_perception.training.compute import Compute
 from pruned_perception.training.loop import OnProgress, train
 from pruned_perception.training.method import Method, PruningRecord, Scratch
@@ -125,7 +126,7 @@ def _made(cell: Cell, results: Path, report: OnProgress | None, compute: Compute
         pipeline=record,
         cpu_seconds=record.cpu_seconds,
         finished_at=now(),
-        versions=_versions(),
+        versions=_versions(compute),
         outcomes=_kept(after),
     )
 
@@ -236,10 +237,12 @@ def _judged(task: Task, network: nn.Module, compute: Compute) -> Figures:
     return figures_of(task.evaluate, compute.placed(network))
 
 
-def _versions() -> dict[str, str]:
+def _versions(compute: Compute) -> dict[str, str]:
+    """Return what computed; on the CPU, where most results are from, no device is named."""
     return {
         'pruned_perception': pruned_perception.__version__,
         'torch': str(torch.__version__),
         'numpy': np.__version__,
         'python': platform.python_version(),
+        **({'device': str(compute.device)} if compute.device not in (None, CPU) else {}),
     }

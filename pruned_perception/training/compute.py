@@ -100,14 +100,14 @@ def find_device(name: str) -> torch.device:
     kind, _, number = name.partition(':')
     if name == 'auto':
         kind = 'cuda' if torch.cuda.is_available() else 'mps' if _mps() else 'cpu'
-        return torch.device(kind)
+        return torch.device('cpu') if kind == 'cpu' else torch.device(kind, 0)
     if kind not in ('cpu', 'cuda', 'mps') or (number and (kind != 'cuda' or not number.isdigit())):
         raise UserError(f'--device {name}: there are {DEVICES}')
     if kind == 'mps' and not _mps():
         raise UserError(f'--device {name}: is for macOS on Apple silicon; this machine has none')
     if kind == 'cuda':
         _check_cuda(name, int(number or 0))
-    return torch.device(name)
+    return torch.device('cpu') if kind == 'cpu' else torch.device(kind, int(number or 0))
 
 
 def _mps() -> bool:

@@ -274,7 +274,7 @@ def test_auto_is_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     _machine(monkeypatch)
     assert find_device('auto') == find_device('cpu') == torch.device('cpu')
     _machine(monkeypatch, build='13.0', count=2)
-    assert find_device('auto') == torch.device('cuda')
+    assert find_device('auto') == find_device('cuda') == torch.device('cuda', 0)
     assert find_device('cuda:1') == torch.device('cuda', 1)
 
 
