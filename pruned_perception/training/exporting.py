@@ -27,11 +27,13 @@ from torch import Tensor, nn
 
 from pruned_perception import __version__
 from pruned_perception.errors import UserError
+from pruned_perception.pruning.graph.device import on_cpu
 
 OPSET = 17
 IR_VERSION = 8  # ONNX Runtime 1.17 reads up to 9; exporters write newer ones
 
 
+@on_cpu
 def onnx_bytes(
     module: nn.Module,
     example_inputs: Sequence[Tensor],

@@ -17,12 +17,17 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+P = ParamSpec('P')
+R = TypeVar('R')
 
 CPU = torch.device('cpu')
 
@@ -58,6 +63,34 @@ def mapped(values: Any, change: Callable[[Tensor], Tensor]) -> Any:
         own = {name: mapped(getattr(values, name), change) for name in fields}
         return dataclasses.replace(values, **own)
     return values
+
+
+def on_cpu(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorate what takes networks: wherever they are, it computes on the CPU, with copies there.
+
+    Its sums are in double precision, which not every device has. Tensors that are given go along;
+    a network that is returned comes back to the device.
+    """
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        devices = {device_of(x) for x in (*args, *kwargs.values()) if isinstance(x, nn.Module)}
+        if not devices - {CPU}:
+            return function(*args, **kwargs)
+        home = (devices - {CPU}).pop()
+        there = {name: _placed(value, CPU) for name, value in kwargs.items()}
+        found: Any = function(*(_placed(each, CPU) for each in args), **there)
+        if type(found) is tuple:
+            return tuple(_placed(each, home) for each in found)  # type: ignore[return-value]
+        return _placed(found, home) if isinstance(found, nn.Module) else found
+
+    return call
+
+
+def _placed(value: Any, device: torch.device) -> Any:
+    if not isinstance(value, nn.Module):
+        return moved(value, device) if isinstance(value, Tensor | list | tuple) else value
+    return value if device_of(value) == device else copy.deepcopy(value).to(device)
 
 
 @contextlib.contextmanager
