@@ -49,6 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--cpu-minutes', type=float, metavar='X', help='CPU time to train for')
     parser.add_argument('--steps', type=at_least(1), metavar='N', help='or so many steps')
     parser.add_argument(
+        '--epochs', type=float, metavar='X', help='or passes over the training data'
+    )
+    parser.add_argument('--wall-minutes', type=float, metavar='X', help='or time of training steps')
+    parser.add_argument(
         '--learning-rate',
         type=float,
         metavar='X',
@@ -85,16 +89,16 @@ def run(args: argparse.Namespace) -> int:
     from pruned_perception._processes import Interrupted
     from pruned_perception.cli.progress import Progress
     from pruned_perception.pruning import PruningError
-    from pruned_perception.pruning.records import from_dict
+    from pruned_perception.pruning.records import from_dict, names_of
     from pruned_perception.training.budget import TrainingBudget
     from pruned_perception.training.distillation import Distillation
     from pruned_perception.training.loop import train
 
     check_output(args.out)
-    given = {name: getattr(args, name) for name in ('cpu_minutes', 'steps')}
+    given = {name: getattr(args, name) for name in names_of(TrainingBudget)}
     given = {name: value for name, value in given.items() if value is not None}
     if len(given) != 1:
-        raise PruningError('give exactly one of --cpu-minutes and --steps')
+        raise PruningError('give exactly one of --cpu-minutes, --steps, --epochs, --wall-minutes')
     budget = TrainingBudget(**given)
     compute = compute_on(args.device)
     distillation = None

@@ -64,7 +64,8 @@ class Finetuning(Written):
     def name(self) -> str:
         """The part of a cell's name: its budget."""
         unit, value = next(iter(self.budget.to_dict().items()))
-        return f'{value:g}{unit.replace("cpu_minutes", "min")}'
+        short = unit.replace('cpu_minutes', 'min').replace('wall_minutes', 'wallmin')
+        return f'{value:g}{short}'
 
 
 @dataclass(frozen=True)
@@ -171,8 +172,8 @@ def read_study(path: str | os.PathLike[str]) -> Study:
 
     Fields: `task` (package.module:function), `weights` (a file beside this one; optional),
     `methods` (name → see `read_method`), `budgets` (macs or params → shares), `seeds`, `finetune`
-    (steps or cpu_minutes, and what is to differ from the task's recipe, see `Recipe`; or a list of
-    such; optional), `recalibrate` (default true), `baseline` (name of a method; default the first),
+    (steps, epochs, cpu_minutes or wall_minutes, and what is to differ from the task's recipe, see
+    `Recipe`; or a list of such; optional), `recalibrate` (default true), `baseline` (name of a method; default the first),
     `chosen_on` (seeds by which these methods were chosen among others: left out of differences),
     `data` (files and folders that the task reads, beside this one: machines of a cluster whose
     copies differ are refused; optional).

@@ -191,7 +191,13 @@ class _Run:
         self.follows = _follows(self.batches, recipe)
         self.optimiser = _optimiser(self.network, task, recipe)
         self.rates = [group['lr'] / recipe.learning_rate for group in self.optimiser.param_groups]
-        self.steps, self.cpu_seconds, self.finished = 0, 0.0, False
+        self.epoch = getattr(self.batches, 'steps_per_epoch', None)
+        if budget.epochs is not None and self.epoch is None:
+            raise PruningError(
+                'training budget: of epochs, but what `training` of the task returns has no '
+                '`steps_per_epoch`; give steps'
+            )
+        self.steps, self.cpu_seconds, self.wall_seconds, self.finished = 0, 0.0, 0.0, False
         self.figures: dict[str, float] = {}
         if folder is not None and (folder / CHECKPOINT).is_file():
             self.restore(folder / CHECKPOINT)
@@ -206,7 +212,8 @@ class _Run:
 
     @property
     def fraction(self) -> float:
-        return self.budget.fraction(self.cpu_seconds, self.steps)
+        epochs = 0.0 if self.epoch is None else self.steps / self.epoch
+        return self.budget.fraction(self.cpu_seconds, self.steps, self.wall_seconds, epochs)
 
     def loop(self, report: Callable[[float, str], Any]) -> Trained:
         saved = self.cpu_seconds
@@ -243,7 +250,7 @@ class _Run:
 
     def step(self) -> dict[str, float]:
         """Do one step of the optimiser; return its losses, and the learning rate."""
-        began = time.process_time()
+        began, wall = time.process_time(), time.perf_counter()
         rate = self.recipe.rate(self.fraction)
         for group, relative in zip(self.optimiser.param_groups, self.rates, strict=True):
             group['lr'] = rate * relative
@@ -257,6 +264,7 @@ class _Run:
         self.steps += 1
         self.follow()
         self.cpu_seconds += time.process_time() - began
+        self.wall_seconds += time.perf_counter() - wall
         return {name: value.item() for name, value in losses.items()} | {'rate': rate}
 
     def learn(self, batch: Any, rate: float) -> dict[str, Tensor]:
@@ -355,6 +363,7 @@ class _Run:
             'weights': weights_of(self.average),
             'steps': self.steps,
             'cpu_seconds': self.cpu_seconds,
+            'wall_seconds': self.wall_seconds,
             'identity': self.identity,
             'finished': self.finished,
             'figures': dict(self.figures),
@@ -388,6 +397,9 @@ class _Run:
             )
         self.average.load_state_dict(content['weights'])
         self.steps, self.cpu_seconds = content['steps'], content['cpu_seconds']
+        self.wall_seconds = content.get(
+            'wall_seconds', self.cpu_seconds
+        )  # former versions' lack it
         self.finished = content['finished']
         if self.finished:
             self.figures = content['figures']

@@ -67,7 +67,7 @@ class Task:
     ones. What has `state_dict()` and `load_state_dict(state)` is put back to its place; of any
     other iterator, the batches that were had are drawn again. What has `follow(recipe, fraction)`
     is told before each batch how much of the budget is used up: for the recipe's `batch` and
-    `phases`.
+    `phases`. Its `steps_per_epoch` is needed for a budget of epochs.
     """
     step: Callable[[nn.Module, Any], Losses] | None = None
     """(network in training mode, batch) → the loss to minimise, or several by name: their sum."""
