@@ -173,7 +173,8 @@ def read_study(path: str | os.PathLike[str]) -> Study:
     Fields: `task` (package.module:function), `weights` (a file beside this one; optional),
     `methods` (name → see `read_method`), `budgets` (macs or params → shares), `seeds`, `finetune`
     (steps, epochs, cpu_minutes or wall_minutes, and what is to differ from the task's recipe, see
-    `Recipe`; or a list of such; optional), `recalibrate` (default true), `baseline` (name of a method; default the first),
+    `Recipe`; or a list of such; optional), `recalibrate` (default true), `baseline` (name of a
+    method; default the first),
     `chosen_on` (seeds by which these methods were chosen among others: left out of differences),
     `data` (files and folders that the task reads, beside this one: machines of a cluster whose
     copies differ are refused; optional).

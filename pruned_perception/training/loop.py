@@ -397,9 +397,7 @@ class _Run:
             )
         self.average.load_state_dict(content['weights'])
         self.steps, self.cpu_seconds = content['steps'], content['cpu_seconds']
-        self.wall_seconds = content.get(
-            'wall_seconds', self.cpu_seconds
-        )  # former versions' lack it
+        self.wall_seconds = content.get('wall_seconds', 0.0)  # missing in earlier versions'
         self.finished = content['finished']
         if self.finished:
             self.figures = content['figures']
