@@ -136,6 +136,7 @@ def _engine(args: argparse.Namespace) -> Engine:
     for name in ('address', 'cpus', 'gpus'):
         if getattr(args, name) is not None:
             raise UserError(f'--{name}: is for --engine ray')
+    compute_on(args.device, quiet=True)  # said once, before every cell would
     return LocalEngine(args.jobs or 1)
 
 

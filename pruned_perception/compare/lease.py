@@ -36,13 +36,21 @@ TICK_S = 1.0
 WATCH_S = 3.0
 
 
+STOP = 'stop'
+
+
 class Lease:
-    """The file that says that an engine works here."""
+    """The file that says that an engine works here, and whether cells are to end."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.token = secrets.token_hex(8)
-        self._ticks, self._last = 0, -TICK_S
+        self._ticks, self._last, self._stopping = 0, -TICK_S, False
+
+    def stop(self) -> None:
+        """Let all cells save and end."""
+        self._stopping, self._last = True, -TICK_S
+        self.tick()
 
     def tick(self) -> None:
         """Change the file, unless that was done a moment ago."""
@@ -50,8 +58,8 @@ class Lease:
             return
         self._last = time.monotonic()
         self._ticks += 1
-        place = f'{platform.node()} {os.getpid()}'
-        write_text(self.path, f'{self.token} {place} {self._ticks}\n')
+        words = [self.token, platform.node(), str(os.getpid()), str(self._ticks)]
+        write_text(self.path, ' '.join(words + [STOP] * self._stopping) + '\n')
 
 
 @contextlib.contextmanager

@@ -237,14 +237,19 @@ def test_results_are_wanted_as_long_as_the_file_changes_whatever_the_clocks_say(
             path.write_text(text)
         return wanted()
 
-    wanted = ray_worker._Wanted(path, 'mine')
+    wanted = ray_worker._Wanted(path, 'mine', lease.STOP)
     assert all(look(f'mine host 1 {tick}', 50) for tick in range(5))
     assert look('mine host 1 4', 50)
     assert not look('mine host 1 4', 50), 'frozen for longer than its patience'
-    wanted = ray_worker._Wanted(path, 'mine')
-    assert [look(None, 6) for _ in range(3)] == [True, True, False]
-    wanted = ray_worker._Wanted(path, 'mine')
-    assert [look('other host 2 1', 6) for _ in range(3)] == [True, True, False]
+    for text in (None, 'other host 2 1'):
+        wanted = ray_worker._Wanted(path, 'mine', lease.STOP)
+        seen = [look(text, 2) for _ in range(ray_worker.MISSED)]
+        assert seen == [True] * (ray_worker.MISSED - 1) + [False]
+    wanted = ray_worker._Wanted(path, 'mine', lease.STOP)
+    with lease.held(tmp_path / 'results') as ours:
+        assert look(ours.path.read_text().replace(ours.token, 'mine'), 2)
+        ours.stop()
+        assert not look(ours.path.read_text(), 2)
 
 
 # What machines have in common
@@ -317,6 +322,7 @@ def test_a_node_without_the_package_says_so(tmp_path: Path) -> None:
     [
         (['--address', '127.0.0.1:1'], '--address: is for --engine ray'),
         (['--gpus', '0.5'], '--gpus: is for --engine ray'),
+        (['--device', 'gpu'], '--device gpu: there are auto'),
         (['--engine', 'ray', '--address', 'http://x'], 'must be host:port'),
         (['--engine', 'ray', '--address', '127.0.0.1:1'], '127.0.0.1:1: no answer'),
     ],

@@ -39,6 +39,7 @@ from typing import Any
 from pruned_perception._processes import start, stop
 from pruned_perception.compare.engines import ONE_THREAD, Ending, EngineError, Run
 from pruned_perception.compare.fingerprint import RESULTS, fingerprint
+from pruned_perception.compare.lease import STOP
 
 INSTALL = "pip install 'pruned_perception[ray]'"
 NO_REPORTS = {'RAY_USAGE_STATS_ENABLED': '0', 'RAY_USAGE_STATS_PROMPT_ENABLED': '0'}
@@ -114,6 +115,7 @@ class RayEngine:
                     ) from error
                 try:
                     yield
+                    run.lease.stop()
                     self._send('stop')
                     self._await('stopped', run, within=SILENCE_S)
                 except _LostError as error:
@@ -191,6 +193,7 @@ def _order(run: Run) -> dict[str, Any]:
         'expected': {RESULTS: run.lease.token, **fingerprint(run.study)},
         'lease': os.path.abspath(run.lease.path),  # noqa: PTH100
         'token': run.lease.token,
+        'stop': STOP,
     }
 
 

@@ -25,6 +25,7 @@ import logging
 import sys
 import time
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from pruned_perception import _processes
@@ -133,9 +134,10 @@ class _Cluster:
         return f'{found["NodeManagerHostname"]} ({node[:8]})' if found else node[:8]
 
     def stop(self) -> None:
-        """End all tasks, and wait until their cells have saved."""
-        for task in self.tasks:
-            self.ray.cancel(task)
+        """Wait until all cells have saved, which end by the lease; cancel what has not begun."""
+        for task, (_, log) in self.tasks.items():
+            if not Path(log).exists():
+                self.ray.cancel(task)
         while self.tasks:
             every = list(self.tasks)
             ended, _ = self.ray.wait(every, num_returns=len(every), timeout=1.0)

@@ -36,7 +36,8 @@ from typing import Any
 
 from pruned_perception._processes import start, stop
 
-LOOK_S = 5.0
+LOOK_S = 1.0
+MISSED = 10
 PATIENCE_S = 60.0
 
 
@@ -96,7 +97,7 @@ def _run(order: Mapping[str, Any], cell: str, log: str) -> int | None:
             stdout=file,
             folder=order['folder'],
         )
-    wanted = _Wanted(Path(order['lease']), order['token'])
+    wanted = _Wanted(Path(order['lease']), order['token'], order['stop'])
     try:
         while process.poll() is None:
             if not wanted():
@@ -104,15 +105,15 @@ def _run(order: Mapping[str, Any], cell: str, log: str) -> int | None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(1.0)
         return process.returncode
-    finally:  # also where the task is cancelled
+    finally:
         stop([process], patience=math.inf, signals=[signal.SIGTERM])
 
 
 class _Wanted:
-    """Whether the results are wanted: as long as the file of whoever asked changes."""
+    """Whether the results are wanted: until the file of whoever asked says `stop`, or is still."""
 
-    def __init__(self, path: Path, token: str) -> None:
-        self.path, self.token = path, token
+    def __init__(self, path: Path, token: str, stop: str) -> None:
+        self.path, self.token, self.stop = path, token, stop
         self.looked = self.changed = time.monotonic()
         self.last: str | None = None
         self.missed = 0
@@ -130,7 +131,9 @@ class _Wanted:
                 self.missed = 0 if text.startswith(self.token) else self.missed + 1
             if text != self.last:
                 self.last, self.changed = text, now
-        return self.missed < 3 and now - self.changed < PATIENCE_S
+            if text.split()[-1:] == [self.stop]:
+                return False
+        return self.missed < MISSED and now - self.changed < PATIENCE_S
 
 
 def _environment(order: Mapping[str, Any]) -> dict[str, str]:
