@@ -81,6 +81,8 @@ setup(
             'scipy>=1.10',
             'torch>=2.4',
         ],
+        # Comparisons on a Ray cluster that is running; nothing else needs it.
+        'ray': ['ray>=2.49'],
         'study': ['torch-pruning>=1.6.1,<2'],  # the peer that studies compare with
         'test': [
             'hypothesis',

@@ -42,6 +42,8 @@ def start(
     stdout: IO[bytes] | int,
     stderr: IO[bytes] | int | None = subprocess.STDOUT,
     stdin: int = subprocess.DEVNULL,
+    folder: str | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
     """Start a process that, on Linux, gets SIGTERM when this one ends.
 
@@ -54,6 +56,8 @@ def start(
         stdin=stdin,
         stdout=stdout,
         stderr=stderr,
+        cwd=folder,
+        pass_fds=pass_fds,
         start_new_session=True,
         preexec_fn=die_with_parent(),
     )

@@ -19,12 +19,16 @@ from __future__ import annotations
 import argparse
 import math
 import re
+import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pruned_perception._tables import printable
 from pruned_perception.errors import UserError
 from pruned_perception.inference.runs import TIME_LIMIT_S
+
+if TYPE_CHECKING:
+    from pruned_perception.training.compute import Compute
 
 
 class Renamed(argparse.Action):
@@ -143,3 +147,26 @@ def add_time_limit(parser: argparse.ArgumentParser) -> None:
         metavar='S',
         help=f'break off a run of the network, or its loading, after S s; default {TIME_LIMIT_S:g}',
     )
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Declare `--device`, for `compute_on`."""
+    parser.add_argument(
+        '--device',
+        default='cpu',
+        metavar='NAME',
+        help='where to train and judge: cpu (default), cuda, cuda:N, mps, or auto: what is there',
+    )
+
+
+def compute_on(name: str, *, quiet: bool = False) -> Compute:
+    """Return where to compute, of `--device`; say what `auto` has found.
+
+    Raises UserError where there is no such device.
+    """
+    from pruned_perception.training.compute import Compute, find_device
+
+    device = find_device(name)
+    if name == 'auto' and not quiet:
+        print(f'device: {device}', file=sys.stderr)
+    return Compute(device)

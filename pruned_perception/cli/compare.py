@@ -22,11 +22,13 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pruned_perception.cli.arguments import at_least
+from pruned_perception.cli.arguments import add_device, at_least, compute_on, positive
 from pruned_perception.cli.output import check_output, check_yaml
 from pruned_perception.cli.pruning_inputs import emit
+from pruned_perception.errors import UserError
 
 if TYPE_CHECKING:
+    from pruned_perception.compare.engines import Engine
     from pruned_perception.compare.study import Study
 
 INTERRUPTED = 130
@@ -44,9 +46,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--jobs',
         type=at_least(1),
-        default=1,
         metavar='N',
-        help='processes at a time, one thread each (default: %(default)s)',
+        help='cells at a time, one thread each (default: 1; with Ray as many as the cluster takes)',
+    )
+    add_device(parser)
+    parser.add_argument(
+        '--engine',
+        choices=('local', 'ray'),
+        default='local',
+        help="who makes the cells: this machine's processes, or a Ray cluster that is running "
+        '(default: %(default)s)',
+    )
+    cluster = parser.add_argument_group('with --engine ray')
+    cluster.add_argument(
+        '--address',
+        metavar='HOST:PORT',
+        help='the head (default: $RAY_ADDRESS, else the cluster that this machine is part of)',
+    )
+    cluster.add_argument(
+        '--cpus', type=positive, metavar='N', help='what Ray sets aside for a cell (default: 1)'
+    )
+    cluster.add_argument(
+        '--gpus', type=positive, metavar='SHARE', help='likewise, such as 0.25 (default: none)'
     )
     parser.add_argument(
         '--test',
@@ -69,8 +90,9 @@ def check(args: argparse.Namespace) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make what is missing, then print the table; 1 where a cell failed."""
+    from pruned_perception.cli.output import say
     from pruned_perception.cli.progress import Progress
-    from pruned_perception.compare.runner import command_for, run_cells
+    from pruned_perception.compare.runner import run_cells
     from pruned_perception.compare.study import read_study
 
     study = read_study(args.file)
@@ -92,12 +114,13 @@ def run(args: argparse.Namespace) -> int:
             failures = run_cells(
                 study,
                 results,
-                command_for(study, results, test=args.test),
-                jobs=args.jobs,
+                _engine(args),
                 test=args.test,
+                device=args.device,
                 progress=None
                 if bar is None
                 else lambda share, note: bar.phase(args.file.stem, share, f'{share:.0%}: {note}'),
+                say=lambda remark: say(remark, file=sys.stderr),
             )
     table = make_table(study, results)
     emit(args.json, table.to_dict(), table.to_text())
@@ -109,6 +132,23 @@ def run(args: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
+def _engine(args: argparse.Namespace) -> Engine:
+    """Return who makes the cells; raise UserError where options are another engine's."""
+    if args.engine == 'ray':
+        from pruned_perception.compare.engines.ray_cluster import RayEngine
+
+        cpus, gpus = args.cpus or 1.0, args.gpus or 0.0
+        return RayEngine(args.address, cpus=cpus, gpus=gpus, jobs=args.jobs)
+
+    from pruned_perception.compare.engines.local import LocalEngine
+
+    for name in ('address', 'cpus', 'gpus'):
+        if getattr(args, name) is not None:
+            raise UserError(f'--{name}: is for --engine ray')
+    compute_on(args.device, quiet=True)  # said once, before every cell would
+    return LocalEngine(args.jobs or 1)
+
+
 def _run_cell(study: Study, results: Path, args: argparse.Namespace) -> int:
     """Make one cell, with one thread; the exit status alone says how it ended."""
     from pruned_perception._processes import Interrupted
@@ -118,6 +158,7 @@ def _run_cell(study: Study, results: Path, args: argparse.Namespace) -> int:
 
     use_one_thread()
     cell = study.cell(args.cell)
+    compute = compute_on(args.device)
     with nullcontext() if args.quiet else Progress(cell.name) as bar:
 
         def report(title: str, share: float, remark: str) -> None:
@@ -125,7 +166,7 @@ def _run_cell(study: Study, results: Path, args: argparse.Namespace) -> int:
                 bar.phase(cell.name, share, f'{title}, {share:.0%}, {remark}')
 
         try:
-            result = run_cell(cell, results, test=args.test, report=report)
+            result = run_cell(cell, results, test=args.test, report=report, compute=compute)
         except Interrupted:
             print(f'{cell.name}: interrupted; the same command goes on', file=sys.stderr)
             return INTERRUPTED

@@ -23,7 +23,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pruned_perception.cli.arguments import Renamed, at_least, not_negative, positive
+from pruned_perception.cli.arguments import (
+    Renamed,
+    add_device,
+    at_least,
+    compute_on,
+    not_negative,
+    positive,
+)
 from pruned_perception.cli.output import check_output
 from pruned_perception.cli.pruning_inputs import (
     Network,
@@ -51,6 +58,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--cpu-minutes', type=positive, metavar='X', help='CPU time to train for')
     parser.add_argument('--steps', type=at_least(1), metavar='N', help='or so many steps')
     parser.add_argument(
+        '--epochs', type=positive, metavar='X', help='or passes over the training data'
+    )
+    parser.add_argument(
+        '--wall-minutes', type=positive, metavar='X', help='or time of training steps'
+    )
+    parser.add_argument(
         '--learning-rate',
         type=positive,
         metavar='X',
@@ -64,6 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='WEIGHT',
         help='learn from the dense network too, so many times as much as from the labels (1)',
     )
+    add_device(parser)
     parser.add_argument('--seed', type=at_least(0), default=0, help='of the batches (%(default)s)')
     parser.add_argument(
         '--folder',
@@ -84,8 +98,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def check(args: argparse.Namespace) -> None:
     """Raise UserError for what shows without PyTorch."""
     check_output(args.out)
-    if (args.cpu_minutes is None) == (args.steps is None):
-        raise UserError('give exactly one of --cpu-minutes and --steps')
+    budgets = (args.cpu_minutes, args.steps, args.epochs, args.wall_minutes)
+    if sum(each is not None for each in budgets) != 1:
+        raise UserError('give exactly one of --cpu-minutes, --steps, --epochs, --wall-minutes')
     check_network(args)
 
 
@@ -93,14 +108,15 @@ def run(args: argparse.Namespace) -> int:
     """Train, write, print; the same command goes on after an interruption."""
     from pruned_perception._processes import Interrupted
     from pruned_perception.cli.progress import Progress
-    from pruned_perception.pruning.records import from_dict
+    from pruned_perception.pruning.records import from_dict, names_of
     from pruned_perception.training.budget import TrainingBudget
     from pruned_perception.training.distillation import Distillation
     from pruned_perception.training.loop import train
 
-    given = {name: getattr(args, name) for name in ('cpu_minutes', 'steps')}
+    given = {name: getattr(args, name) for name in names_of(TrainingBudget)}
     given = {name: value for name, value in given.items() if value is not None}
     budget = TrainingBudget(**given)
+    compute = compute_on(args.device)
     distillation = None
     if args.distill is not None:
         distillation = from_dict(Distillation, {'weight': args.distill}, 'distill.')
@@ -108,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
     folder = args.folder or args.out.with_suffix('.run')
     rate = {} if args.learning_rate is None else {'learning_rate': args.learning_rate}
     recipe = task.recipe.changed(rate)
-    before = _figures(task.evaluate, task.model)
+    before = _figures(task.evaluate, compute.placed(task.model))
     try:
         with Progress('fine-tuning') as bar:
             trained = train(
@@ -123,6 +139,7 @@ def run(args: argparse.Namespace) -> int:
                 folder=folder,
                 report=bar.phase,
                 title='fine-tuning',
+                compute=compute,
             )
     except Interrupted:
         print(f'interrupted; run the same command again to go on from {folder}', file=sys.stderr)
@@ -132,7 +149,7 @@ def run(args: argparse.Namespace) -> int:
         'steps': trained.steps,
         'cpu_seconds': round(trained.cpu_seconds, 1),
         'before': before,
-        'after': _figures(task.evaluate, trained.network),
+        'after': _figures(task.evaluate, compute.placed(trained.network)),
     }
     emit(args.json, {'out': str(args.out), **result}, _text(args.out, result))
     return 0
@@ -220,7 +237,10 @@ def _save(
 def _figures(evaluate: Any, network: Any) -> dict[str, float]:
     if evaluate is None:
         return {}
-    return {name: float(value) for name, value in evaluate(network.eval()).items()}
+    from pruned_perception.pruning.graph.device import fed_from_cpu
+
+    with fed_from_cpu(network):
+        return {name: float(value) for name, value in evaluate(network.eval()).items()}
 
 
 def _text(out: Path, result: Mapping[str, Any]) -> str:

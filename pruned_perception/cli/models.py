@@ -24,6 +24,7 @@ import argparse
 from contextlib import nullcontext
 from pathlib import Path
 
+from pruned_perception.cli.arguments import add_device, compute_on
 from pruned_perception.cli.train import INTERRUPTED, add_folders
 
 STEPS = ('data', 'train', 'export', 'evaluate', 'certify', 'latency', 'summary')
@@ -60,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=STEPS,
         help='only these steps (default: all)',
     )
+    add_device(parser)
     parser.add_argument('--quiet', action='store_true', help='no progress bars')
 
 
@@ -78,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
     sets = {name: folders.data / spec.name / name for name in spec.data}
     test_name = f'{spec.name} test'
     use_one_thread()
+    compute = compute_on(args.device)
 
     if 'data' in args.steps:
         for name, split in spec.data.items():
@@ -95,6 +98,7 @@ def run(args: argparse.Namespace) -> int:
                         folders.experiment(name),
                         folders,
                         report=bar.phase if bar else None,
+                        compute=compute,
                     )
             except Interrupted as stop:
                 print(f'{name}: interrupted {stop}; run the same command again to go on')

@@ -20,7 +20,7 @@ import argparse
 from contextlib import nullcontext
 from pathlib import Path
 
-from pruned_perception.cli.arguments import at_least, positive
+from pruned_perception.cli.arguments import add_device, at_least, compute_on, positive
 from pruned_perception.cli.output import check_yaml
 from pruned_perception.environment import cache_folder
 
@@ -60,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--threads', type=at_least(1), default=1, help='threads (default: %(default)s)'
     )
+    add_device(parser)
     parser.add_argument('--quiet', action='store_true', help='no progress bar')
 
 
@@ -80,13 +81,18 @@ def run(args: argparse.Namespace) -> int:
     if args.cpu_minutes is not None and not args.cpu_minutes > 0:
         raise ExperimentError(f'--cpu-minutes: must be > 0, got {args.cpu_minutes}')
     use_one_thread(args.threads)
+    compute = compute_on(args.device)
     experiment = read_experiment(args.experiment)
     folders = Folders(args.experiment.parent, args.data.expanduser(), args.runs.expanduser())
     budget = TrainingBudget(cpu_minutes=args.cpu_minutes) if args.cpu_minutes else None
     try:
         with nullcontext() if args.quiet else Progress(experiment.name) as bar:
             outcome = run_experiment(
-                experiment, folders, budget=budget, report=bar.phase if bar else None
+                experiment,
+                folders,
+                budget=budget,
+                report=bar.phase if bar else None,
+                compute=compute,
             )
     except Interrupted as stop:
         print(f'{experiment.name}: interrupted {stop}; run the same command again to go on')

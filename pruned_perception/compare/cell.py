@@ -41,6 +41,8 @@ from pruned_perception.compare.result import (
 from pruned_perception.compare.study import Cell
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.cost import count
+from pruned_perception.pruning.graph.device import CPU
+from pruned_perception.training.compute import Compute
 from pruned_perception.training.loop import OnProgress, train
 from pruned_perception.training.method import Method, PruningRecord, Scratch
 from pruned_perception.training.outcomes import Figures, Outcomes
@@ -57,7 +59,12 @@ from pruned_perception.training.task import Task, figures_of, load_task
 
 
 def run_cell(
-    cell: Cell, results: Path, *, test: bool = False, report: OnProgress | None = None
+    cell: Cell,
+    results: Path,
+    *,
+    test: bool = False,
+    report: OnProgress | None = None,
+    compute: Compute | None = None,
 ) -> Result:
     """Return the cell's result: at once if it is there, else made now and written.
 
@@ -68,6 +75,7 @@ def run_cell(
         results: folder of the results.
         test: compute the figures on test data, once, of a result that is there.
         report: told what goes on.
+        compute: where to train and to judge; by default where the task's network is.
 
     Raises:
         FolderError: another process works at this cell.
@@ -77,7 +85,7 @@ def run_cell(
     with locked(results / cell.name):
         failure_path(results, cell).unlink(missing_ok=True)
         try:
-            result = (_tested if test else _made)(cell, results, report)
+            result = (_tested if test else _made)(cell, results, report, compute or Compute())
         except Exception as error:
             record_failure(results, cell, f'{type(error).__name__}: {error}')
             raise
@@ -85,25 +93,25 @@ def run_cell(
         return result
 
 
-def _made(cell: Cell, results: Path, report: OnProgress | None) -> Result:
+def _made(cell: Cell, results: Path, report: OnProgress | None, compute: Compute) -> Result:
     if (found := find_result(results, cell)) is not None:
         return found
     task = _task(cell)
-    network, record = _network(cell, task, results, report)
+    network, record = _network(cell, task, results, report, compute)
     before: dict[str, float] = {}
     shares = {'macs': 1.0, 'params': 1.0}
     if record.accepted:
         last = record.accepted[-1]
         before = last.before
         # Of a training that went on after an interruption, figures alone are kept.
-        after = last.after if isinstance(last.after, Figures) else _judged(task, network)
+        after = last.after if isinstance(last.after, Figures) else _judged(task, network, compute)
         parent = count(task.model, task.example_inputs)
         shares = {
             'macs': last.pruning.macs / parent.macs,
             'params': last.pruning.parameters / parent.parameters,
         }
     else:  # the parent itself, or nothing better was accepted
-        before = after = _judged(task, task.model)
+        before = after = _judged(task, task.model, compute)
     assert isinstance(after, Figures)
     return Result(
         cell=cell.name,
@@ -118,12 +126,12 @@ def _made(cell: Cell, results: Path, report: OnProgress | None) -> Result:
         pipeline=record,
         cpu_seconds=record.cpu_seconds,
         finished_at=now(),
-        versions=_versions(),
+        versions=_versions(compute),
         outcomes=_kept(after),
     )
 
 
-def _tested(cell: Cell, results: Path, report: OnProgress | None) -> Result:
+def _tested(cell: Cell, results: Path, report: OnProgress | None, compute: Compute) -> Result:
     result = find_result(results, cell)
     if result is None:
         raise PruningError(f'{cell.name}: no result yet; run the comparison first')
@@ -132,8 +140,8 @@ def _tested(cell: Cell, results: Path, report: OnProgress | None) -> Result:
     task = _task(cell)
     if task.test is None:
         raise PruningError(f'task {cell.study.task!r}: has no `test`')
-    network, _ = _network(cell, task, results, report)
-    figures = figures_of(task.test, network)
+    network, _ = _network(cell, task, results, report, compute)
+    figures = figures_of(task.test, compute.placed(network))
     return dataclasses.replace(result, test=figures, test_at=now(), test_outcomes=_kept(figures))
 
 
@@ -149,14 +157,14 @@ def _task(cell: Cell) -> Task:
 
 
 def _network(
-    cell: Cell, task: Task, results: Path, report: OnProgress | None
+    cell: Cell, task: Task, results: Path, report: OnProgress | None, compute: Compute
 ) -> tuple[nn.Module, PipelineRecord]:
     """Return the cell's network, made now or as far as it was left."""
     if cell.method is None or cell.budget is None:
         return task.model, PipelineRecord(())
     folder = results / cell.name / cell.digest[:16]  # an older configuration's is not touched
     if cell.source is not None:
-        return _from_scratch(cell, cell.source, task, results, folder, report)
+        return _from_scratch(cell, cell.source, task, results, folder, report, compute)
     assert isinstance(cell.method, Method)
     tuned = cell.finetuning
     return prune_and_finetune(
@@ -169,11 +177,18 @@ def _network(
         recalibrated=cell.study.recalibrate,
         folder=folder,
         report=report,
+        compute=compute if compute.device else None,
     )
 
 
 def _from_scratch(
-    cell: Cell, source: Cell, task: Task, results: Path, folder: Path, report: OnProgress | None
+    cell: Cell,
+    source: Cell,
+    task: Task,
+    results: Path,
+    folder: Path,
+    report: OnProgress | None,
+    compute: Compute,
 ) -> tuple[nn.Module, PipelineRecord]:
     """Train the widths of another cell's network for the time of its parent and its own."""
     assert isinstance(cell.method, Scratch)
@@ -200,10 +215,11 @@ def _from_scratch(
         folder=folder,
         report=report,
         title='training from scratch',
+        compute=compute,
     )
     sizes = other.pipeline.accepted[-1].pruning
     record = PruningRecord('scratch', None, *_costs(sizes), cpu_seconds=0.0)
-    figures = _judged(task, trained.network)
+    figures = _judged(task, trained.network, compute)
     stage = Stage(record, {}, figures, trained.steps, trained.cpu_seconds, accepted=True)
     return trained.network, PipelineRecord((stage,))
 
@@ -216,15 +232,17 @@ def _costs(record: PruningRecord) -> tuple[int, int, int, int]:
     return record.dense_macs, record.macs, record.dense_parameters, record.parameters
 
 
-def _judged(task: Task, network: nn.Module) -> Figures:
+def _judged(task: Task, network: nn.Module, compute: Compute) -> Figures:
     assert task.evaluate is not None
-    return figures_of(task.evaluate, network)
+    return figures_of(task.evaluate, compute.placed(network))
 
 
-def _versions() -> dict[str, str]:
+def _versions(compute: Compute) -> dict[str, str]:
+    """Return what computed; on the CPU, where most results are from, no device is named."""
     return {
         'pruned_perception': pruned_perception.__version__,
         'torch': str(torch.__version__),
         'numpy': np.__version__,
         'python': platform.python_version(),
+        **({'device': str(compute.device)} if compute.device not in (None, CPU) else {}),
     }

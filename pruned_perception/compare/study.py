@@ -47,7 +47,7 @@ from pruned_perception.training.task import load_function
 PARENT = 'parent'
 FIELDS = (
     'task', 'weights', 'methods', 'budgets', 'seeds', 'finetune', 'recalibrate', 'baseline',
-    'chosen_on',
+    'chosen_on', 'data',
 )  # fmt: skip
 _NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9_.+-]*')
 
@@ -66,7 +66,8 @@ class Finetuning(Written):
     def name(self) -> str:
         """The part of a cell's name: its budget."""
         unit, value = next(iter(self.budget.to_dict().items()))
-        return f'{value:g}{unit.replace("cpu_minutes", "min")}'
+        short = unit.replace('cpu_minutes', 'min').replace('wall_minutes', 'wallmin')
+        return f'{value:g}{short}'
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,8 @@ class Study:
     baseline: str | None
     chosen_on: tuple[int, ...] = ()
     """Seeds by which the methods were chosen: no difference may count them."""
+    data: tuple[Path, ...] = ()
+    """Files and folders that the task reads: machines whose copies differ make no cells."""
 
     @cached_property
     def weights_sha256(self) -> str | None:
@@ -179,9 +182,12 @@ def read_study(path: str | os.PathLike[str]) -> Study:
 
     Fields: `task` (package.module:function), `weights` (a file beside this one; optional),
     `methods` (name → see `read_method`), `budgets` (macs or params → shares), `seeds`, `finetune`
-    (steps or cpu_minutes, and what is to differ from the task's recipe, see `Recipe`; or a list of
-    such; optional), `recalibrate` (default true), `baseline` (name of a method; default the first),
-    `chosen_on` (seeds by which these methods were chosen among others: left out of differences).
+    (steps, epochs, cpu_minutes or wall_minutes, and what is to differ from the task's recipe, see
+    `Recipe`; or a list of such; optional), `recalibrate` (default true), `baseline` (name of a
+    method; default the first),
+    `chosen_on` (seeds by which these methods were chosen among others: left out of differences),
+    `data` (files and folders that the task reads, beside this one: machines of a cluster whose
+    copies differ are refused; optional).
     """
     path = Path(path)
     try:
@@ -240,11 +246,19 @@ def _study(path: Path, data: Any) -> Study:
         recalibrate=bool(data.get('recalibrate', True)),
         baseline=baseline,
         chosen_on=tuple(chosen_on),
+        data=tuple(path.parent / each for each in _paths(data.get('data'))),
     )
     names = [cell.name for cell in study.cells]
     if twice := [name for name in names if names.count(name) > 1]:
         raise PruningError(f'two cells are called {twice[0]}: budgets, seeds or finetune repeat')
     return study
+
+
+def _paths(data: Any) -> list[str]:
+    listed = data if isinstance(data, list) else [] if data is None else [data]
+    if not all(isinstance(each, str) and each for each in listed):
+        raise PruningError(f'field data: must be a path or a list of them: {data}')
+    return listed
 
 
 def _mapping(data: Mapping[str, Any], key: str) -> list[tuple[Any, Any]]:

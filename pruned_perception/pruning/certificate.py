@@ -42,6 +42,7 @@ from pruned_perception.datasets.fingerprints import Fingerprints, picture_hash
 from pruned_perception.pruning.calibration import Batch, CheckedBatches, as_inputs
 from pruned_perception.pruning.eprocess import drives_needed, rate_bound
 from pruned_perception.pruning.errors import PruningError
+from pruned_perception.pruning.graph.device import on_cpu
 from pruned_perception.pruning.graph.observation import tensors
 
 VERSION = 2
@@ -118,6 +119,7 @@ def argmax_negative_flips(parent: Any, child: Any, labels: Any) -> Tensor:
     return changed & (parent.argmax(dim=1) == torch.as_tensor(labels, device=parent.device))
 
 
+@on_cpu
 @torch.no_grad()
 def compare(
     model: nn.Module,
@@ -769,6 +771,7 @@ def certify_counts(
     )
 
 
+@on_cpu
 def certify(
     model: nn.Module,
     small: nn.Module,

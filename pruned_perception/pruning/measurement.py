@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from pruned_perception._tables import Table
 from pruned_perception.pruning.calibration import Batch, CalibrationRecord, CheckedBatches
 from pruned_perception.pruning.contributions import contributions, fields, kernel, sampled
+from pruned_perception.pruning.graph.device import on_cpu
 from pruned_perception.pruning.graph.observation import observed, run
 from pruned_perception.pruning.plan import Plan
 from pruned_perception.pruning.records import Record
@@ -66,6 +67,7 @@ class MeasuredErrors(Record):
         )
 
 
+@on_cpu
 def measure_errors(
     model: nn.Module,
     plan: Plan,

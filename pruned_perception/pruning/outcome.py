@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from pruned_perception._tables import Table
 from pruned_perception.pruning.budget import Budget, Macs, Params
 from pruned_perception.pruning.calibration import Batch, as_inputs
+from pruned_perception.pruning.graph.device import on_cpu
 from pruned_perception.pruning.graph.observation import evaluating, tensors
 from pruned_perception.pruning.plan import Plan, Planner
 from pruned_perception.pruning.recalibration import recalibrate
@@ -116,6 +117,7 @@ class Outcome(Record):
         )
 
 
+@on_cpu
 def prune(
     model: nn.Module,
     example_inputs: Sequence[Tensor],
@@ -172,6 +174,7 @@ def warn_of(outcome: Outcome | None) -> None:
         warnings.warn(outcome.warning(), stacklevel=3)
 
 
+@on_cpu
 def finish(
     model: nn.Module,
     small: nn.Module,
@@ -252,6 +255,7 @@ def with_nearest(
     return replace(outcome, nearest=nearest)
 
 
+@on_cpu
 @torch.no_grad()
 def output_error(model: nn.Module, small: nn.Module, batches: Iterable[Batch]) -> float | None:
     """Return by how much the outputs of `small` err, relative to how much the parent's vary.

@@ -38,6 +38,7 @@ from pruned_perception.pruning.budget import Budget, ErrorBound, Latency
 from pruned_perception.pruning.calibration import Batch, CalibrationRecord
 from pruned_perception.pruning.errors import CannotDifferentiateError, PruningError
 from pruned_perception.pruning.graph.cost import count
+from pruned_perception.pruning.graph.device import on_cpu
 from pruned_perception.pruning.graph.groups import ChannelGroups
 from pruned_perception.pruning.graph.observation import outside_inference_mode
 from pruned_perception.pruning.latency import latency_of
@@ -116,6 +117,7 @@ class Plan(Record):
         """None: channels go altogether."""
         return {}
 
+    @on_cpu
     @outside_inference_mode
     def apply(self, model: nn.Module, calibration: Iterable[Batch] | None = None) -> nn.Module:
         """Return a new, physically smaller network after the plan; `model` is untouched.
@@ -479,6 +481,7 @@ def scale_inputs(
     return scaled
 
 
+@on_cpu
 def score(
     model: nn.Module,
     criterion: str | criteria.Criterion,
@@ -541,6 +544,7 @@ class Planner:
             their bounds are estimates.
     """
 
+    @on_cpu
     def __init__(
         self,
         model: nn.Module,
@@ -650,6 +654,7 @@ class Planner:
         return self._scored[criterion]
 
 
+@on_cpu
 def make_plan(
     model: nn.Module,
     example_inputs: Sequence[Tensor],

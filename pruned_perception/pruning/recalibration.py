@@ -28,6 +28,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruned_perception.pruning.calibration import Batch, as_inputs, check_finite
 from pruned_perception.pruning.errors import PruningError
+from pruned_perception.pruning.graph.device import device_of, moved
 from pruned_perception.pruning.graph.observation import evaluating, outside_inference_mode
 
 Network = TypeVar('Network', bound=nn.Module)
@@ -76,10 +77,10 @@ def recalibrate(model: Network, calibration: Iterable[Batch]) -> Network:
     adjusted = copy.deepcopy(model)
     if not _norms(adjusted):
         return adjusted
-    runs = 0
+    runs, device = 0, device_of(adjusted)
     with evaluating(adjusted), measuring(adjusted):
         for inputs in _regrouped(_checked(calibration)):
-            adjusted(*inputs)
+            adjusted(*moved(inputs, device))
             runs += 1
         if not runs:
             raise PruningError(

@@ -41,6 +41,7 @@ from torch import Tensor, nn
 from pruned_perception.pruning.calibration import Batch, CheckedBatches
 from pruned_perception.pruning.contributions import fields, kernel
 from pruned_perception.pruning.graph.cost import LAYERS
+from pruned_perception.pruning.graph.device import on_cpu
 from pruned_perception.pruning.graph.observation import (
     evaluating,
     observed,
@@ -88,6 +89,7 @@ class _Regression:
         return weight, mean_y - (weight @ mean_x[:, :, None])[:, :, 0]
 
 
+@on_cpu
 @outside_inference_mode
 def refit(
     model: nn.Module,

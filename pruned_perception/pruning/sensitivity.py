@@ -55,6 +55,7 @@ from pruned_perception.pruning.calibration import Batch, CalibrationRecord, Chec
 from pruned_perception.pruning.conformal import conformal_factor, largest_ratios
 from pruned_perception.pruning.contributions import Fields, contributions, fields, kernel, sampled
 from pruned_perception.pruning.errors import PruningError
+from pruned_perception.pruning.graph.device import on_cpu
 from pruned_perception.pruning.graph.groups import ChannelGroup, Slice
 from pruned_perception.pruning.graph.observation import observed, run
 from pruned_perception.pruning.records import Record
@@ -211,6 +212,7 @@ class Sensitivity(Record):
         return text
 
 
+@on_cpu
 def estimate_sensitivity(
     model: nn.Module,
     calibration: Iterable[Batch],

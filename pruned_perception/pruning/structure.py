@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from pruned_perception.pruning.calibration import Batch
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.cost import LAYERS, count
+from pruned_perception.pruning.graph.device import on_cpu
 from pruned_perception.pruning.graph.groups import ChannelGroup, ChannelGroups, Slice
 from pruned_perception.pruning.records import Record
 from pruned_perception.pruning.surgery import find_groups
@@ -217,6 +218,7 @@ class Structure(Record):
         return {**own, 'groups': groups}
 
 
+@on_cpu
 def trace(
     model: nn.Module,
     example_inputs: Sequence[Tensor],

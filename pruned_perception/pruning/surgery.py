@@ -43,6 +43,7 @@ from pruned_perception.pruning.graph.agreement import (
     verifying_inputs,
 )
 from pruned_perception.pruning.graph.cost import LAYERS
+from pruned_perception.pruning.graph.device import on_cpu
 from pruned_perception.pruning.graph.groups import (
     Atoms,
     ChannelGroup,
@@ -64,6 +65,7 @@ __all__ = [
 ]
 
 
+@on_cpu
 @outside_inference_mode
 def find_groups(
     model: nn.Module,
@@ -115,6 +117,7 @@ def unsliceable(
     return network.failures(kept)
 
 
+@on_cpu
 @outside_inference_mode
 def slice_channels(
     model: nn.Module,
@@ -145,6 +148,7 @@ def slice_channels(
     return small
 
 
+@on_cpu
 def mask_channels(
     model: nn.Module, groups: ChannelGroups, kept: Mapping[str, Sequence[int]]
 ) -> nn.Module:

@@ -21,26 +21,30 @@ from dataclasses import dataclass
 from typing import Any
 
 from pruned_perception.pruning.errors import PruningError
-from pruned_perception.pruning.records import Record
+from pruned_perception.pruning.records import Record, names_of
 
 
 @dataclass(frozen=True)
 class TrainingBudget(Record):
-    """How long to train: CPU minutes of the process in training steps, or steps.
+    """How long to train, in one of four units, all of them of training steps alone.
 
-    CPU time, not wall time, because it is fair on a machine that does other things as well; the
-    learning rate follows the fraction that is used up.
+    CPU minutes of the process are fair on a machine that does other things as well; wall minutes
+    count where a GPU computes, which takes no CPU time; steps and epochs give the same weights
+    again. The learning rate follows the fraction that is used up.
     """
 
     cpu_minutes: float | None = None
     steps: int | None = None
+    epochs: float | None = None
+    """Passes over the data, of batches that say how many make one: `steps_per_epoch`."""
+    wall_minutes: float | None = None
 
     def __post_init__(self) -> None:
-        given = [value for value in (self.cpu_minutes, self.steps) if value is not None]
-        if len(given) != 1 or not _positive(given[0]):
+        given = self.to_dict()
+        if len(given) != 1 or not _positive(*given.values()):
             raise PruningError(
-                'training budget: exactly one of cpu_minutes and steps, > 0; got '
-                f'{self.cpu_minutes!r} and {self.steps!r}'
+                f'training budget: exactly one of {", ".join(names_of(TrainingBudget))}, > 0; '
+                f'got {given or None}'
             )
         if not isinstance(self.steps, int | None):
             raise PruningError(f'steps: must be an integer, got {self.steps!r}')
@@ -48,31 +52,45 @@ class TrainingBudget(Record):
     def _written(self, data: dict[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in data.items() if value is not None}
 
-    def fraction(self, cpu_seconds: float, steps: int) -> float:
+    @property
+    def _unit(self) -> tuple[str, float]:
+        return next(iter(self.to_dict().items()))
+
+    def fraction(
+        self, cpu_seconds: float, steps: int, wall_seconds: float = 0.0, epochs: float = 0.0
+    ) -> float:
         """Return the share of the budget that is used up, at most 1."""
-        if self.cpu_minutes is not None:
-            return min(1.0, cpu_seconds / (60 * self.cpu_minutes))
-        assert self.steps is not None
-        return min(1.0, steps / self.steps)
+        unit, value = self._unit
+        minutes = {'cpu_minutes': cpu_seconds, 'wall_minutes': wall_seconds}
+        if unit in minutes:
+            return min(1.0, minutes[unit] / (60 * value))
+        return min(1.0, (steps if unit == 'steps' else epochs) / value)
 
     def divided(self, parts: int) -> TrainingBudget:
         """Return one of so many equal parts."""
-        if self.cpu_minutes is not None:
-            return TrainingBudget(cpu_minutes=self.cpu_minutes / parts)
-        assert self.steps is not None
-        return TrainingBudget(steps=math.ceil(self.steps / parts))
+        unit, value = self._unit
+        part = math.ceil(value / parts) if unit == 'steps' else value / parts
+        return TrainingBudget(**{unit: part})  # type: ignore[arg-type]
 
     def extended(self, cpu_seconds: float, steps: int) -> TrainingBudget:
-        """Return the budget of this one and what another training used, in its own unit."""
+        """Return the budget of this one and what another training used, in its own unit.
+
+        Raises PruningError where that is not known.
+        """
         if self.cpu_minutes is not None:
             return TrainingBudget(cpu_minutes=self.cpu_minutes + cpu_seconds / 60)
-        assert self.steps is not None
-        return TrainingBudget(steps=self.steps + steps)
+        if self.steps is not None:
+            return TrainingBudget(steps=self.steps + steps)
+        raise PruningError(
+            f'a control that is trained for as long as others: its budget must be in steps or '
+            f'cpu_minutes, not {self}'
+        )
 
     def __str__(self) -> str:
-        if self.cpu_minutes is not None:
-            return f'{self.cpu_minutes:g} CPU minutes'
-        return f'{self.steps:,} steps'
+        unit, value = self._unit
+        if unit == 'steps':
+            return f'{value:,} steps'
+        return f'{value:g} {unit.replace("cpu_", "CPU ").replace("_", " ")}'
 
 
 def _positive(value: object) -> bool:

@@ -55,8 +55,8 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
 
 
 def weights_of(network: nn.Module) -> dict[str, Tensor]:
-    """Return the state dict as checkpoints have it: contiguous, whatever the memory format."""
-    return {name: value.contiguous() for name, value in network.state_dict().items()}
+    """Return the state dict as checkpoints have it: on the CPU, contiguous."""
+    return {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:

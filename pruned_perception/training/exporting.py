@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from pruned_perception import __version__
 from pruned_perception.errors import UserError
 from pruned_perception.inference.engine import create_session
+from pruned_perception.pruning.graph.device import on_cpu
 from pruned_perception.pruning.graph.observation import evaluating, tensors
 
 OPSET = 17
@@ -40,6 +41,7 @@ class OnnxExportError(UserError):
     """The exported model does not compute what the module does."""
 
 
+@on_cpu
 def onnx_bytes(
     module: nn.Module,
     example_inputs: Sequence[Tensor],

@@ -39,6 +39,7 @@ from pruned_perception._io import FolderError, locked
 from pruned_perception._processes import Interrupted, termination
 from pruned_perception.pruning.calibration import update_fingerprint
 from pruned_perception.pruning.errors import PruningError
+from pruned_perception.pruning.graph.device import device_of, moved
 from pruned_perception.training.budget import TrainingBudget
 from pruned_perception.training.checkpoint import (
     FORMAT,
@@ -49,6 +50,7 @@ from pruned_perception.training.checkpoint import (
 from pruned_perception.training.compute import Compute
 from pruned_perception.training.distillation import Call, Distillation, calls_of, teach
 from pruned_perception.training.losses import named, total
+from pruned_perception.training.memory import examples, largest_that_fits
 from pruned_perception.training.random_state import random_numbers, random_state, set_random_state
 from pruned_perception.training.recipe import Recipe, make_optimiser
 from pruned_perception.training.task import Task, figures_of
@@ -115,11 +117,12 @@ def train(
         folder: for what an interrupted call needs to go on, and the log, `log.jsonl`.
         report: told of the progress every few steps, and at the end.
         title: what the report calls it.
-        compute: where to compute.
+        compute: where to compute; by default where the model is. The result is where the model is.
 
     Raises:
         PruningError: the task cannot train as the recipe says, nothing can be trained, the data
-            end, or loss or weights are not finite.
+            end, loss or weights are not finite, or a device's memory is too small for a batch: how
+            many examples would fit is said.
         FolderError: the folder is in use, or holds another training.
         Interrupted: after SIGTERM or Ctrl-C, all saved; only with a folder.
     """
@@ -154,10 +157,12 @@ class _Run:
         assert task.training is not None
         self.task, self.budget, self.recipe, self.folder = task, budget, recipe, folder
         self.distillation, self.validations, self.compute = distillation, validations, compute
+        self.home = device_of(model)
         self.network = self.placed(model).train()
         self.teacher = None
         if teacher is not None:
-            self.teacher = self.placed(teacher).eval().requires_grad_(False)
+            there = self.placed(teacher).to(device_of(self.network))
+            self.teacher = there.eval().requires_grad_(False)
         if not any(each.requires_grad for each in self.network.parameters()):
             raise PruningError('training: every parameter is frozen (requires_grad=False)')
         if task.distillation_loss is not None and distillation.temperature is not None:
@@ -173,7 +178,9 @@ class _Run:
         parameters = dict(self.network.named_parameters())
         if unknown := set(masks) - set(parameters):
             raise PruningError(f'masks: {sorted(unknown)[0]!r} is no parameter of the network')
-        self.masked = [(parameters[name], mask) for name, mask in masks.items()]
+        self.masked = [
+            (parameters[name], moved(mask, parameters[name].device)) for name, mask in masks.items()
+        ]
         self.keep_masked()
         self.average = self.network
         if recipe.ema is not None:
@@ -184,14 +191,20 @@ class _Run:
         self.follows = _follows(self.batches, recipe)
         self.optimiser = _optimiser(self.network, task, recipe)
         self.rates = [group['lr'] / recipe.learning_rate for group in self.optimiser.param_groups]
-        self.steps, self.cpu_seconds, self.finished = 0, 0.0, False
+        self.epoch = getattr(self.batches, 'steps_per_epoch', None)
+        if budget.epochs is not None and self.epoch is None:
+            raise PruningError(
+                'training budget: of epochs, but what `training` of the task returns has no '
+                '`steps_per_epoch`; give steps'
+            )
+        self.steps, self.cpu_seconds, self.wall_seconds, self.finished = 0, 0.0, 0.0, False
         self.figures: dict[str, float] = {}
         if folder is not None and (folder / CHECKPOINT).is_file():
             self.restore(folder / CHECKPOINT)
 
     def placed(self, model: nn.Module) -> nn.Module:
         """Return a copy where it is to compute."""
-        network = self.compute.network(copy.deepcopy(model))
+        network = self.compute.copy(model)
         if self.recipe.channels_last:
             # The typed signature of Module.to lacks the argument.
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -199,7 +212,8 @@ class _Run:
 
     @property
     def fraction(self) -> float:
-        return self.budget.fraction(self.cpu_seconds, self.steps)
+        epochs = 0.0 if self.epoch is None else self.steps / self.epoch
+        return self.budget.fraction(self.cpu_seconds, self.steps, self.wall_seconds, epochs)
 
     def loop(self, report: Callable[[float, str], Any]) -> Trained:
         saved = self.cpu_seconds
@@ -231,15 +245,31 @@ class _Run:
             self.average.parameters(), self.network.parameters(), strict=True
         ):
             parameter.requires_grad_(other.requires_grad)
-        return Trained(self.average.eval(), self.steps, self.cpu_seconds, self.figures)
+        trained = self.average.to(self.home).eval()
+        return Trained(trained, self.steps, self.cpu_seconds, self.figures)
 
     def step(self) -> dict[str, float]:
         """Do one step of the optimiser; return its losses, and the learning rate."""
-        began = time.process_time()
+        began, wall = time.process_time(), time.perf_counter()
         rate = self.recipe.rate(self.fraction)
         for group, relative in zip(self.optimiser.param_groups, self.rates, strict=True):
             group['lr'] = rate * relative
-        losses = self.losses(self.compute.batch(self.next_batch()))
+        batch = self.next_batch()
+        losses: dict[str, Tensor] = {}
+        with contextlib.suppress(torch.OutOfMemoryError):
+            losses = self.learn(batch, rate)
+        if not losses:  # here, where what that step allocated is free again
+            raise self.too_large(batch)
+        self.keep_masked()
+        self.steps += 1
+        self.follow()
+        self.cpu_seconds += time.process_time() - began
+        self.wall_seconds += time.perf_counter() - wall
+        return {name: value.item() for name, value in losses.items()} | {'rate': rate}
+
+    def learn(self, batch: Any, rate: float) -> dict[str, Tensor]:
+        """Move the weights by what a batch says; return its losses."""
+        losses = self.losses(batch)
         loss = losses['total']
         if self.recipe.clip is None and not math.isfinite(value := loss.item()):
             raise PruningError(
@@ -252,15 +282,25 @@ class _Run:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
         ):  # one broken batch must not end a night's run
             self.optimiser.step()
-        self.keep_masked()
-        self.steps += 1
-        self.follow()
-        self.cpu_seconds += time.process_time() - began
-        return {name: value.item() for name, value in losses.items()} | {'rate': rate}
+        return losses
+
+    def too_large(self, batch: Any) -> PruningError:
+        """Return what to say of a batch that there is no memory for: how many would fit."""
+        self.optimiser.zero_grad(set_to_none=True)
+        size = largest_that_fits(
+            batch, lambda part: self.compute.backward(self.losses(part)['total'])
+        )
+        fits = f'batches of {size} fit' if size else 'no part of it fits'
+        return PruningError(
+            f'training: {device_of(self.network)} has too little memory for the batch of step '
+            f'{self.steps + 1} ({examples(batch) or "?"} examples); {fits}. What was saved before '
+            'is untouched; another size of batches is another training, in another folder'
+        )
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
         """Return the losses of a batch, and the `total` that is minimised."""
         assert self.task.step is not None
+        batch = self.compute.batch(batch, self.network)
         listen: contextlib.AbstractContextManager[list[Call]] = contextlib.nullcontext([])
         if self.teacher is not None:
             listen = calls_of(self.network)
@@ -323,6 +363,7 @@ class _Run:
             'weights': weights_of(self.average),
             'steps': self.steps,
             'cpu_seconds': self.cpu_seconds,
+            'wall_seconds': self.wall_seconds,
             'identity': self.identity,
             'finished': self.finished,
             'figures': dict(self.figures),
@@ -356,6 +397,7 @@ class _Run:
             )
         self.average.load_state_dict(content['weights'])
         self.steps, self.cpu_seconds = content['steps'], content['cpu_seconds']
+        self.wall_seconds = content.get('wall_seconds', 0.0)  # missing in earlier versions'
         self.finished = content['finished']
         if self.finished:
             self.figures = content['figures']

@@ -55,10 +55,12 @@ from pruned_perception._tables import Table
 from pruned_perception.pruning.budget import Budget, Macs, Params
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.cost import count
+from pruned_perception.pruning.graph.device import CPU, device_of
 from pruned_perception.pruning.plan import AnyPlan
 from pruned_perception.pruning.records import Record, from_dict, to_dict
 from pruned_perception.training.budget import TrainingBudget
 from pruned_perception.training.checkpoint import read_checkpoint, save_checkpoint, weights_of
+from pruned_perception.training.compute import Compute
 from pruned_perception.training.loop import OnProgress, Trained, train, weights_digest
 from pruned_perception.training.method import (
     Method,
@@ -88,6 +90,7 @@ def prune_and_finetune(
     accept: Accept | None = None,
     folder: Path | None = None,
     report: OnProgress | None = None,
+    compute: Compute | None = None,
 ) -> tuple[nn.Module, PipelineRecord]:
     """Return the network after the method's schedule of cuts and fine-tunings, and the record.
 
@@ -107,6 +110,8 @@ def prune_and_finetune(
             accepted, the parent is returned.
         folder: for what an interrupted call needs to go on, a sub-folder for each stage.
         report: told what goes on, the share of it that is done, and a remark.
+        compute: where to fine-tune and to judge, by default where the parent is, as the result is.
+            What goes is chosen on the CPU, wherever that may be.
 
     Raises:
         PruningError, BudgetError, FolderError, Interrupted: see `pruned` and `finetune`.
@@ -119,7 +124,13 @@ def prune_and_finetune(
         raise PruningError(f'schedule {method.schedule!r}: cuts to a share, not to an error')
     recipe = own_recipe(recipe or task.recipe, method)
     if accept is None and method.max_loss is not None:
-        accept = loses_at_most(method.max_loss, task)
+        accept = loses_at_most(method.max_loss, task, compute)
+    home = device_of(task.model)
+    compute = compute or Compute(home)
+    on_cpu, taught = Compute(CPU).placed, task.teacher
+    task = dataclasses.replace(
+        task, model=on_cpu(task.model), teacher=None if taught is None else on_cpu(taught)
+    )
     teacher = task.model if task.teacher is None else task.teacher
     current = returned = task.model
     stages: list[Stage] = []
@@ -137,6 +148,7 @@ def prune_and_finetune(
                 recalibrated=recalibrated,
                 accept=accept,
                 validations=validations,
+                compute=compute,
                 folder=folder and folder / str(number),
                 report=report or (lambda title, share, remark: None),
             )
@@ -144,7 +156,7 @@ def prune_and_finetune(
             if not stage.accepted:
                 break
             returned = current
-    return returned, PipelineRecord(tuple(stages))
+    return returned.to(home), PipelineRecord(tuple(stages))
 
 
 def architecture(
@@ -167,17 +179,17 @@ def architecture(
     return current
 
 
-def loses_at_most(loss: float, task: Task) -> Accept:
+def loses_at_most(loss: float, task: Task, compute: Compute | None = None) -> Accept:
     """Return the rule that the first figure of `evaluate` is at most `loss` below the parent's."""
     if task.evaluate is None:
         raise PruningError('a rule on accuracy needs a task with `evaluate`')
-    evaluate = task.evaluate
+    evaluate, where = task.evaluate, compute or Compute()
     limit: list[float] = []
 
     def accept(small: nn.Module) -> bool:
         if not limit:
-            limit.append(first_figure(figures_of(evaluate, task.model)) - loss)
-        return first_figure(figures_of(evaluate, small)) >= limit[0]
+            limit.append(first_figure(figures_of(evaluate, where.placed(task.model))) - loss)
+        return first_figure(figures_of(evaluate, where.placed(small))) >= limit[0]
 
     return accept
 
@@ -216,6 +228,7 @@ def _stage(
     recalibrated: bool,
     accept: Accept | None,
     validations: int,
+    compute: Compute,
     folder: Path | None,
     report: OnProgress,
 ) -> tuple[nn.Module, Stage]:
@@ -247,7 +260,7 @@ def _stage(
             tuned=training is not None,
             nearest=False,
         )
-        before = _judged(task, small)
+        before = _judged(task, small, compute)
         if cut:
             content = {
                 'identity': identity,
@@ -271,6 +284,7 @@ def _stage(
             folder=folder,
             report=report,
             title=title,
+            compute=compute,
         )
     small = trained.network
     finished = folder / 'stage.json' if folder else None
@@ -278,7 +292,7 @@ def _stage(
         return small, from_dict(Stage, read_json(finished))
     after = before
     if training is not None:
-        after = trained.figures or _judged(task, small)
+        after = trained.figures or _judged(task, small, compute)
     accepted = accept is None or accept(small)
     stage = Stage(record, before, after, trained.steps, trained.cpu_seconds, accepted)
     if finished:
@@ -286,8 +300,8 @@ def _stage(
     return small, stage
 
 
-def _judged(task: Task, small: nn.Module) -> dict[str, float]:
-    return {} if task.evaluate is None else figures_of(task.evaluate, small)
+def _judged(task: Task, small: nn.Module, compute: Compute) -> dict[str, float]:
+    return {} if task.evaluate is None else figures_of(task.evaluate, compute.placed(small))
 
 
 def own_recipe(recipe: Recipe, method: Method | Scratch) -> Recipe:

@@ -42,15 +42,20 @@ def random_state() -> dict[str, Any]:
     """Return the states of all global generators as plain data."""
     numpy: Any = np.random.get_state()  # noqa: NPY002
     name, keys, *rest = numpy
-    return {
+    state = {
         'torch': torch.get_rng_state(),
         'numpy': (name, keys.tolist(), *rest),
         'python': random.getstate(),
     }
+    if torch.cuda.is_initialized():
+        state['cuda'] = torch.cuda.get_rng_state_all()
+    return state
 
 
 def set_random_state(state: Mapping[str, Any]) -> None:
-    """Put the states of all global generators back."""
+    """Put the states of all global generators back, as far as the devices are there."""
     torch.set_rng_state(state['torch'])
     np.random.set_state(state['numpy'])  # noqa: NPY002
     random.setstate(state['python'])
+    if 'cuda' in state and len(state['cuda']) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state['cuda'])

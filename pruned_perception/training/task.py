@@ -34,6 +34,7 @@ from pruned_perception.pruning.calibration import Batch
 from pruned_perception.pruning.certificate import Decide
 from pruned_perception.pruning.criteria import Loss
 from pruned_perception.pruning.errors import PruningError
+from pruned_perception.pruning.graph.device import fed_from_cpu
 from pruned_perception.training.budget import TrainingBudget
 from pruned_perception.training.checkpoint import load_tensors
 from pruned_perception.training.distillation import DistillationLoss
@@ -66,7 +67,7 @@ class Task:
     ones. What has `state_dict()` and `load_state_dict(state)` is put back to its place; of any
     other iterator, the batches that were had are drawn again. What has `follow(recipe, fraction)`
     is told before each batch how much of the budget is used up: for the recipe's `batch` and
-    `phases`.
+    `phases`. Its `steps_per_epoch` is needed for a budget of epochs.
     """
     step: Callable[[nn.Module, Any], Losses] | None = None
     """(network in training mode, batch) → the loss to minimise, or several by name: their sum."""
@@ -107,13 +108,16 @@ class Task:
 
 @torch.no_grad()
 def figures_of(evaluate: Callable[[nn.Module], Mapping[str, float]], network: nn.Module) -> Figures:
-    """Return what `evaluate` or `test` of a task says of a network, whatever its mode.
+    """Return what `evaluate` or `test` of a task says of a network, whatever its mode and device.
+
+    Wherever it is, they give it tensors on the CPU, and get such.
 
     Raises PruningError where there are no figures, or some that are not finite.
     """
     modes = {module: module.training for module in network.modules()}
     try:
-        given = evaluate(network.eval())
+        with fed_from_cpu(network):
+            given = evaluate(network.eval())
         found = given if isinstance(given, Figures) else Figures(given)
     finally:
         for module, training in modes.items():

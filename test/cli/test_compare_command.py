@@ -190,7 +190,7 @@ def test_a_process_that_dies_is_recorded(
     script = "import os, sys; print('out of memory'); sys.stdout.flush(); os.kill(os.getpid(), 9)"
     monkeypatch.setattr(
         'pruned_perception.compare.runner.command_for',
-        lambda study, results, test: [sys.executable, '-c', script],
+        lambda study, results, test, device: [sys.executable, '-c', script],
     )
     assert main(['compare', 'study.yaml', '--quiet', '--jobs', '9']) == 1
     captured = capsys.readouterr()

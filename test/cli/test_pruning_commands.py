@@ -456,7 +456,7 @@ def test_a_pickled_network_is_not_loaded_and_the_error_says_what_to_save(
             '3 images are too few for δ = 0.001',
         ),
         (['finetune', *OWN, '--pruned', 'mynet.pt', '--steps', '2'], 'mynet.pt: not a checkpoint'),
-        (['finetune', *OWN], 'exactly one of --cpu-minutes and --steps'),
+        (['finetune', *OWN], 'exactly one of --cpu-minutes, --steps, --epochs, --wall-minutes'),
         (['certify', '--task', 'mynet:task'], 'give --parent, --child and --holdout'),
         (
             ['certify', '--task', 'tasks:no_holdout', '--pruned', 'small.pt'],

@@ -356,11 +356,11 @@ def test_devices_and_precision_come_in_at_one_place() -> None:
     calls = []
 
     class Recording(Compute):
-        def network(self, network: nn.Module) -> nn.Module:
-            calls.append('network')
-            return network
+        def copy(self, network: nn.Module) -> nn.Module:
+            calls.append('copy')
+            return super().copy(network)
 
-        def batch(self, batch: Any) -> Any:
+        def batch(self, batch: Any, network: nn.Module) -> Any:
             calls.append('batch')
             return batch
 
@@ -376,7 +376,7 @@ def test_devices_and_precision_come_in_at_one_place() -> None:
     options = {'teacher': task.model, 'recipe': FAST}
     exact = finetune(task.model, task, TrainingBudget(steps=2), **options)
     rough = finetune(task.model, task, TrainingBudget(steps=2), compute=Recording(), **options)
-    assert calls == ['network', 'network', *['batch', 'forward', 'backward'] * 2]
+    assert calls == ['copy', 'copy', *['batch', 'forward', 'backward'] * 2]
     for name, value in exact.state_dict().items():
         torch.testing.assert_close(rough.state_dict()[name], value, atol=0.05, rtol=0.05)
     assert not _same(exact, rough)

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from pruned_perception.pruning.graph.device import on_cpu
 from pruned_perception.pruning.graph.observation import (
     check_model,
     evaluating,
@@ -61,6 +62,7 @@ class NetworkCost:
     not_counted: Mapping[str, int]
 
 
+@on_cpu
 @outside_inference_mode
 def count(model: nn.Module, example_inputs: Sequence[Tensor]) -> NetworkCost:
     """Run `model` once on `example_inputs` and count; a layer used twice counts twice.

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from pruned_perception.pruning.errors import PruningError
+from pruned_perception.pruning.graph.device import device_of, moved
 
 P = ParamSpec('P')
 R = TypeVar('R')
@@ -95,10 +96,11 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def run(model: nn.Module, batches: Iterable[tuple[Tensor, ...]]) -> None:
-    """Run the network in evaluation mode, whatever its mode; restore the mode."""
+    """Run the network in evaluation mode, whatever its mode, where it is; restore the mode."""
+    device = device_of(model)
     with evaluating(model):
         for inputs in batches:
-            model(*inputs)
+            model(*moved(inputs, device))
 
 
 def tensors(outputs: Any) -> tuple[Tensor, ...]:

@@ -31,6 +31,7 @@ from pruned_perception._tables import Table
 from pruned_perception.pruning.calibration import CalibrationRecord
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.cost import count
+from pruned_perception.pruning.graph.device import on_cpu
 from pruned_perception.pruning.graph.observation import outside_inference_mode
 from pruned_perception.pruning.lowrank.factorisation import (
     Factors,
@@ -110,6 +111,7 @@ class Decomposition(Record):
         """None: no weight is set to zero."""
         return {}
 
+    @on_cpu
     @outside_inference_mode
     def apply(self, model: nn.Module) -> nn.Module:
         """Return a copy of `model` in which each layer of the plan is two; `model` is untouched.

@@ -39,6 +39,7 @@ from torch import Tensor, nn
 from pruned_perception.pruning.budget import Macs, Params
 from pruned_perception.pruning.calibration import Batch, CheckedBatches
 from pruned_perception.pruning.errors import BudgetError, PruningError
+from pruned_perception.pruning.graph.device import on_cpu
 from pruned_perception.pruning.graph.observation import observed, run
 from pruned_perception.pruning.lowrank.decomposition import Decomposition, Projection, assemble
 from pruned_perception.pruning.lowrank.factorisation import relative_errors, slices
@@ -82,8 +83,8 @@ _METHODS: dict[str, RankMethod] = {}
 
 def method(function: RankMethod) -> RankMethod:
     """Register a method under its function's name."""
-    _METHODS[function.__name__] = function
-    return function
+    placed = _METHODS[function.__name__] = on_cpu(function)
+    return placed
 
 
 def names() -> tuple[str, ...]:

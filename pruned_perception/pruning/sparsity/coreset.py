@@ -65,6 +65,7 @@ from pruned_perception.pruning.bounds import expected_distinct, sample_complexit
 from pruned_perception.pruning.calibration import Batch, CalibrationRecord
 from pruned_perception.pruning.contributions import Layer, kernel
 from pruned_perception.pruning.errors import PruningError
+from pruned_perception.pruning.graph.device import on_cpu
 from pruned_perception.pruning.graph.observation import observed
 from pruned_perception.pruning.records import Record
 from pruned_perception.pruning.sparsity.selection import from_kernel
@@ -329,6 +330,7 @@ def layer_errors(epsilon: float, cancellations: Sequence[float]) -> tuple[float,
     return tuple(reversed(errors))
 
 
+@on_cpu
 def measure_chain(model: nn.Module, calibration: Iterable[Batch]) -> MeasuredChain:
     """Fold a chain and measure its sensitivities and cancellations, in one pass.
 

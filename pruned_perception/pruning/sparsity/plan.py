@@ -39,6 +39,7 @@ from pruned_perception.pruning.budget import Params
 from pruned_perception.pruning.calibration import CalibrationRecord
 from pruned_perception.pruning.contributions import Layer
 from pruned_perception.pruning.errors import BudgetError, PruningError
+from pruned_perception.pruning.graph.device import on_cpu
 from pruned_perception.pruning.graph.observation import outside_inference_mode
 from pruned_perception.pruning.plan import DELTA, bound_text
 from pruned_perception.pruning.records import Record
@@ -162,6 +163,7 @@ class SparsityPlan(Record):
         """Name of a weight → which of its entries stay."""
         return {f'{each.name}.weight': each.mask for each in self.layers}
 
+    @on_cpu
     @outside_inference_mode
     def apply(self, model: nn.Module) -> nn.Module:
         """Return a copy of `model` with the plan's zeros and factors; `model` is untouched.
@@ -226,6 +228,7 @@ class SparsityPlan(Record):
 SCOPES = ('network', 'layer')
 
 
+@on_cpu
 def make_plan(
     model: nn.Module,
     *,

@@ -101,7 +101,8 @@ def detection_loss(raw: Tensor, batch: Batch) -> dict[str, Tensor]:
     Quality focal loss on the scores and generalised IoU (Rezatofighi et al. 2019) on the boxes,
     both relative to the sum of the targets.
     """
-    centres, strides = grid(*batch.images.shape[-2:])
+    height, width = batch.images.shape[-2:]
+    centres, strides = grid(height, width, device=raw.device)
     boxes = boxes_from(raw, centres, strides)
     logits = raw[..., 4:]
     found = assign(logits.detach().sigmoid(), boxes.detach(), centres, strides, batch)
@@ -133,7 +134,7 @@ def distillation_loss(student: Tensor, teacher: Tensor, size: tuple[int, int]) -
         teacher: raw outputs of the same images; no gradient reaches them.
         size: height and width of the images, pixels.
     """
-    centres, strides = grid(*size)
+    centres, strides = grid(*size, device=student.device)
     teacher = teacher.detach()
     scores = teacher[..., 4:].sigmoid()
     confidence = scores.amax(-1)

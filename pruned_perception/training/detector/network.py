@@ -157,7 +157,7 @@ class Detector(nn.Module):
         )
 
 
-def grid(height: int, width: int) -> tuple[Tensor, Tensor]:
+def grid(height: int, width: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
     """Return the cells' centres (N, 2) as x, y in pixels, and their strides (N,)."""
     centres, strides = [], []
     for stride in STRIDES:
@@ -165,7 +165,7 @@ def grid(height: int, width: int) -> tuple[Tensor, Tensor]:
         y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing='ij')
         centres.append((torch.stack((x, y), dim=-1).reshape(-1, 2) + 0.5) * stride)
         strides.append(torch.full((rows * columns,), float(stride)))
-    return torch.cat(centres), torch.cat(strides)
+    return torch.cat(centres).to(device), torch.cat(strides).to(device)
 
 
 def distances(raw: Tensor, strides: Tensor) -> Tensor:

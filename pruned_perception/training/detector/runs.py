@@ -25,6 +25,7 @@ import torch
 from pruned_perception.datasets.fingerprints import check_apart
 from pruned_perception.training.budget import TrainingBudget
 from pruned_perception.training.checkpoint import read_checkpoint, save_checkpoint, weights_of
+from pruned_perception.training.compute import Compute
 from pruned_perception.training.detector.checkpoint import (
     SEEN,
     descent,
@@ -91,6 +92,7 @@ def run_experiment(
     *,
     budget: TrainingBudget | None = None,
     report: OnProgress | None = None,
+    compute: Compute | None = None,
 ) -> Outcome:
     """Train what `experiment` describes, or resume it; return at once if it is finished.
 
@@ -99,6 +101,7 @@ def run_experiment(
         folders: where data and former runs are.
         budget: instead of the experiment's own.
         report: told of the progress.
+        compute: where to train and to validate; by default the CPU.
 
     Raises:
         UserError: data or a parent's checkpoint are missing, or the folder is in use or holds
@@ -120,6 +123,7 @@ def run_experiment(
         'seed': experiment.seed,
         'validations': VALIDATIONS,
         'folder': final.parent,
+        'compute': compute,
         'report': report
         and (lambda title, share, remark: report(f'{experiment.name}: {title}', share, remark)),
     }

@@ -98,6 +98,11 @@ class RandomViews:
             )
         self.batch, self.phase = recipe.batch, recipe.phase(fraction)
 
+    @property
+    def steps_per_epoch(self) -> float:
+        """How many batches show as many frames as there are."""
+        return len(self.frames) / self.batch
+
     def __iter__(self) -> Iterator[Batch]:
         return self
 

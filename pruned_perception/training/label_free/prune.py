@@ -319,6 +319,8 @@ def _parts(training: TrainingBudget | None, recipe: LabelFree) -> list[TrainingB
     """Return what each cut has of the training."""
     if training is None:
         return [None] * recipe.cuts
+    if training.cpu_minutes is None and training.steps is None:
+        raise PruningError(f'training without labels: cpu_minutes or steps, not {training}')
     if recipe.cuts == 1:
         return [training]
     others = (1 - recipe.last_share) / (recipe.cuts - 1)

@@ -94,7 +94,7 @@ def test_what_is_written_can_be_read_again(fields: dict) -> None:
     [
         ({'speed': 3}, 'unknown field speed'),
         ({'budget': {'hours': 3}}, r'unknown field budget\.hours'),
-        ({'budget': {'steps': 3, 'cpu_minutes': 1}}, 'exactly one of cpu_minutes and steps'),
+        ({'budget': {'steps': 3, 'cpu_minutes': 1}}, 'exactly one of cpu_minutes, steps'),
         ({'budget': {'steps': 0}}, 'field budget'),
         ({'budget': None}, 'field budget: needed'),
         ({'architecture': None}, 'exactly one of the fields architecture'),
