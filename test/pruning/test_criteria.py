@@ -244,6 +244,19 @@ def test_centred_fisher_lets_a_closed_gate_pass_the_mean() -> None:
         assert float(errors[0]) == pytest.approx(whole, rel=1e-4)
 
 
+def test_joint_errors_of_long_fields_are_the_same_by_their_contributions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wanted = scored(chain(), 'joint_error')
+    monkeypatch.setattr(joint_error, 'LONGEST', 30)  # of the second layer, with 8 · 9
+    found = scored(chain(), 'joint_error')
+    assert wanted.errors is not None
+    assert found.errors is not None
+    for name, values in wanted.values.items():
+        assert torch.equal(values, found.values[name])
+        assert torch.allclose(wanted.errors[name], found.errors[name], rtol=1e-6, atol=1e-9)
+
+
 def test_few_images_are_projected_several_times() -> None:
     seen: list[int] = []
 
