@@ -47,6 +47,7 @@ Curves = Mapping[str, Sequence[float]]
 SizeOf = Callable[[Mapping[str, int]], float]
 Engine = Callable[[Curves, SizeOf, float, Mapping[str, int]], Widths]
 _UNSPENT = 2e-3  # of the budget: less is not worth an exchange
+_LARGEST_BLOCK = 4e-3  # of the network's multiply-accumulates, where blocks are ours to choose
 _WORSE = 0.05  # of the error: what exchanges may add to spend the budget
 
 
@@ -338,14 +339,19 @@ def blocks_for(structure: Structure, round_to: int | None) -> Widths:
     """Return the block of each group: of its kept channels all are multiples.
 
     With None the largest power of two that is at most a sixty-fourth of the group and at most 16,
-    what engines compute at once: of a thin layer, a block of that size is too much to lose at once.
-    Channels that go in runs go in whole ones.
+    what engines compute at once, and costs no more than a small share of the network: of a thin
+    layer, or of a network of few groups, a larger block is too much to lose at once. Channels that
+    go in runs go in whole ones.
     """
     if round_to is not None and round_to < 1:
         raise PruningError(f'round_to: must be at least 1 channel, got {round_to}')
     found = {}
     for group in structure.groups.prunable:
-        block = round_to or 2 ** max(0, min(4, (group.channels // 64).bit_length() - 1))
+        if (block := round_to) is None:
+            block = 2 ** max(0, min(4, (group.channels // 64).bit_length() - 1))
+            saved = structure.macs - structure.size({group.name: group.channels - block}).macs
+            while block > 1 and saved > _LARGEST_BLOCK * structure.macs:
+                block, saved = block // 2, saved / 2
         found[group.name] = math.lcm(block, group.unit)
     return found
 

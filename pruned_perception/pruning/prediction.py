@@ -159,9 +159,7 @@ def predict(
     )
 
 
-def _drawn(
-    values: Tensor, epsilon: float, claim: Claim, *, spread: bool
-) -> tuple[float, float]:
+def _drawn(values: Tensor, epsilon: float, claim: Claim, *, spread: bool) -> tuple[float, float]:
     """Return the expected number of distinct channels, and its variance, where it is wanted."""
     total = float(values.sum())
     if total == 0:

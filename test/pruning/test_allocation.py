@@ -536,7 +536,8 @@ def test_least_sum_sees_a_flat_place_behind_a_steep_one() -> None:
     assert found == {'a': 1, 'b': 4}
 
 
-def test_blocks_fit_their_group_where_none_are_named() -> None:
+def test_blocks_fit_their_group_where_none_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(allocation, '_LARGEST_BLOCK', 1.0)  # whatever they cost
     structure = structure_of(networks.Residual)
     wide = dataclasses.replace(
         structure,
@@ -554,3 +555,10 @@ def test_blocks_fit_their_group_where_none_are_named() -> None:
     assert set(blocks_for(structure, 8).values()) == {8}
     with pytest.raises(PruningError, match='at least 1 channel, got 0'):
         blocks_for(structure, 0)
+
+
+def test_blocks_of_a_network_of_few_groups_are_a_small_part_of_it() -> None:
+    layers = [torch.nn.Conv2d(3, 256, 3), torch.nn.Conv2d(256, 8, 3)]
+    structure = trace(torch.nn.Sequential(*layers), (torch.zeros(1, 3, 8, 8),))
+    assert blocks_for(structure, None) == {'0': 1}  # 4 would be 1.6 % of all
+    assert blocks_for(structure, 16) == {'0': 16}
