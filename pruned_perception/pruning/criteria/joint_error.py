@@ -302,9 +302,10 @@ def channel_means(subject: Subject, batches: Iterable[tuple[Tensor, ...]]) -> di
 
     def observe(name: str, x: Tensor, output: Tensor) -> None:
         axis = -1 if isinstance(modules[name], nn.Linear) else 1
-        values = x.detach().movedim(axis, 0).flatten(1).double()
+        values = x.detach().movedim(axis, 0).flatten(1)
         total, count = totals.get(name, (torch.zeros(len(values), dtype=torch.float64), 0))
-        totals[name] = (total + values.sum(1), count + values.shape[1])
+        whole = values.sum(1, dtype=torch.float64)
+        totals[name] = (total + whole, count + values.shape[1])
 
     with observed(subject.model, subject.structure.readers(), observe):
         run(subject.model, batches)
