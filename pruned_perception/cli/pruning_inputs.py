@@ -87,8 +87,9 @@ def add_method(parser: argparse.ArgumentParser) -> None:
         '--criterion',
         metavar='NAME|FILE.py',
         help=f'what ranks channels: {there["channels"]} (default, where no allocation is named '
-        'either: joint_error, with the least error by centred_fisher; without images filter_l2), or '
-        f'a file of your own, with score(subject); what chooses ranks: {there["low_rank"]}; or weights: '
+        'either: joint_error, with the least error by centred_fisher; without images filter_l2), '
+        'or a file of your own, with score(subject); what chooses ranks: '
+        f'{there["low_rank"]}; or weights: '
         f'{there["sparsity"]}',
     )
     how.add_argument(

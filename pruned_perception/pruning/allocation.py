@@ -426,8 +426,22 @@ def _divided(
         raise BudgetError(
             f'a budget of {budget} cannot be met with blocks of {block} channels; the nearest '
             f'is {share:g} ({round(least):,} of {dense:,}); allow it or smaller blocks'
+            f'{_kept_whole(structure)}'
         )
     return size, allowed + 0.5
+
+
+def _kept_whole(structure: Structure) -> str:
+    """Say what stands in the way beside blocks, if anything does."""
+    others = {
+        layer: why
+        for layer, why in structure.groups.not_pruned.items()
+        if not why.startswith(('reaches the output', 'asked to keep'))
+    }
+    if not others:
+        return ''
+    layer, why = next(iter(others.items()))
+    return f'; {len(others)} layers are kept whole, such as {layer}, which {_shortened(why)}'
 
 
 def _shortened(text: str, most: int = 400) -> str:

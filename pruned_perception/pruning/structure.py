@@ -150,7 +150,7 @@ class Structure(Record):
     @cached_property
     def squared(self) -> frozenset[str]:
         """Groups that a layer both reads and makes: of these, expected costs need variances."""
-        both = (self._shares.outputs * self._shares.inputs).any(0)
+        both = (self._shares.outputs * self._shares.inputs).sum(0).tolist()
         return frozenset(name for name, each in zip(self.channels, both, strict=True) if each)
 
     @cached_property
