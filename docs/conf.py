@@ -26,8 +26,8 @@ myst_heading_anchors = 4  # to which pages link
 # What the docstrings' modules import, as far as the machine that builds has it not.
 _IMPORTED = (
     'builtin_interfaces cv2 diagnostic_msgs geometry_msgs jinja2 launch launch_ros lifecycle_msgs '
-    'matplotlib mujoco numpy onnx onnxruntime PIL rclpy rich rosbag2_py rosgraph_msgs scipy '
-    'sensor_msgs statistics_msgs std_msgs torch torchvision vision_msgs yaml'
+    'matplotlib mujoco onnx onnxruntime PIL rcl_interfaces rclpy rich rosbag2_py rosgraph_msgs '
+    'scipy sensor_msgs statistics_msgs std_msgs torch torchvision vision_msgs yaml'
 )
 autodoc_mock_imports = [name for name in _IMPORTED.split() if find_spec(name) is None]
 # What rosdoc2 reads, too.

@@ -114,7 +114,7 @@ def _import_torchvision() -> Any:
 _LIBRARIES: list[torch.library.Library] = []
 
 
-def _pytorchcv(name: str, size: int = 96, **options: Any) -> Callable[[], Built]:
+def _pytorchcv(name: str, size: int = 224, **options: Any) -> Callable[[], Built]:
     def build() -> Built:
         provider = importlib.import_module('pytorchcv.model_provider')
         return provider.get_model(name, pretrained=False, **options), size
