@@ -158,11 +158,12 @@ _TIMM = """
     regnetx_008 regnety_008 repvgg_a0 hrnet_w18_small dla34 convnext_tiny convnextv2_atto dpn68
     inception_v3 xception41 cspresnet50 cspdarknet53 ese_vovnet19b_dw fbnetc_100 mobileone_s0
     edgenext_xx_small fastvit_t8 poolformer_s12 mobilevit_xxs tinynet_a selecsls42b gernet_s
-    lcnet_050 nf_regnet_b0
+    lcnet_050 nf_regnet_b0 resnet10t skresnet18 rexnet_100 mobilenetv4_conv_small repvit_m0_9
+    hardcorenas_a spnasnet_100 semnasnet_075 mobilevitv2_050 legacy_seresnet18
 """
 _TORCHVISION = """
     googlenet shufflenet_v2_x1_0 squeezenet1_1 alexnet mnasnet0_5 regnet_x_400mf efficientnet_v2_s
-    deeplabv3_mobilenet_v3_large lraspp_mobilenet_v3_large
+    deeplabv3_mobilenet_v3_large lraspp_mobilenet_v3_large mobilenet_v3_small shufflenet_v2_x0_5
 """
 _PYTORCHCV = """
     shufflenet_g3_w1 menet108_8x1_g3 condensenet74_c4_g4 diracnet18v2 igcv3_w1 bninception peleenet
