@@ -144,7 +144,13 @@ def test_every_link_of_the_documentation_leads_somewhere() -> None:
             name, _, anchor = target.partition('#')
             file = (page.parent / name).resolve() if name else page
             headings = _anchors(file) if anchor and file.suffix == '.md' else {anchor}
-            if not file.exists() or anchor not in headings:
+            # rosdoc2 takes the folder docs/ and the pages beside package.xml, nothing else.
+            left_out = page.parent.name == 'docs' and file.parent not in (
+                ROOT,
+                page.parent,
+                page.parent / 'images',
+            )
+            if not file.exists() or anchor not in headings or left_out:
                 dangling.append(f'{page.name}: {target}')
     assert dangling == []
 

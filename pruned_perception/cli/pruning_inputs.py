@@ -87,8 +87,8 @@ def add_method(parser: argparse.ArgumentParser) -> None:
         '--criterion',
         metavar='NAME|FILE.py',
         help='what ranks channels: %(names)s (default, where no allocation is named '
-        'either: joint_error, with the least error by fisher; without images filter_l2), or a file '
-        'of your own, with score(subject); what chooses ranks: %(ranks)s; or weights: '
+        'either: joint_error, with the least error by centred_fisher; without images filter_l2), '
+        'or a file of your own, with score(subject); what chooses ranks: %(ranks)s; or weights: '
         '%(weights)s',
     )
     allocation = how.add_argument(

@@ -19,7 +19,8 @@ follows from what such errors mean: bounds are equalised (the largest counts), l
 
 Both engines move in blocks: kept channels are multiples of the engine's block, since a partly
 filled block costs as much as a full one. Sizes are exact at every step, and what is left of the
-budget in the end is spent as long as another block of some group fits.
+budget in the end is spent as long as another block of some group fits. Where losses are added and
+all blocks are coarse (grouped convolutions), one of a group is then exchanged for others'.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +46,9 @@ from pruned_perception.pruning.structure import Structure, Widths
 Curves = Mapping[str, Sequence[float]]
 SizeOf = Callable[[Mapping[str, int]], float]
 Engine = Callable[[Curves, SizeOf, float, Mapping[str, int]], Widths]
+_UNSPENT = 2e-3  # of the budget: less is not worth an exchange
+_LARGEST_BLOCK = 4e-3  # of the network's multiply-accumulates, where blocks are ours to choose
+_WORSE = 0.05  # of the error: what exchanges may add to spend the budget
 
 
 def floor_widths(channels: Mapping[str, int], blocks: Mapping[str, int]) -> Widths:
@@ -93,7 +97,7 @@ def least_sum(curves: Curves, size: SizeOf, budget: float, blocks: Mapping[str, 
     while current > budget:
         options = []
         for name, width in widths.items():
-            less = max(floors[name], (width - 1) // blocks[name] * blocks[name])
+            less = _smaller(width, floors[name], blocks[name])
             if less < width:
                 saved = current - size(widths | {name: less})
                 lost = convex[name][less] - convex[name][width]
@@ -108,9 +112,62 @@ def least_sum(curves: Curves, size: SizeOf, budget: float, blocks: Mapping[str, 
             if more > width and size(widths | {name: more}) <= budget:
                 fitting.append((convex[name][width] - convex[name][more], name, more))
         if not fitting:
-            return widths
+            return _exchanged(curves, size, budget, blocks, widths)
         _, name, more = max(fitting)
         widths[name] = more
+
+
+def _exchanged(
+    curves: Curves, size: SizeOf, budget: float, blocks: Mapping[str, int], widths: Widths
+) -> Widths:
+    """Return widths that leave less of the budget unspent than these, where blocks are coarse.
+
+    A block more of one group for as few as possible of another: as long as more than a small share
+    of the budget is left, the exchange with the least error among those that leave no more than
+    that, or else the one that leaves least. None adds more than a small share to the error.
+    """
+    floors = floor_widths({name: len(curve) - 1 for name, curve in curves.items()}, blocks)
+    current = size(widths)
+    allowed = _WORSE * sum(curves[name][width] for name, width in widths.items())
+    while current < budget * (1 - _UNSPENT):
+        options = []
+        for new in _exchanges(curves, size, budget, blocks, floors, widths):
+            found = size(new)
+            added = sum(curves[n][new[n]] - curves[n][widths[n]] for n in new)
+            if found > current and added <= allowed:
+                left = max(0.0, budget * (1 - _UNSPENT) - found)
+                options.append((left, added, found, new))
+        if not options:
+            break
+        _, added, current, widths = min(options, key=lambda option: option[:2])
+        allowed -= max(0.0, added)
+    return widths
+
+
+def _exchanges(
+    curves: Curves,
+    size: SizeOf,
+    budget: float,
+    blocks: Mapping[str, int],
+    floors: Widths,
+    widths: Widths,
+) -> Iterator[Widths]:
+    """Yield the widths within the budget with a block more of one group and fewer of another."""
+    for grown, width in widths.items():
+        channels = len(curves[grown]) - 1
+        if width == channels:
+            continue
+        more = widths | {grown: _larger(width, channels, blocks[grown])}
+        if size(more) <= budget:
+            yield more
+            continue
+        for shrunk in widths.keys() - {grown}:
+            new = dict(more)
+            while new[shrunk] > floors[shrunk]:
+                new[shrunk] = _smaller(new[shrunk], floors[shrunk], blocks[shrunk])
+                if size(new) <= budget:
+                    yield new
+                    break
 
 
 def _convex_minorant(curve: Sequence[float], first: int) -> list[float]:
@@ -130,6 +187,10 @@ def _slope(a: tuple[int, float], b: tuple[int, float]) -> float:
 
 def _larger(width: int, channels: int, block: int) -> int:
     return min(channels, (width // block + 1) * block)
+
+
+def _smaller(width: int, floor: int, block: int) -> int:
+    return max(floor, (width - 1) // block * block)
 
 
 # (evidence, group) → errors at k = 0 … c channels kept; of a group whose channels go in runs, those
@@ -278,14 +339,19 @@ def blocks_for(structure: Structure, round_to: int | None) -> Widths:
     """Return the block of each group: of its kept channels all are multiples.
 
     With None the largest power of two that is at most a sixty-fourth of the group and at most 16,
-    what engines compute at once: of a thin layer, a block of that size is too much to lose at once.
-    Channels that go in runs go in whole ones.
+    what engines compute at once, and costs no more than a small share of the network: of a thin
+    layer, or of a network of few groups, a larger block is too much to lose at once. Channels that
+    go in runs go in whole ones.
     """
     if round_to is not None and round_to < 1:
         raise PruningError(f'round_to: must be at least 1 channel, got {round_to}')
     found = {}
     for group in structure.groups.prunable:
-        block = round_to or 2 ** max(0, min(4, (group.channels // 64).bit_length() - 1))
+        if (block := round_to) is None:
+            block = 2 ** max(0, min(4, (group.channels // 64).bit_length() - 1))
+            saved = structure.macs - structure.size({group.name: group.channels - block}).macs
+            while block > 1 and saved > _LARGEST_BLOCK * structure.macs:
+                block, saved = block // 2, saved / 2
         found[group.name] = math.lcm(block, group.unit)
     return found
 
@@ -332,7 +398,7 @@ def _divided(
     Raises BudgetError where one block per group is too much, or there is nothing to divide.
     """
     if not structure.channels:
-        raise BudgetError(structure.nothing_to_prune())
+        raise BudgetError(f'a budget of {budget} cannot be met: {structure.nothing_to_prune()}')
     floors, block = floor_widths(structure.channels, blocks), max(blocks.values(), default=1)
     if isinstance(budget, Latency):
         latency = latency_of(structure, budget.table)
@@ -356,8 +422,26 @@ def _divided(
         raise BudgetError(
             f'a budget of {budget} cannot be met with blocks of {block} channels; the nearest '
             f'is {share:g} ({round(least):,} of {dense:,}); allow it or smaller blocks'
+            f'{_kept_whole(structure)}'
         )
     return size, allowed + 0.5
+
+
+def _kept_whole(structure: Structure) -> str:
+    """Say what stands in the way beside blocks, if anything does."""
+    others = {
+        layer: why
+        for layer, why in structure.groups.not_pruned.items()
+        if not why.startswith(('reaches the output', 'asked to keep'))
+    }
+    if not others:
+        return ''
+    layer, why = next(iter(others.items()))
+    return f'; {len(others)} layers are kept whole, such as {layer}, which {_shortened(why)}'
+
+
+def _shortened(text: str, most: int = 400) -> str:
+    return text if len(text) <= most else f'{text[:most]} …'
 
 
 def _within_error(

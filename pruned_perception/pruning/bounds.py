@@ -47,7 +47,8 @@ from torch import Tensor
 
 from pruned_perception.pruning.errors import PruningError
 
-_BISECTIONS = 60
+_STEPS, _GRID, _FINEST = 60, 256, 1e-9  # of Newton's method, and the grid that it begins on
+_AT_ONCE, _TINY = 2.0**-60, 1e-300
 _ROUNDING = 1e-12  # relative
 
 
@@ -214,25 +215,37 @@ def _missed(p: Tensor, m: float) -> Tensor:
 
 
 def _inverse(probabilities: Tensor, wanted: Sequence[float]) -> list[float]:
-    """Return the m with U(m) = k for each k in `wanted`, by bisection."""
+    """Return the m with U(m) = k for each k in `wanted`.
+
+    By Newton's method on log Σ_j (1 − p_j)^m, which is convex and falls: from the left it gets
+    nearer with each step and never beyond, and from the place on a grid it takes few.
+    """
     p = probabilities.double().clamp(max=1.0).numpy()
     p = p[p > 0]
     missed = len(p) - np.array(wanted, dtype=np.float64)
-    low, high = np.zeros_like(missed), np.ones_like(missed)
-    high[missed <= 0] = math.inf
-    with np.errstate(divide='ignore', over='ignore'):  # p = 1; more draws than numbers
-        rates = np.log1p(-p)
-
-        def short(m: np.ndarray) -> np.ndarray:
-            return np.exp(m[:, None] * rates).sum(1) > missed
-
-        while (more := short(high)).any():
-            low, high = np.where(more, high, low), np.where(more, 2 * high, high)
-        for _ in range(_BISECTIONS):
-            middle = (low + high) / 2
-            more = short(middle)
-            low, high = np.where(more, middle, low), np.where(more, high, middle)
-    return np.where(missed < len(p), high, 0.0).tolist()
+    rates = np.log1p(-p[p < 1])  # what has p = 1 is drawn at once
+    m = np.full_like(missed, _AT_ONCE)
+    m[missed >= len(p)] = 0.0
+    m[missed <= 0] = math.inf
+    between = (missed > 0) & (missed < len(rates))
+    if not between.any():
+        return m.tolist()
+    target = np.log(missed[between])
+    # At the end of the grid even the rarest channel alone is missed less than that.
+    end = (math.log(len(rates)) - target.min()) / -rates.max()
+    grid = np.append(0.0, np.geomspace(end * _FINEST, end, _GRID))
+    above = np.log(np.exp(grid[:-1, None] * rates).sum(1).clip(min=_TINY))  # falling
+    place = np.searchsorted(-above, -target, side='right') - 1
+    found = grid[place.clip(min=0)]
+    for _ in range(_STEPS):
+        left = np.exp(found[:, None] * rates)
+        total = left.sum(1)
+        step = (np.log(total) - target) * total / -(left @ rates)
+        found += step.clip(min=0)
+        if (step <= _ROUNDING * found).all():
+            break
+    m[between] = found
+    return m.tolist()
 
 
 def _check(right: bool, message: str) -> None:

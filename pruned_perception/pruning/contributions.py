@@ -149,6 +149,14 @@ def sampled(
 
     A few at a time, so that the contributions (c, n, f) to be made of them stay small.
     """
+    outputs, channels = weight.shape[1:3]
+    yield from sampled_fields(found, count, generator, values=outputs * channels)
+
+
+def sampled_fields(
+    found: Fields, count: int | None, generator: torch.Generator | None, *, values: int
+) -> Iterator[Tensor]:
+    """Yield as `sampled`, so many positions at a time that `values` for each stay few."""
     images, positions = found.padded.shape[0], found.positions
     if count is None or count >= positions:
         where = torch.arange(positions).repeat(images)
@@ -156,7 +164,7 @@ def sampled(
     else:
         where = torch.randint(positions, (images * count,), generator=generator)
     which = torch.arange(images).repeat_interleave(count)
-    step = max(1, _VALUES_AT_ONCE // (weight[0].shape[0] * weight[0].shape[1]))
+    step = max(1, _VALUES_AT_ONCE // values)
     for start in range(0, len(which), step):
         yield found.at(which[start : start + step], where[start : start + step])
 

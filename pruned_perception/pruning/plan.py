@@ -34,7 +34,7 @@ from pruned_perception.pruning import criteria
 from pruned_perception.pruning import selection as select
 from pruned_perception.pruning.allocation import RULES, default_rule, widths_for
 from pruned_perception.pruning.bounds import Claim
-from pruned_perception.pruning.budget import Budget, ErrorBound, Latency
+from pruned_perception.pruning.budget import Budget, ErrorBound, Latency, Macs, Params
 from pruned_perception.pruning.calibration import Batch, CalibrationRecord
 from pruned_perception.pruning.errors import CannotDifferentiateError, PruningError
 from pruned_perception.pruning.graph.cost import count
@@ -51,6 +51,7 @@ from pruned_perception.pruning.surgery import find_groups, slice_channels, unsli
 
 DELTA = 1e-3
 ROUND_TO = 16  # where a criterion is named
+COARSE = 0.005  # of the dense cost: a plan that leaves more of the budget says so
 
 
 class AnyPlan(Protocol):
@@ -110,6 +111,8 @@ class Plan(Record):
     """The criterion that the allocation read, where it was another than ranked the channels."""
     predicted_ms: float | None = None
     """Of a budget of milliseconds: p50 that its latency table predicts."""
+    unspent: float = 0.0
+    """Share of the dense network's cost that a budget of it leaves, since no block more fits."""
     kind: ClassVar[str] = 'channels'
 
     @property
@@ -158,6 +161,7 @@ class Plan(Record):
             'K_images': 0,
             'allocation_by': None,
             'predicted_ms': None,
+            'unspent': 0.0,
         }
         return {k: v for k, v in data.items() if k not in usual or v != usual[k]}
 
@@ -168,6 +172,15 @@ class Plan(Record):
     def block_text(self) -> str:
         """Return of what kept channels are multiples."""
         return str(self.round_to or 'a sixty-fourth of each group, but 16 at most,')
+
+    def granularity_text(self) -> str | None:
+        """Say how far below the budget the plan ends, where that is more than is to be expected."""
+        if self.unspent <= COARSE:
+            return None
+        return (
+            f'{self.unspent:.1%} less than the budget of {self.budget}: no block more fits, for '
+            'channels of this network go in large runs, or round_to is large'
+        )
 
     def bounds_text(self) -> str:
         """Return how many bounds say nothing, and what the others rest on."""
@@ -198,6 +211,7 @@ class Plan(Record):
             f'{self.parameters:,} of {self.dense_parameters:,} parameters '
             f'({self.parameters / self.dense_parameters:.1%})',
             *([f'{self.predicted_ms:.3g} ms predicted'] if self.predicted_ms else []),
+            *([coarse] if (coarse := self.granularity_text()) else []),
         ]
         header = 'group | channels:d | kept:d | share:5.0% | S_ℓ:7.2f | bound'
         rows: list[tuple[object, ...]] = [
@@ -381,7 +395,17 @@ def allocate(
         if rule in ('given', 'uniform') or evidence.criterion == ranking.criterion
         else evidence.criterion,
         predicted_ms=predicted,
+        unspent=_unspent(structure, budget, cut),
     )
+
+
+def _unspent(structure: Structure, budget: Budget | None, cut: Mapping[str, int]) -> float:
+    """Return the share of the dense cost that widths leave of a budget of it."""
+    if not isinstance(budget, Macs | Params):
+        return 0.0
+    found, dense = structure.exact_size(cut), structure.exact_size({})
+    which = 0 if isinstance(budget, Macs) else 1
+    return max(0.0, budget.share - found[which] / dense[which])
 
 
 def _choose(

@@ -140,9 +140,10 @@ def predict(
         means, variances = {}, {}
         for name, each in values.items():
             own, unit = epsilon / beside[name], units[name]
-            runs, variance = (
-                _drawn(each, own, claim) if selection == 'random' else (_kept(each, own), 0.0)
-            )
+            if selection == 'random':
+                runs, variance = _drawn(each, own, claim, spread=name in structure.squared)
+            else:
+                runs, variance = _kept(each, own), 0.0
             means[name], variances[name] = unit * runs, unit**2 * variance
         size = structure.size(means, variances)
         points.append(Point(epsilon, means, size.parameters, size.macs))
@@ -158,15 +159,16 @@ def predict(
     )
 
 
-def _drawn(values: Tensor, epsilon: float, claim: Claim) -> tuple[float, float]:
-    """Return the expected number of distinct channels, and its variance."""
+def _drawn(values: Tensor, epsilon: float, claim: Claim, *, spread: bool) -> tuple[float, float]:
+    """Return the expected number of distinct channels, and its variance, where it is wanted."""
     total = float(values.sum())
     if total == 0:
         return 1.0, 0.0
     m = sample_complexity(
         epsilon, total, claim.events, delta=claim.delta, K=claim.K, signed=claim.signed
     )
-    return expected_distinct(values / total, m), distinct_variance(values / total, m)
+    variance = distinct_variance(values / total, m) if spread else 0.0
+    return expected_distinct(values / total, m), variance
 
 
 def _kept(values: Tensor, epsilon: float) -> float:

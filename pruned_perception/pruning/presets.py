@@ -101,7 +101,7 @@ PRESETS: dict[str, Preset] = {
 RECOMMENDED: Mapping[str, Any] = {
     'criterion': 'joint_error',
     'allocation': 'least_error',
-    'allocation_by': 'fisher',
+    'allocation_by': 'centred_fisher',
     'round_to': None,
 }
 

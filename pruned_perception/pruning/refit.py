@@ -56,6 +56,7 @@ POSITIONS = 64
 RIDGE = 1e-3  # relative to the mean square of the inputs
 MEMORY = 2**30  # bytes that the images may take on their way through the network
 _LIVE = 8  # tensors of the largest size that are held at a time, at most
+_LONGEST = 2**13  # receptive field: there are fewer images than that, and it takes its cube
 _ROWS = 1024  # of a regression at once: single precision within, double between
 
 
@@ -104,7 +105,8 @@ def refit(
     """Return a copy of `small` whose layers are fitted to `model`, layer by layer.
 
     Biases are fitted where there are any; without, the means are left to the batch norms, which
-    hold the statistics of the images in the end. Transposed convolutions stay as they are.
+    hold the statistics of the images in the end. Transposed convolutions stay as they are, and
+    layers with receptive fields of more than _LONGEST values.
 
     Args:
         model: the parent.
@@ -121,7 +123,7 @@ def refit(
     structure = trace(model, example)
     outputs = kept_outputs(model, structure, plan)
     first = _readers(structure, plan)
-    names = [term.layer for term in structure.terms if _is_fitted(fitted, term.layer)]
+    names = [term.layer for term in structure.terms if _is_fitted(model, term.layer)]
     batches = list(CheckedBatches(calibration, example))
     inputs = _together(batches, _bytes_per_image(model, example))
     sample = _Sample(len(inputs[0]), positions, seed)
@@ -250,7 +252,8 @@ def _readers(structure: Structure, plan: Plan) -> set[str]:
 
 
 def _is_fitted(model: nn.Module, name: str) -> bool:
-    return isinstance(model.get_submodule(name), nn.Conv2d | nn.Linear)
+    layer = model.get_submodule(name)
+    return isinstance(layer, nn.Conv2d | nn.Linear) and layer.weight[0].numel() <= _LONGEST
 
 
 def kept_outputs(model: nn.Module, structure: Structure, plan: Plan) -> dict[str, Tensor]:

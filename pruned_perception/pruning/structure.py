@@ -149,6 +149,12 @@ class Structure(Record):
         return _Shares(outputs, inputs, macs, weights, biases, np.array(followers, dtype=float))
 
     @cached_property
+    def squared(self) -> frozenset[str]:
+        """Groups that a layer both reads and makes: of these, expected costs need variances."""
+        both = (self._shares.outputs * self._shares.inputs).sum(0).tolist()
+        return frozenset(name for name, each in zip(self.channels, both, strict=True) if each)
+
+    @cached_property
     def _fixed(self) -> float:
         """Parameters that no width changes."""
         layers = sum(term.weights + term.bias for term in self.terms)

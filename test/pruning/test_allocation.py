@@ -41,6 +41,7 @@ from pruned_perception.pruning import (
     Sensitivity,
     Structure,
     allocate,
+    allocation,
     make_plan,
     trace,
 )
@@ -200,6 +201,79 @@ def test_least_error_prunes_where_nothing_is_lost() -> None:
     assert plan.widths['first'] == 16
     assert plan.widths['third'] == 32
     assert plan.widths['second'] < 32
+
+
+class Coarse(torch.nn.Sequential):
+    """Grouped convolutions, whose channels go in runs of a sixth of the network or so."""
+
+    def __init__(self) -> None:
+        first, second = torch.nn.Conv2d(3, 24, 1), torch.nn.Conv2d(40, 30, 1)
+        layers = [torch.nn.Conv2d(24, 24, 3, groups=4), torch.nn.Conv2d(24, 40, 1)]
+        layers += [
+            torch.nn.Conv2d(40, 40, 3, groups=5),
+            second,
+            torch.nn.Conv2d(30, 30, 3, groups=3),
+        ]
+        super().__init__(first, *layers, torch.nn.Conv2d(30, 7, 1))
+
+
+def macs_of(structure: Structure) -> Callable[..., float]:
+    return lambda widths: structure.size(widths).macs
+
+
+def test_where_blocks_are_coarse_some_are_exchanged() -> None:
+    structure = trace(Coarse(), (torch.zeros(1, 3, 12, 12),))
+    blocks = blocks_for(structure, 1)
+    assert sorted(blocks.values()) == [6, 8, 10]
+    exchanged = 0
+    for seed, share in itertools.product(range(6), (0.55, 0.7, 0.85)):
+        evidence = scored(structure, errors=True, seed=seed)
+        curves = {name: errors.tolist() for name, errors in (evidence.errors or {}).items()}
+        budget = share * structure.macs
+        found = least_sum(curves, macs_of(structure), budget, blocks)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(allocation, '_UNSPENT', 1.0)  # without
+            plain = least_sum(curves, macs_of(structure), budget, blocks)
+        sizes = [macs_of(structure)(each) for each in (plain, found)]
+        errors = [sum(curves[name][kept] for name, kept in each.items()) for each in (plain, found)]
+        assert sizes[0] <= sizes[1] <= budget
+        assert errors[1] <= errors[0] * (1 + allocation._WORSE) + 1e-9
+        exchanged += found != plain
+    assert exchanged >= 3
+
+
+def test_a_plan_says_how_much_of_the_budget_no_block_can_spend() -> None:
+    model, example = Coarse(), (torch.zeros(1, 3, 12, 12),)
+    coarse = make_plan(model, example, budget=Macs(0.5), criterion='filter_l2', round_to=1)
+    left = 0.5 - coarse.macs / coarse.dense_macs
+    assert left > 0.005
+    assert f'{left:.1%} less than the budget of 0.5 of the MACs: no block' in coarse.to_text()
+    assert Plan.from_dict(coarse.to_dict()).unspent == pytest.approx(left)
+    fine = make_plan(
+        networks.build(networks.MobileNetV2), networks.INPUT, budget=Macs(0.5), round_to=1
+    )
+    assert 'less than the budget' not in fine.to_text()
+
+
+@pytest.mark.parametrize('calibration', [None, [torch.rand(4, 3, 8, 8)]])
+def test_a_network_of_which_nothing_can_be_cut_is_refused_with_the_reasons(
+    calibration: list[Tensor] | None,
+) -> None:
+    class Normalised(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = torch.nn.Conv2d(3, 8, 3), torch.nn.Conv2d(8, 4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x)
+            return self.second(x / x.square().mean(1, keepdim=True).sqrt())
+
+    with pytest.raises(
+        BudgetError, match=r'cannot be met: nothing in it can be pruned .first: .*mean'
+    ):
+        make_plan(
+            Normalised(), (torch.rand(1, 3, 8, 8),), budget=Macs(0.5), calibration=calibration
+        )
 
 
 @pytest.mark.parametrize('definition', ['absolute', 'quadrants'])
@@ -464,7 +538,8 @@ def test_least_sum_sees_a_flat_place_behind_a_steep_one() -> None:
     assert found == {'a': 1, 'b': 4}
 
 
-def test_blocks_fit_their_group_where_none_are_named() -> None:
+def test_blocks_fit_their_group_where_none_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(allocation, '_LARGEST_BLOCK', 1.0)  # whatever they cost
     structure = structure_of(networks.Residual)
     wide = dataclasses.replace(
         structure,
@@ -482,3 +557,10 @@ def test_blocks_fit_their_group_where_none_are_named() -> None:
     assert set(blocks_for(structure, 8).values()) == {8}
     with pytest.raises(PruningError, match='at least 1 channel, got 0'):
         blocks_for(structure, 0)
+
+
+def test_blocks_of_a_network_of_few_groups_are_a_small_part_of_it() -> None:
+    layers = [torch.nn.Conv2d(3, 256, 3), torch.nn.Conv2d(256, 8, 3)]
+    structure = trace(torch.nn.Sequential(*layers), (torch.zeros(1, 3, 8, 8),))
+    assert blocks_for(structure, None) == {'0': 1}  # 4 would be 1.6 % of all
+    assert blocks_for(structure, 16) == {'0': 16}

@@ -41,7 +41,7 @@ from pruned_perception.pruning import (
     trace,
 )
 from pruned_perception.pruning.contributions import contributions, fields, kernel, sampled
-from pruned_perception.pruning.criteria import joint_error
+from pruned_perception.pruning.criteria import gradients, joint_error
 
 NEED_IMAGES = (
     'compensated_error',
@@ -51,6 +51,7 @@ NEED_IMAGES = (
     'joint_error',
     'end_to_end',
     'fisher',
+    'centred_fisher',
     'taylor',
     'snip',
     'thinet',
@@ -143,23 +144,43 @@ def test_random_scores_are_uniform_and_depend_on_the_seed() -> None:
 
 
 class Gates:
-    """Factors on what every consumer reads of a channel, to differentiate by hand."""
+    """Factors on what every consumer reads of a channel, to differentiate by hand.
 
-    def __init__(self, model: nn.Module) -> None:
+    Centred, a closed gate lets the mean of the channel through.
+    """
+
+    def __init__(self, model: nn.Module, *, centred: bool = False) -> None:
         structure = trace(model, (CHAIN_IMAGES[0],))
         self.gates = {name: torch.ones(c).double() for name, c in structure.channels.items()}
         for name, who in structure.readers().items():
             layer = model.get_submodule(name)
-            layer.register_forward_pre_hook(self._hook(who, isinstance(layer, nn.Linear)))
+            mean = mean_read(model, name) if centred else torch.zeros(()).double()
+            layer.register_forward_pre_hook(self._hook(who, isinstance(layer, nn.Linear), mean))
 
-    def _hook(self, who: list, linear: bool) -> Callable:
+    def _hook(self, who: list, linear: bool, mean: Tensor) -> Callable:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
             factor = torch.ones(inputs[0].shape[-1 if linear else 1]).double()
             for group, part in who:
                 factor[list(part.indices)] = self.gates[group.name][list(part.roots)]
-            return (inputs[0] * (factor if linear else factor[:, None, None]),)
+            factor = factor if linear else factor[:, None, None]
+            return (mean + (inputs[0] - mean) * factor,)
 
         return hook
+
+
+def mean_read(model: nn.Module, name: str) -> Tensor:
+    """Return the mean of each input of a layer over CHAIN_IMAGES, to be broadcast."""
+    read: list[Tensor] = []
+    layer = model.get_submodule(name)
+    handle = layer.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+    with torch.no_grad():
+        for batch in CHAIN_IMAGES:
+            model(batch)
+    handle.remove()
+    everything = torch.cat(read)
+    if everything.ndim == 2:
+        return everything.mean(0)
+    return everything.mean((0, 2, 3))[:, None, None]
 
 
 def loss_of(outputs: tuple[Tensor, Tensor], index: int, generator: torch.Generator) -> Tensor:
@@ -168,10 +189,10 @@ def loss_of(outputs: tuple[Tensor, Tensor], index: int, generator: torch.Generat
     return (index + 1) * (left.square().sum() + (right[:, 0] * right[:, 1]).sum())
 
 
-def gate_derivatives() -> list[dict[str, Tensor]]:
+def gate_derivatives(*, centred: bool = False) -> list[dict[str, Tensor]]:
     """Return for each batch, per group, (B, channels) ∂L/∂gate, by central differences."""
     model = chain()
-    gates, step, found = Gates(model), 1e-5, []
+    gates, step, found = Gates(model, centred=centred), 1e-5, []
     for index, batch in enumerate(CHAIN_IMAGES):
         terms = {name: torch.zeros(len(batch), len(g)).double() for name, g in gates.gates.items()}
         for name, gate in gates.gates.items():
@@ -211,6 +232,44 @@ def test_taylor_snip_and_fisher_differentiate_by_gates_on_the_channels() -> None
             float(everything[:, first].square().mean()), rel=1e-4
         )
         assert first == int(everything.square().mean(0).argmin())
+
+
+def test_centred_fisher_lets_a_closed_gate_pass_the_mean() -> None:
+    terms = gate_derivatives(centred=True)
+    found = scored(chain(), 'centred_fisher', loss=loss_of).errors
+    assert found is not None
+    for name, errors in found.items():
+        everything = torch.cat([each[name] for each in terms])
+        whole = float(everything.sum(1).square().mean())
+        assert float(errors[0]) == pytest.approx(whole, rel=1e-4)
+
+
+def test_joint_errors_of_long_fields_are_the_same_by_their_contributions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wanted = scored(chain(), 'joint_error')
+    monkeypatch.setattr(joint_error, 'LONGEST', 30)  # of the second layer, with 8 · 9
+    found = scored(chain(), 'joint_error')
+    assert wanted.errors is not None
+    assert found.errors is not None
+    for name, values in wanted.values.items():
+        assert torch.equal(values, found.values[name])
+        assert torch.allclose(wanted.errors[name], found.errors[name], rtol=1e-6, atol=1e-9)
+
+
+def test_few_images_are_projected_several_times() -> None:
+    seen: list[int] = []
+
+    class Counting(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            output = super().forward(x)
+            if output.requires_grad:
+                output.register_hook(lambda _: seen.append(len(x)))
+            return output
+
+    model = Counting(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+    scored(model, 'centred_fisher', IMAGES)
+    assert seen == [6] * gradients.PROJECTIONS * len(IMAGES)
 
 
 def test_gradients_of_the_user_stay_as_they_were() -> None:

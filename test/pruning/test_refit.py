@@ -100,3 +100,45 @@ def test_as_many_images_as_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> N
     assert seen == [32, 10]
     assert not torch.equal(whole.last.weight, part.last.weight)
     assert torch.equal(part.last.weight, refit(chain, small, plan, calibration).last.weight)
+
+
+def test_each_group_of_a_grouped_layer_is_the_regression_on_its_own_inputs() -> None:
+    torch.manual_seed(0)
+    grouped = nn.Conv2d(16, 16, 3, padding=1, groups=4)
+    model = nn.Sequential(
+        nn.Conv2d(3, 12, 3, padding=1), nn.ReLU(), nn.Conv2d(12, 16, 1), nn.ReLU(),
+        grouped, nn.ReLU(), nn.Conv2d(16, 4, 1),
+    ).eval()  # fmt: skip
+    images = torch.rand(24, 3, 8, 8)
+    plan = make_plan(model, (images[:1],), budget=Macs(0.6), round_to=1)
+    small = plan.apply(model)
+    groups = small[4].groups
+    assert groups < 4
+    assert plan.widths['2'] == 4 * groups
+    fitted = refit(model, small, plan, images.split(8), positions=64, ridge=1e-9)
+    fed: list[Tensor] = []
+    fitted[4].register_forward_pre_hook(lambda _, inputs: fed.append(inputs[0]))
+    with torch.no_grad():
+        wanted = model[:5](images)[:, list(plan.kept['2'])].double()
+        found = fitted[:5](images).double()
+    x = torch.nn.functional.unfold(fed[0].double(), 3, padding=1)  # (images, 16 · 9, positions)
+    for part in range(groups):
+        rows = x[:, part * 36 : part * 36 + 36].movedim(1, -1).flatten(0, 1)
+        rows = torch.cat((rows, torch.ones(len(rows), 1)), 1)
+        own = slice(part * 4, part * 4 + 4)
+        goal = wanted[:, own].movedim(1, -1).flatten(0, 2)
+        best = torch.linalg.lstsq(rows, goal, driver='gelsd').solution  # some inputs are dead
+        residual = float((rows @ best - goal).square().mean())
+        left = (found[:, own].movedim(1, -1).flatten(0, 2) - goal).square().mean()
+        assert left == pytest.approx(residual, rel=0.02)
+
+
+def test_layers_with_long_receptive_fields_stay_as_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chain, plan, calibration, _ = setting()
+    small = plan.apply(chain)
+    monkeypatch.setattr(module, '_LONGEST', 100)  # the second layer has 12 · 9 in the parent
+    fitted = refit(chain, small, plan, calibration)
+    assert torch.equal(fitted.second.weight, small.second.weight)
+    assert not torch.equal(fitted.last.weight, small.last.weight)

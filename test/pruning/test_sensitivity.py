@@ -20,6 +20,7 @@ import gc
 import json
 import weakref
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import networks
 import pytest
@@ -36,7 +37,14 @@ from pruned_perception.pruning import (
     estimate_sensitivity,
     trace,
 )
-from pruned_perception.pruning.contributions import contributions, fields, kernel, sampled
+from pruned_perception.pruning import sensitivity as module
+from pruned_perception.pruning.contributions import (
+    Fields,
+    contributions,
+    fields,
+    kernel,
+    sampled,
+)
 from pruned_perception.pruning.sensitivity import DEFINITIONS
 
 EACH = pytest.mark.parametrize('definition', DEFINITIONS)
@@ -308,6 +316,32 @@ def test_default_ranks_and_allocates_like_the_exact_sensitivity() -> None:
         ours, wanted = (allocate(each, Macs(share)) for each in (default, exact))
         for name, width in wanted.widths.items():
             assert abs(ours.widths[name] - width) <= 0.1 * wanted.channels[name]
+
+
+def test_cheap_layers_are_sampled_at_so_few_positions_that_the_cost_is_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At most a contribution to 16 of a layer's multiply-accumulates, but one position at least."""
+    asked: dict[tuple[int, ...], int | None] = {}
+    real = module.sampled
+
+    def noting(found: Fields, weight: Tensor, count: int | None, generator: torch.Generator) -> Any:
+        asked[tuple(weight.shape[1:])] = count
+        return real(found, weight, count, generator)
+
+    monkeypatch.setattr(module, 'sampled', noting)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 1), nn.ReLU(),
+        nn.Conv2d(8, 9, 3, padding=1), nn.ReLU(),  # 64 positions, 9 taps: all 8
+        nn.Conv2d(9, 10, 1), nn.ReLU(),            # 64 positions, one tap: 4
+        nn.MaxPool2d(4), nn.Conv2d(10, 11, 2), nn.Flatten(), nn.Linear(11, 12),
+    )  # fmt: skip
+    images = [torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))]
+    estimate_sensitivity(model, images, example_inputs=(images[0][:1],))
+    assert asked == {(9, 8, 9): 8, (10, 9, 1): 4, (11, 10, 4): 1, (12, 11, 1): 1}
+    asked.clear()
+    estimate_sensitivity(model, images, example_inputs=(images[0][:1],), positions=None)
+    assert set(asked.values()) == {None}
 
 
 def test_one_batch_at_a_time_is_in_memory() -> None:

@@ -243,6 +243,31 @@ def test_grouped_convolution_loses_whole_groups() -> None:
     assert groups.not_pruned == {'head': 'reaches the output of the network'}
 
 
+@pytest.mark.parametrize('memory', [torch.contiguous_format, torch.channels_last])
+def test_the_layout_of_images_in_memory_makes_no_difference(memory: torch.memory_format) -> None:
+    """Pooling to one pixel writes strides of its own where channels are last."""
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)
+    )
+    images = torch.rand(2, 3, 8, 8).contiguous(memory_format=memory)
+    assert [group.name for group in find_groups(model, (images,)).prunable] == ['0']
+
+
+def test_strides_that_move_elements_keep_channels_whole() -> None:
+    class Strided(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x)
+            return self.second(x.as_strided(x.shape, x.transpose(1, 2).stride()))
+
+    groups = find_groups(Strided(), (torch.rand(1, 3, 8, 8),))
+    assert not groups.prunable
+    assert 'as_strided' in groups.not_pruned['first']
+
+
 def test_halves_of_a_split_go_in_pairs() -> None:
     _, groups = _prepared(networks.CspDetector)
     group = groups['shallow.split.0']

@@ -225,7 +225,36 @@ def test_one_failing_group_of_many_costs_few_comparisons(monkeypatch: pytest.Mon
     groups = find_groups(_Many(32, 13).eval(), INPUT)
     assert list(groups.not_pruned) == ['layers.13.0', 'head']
     assert len(groups.prunable) == 31
-    assert len(tried) <= 2 * 5 + 1
+    assert tried == [32, 1, 31]  # the layer where it shows is suspected first
+
+
+def test_a_failure_that_shows_elsewhere_is_found_by_bisection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from pruned_perception.pruning import surgery
+
+    tried: list[int] = []
+    original = surgery._Network.slice
+
+    def counting(self: Any, kept: Any) -> nn.Module:
+        tried.append(len(kept))
+        return original(self, kept)
+
+    class Late(_Many):
+        def forward(self, x: Tensor) -> Tensor:
+            narrow = False
+            for index, layer in enumerate(self.layers):
+                x = layer(x)
+                narrow |= index == self.broken and x.shape[1] != 8
+            if narrow:
+                raise ValueError('eight only')
+            return self.head(x)
+
+    monkeypatch.setattr(surgery._Network, 'slice', counting)
+    groups = find_groups(Late(32, 13).eval(), INPUT)
+    assert list(groups.not_pruned) == ['layers.13.0', 'head']
+    assert len(groups.prunable) == 31
+    assert len(tried) <= 2 * 5 + 3
 
 
 class _Auxiliary(nn.Module):

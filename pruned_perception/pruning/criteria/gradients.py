@@ -16,13 +16,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from pruned_perception.pruning.criteria import Subject, criterion
-from pruned_perception.pruning.criteria.joint_error import eliminate
+from pruned_perception.pruning.criteria.joint_error import channel_means, eliminate
 from pruned_perception.pruning.errors import CannotDifferentiateError
 from pruned_perception.pruning.graph.observation import evaluating
 from pruned_perception.pruning.scores import Scores
@@ -96,33 +96,79 @@ def fisher(subject: Subject) -> Scores:
     Sources: Theis et al., Faster gaze prediction with dense networks and Fisher pruning (2018); Liu
     et al., Group Fisher pruning (ICML 2021).
     """
+    return _joint(subject, 'fisher', channel_terms(subject, 'fisher'))
+
+
+SAMPLES = 1024  # of images and projections together, as far as so few projections go
+PROJECTIONS = 4
+
+
+@criterion
+def centred_fisher(subject: Subject) -> Scores:
+    """Return the order of elimination, and the squared errors that it leaves, as `fisher`.
+
+    But a channel that goes is replaced by its mean over images and positions, not by zero, as batch
+    norms that are measured again (or a refit) do: t_j = Σ_p g · (a − mean a). And with the default
+    loss, several random projections of each image's outputs are taken where images are few: with
+    one, the squared error that E[t tᵀ] estimates is a matter of luck.
+    """
+    images = 0
+
+    def counted() -> Iterator[tuple[Tensor, ...]]:
+        nonlocal images
+        for inputs in subject.batches('centred_fisher'):
+            images += len(inputs[0])
+            yield inputs
+
+    means = channel_means(subject, counted())
+    enough = 1 if subject.loss else min(PROJECTIONS, -(-SAMPLES // images))
+    terms = channel_terms(subject, 'centred_fisher', means=means, projections=enough)
+    return _joint(subject, 'centred_fisher', terms)
+
+
+def _joint(subject: Subject, criterion: str, terms: Iterable[Mapping[str, Tensor]]) -> Scores:
+    """Return elimination by the second moments of the terms (B, channels) of each group."""
     forms = {
         name: torch.zeros(channels, channels, dtype=torch.float64)
         for name, channels in subject.structure.channels.items()
     }
     examples = 0
-    for terms in channel_terms(subject, 'fisher'):
-        for name, values in terms.items():
+    for each in terms:
+        for name, values in each.items():
             forms[name] += values.T @ values
-        examples += len(next(iter(terms.values()), ()))
+        examples += len(next(iter(each.values()), ()))
     groups = subject.structure.groups
     found = {name: eliminate(f / examples, groups[name].unit) for name, f in forms.items()}
     return subject.scores(
-        'fisher',
+        criterion,
         {name: scores for name, (scores, _) in found.items()},
         {name: errors for name, (_, errors) in found.items()},
     )
 
 
-def channel_terms(subject: Subject, criterion: str) -> Iterator[dict[str, Tensor]]:
+def channel_terms(
+    subject: Subject,
+    criterion: str,
+    *,
+    means: Mapping[str, Tensor] | None = None,
+    projections: int = 1,
+) -> Iterator[dict[str, Tensor]]:
     """Yield for each batch, per group, (B, channels): Σ over positions and consumers of g · a.
 
     By the chain rule it is also Σ w · ∂L/∂w over the weights with which consumers read a channel:
     the derivative of the loss by a gate on the channel.
+
+    Args:
+        subject: what is looked at.
+        criterion: whose name errors have.
+        means: per consumer, (inputs,): what a closed gate lets through in place of zero.
+        projections: of the default loss, so many for each batch, one after another.
     """
     model, structure = subject.model, subject.structure
     modules = dict(model.named_modules())
     readers = structure.readers()
+    if not readers:  # nothing can be cut, as the budget will find
+        return
     generator = subject.generator
     readings: list[tuple[str, Tensor]] = []
 
@@ -143,8 +189,11 @@ def channel_terms(subject: Subject, criterion: str) -> Iterator[dict[str, Tensor
             for index, inputs in enumerate(subject.batches(criterion)):
                 readings.clear()
                 with torch.enable_grad():
-                    loss = subject.scalar(model(*inputs), index, generator)
+                    outputs = model(*inputs)
                     copies = [own for _, own in readings]
+                for nth in range(projections):
+                    with torch.enable_grad():
+                        loss = subject.scalar(outputs, index, generator)
                     if not loss.requires_grad:
                         raise CannotDifferentiateError(
                             f'criterion {criterion!r}: the outputs of {type(model).__name__} '
@@ -152,22 +201,38 @@ def channel_terms(subject: Subject, criterion: str) -> Iterator[dict[str, Tensor
                             'no_grad? Use a criterion without gradients, such as joint_error'
                         )
                     # Of the copies alone: gradients that the parameters may have stay as they are.
-                    gradients = torch.autograd.grad(loss, copies, allow_unused=True)
-                batch = inputs[0].shape[0]
-                terms = {
-                    name: torch.zeros(batch, count, dtype=torch.float64)
-                    for name, count in structure.channels.items()
-                }
-                for (name, own), gradient in zip(readings, gradients, strict=True):
-                    if gradient is None:
-                        continue
-                    axis = -1 if isinstance(modules[name], nn.Linear) else 1
-                    product = (gradient * own.detach()).movedim(axis, -1)
-                    product = product.reshape(batch, -1, product.shape[-1]).sum(1).double()
-                    for group, part in readers[name]:
-                        roots = torch.tensor(part.roots)
-                        terms[group.name].index_add_(1, roots, product[:, list(part.indices)])
-                yield terms
+                    gradients = torch.autograd.grad(
+                        loss, copies, allow_unused=True, retain_graph=nth + 1 < projections
+                    )
+                    yield _terms(subject, readings, gradients, inputs[0].shape[0], means)
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _terms(
+    subject: Subject,
+    readings: Sequence[tuple[str, Tensor]],
+    gradients: Sequence[Tensor | None],
+    batch: int,
+    means: Mapping[str, Tensor] | None,
+) -> dict[str, Tensor]:
+    structure = subject.structure
+    modules, readers = dict(subject.model.named_modules()), structure.readers()
+    terms = {
+        name: torch.zeros(batch, count, dtype=torch.float64)
+        for name, count in structure.channels.items()
+    }
+    for (name, own), gradient in zip(readings, gradients, strict=True):
+        if gradient is None:
+            continue
+        axis = -1 if isinstance(modules[name], nn.Linear) else 1
+        values = own.detach().movedim(axis, -1)
+        if means is not None:
+            values = values - means[name].to(values.dtype)
+        product = gradient.movedim(axis, -1) * values
+        product = product.reshape(batch, -1, product.shape[-1]).sum(1).double()
+        for group, part in readers[name]:
+            roots = torch.tensor(part.roots)
+            terms[group.name].index_add_(1, roots, product[:, list(part.indices)])
+    return terms

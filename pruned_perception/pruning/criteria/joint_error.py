@@ -22,19 +22,28 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pruned_perception.pruning.contributions import contributions, fields, kernel, sampled
+from pruned_perception.pruning.contributions import (
+    Fields,
+    contributions,
+    fields,
+    kernel,
+    sampled,
+    sampled_fields,
+)
 from pruned_perception.pruning.criteria import Subject, criterion
 from pruned_perception.pruning.graph.groups import ChannelGroup, Slice
 from pruned_perception.pruning.graph.observation import evaluating, observed, run, tensors
 from pruned_perception.pruning.scores import Scores
 
 POSITIONS = 64
+LONGEST = 2**13  # receptive field whose moments are kept: a linear layer after a flatten has more
 
 
 class Moments:
@@ -80,11 +89,8 @@ def joint_error(subject: Subject) -> Scores:
         name: torch.zeros(channels, channels, dtype=torch.float64)
         for name, channels in structure.channels.items()
     }
-    modules = dict(subject.model.named_modules())
     readers = structure.readers()
-    for name, moments in field_moments(subject, POSITIONS).items():
-        weight = kernel(modules[name])[0].double()  # (f, c, κ)
-        form = quadratic_form(weight, moments.covariance)
+    for name, form in quadratic_forms(subject, POSITIONS).items():
         scale = float(form.sum())
         for group, part in readers[name]:
             if scale > 0:
@@ -97,24 +103,77 @@ def joint_error(subject: Subject) -> Scores:
     )
 
 
-def field_moments(subject: Subject, positions: int) -> dict[str, Moments]:
-    """Return, per consumer, the moments of its receptive fields (c · κ) at sampled positions."""
-    readers = subject.structure.readers()
+def quadratic_forms(subject: Subject, positions: int) -> dict[str, Tensor]:
+    """Return, per consumer, H (c, c): the sum over P × P is the error of losing the inputs P."""
     modules = dict(subject.model.named_modules())
-    generator = subject.generator
+    kernels = {name: kernel(modules[name]) for name in subject.structure.readers()}
+    long = {name for name, each in kernels.items() if _length(each) > LONGEST}
+    found = {
+        name: quadratic_form(kernels[name][0].double(), moments.covariance)
+        for name, moments in field_moments(subject, positions, kernels.keys() - long).items()
+    }
+    return found | _forms_of_contributions(subject, positions, long)
+
+
+def field_moments(
+    subject: Subject, positions: int, layers: Collection[str] | None = None
+) -> dict[str, Moments]:
+    """Return, per consumer, the moments of its receptive fields (c · κ) at sampled positions."""
     moments: dict[str, Moments] = {}
 
-    def observe(name: str, x: Tensor, output: Tensor) -> None:
-        layer = modules[name]
-        found, weight = fields(layer, x.detach()), kernel(layer)
+    def take(name: str, found: Fields, weight: Tensor, generator: torch.Generator) -> None:
+        size = _length(weight)
         if name not in moments:
-            moments[name] = Moments(weight.shape[2] * weight.shape[3])
-        for field in sampled(found, weight, positions, generator):
+            moments[name] = Moments(size)
+        for field in sampled_fields(found, positions, generator, values=size):
             moments[name].add(field.transpose(0, 1).flatten(1))
 
-    with observed(subject.model, readers, observe):
-        run(subject.model, subject.batches('joint_error'))
+    _observe(subject, subject.structure.readers() if layers is None else layers, take)
     return moments
+
+
+def _forms_of_contributions(
+    subject: Subject, positions: int, layers: Collection[str]
+) -> dict[str, Tensor]:
+    """Return the same form by moments of contributions, which are fewer where fields are long."""
+    sums: dict[str, list[Any]] = {name: [0, 0.0, 0.0] for name in layers}
+
+    def take(name: str, found: Fields, weight: Tensor, generator: torch.Generator) -> None:
+        for field in sampled(found, weight, positions, generator):
+            for values in contributions(field, weight):  # (c, n, f)
+                flat = values.flatten(1)
+                total = sums[name]
+                total[0] += values.shape[1]
+                total[1] = total[1] + values.sum(1).double()
+                total[2] = total[2] + (flat @ flat.T).double()
+
+    if layers:
+        _observe(subject, layers, take)
+    return {
+        name: second / count - first @ first.T / count**2
+        for name, (count, first, second) in sums.items()
+        if count
+    }
+
+
+def _observe(
+    subject: Subject,
+    layers: Collection[str],
+    take: Callable[[str, Fields, Tensor, torch.Generator], None],
+) -> None:
+    """Run the calibration set; pass on what the layers read, their weights, and a generator."""
+    modules = dict(subject.model.named_modules())
+    generator = subject.generator
+
+    def observe(name: str, x: Tensor, output: Tensor) -> None:
+        take(name, fields(modules[name], x.detach()), kernel(modules[name]), generator)
+
+    with observed(subject.model, layers, observe):
+        run(subject.model, subject.batches('joint_error'))
+
+
+def _length(weight: Tensor) -> int:
+    return weight.shape[2] * weight.shape[3]
 
 
 def quadratic_form(weight: Tensor, covariance: Tensor) -> Tensor:
@@ -202,7 +261,7 @@ def end_to_end(subject: Subject) -> Scores:
 def _end_to_end(subject: Subject) -> Scores:
     batches = _first(subject.batches('end_to_end'), IMAGES)
     ranking = joint_error(subject)
-    means = _means(subject, batches)
+    means = channel_means(subject, batches)
     wanted = [_outputs(subject.model, inputs) for inputs in batches]
     scales = _variances(wanted)
     errors = {}
@@ -236,16 +295,17 @@ def _outputs(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]
     return tensors(model(*inputs))
 
 
-def _means(subject: Subject, batches: Sequence[tuple[Tensor, ...]]) -> dict[str, Tensor]:
-    """Return the mean of every input channel (feature) of every consumer."""
+def channel_means(subject: Subject, batches: Iterable[tuple[Tensor, ...]]) -> dict[str, Tensor]:
+    """Return the mean (inputs,) of every input channel (feature) of every consumer."""
     totals: dict[str, tuple[Tensor, int]] = {}
     modules = dict(subject.model.named_modules())
 
     def observe(name: str, x: Tensor, output: Tensor) -> None:
         axis = -1 if isinstance(modules[name], nn.Linear) else 1
-        values = x.detach().movedim(axis, 0).flatten(1).double()
+        values = x.detach().movedim(axis, 0).flatten(1)
         total, count = totals.get(name, (torch.zeros(len(values), dtype=torch.float64), 0))
-        totals[name] = (total + values.sum(1), count + values.shape[1])
+        whole = values.sum(1, dtype=torch.float64)
+        totals[name] = (total + whole, count + values.shape[1])
 
     with observed(subject.model, subject.structure.readers(), observe):
         run(subject.model, batches)
