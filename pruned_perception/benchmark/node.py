@@ -41,6 +41,7 @@ from pruned_perception.bundle import load_member, resolve_model
 from pruned_perception.errors import UserError
 from pruned_perception.inference.frame_times import FRAME_QUANTITIES
 from pruned_perception.inference.latency import NS_PER_MS, Summary, summarize
+from pruned_perception.inference.providers import CPU
 from pruned_perception.nodes import transport
 from pruned_perception.nodes.up import node_command
 
@@ -84,6 +85,7 @@ class Setup:
     budget_ms: float = 0.0
     active_member: str = ''
     threads: int = 1
+    execution_provider: str = CPU
     width: int = 640
     height: int = 480
 
@@ -252,7 +254,11 @@ def _run(
     folder: Path,
     namespace: str,
 ) -> Series:
-    parameters: dict[str, Any] = {'model': setup.models[model], 'threads': setup.threads}
+    parameters: dict[str, Any] = {
+        'model': setup.models[model],
+        'threads': setup.threads,
+        'execution_provider': setup.execution_provider,
+    }
     if setup.budget_ms:
         parameters['latency_budget_ms'] = setup.budget_ms
     if setup.active_member:

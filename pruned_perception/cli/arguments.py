@@ -20,6 +20,7 @@ import argparse
 import math
 from collections.abc import Callable, Sequence
 
+from pruned_perception.inference.providers import CPU, ProviderError, parse
 from pruned_perception.inference.runs import TIME_LIMIT_S
 
 
@@ -69,6 +70,27 @@ def add_time_limit(parser: argparse.ArgumentParser) -> None:
         metavar='S',
         help=f'break off a run of the network, or its loading, after S s; default {TIME_LIMIT_S:g}',
     )
+
+
+def add_execution_provider(parser: argparse.ArgumentParser) -> None:
+    """Declare `--execution-provider`."""
+    parser.add_argument(
+        '--execution-provider',
+        type=execution_provider,
+        default=CPU,
+        metavar='NAME',
+        help='where the network runs, as far as the installed ONNX Runtime has it: openvino, cuda, '
+        'tensorrt, …; several, best first, to fall back: "cuda, cpu" (%(default)s)',
+    )
+
+
+def execution_provider(text: str) -> str:
+    """Return the text, where it can be one; see `inference.providers`."""
+    try:
+        parse(text)
+    except ProviderError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def _seconds(text: str) -> float:

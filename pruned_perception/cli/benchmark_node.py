@@ -27,7 +27,7 @@ from pruned_perception._io import write_text
 from pruned_perception.benchmark import node
 from pruned_perception.benchmark.overhead import interval_text
 from pruned_perception.benchmark.series import Series
-from pruned_perception.cli.arguments import at_least, fraction
+from pruned_perception.cli.arguments import add_execution_provider, at_least, fraction
 from pruned_perception.cli.benchmark_result import DEFAULT_MODEL, FAILED, PASSED
 from pruned_perception.cli.output import say
 
@@ -60,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--budget', dest='budget_ms', type=float, default=0.0, help='latency_budget_ms (none)'
     )
     parser.add_argument('--threads', type=at_least(1), default=1, help='threads of one run (1)')
+    add_execution_provider(parser)
     parser.add_argument('--width', type=at_least(16), default=640, help='synthetic (640)')
     parser.add_argument('--height', type=at_least(16), default=480, help='synthetic (480)')
     parser.add_argument('--max-p90', type=float, metavar='MS', help='end to end, outside')
@@ -91,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
         budget_ms=args.budget_ms,
         active_member=args.active_member,
         threads=args.threads,
+        execution_provider=args.execution_provider,
         width=args.width,
         height=args.height,
     )

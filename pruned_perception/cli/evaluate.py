@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from pruned_perception._tables import Table
 from pruned_perception.cli import evaluate_corruptions
+from pruned_perception.cli.arguments import add_execution_provider
 from pruned_perception.cli.output import say
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--model', required=True, metavar='BUNDLE', help='bundle or family')
     parser.add_argument('--member', help='one member of a family (default: all)')
     parser.add_argument('--threads', type=int, default=1, help='threads (default: %(default)s)')
+    add_execution_provider(parser)
     parser.add_argument(
         '--resamples', type=int, default=1000, help='of the bootstrap; 0: none (%(default)s)'
     )
@@ -67,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
     from pruned_perception.datasets import read_dataset
     from pruned_perception.datasets.fingerprints import fingerprints
     from pruned_perception.inference.coco_metrics import gain
+    from pruned_perception.inference.detector import Detector
     from pruned_perception.training.detector.accuracy import MEMBER, evaluate, evaluation_record
 
     path = resolve_model(args.model)
@@ -78,18 +81,26 @@ def run(args: argparse.Namespace) -> int:
     name = args.data_name or args.dataset.resolve().name
     measured: dict[str, Metrics] = {}
     for bundle in bundles:
+        detector = Detector(
+            bundle, threads=args.threads, execution_provider=args.execution_provider
+        )
         with Progress(f'evaluating {bundle.name}') as bar:
             metrics, digest = evaluate(
                 bundle,
                 args.dataset,
                 resamples=args.resamples,
-                threads=args.threads,
+                detector=detector,
                 progress=lambda done, total, bar=bar: bar.share(  # type: ignore[misc]
                     done / total
                 ),
             )
         frames = fingerprints(read_dataset(args.dataset)) if args.record else None
-        entry = {'net': MEMBER, **evaluation_record(metrics, name, digest, frames)}
+        execution = detector.execution
+        entry = {
+            'net': MEMBER,
+            **evaluation_record(metrics, name, digest, frames),
+            **execution.to_dict(),
+        }
         if args.record:
             record_evidence(bundle, 'evaluation', entry, keys=('net', 'data'))
         measured[bundle.name] = metrics
@@ -100,7 +111,10 @@ def run(args: argparse.Namespace) -> int:
                 said['against'] = {'bundle': bundles[0].name, **asdict(against)}
             print(json.dumps(said))
         else:
-            say(f'{bundle.name} ({bundle.cost.macs / 1e6:.0f} MMAC) on {name}:')
+            say(
+                f'{bundle.name} ({bundle.cost.macs / 1e6:.0f} MMAC) on {name}, '
+                f'{execution.warning or execution.to_text()}:'
+            )
             say(metrics.to_text())
     if len(measured) > 1 and not args.json:
         say(_against(measured))

@@ -23,10 +23,14 @@ from __future__ import annotations
 import argparse
 from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pruned_perception.cli.train import INTERRUPTED, add_folders
 
-STEPS = ('data', 'train', 'export', 'evaluate', 'certify', 'latency', 'summary')
+if TYPE_CHECKING:
+    from pruned_perception.training.detector.family import Quantization
+
+STEPS = ('data', 'train', 'export', 'quantize', 'evaluate', 'certify', 'latency', 'summary')
 ROUNDS, RUNS = 40, 10
 
 
@@ -114,20 +118,24 @@ def run(args: argparse.Namespace) -> int:
             )
             parent = parent or bundle
             print(f'{bundle.path}: {bundle.cost.macs / 1e6:.0f} MMAC')
+    if 'quantize' in args.steps and spec.quantize is not None:
+        _quantize(spec.quantize, out, sets[spec.quantize.data])
     if 'evaluate' in args.steps:
-        for member in spec.members:
-            bundle = load_bundle(out / member.name)
-            with Progress(f'evaluating {member.name}') as bar:
+        in_8_bits = [] if spec.quantize is None else map(spec.quantize.name, spec.quantize.members)
+        for name in (*(member.name for member in spec.members), *in_8_bits):
+            with Progress(f'evaluating {name}') as bar:
                 text = family.evaluate_member(
-                    bundle,
+                    load_bundle(out / name),
                     sets['test'],
                     data_name=test_name,
                     progress=lambda done, total, bar=bar: bar.share(  # type: ignore[misc]
                         done / total
                     ),
                 )
-            print(f'{member.name} on {test_name}:\n{text}')
+            print(f'{name} on {test_name}:\n{text}')
+        for member in spec.members:
             if args.controls and member.control:
+                bundle = load_bundle(out / member.name)
                 if not folders.final(member.control).is_file():
                     print(f'{member.control}: not trained yet')
                     continue
@@ -163,6 +171,27 @@ def _generate(split: object, out: Path) -> None:
     with Progress(f'{split.split} data') as bar:
         summary = dataset.generate(spec, out, lambda done: bar.share(done / split.frames))
     print(f'{out}: {summary["frames"]} frames, SHA-256 {summary["sha256"]}')
+
+
+def _quantize(wanted: Quantization, out: Path, data: Path) -> None:
+    """Make the members in 8 bits, or those that are missing."""
+    from pruned_perception.bundle import load_bundle
+    from pruned_perception.cli.progress import Progress
+    from pruned_perception.cli.quantize import frames_of
+    from pruned_perception.training.detector import family
+
+    images, held_out = frames_of(data / 'images', None, wanted.calibration, wanted.held_out)
+    for member in wanted.members:
+        name = wanted.name(member)
+        with Progress(f'quantising {member}') as bar:
+            bundle = family.quantize_member(
+                load_bundle(out / member), out / name, wanted, images, held_out, progress=bar.share
+            )
+        found = bundle.manifest['quantization']
+        print(
+            f'{bundle.path}: {found["scheme"]}, {len(found["float_layers"])} of '
+            f'{found["layers"]} layers in float, divergence {found["error"]["divergence"]:.4f}'
+        )
 
 
 def _certify(out: Path, holdout: Path, longest: dict[str, int]) -> None:

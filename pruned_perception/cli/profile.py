@@ -17,10 +17,11 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pruned_perception.cli.arguments import at_least
+from pruned_perception.cli.arguments import add_execution_provider, at_least
 from pruned_perception.cli.output import say
 
 if TYPE_CHECKING:
@@ -28,9 +29,13 @@ if TYPE_CHECKING:
     from pruned_perception.inference.latency_table import LatencyTable
 
 
+WORTH = 1.1
+"""× faster alone, from where 8 bits are worth a trial: the rest of a network gains nothing."""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument('model', help='bundle, family (its dense member) or ONNX file, in float')
+    parser.add_argument('model', help='bundle, family (its dense member) or ONNX file')
     parser.add_argument(
         '--out',
         type=Path,
@@ -38,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='FILE',
         help='the table (%(default)s); an interrupted profile goes on there',
     )
+    add_execution_provider(parser)
     parser.add_argument('--threads', type=at_least(1), default=1, help='of a run (%(default)s)')
     parser.add_argument(
         '--check',
@@ -55,13 +61,17 @@ def run(args: argparse.Namespace) -> int:
     from pruned_perception.bundle import resolve_model
     from pruned_perception.cli.progress import Progress
 
-    network = engine.load_networks([resolve_model(args.model)])[0]
+    network = replace(
+        engine.load_networks([resolve_model(args.model)])[0],
+        execution_provider=args.execution_provider,
+    )
     with Progress(f'profiling {network.name}') as bar:
         table = profile(network, args.out, threads=args.threads, on_progress=bar.share)
     say(_description(args.out, table))
+    say(_int8(table))
     if args.check:
         others = engine.load_networks([resolve_model(each) for each in args.check])
-        say(_checked(table, [network, *others], args.rounds))
+        say(_checked(table, [network, *others], args.rounds, args.execution_provider))
     return 0
 
 
@@ -76,20 +86,47 @@ def _description(file: Path, table: LatencyTable) -> str:
     )
 
 
-def _checked(table: LatencyTable, networks: list[Network], rounds: int) -> str:
+def _int8(table: LatencyTable) -> str:
+    """Say in one sentence whether 8 bits pay on the target."""
+    gain, arithmetic = table.int8_gain, table.target.arithmetic
+    if gain is None:
+        return 'INT8: not measured by the version that made this table; make it again'
+    if gain > WORTH:
+        return (
+            f'INT8 pays on this processor: convolutions alone are {gain:.2f} times as fast as in '
+            f'float ({arithmetic}); `pruned-perception quantize` makes such a bundle'
+        )
+    return (
+        f'INT8 does not pay on this processor: convolutions alone are {gain:.2f} times as fast as '
+        f'in float ({arithmetic}); pruning is what helps here'
+    )
+
+
+def _checked(
+    table: LatencyTable, networks: list[Network], rounds: int, execution_provider: str
+) -> str:
     """Return a table of predicted and measured latency, all measured by turns."""
     from pruned_perception._tables import Table
     from pruned_perception.benchmark import engine
     from pruned_perception.benchmark.profile import layers_of, target
 
-    table.check_target(target(table.target.threads))
     threads = table.target.threads
-    times = engine.measure(networks, rounds=rounds, runs=5, threads=threads)
-    first, *others = engine.compare(networks, times)
+    networks = [replace(each, execution_provider=execution_provider) for each in networks]
+    sessions = engine.open_sessions(networks, threads=threads)
+    table.check_target(target(threads, sessions[0].execution.provider))
+    times = engine.measure(networks, rounds=rounds, runs=5, threads=threads, sessions=sessions)
+    first, *others = engine.compare(networks, times, sessions)
     dense = table.predict(table.whole.layers)
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     for each in others:
-        predicted = table.predict(layers_of(each.network, threads)[0])
+        layers = layers_of(each.network, threads)[0]
+        missing = [layer.geometry for layer in layers if not table.holds(layer.geometry)]
+        if missing:  # such as float layers by a table of 8 bits
+            rows.append(
+                (each.network.name, None, each.latency.p50, str(missing[0]), '', 'no table')
+            )
+            continue
+        predicted = table.predict(layers)
         faster = dense / predicted
         low, high = each.speedup_interval or (float('nan'),) * 2
         rows.append(

@@ -52,9 +52,10 @@ class Geometry(NamedTuple):
     """Of the output."""
     width: int
     depthwise: bool
+    in_8_bits: bool = False
 
     def __str__(self) -> str:
-        kind = ' depthwise' if self.depthwise else ''
+        kind = ' depthwise' * self.depthwise + ' in 8 bits' * self.in_8_bits
         return (
             f'{self.kernel_height} × {self.kernel_width}{kind}, '
             f'stride {self.stride_down} × {self.stride_along}, '
@@ -150,6 +151,9 @@ class LatencyTable:
     whole: Whole
     times: tuple[Times, ...]
     complete: bool = True
+    int8_gain: float | None = None
+    """Time of the network's convolutions in float : in 8 bits, on this target; None: from before
+    that was measured."""
 
     @cached_property
     def _by_geometry(self) -> dict[Geometry, Times]:
@@ -260,6 +264,7 @@ class LatencyTable:
                     for each in data['times']
                 ),
                 data['complete'],
+                data.get('int8_gain'),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise LatencyTableError(f'not a latency table: {error}') from error
