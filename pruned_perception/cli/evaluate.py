@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -70,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
     from pruned_perception.datasets.fingerprints import fingerprints
     from pruned_perception.inference.coco_metrics import gain
     from pruned_perception.inference.detector import Detector
+    from pruned_perception.inference.errors import DeviationError
     from pruned_perception.training.detector.accuracy import MEMBER, evaluate, evaluation_record
 
     path = resolve_model(args.model)
@@ -81,9 +83,15 @@ def run(args: argparse.Namespace) -> int:
     name = args.data_name or args.dataset.resolve().name
     measured: dict[str, Metrics] = {}
     for bundle in bundles:
-        detector = Detector(
-            bundle, threads=args.threads, execution_provider=args.execution_provider
-        )
+        try:
+            detector = Detector(
+                bundle, threads=args.threads, execution_provider=args.execution_provider
+            )
+        except DeviationError as error:  # for other processors
+            if len(bundles) == 1:
+                raise
+            say(f'{bundle.name}: left out: {error}', file=sys.stderr)
+            continue
         with Progress(f'evaluating {bundle.name}') as bar:
             metrics, digest = evaluate(
                 bundle,
