@@ -197,6 +197,20 @@ def as_json(results: Sequence[NetworkLatency], configuration: dict[str, Any]) ->
     }
 
 
+def latency_entry(
+    results: Sequence[NetworkLatency], which: int, configuration: dict[str, Any]
+) -> dict[str, Any]:
+    """Return what the manifest of one of the networks says of its latency, as JSON values."""
+    report = as_json(results, configuration)
+    measured = report['networks'][which]
+    return {
+        'configuration': configuration,
+        'compared_with': results[0].network.name,
+        **{key: value for key, value in measured.items() if key not in ('name', 'sha256', 'macs')},
+        'environment': report['environment'],
+    }
+
+
 def as_table(results: Sequence[NetworkLatency]) -> str:
     """Return a table for a terminal, a network a line."""
     header = (

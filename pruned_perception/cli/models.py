@@ -224,24 +224,13 @@ def _measure_latency(out: Path) -> None:
 
     networks = engine.load_networks([out])
     configuration = {'rounds': ROUNDS, 'runs_per_round': RUNS, 'threads': 1}
+    sessions = engine.open_sessions(networks)
     with Progress('latency') as bar:
-        times = engine.measure(networks, rounds=ROUNDS, runs=RUNS, on_progress=bar.share)
-    results = engine.compare(networks, times)
-    print(engine.as_table(results))
-    report = engine.as_json(results, configuration)
-    for bundle, entry in zip(load_family(out).members, report['networks'], strict=True):
-        record_evidence(
-            bundle,
-            'latency',
-            {
-                'configuration': configuration,
-                'compared_with': networks[0].name,
-                **{
-                    key: value
-                    for key, value in entry.items()
-                    if key not in ('name', 'sha256', 'macs')
-                },
-                'environment': report['environment'],
-            },
-            keys=('configuration',),
+        times = engine.measure(
+            networks, rounds=ROUNDS, runs=RUNS, on_progress=bar.share, sessions=sessions
         )
+    results = engine.compare(networks, times, sessions)
+    print(engine.as_table(results))
+    for which, bundle in enumerate(load_family(out).members):
+        entry = engine.latency_entry(results, which, configuration)
+        record_evidence(bundle, 'latency', entry, keys=('configuration',))

@@ -17,18 +17,23 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pruned_perception.cli.arguments import add_execution_provider, at_least
 from pruned_perception.cli.output import say
 
 if TYPE_CHECKING:
-    from pruned_perception.benchmark.engine import Network
-    from pruned_perception.inference.latency_table import LatencyTable
+    from pruned_perception.benchmark.engine import Network, NetworkLatency
+    from pruned_perception.bundle import Bundle
+    from pruned_perception.inference.latency_table import Convolution, LatencyTable
+
+    Row = tuple[str, float | None, float, str | None, str, str]
 
 
+RUNS = 5  # of --check, in a round
 WORTH = 1.1
 """× faster alone, from where 8 bits are worth a trial: the rest of a network gains nothing."""
 
@@ -51,6 +56,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='MODEL',
         help='also predict these bundles, families or ONNX files, run them by turns and compare',
     )
+    parser.add_argument(
+        '--record',
+        action='store_true',
+        help='write what --check predicts and measures into the manifests of its bundles',
+    )
     parser.add_argument('--rounds', type=at_least(6), default=20, help='of --check (%(default)s)')
 
 
@@ -70,8 +80,7 @@ def run(args: argparse.Namespace) -> int:
     say(_description(args.out, table))
     say(_int8(table))
     if args.check:
-        others = engine.load_networks([resolve_model(each) for each in args.check])
-        say(_checked(table, [network, *others], args.rounds, args.execution_provider))
+        _check(table, network, args)
     return 0
 
 
@@ -102,44 +111,68 @@ def _int8(table: LatencyTable) -> str:
     )
 
 
-def _checked(
-    table: LatencyTable, networks: list[Network], rounds: int, execution_provider: str
-) -> str:
-    """Return a table of predicted and measured latency, all measured by turns."""
+def _check(table: LatencyTable, network: Network, args: argparse.Namespace) -> None:
+    """Print predicted and measured latency, all measured by turns; record them."""
     from pruned_perception._tables import Table
     from pruned_perception.benchmark import engine
     from pruned_perception.benchmark.profile import layers_of, target
+    from pruned_perception.bundle import record_evidence, resolve_model
 
+    paths = [resolve_model(each) for each in args.check]
+    networks = [
+        replace(each, execution_provider=args.execution_provider)
+        for each in (network, *engine.load_networks(paths))
+    ]
+    bundles = _bundles(paths) if args.record else []
     threads = table.target.threads
-    networks = [replace(each, execution_provider=execution_provider) for each in networks]
     sessions = engine.open_sessions(networks, threads=threads)
     table.check_target(target(threads, sessions[0].execution.provider))
-    times = engine.measure(networks, rounds=rounds, runs=5, threads=threads, sessions=sessions)
-    first, *others = engine.compare(networks, times, sessions)
-    dense = table.predict(table.whole.layers)
-    rows: list[tuple[Any, ...]] = []
-    for each in others:
-        layers = layers_of(each.network, threads)[0]
-        missing = [layer.geometry for layer in layers if not table.holds(layer.geometry)]
-        if missing:  # such as float layers by a table of 8 bits
-            rows.append(
-                (each.network.name, None, each.latency.p50, str(missing[0]), '', 'no table')
-            )
-            continue
-        predicted = table.predict(layers)
-        faster = dense / predicted
-        low, high = each.speedup_interval or (float('nan'),) * 2
-        rows.append(
-            (
-                each.network.name,
-                predicted,
-                each.latency.p50,
-                f'{faster:.2f}',
-                f'{each.speedup:.2f} [{low:.2f}, {high:.2f}]',
-                f'{each.speedup / faster - 1:+.0%}',
-            )
-        )
-    header = (
-        f' | ms predicted:.3f | ms, p50:.3f | × {first.network.name}, predicted | measured | off by'
+    configuration = {
+        'rounds': args.rounds,
+        'runs_per_round': RUNS,
+        'threads': threads,
+        'execution_provider': args.execution_provider,
+        'table_of': table.whole.name,
+    }
+    times = engine.measure(
+        networks, rounds=args.rounds, runs=RUNS, threads=threads, sessions=sessions
     )
-    return Table.under(header, rows).to_text()
+    results = engine.compare(networks, times, sessions)
+    rows = []
+    for which, each in enumerate(results[1:], 1):
+        predicted, why = _predicted(table, layers_of(each.network, threads)[0])
+        rows.append(_row(each, predicted, table.predict(table.whole.layers), why))
+        if bundles:
+            entry = engine.latency_entry(results, which, configuration)
+            entry = {**entry, 'predicted_ms': predicted}
+            record_evidence(bundles[which - 1], 'latency', entry, keys=('configuration',))
+    header = f' | ms predicted:.3f | ms, p50:.3f | × {network.name}, predicted | measured | off by'
+    say(Table.under(header, rows).to_text())
+
+
+def _bundles(paths: Sequence[Path]) -> list[Bundle]:
+    """Return the bundles whose networks `load_networks` returns, in its order."""
+    from pruned_perception.bundle import is_family, load_bundle, load_family
+
+    found: list[Bundle] = []
+    for path in paths:
+        found += load_family(path).members if is_family(path) else (load_bundle(path),)
+    return found
+
+
+def _predicted(table: LatencyTable, layers: Sequence[Convolution]) -> tuple[float | None, str]:
+    """Return the milliseconds, or None and the layer that the table does not hold."""
+    for layer in layers:
+        if not table.holds(layer.geometry):  # such as those in 8 bits, by a table of float
+            return None, f'not in the table: {layer.geometry}'
+    return table.predict(layers), ''
+
+
+def _row(each: NetworkLatency, predicted: float | None, dense: float, why: str) -> Row:
+    low, high = each.speedup_interval or (float('nan'),) * 2
+    measured = f'{each.speedup:.2f} [{low:.2f}, {high:.2f}]'
+    if predicted is None:
+        return each.network.name, None, each.latency.p50, None, measured, why
+    faster = dense / predicted
+    off = f'{each.speedup / faster - 1:+.0%}'
+    return each.network.name, predicted, each.latency.p50, f'{faster:.2f}', measured, off

@@ -203,6 +203,51 @@ def test_a_family_grows_from_its_imported_dense_member(family: Path, tmp_path: P
     assert training['cpu_seconds_of_parents'] == pytest.approx(before, abs=0.1)
 
 
+@pytest.fixture
+def with_8_bits(family: Path, tmp_path: Path) -> list[str]:
+    """Return the arguments that add half-int8 to a copy of the family."""
+    shutil.copytree(family / 'models', tmp_path / 'models')
+    spec = yaml.safe_load((family / 'shapes.yaml').read_text())
+    spec['quantize'] = {'members': ['half'], 'data': 'validation', 'scheme': 'u8s8'}
+    (tmp_path / 'shapes.yaml').write_text(yaml.safe_dump(spec))
+    arguments = ['models', str(tmp_path / 'shapes.yaml'), '--data', str(family), '--quiet']
+    return [*arguments, '--out', str(tmp_path / 'models'), '--steps', 'quantize']
+
+
+def test_members_in_8_bits_are_a_step_that_gives_the_same_file_again(
+    with_8_bits: list[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / 'models' / 'half-int8'
+    assert command.main(with_8_bits) == 0
+    first = load_bundle(folder)
+    assert first.manifest['quantization']['source']['name'] == 'half'
+    assert first.manifest['quantization']['scheme'] == 'u8s8'
+    before = (folder / 'manifest.json').stat().st_mtime_ns
+
+    assert command.main(with_8_bits) == 0
+    assert (folder / 'manifest.json').stat().st_mtime_ns == before  # it was there
+
+    shutil.rmtree(folder)
+    assert command.main(with_8_bits) == 0
+    again = load_bundle(folder)
+    assert again.sha256 == first.sha256
+    assert again.manifest['quantization'] == first.manifest['quantization']
+
+
+@pytest.mark.parametrize('change', [{'members': ['third']}, {'data': 'nothing'}, {'bits': 4}])
+def test_a_family_that_is_quantised_wrongly_is_refused(
+    with_8_bits: list[str], tmp_path: Path, change: dict, capsys: pytest.CaptureFixture
+) -> None:
+    file = tmp_path / 'shapes.yaml'
+    spec = yaml.safe_load(file.read_text())
+    spec['quantize'].update(change)
+    file.write_text(yaml.safe_dump(spec))
+    assert command.main(with_8_bits) == 1
+    error = capsys.readouterr().err
+    assert str(file) in error
+    assert next(iter(change)) in error
+
+
 def test_pruning_again_keeps_the_plans_before(family: Path, tmp_path: Path) -> None:
     dense = family / 'runs' / 'shapes-dense' / 'final.pt'
     once, twice = tmp_path / 'once.pt', tmp_path / 'twice.pt'
