@@ -53,6 +53,8 @@ from pruned_perception.inference.processor import integer_arithmetic, processor_
 from pruned_perception.inference.providers import CPU
 
 _CONVOLUTIONS = ('Conv', 'QLinearConv')
+TIMED = (CPU, 'openvino', 'xnnpack')
+"""Execution providers whose layers the engine's profiler times."""
 RUNS = 12
 MOST_COUNTS = 8
 """Of channels along one side of a geometry; times between them are taken to be linear."""
@@ -106,6 +108,12 @@ def profile(
     provider = create_session(
         network.model, name=network.name, execution_provider=network.execution_provider
     ).execution.provider
+    if provider not in TIMED:
+        raise LatencyTableError(
+            f'execution provider {provider}: its layers run beside the processor, whose clock '
+            'does not see how long they take; compare whole networks (`benchmark engine '
+            f'--execution-provider {provider}`)'
+        )
     here = target(threads, provider)
     network = replace(network, execution_provider=provider)
     started = read_table(file) if file.exists() else None

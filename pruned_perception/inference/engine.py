@@ -199,7 +199,8 @@ def _execution(session: Session, choice: Choice, passed_over: Mapping[str, str])
     """Return where a session runs; raises ProviderError where that is not the choice."""
     if choice.name not in map(short, session.get_providers()):
         raise ProviderError(
-            'does not load: a library that it needs is missing, or no device for it is there'
+            'does not load: a library or a device that it needs is not there, or it does not take '
+            'its options (what the engine printed says more)'
         )
     nodes: dict[str, int] | None = None
     told = getattr(session, 'get_provider_graph_assignment_info', None)
