@@ -23,11 +23,12 @@ from __future__ import annotations
 import argparse
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pruned_perception.cli.train import INTERRUPTED, add_folders
 
 if TYPE_CHECKING:
+    from pruned_perception.bundle import Bundle
     from pruned_perception.training.detector.family import Quantization
 
 STEPS = ('data', 'train', 'export', 'quantize', 'evaluate', 'certify', 'latency', 'summary')
@@ -198,10 +199,16 @@ def _certify(out: Path, holdout: Path, longest: dict[str, int]) -> None:
     """Certify every pruned member against the dense one and record it in its manifest."""
     from pruned_perception.bundle import load_family, record_evidence
     from pruned_perception.cli.progress import Progress
+    from pruned_perception.datasets import read_dataset
     from pruned_perception.training.detector.certification import certify_bundles
 
     dense, *others = load_family(out).members
+    digest = read_dataset(holdout).digest
     for member in others:
+        there = member.manifest['certificate']
+        if there is not None and _is_of(there, dense, member, digest):
+            print(f'{member.name}: certified already')
+            continue
         with Progress(f'certifying {member.name}') as bar:
             certificate = certify_bundles(
                 dense,
@@ -214,6 +221,16 @@ def _certify(out: Path, holdout: Path, longest: dict[str, int]) -> None:
             )
         record_evidence(member, 'certificate', certificate.to_dict())
         print(f'{member.name} against {dense.name}:\n{certificate.to_text()}')
+
+
+def _is_of(certificate: dict[str, Any], dense: Bundle, member: Bundle, digest: str) -> bool:
+    """Say whether a certificate is of these two models, on the hold-out of that SHA-256."""
+    record = certificate['record']
+    return (
+        certificate['holdout_sha256'] == digest
+        and record['parent']['sha256'] == dense.sha256
+        and record['child']['sha256'] == member.sha256
+    )
 
 
 def _measure_latency(out: Path) -> None:
