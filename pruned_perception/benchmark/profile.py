@@ -53,6 +53,7 @@ from pruned_perception.inference.processor import integer_arithmetic, processor_
 from pruned_perception.inference.providers import CPU
 
 _CONVOLUTIONS = ('Conv', 'QLinearConv')
+_SIDES = 'input_type_shape', 'output_type_shape'
 TIMED = (CPU, 'openvino', 'xnnpack')
 """Execution providers whose layers the engine's profiler times."""
 RUNS = 12
@@ -177,26 +178,23 @@ def _with_bits(
     layers: Sequence[Convolution], events: Sequence[dict[str, Any]]
 ) -> tuple[Convolution, ...]:
     """Mark the layers that ran in 8 bits; of layers with the same channels and sizes, any."""
-    in_8_bits = Counter(_sizes(each) for each in events if each['op_name'] == 'QLinearConv')
+    left = [
+        tuple(tuple(next(iter(each[side][0].values()))) for side in _SIDES)
+        for each in events
+        if each['op_name'] == 'QLinearConv'
+    ]
     found = []
     for layer in layers:
         geometry, inputs, outputs = layer
-        key = inputs, outputs, geometry.height, geometry.width
-        if in_8_bits[key] > 0:
-            in_8_bits[key] -= 1
-            layer = layer._replace(geometry=geometry._replace(in_8_bits=True))
+        size = geometry.height, geometry.width
+        for source, target in left:
+            channels_first = target[1:] == (outputs, *size) and source[1] == inputs
+            if channels_first or (target[1:] == (*size, outputs) and source[-1] == inputs):
+                left.remove((source, target))
+                layer = layer._replace(geometry=geometry._replace(in_8_bits=True))
+                break
         found.append(layer)
     return tuple(found)
-
-
-def _sizes(event: dict[str, Any]) -> tuple[int, int, int, int]:
-    """Return channels in and out, height and width of a layer in 8 bits."""
-    (source,) = event['input_type_shape'][0].values()
-    (target,) = event['output_type_shape'][0].values()
-    (scales,) = event['input_type_shape'][3].values()  # per channel of the output
-    if target[1] == scales[0]:  # NCHW; else NHWC
-        return source[1], *target[1:]
-    return source[3], target[3], target[1], target[2]
 
 
 def _activations(network: Network) -> str:
