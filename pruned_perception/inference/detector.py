@@ -311,14 +311,15 @@ class Detector:
         worst = max(found, key=lambda each: each[0] - each[1])
         if worst[0] > worst[1]:
             made_on = quantization['made_on']
+            way_out = 'quantise it again for this processor (`pruned-perception quantize`), or '
+            if self.execution.provider != CPU:  # whose kernels it was made by
+                way_out = f'run it by execution_provider {CPU}, or '
             raise DeviationError(
                 f'{self.bundle.onnx_path}: computes something else on this processor '
                 f'({processor_name()}, {integer_arithmetic()}, {self.execution.provider}) than '
                 f'where it was quantised ({made_on["processor"]}, {made_on["arithmetic"]}): '
                 f'outputs of the reference picture are off by {worst[0]:.3g}, at most '
-                f'{worst[1]:.3g} is allowed; quantise '
-                f'{quantization["source"]["name"]} again for this processor '
-                '(`pruned-perception quantize`), or use that'
+                f'{worst[1]:.3g} is allowed; {way_out}use {quantization["source"]["name"]}'
             )
 
     def _check_input(self) -> dict[str, NDArray[Any]]:
