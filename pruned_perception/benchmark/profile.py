@@ -138,7 +138,7 @@ def profile(
             network.name, network.sha256, float(np.median(runs, axis=2).min()), share, layers
         )
         block = channel_block(conditions, any(each.geometry.in_8_bits for each in layers))
-        gain = int8_gain(layers, conditions)
+        gain = int8_gain(layers, conditions) if provider == CPU else None  # of its kernels
         started = LatencyTable(here, block, whole, (), complete=False, int8_gain=gain)
     done = {each.geometry: each for each in started.times}
     wanted = list(dict.fromkeys(each.geometry for each in layers))

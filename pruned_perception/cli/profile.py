@@ -99,7 +99,7 @@ def _int8(table: LatencyTable) -> str:
     """Say in one sentence whether 8 bits pay on the target."""
     gain, arithmetic = table.int8_gain, table.target.arithmetic
     if gain is None:
-        return 'INT8: not measured by the version that made this table; make it again'
+        return 'INT8: not measured; a table for cpu, by this version, says whether it pays'
     if gain > WORTH:
         return (
             f'INT8 pays on this processor: convolutions alone are {gain:.2f} times as fast as in '
@@ -162,10 +162,15 @@ def _bundles(paths: Sequence[Path]) -> list[Bundle]:
 
 def _predicted(table: LatencyTable, layers: Sequence[Convolution]) -> tuple[float | None, str]:
     """Return the milliseconds, or None and the layer that the table does not hold."""
+    from pruned_perception.inference.latency_table import LatencyTableError
+
     for layer in layers:
         if not table.holds(layer.geometry):  # such as those in 8 bits, by a table of float
             return None, f'not in the table: {layer.geometry}'
-    return table.predict(layers), ''
+    try:
+        return table.predict(layers), ''
+    except LatencyTableError:
+        return None, 'wider than the table'
 
 
 def _row(each: NetworkLatency, predicted: float | None, dense: float, why: str) -> Row:

@@ -22,9 +22,10 @@ import tiny
 import torch
 import yaml
 
-from pruned_perception.bundle import load_bundle, load_family
+from pruned_perception.bundle import load_bundle, load_family, write_bundle
 from pruned_perception.cli import main as command
 from pruned_perception.cli import models
+from pruned_perception.inference.reference import packed, unpacked
 from pruned_perception.training.checkpoint import read_checkpoint
 
 
@@ -232,6 +233,28 @@ def test_members_in_8_bits_are_a_step_that_gives_the_same_file_again(
     again = load_bundle(folder)
     assert again.sha256 == first.sha256
     assert again.manifest['quantization'] == first.manifest['quantization']
+
+
+def test_evaluate_goes_on_without_members_in_8_bits_for_other_processors(
+    with_8_bits: list[str], family: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert command.main(with_8_bits) == 0
+    bundle = load_bundle(tmp_path / 'models' / 'half-int8')
+    elsewhere = json.loads(json.dumps(bundle.manifest))
+    for entry in elsewhere['quantization']['check']:
+        entry['values'] = packed(-1 - unpacked(entry['values']))
+    write_bundle(bundle.path, bundle.onnx_bytes, elsewhere)
+    capsys.readouterr()
+    words = ['evaluate', str(family / 'shapes' / 'test'), '--resamples', '0', '--json', '--model']
+
+    assert command.main([*words, str(tmp_path / 'models')]) == 0
+    out, err = capsys.readouterr()
+    assert [json.loads(line)['bundle'] for line in out.splitlines()] == ['dense', 'half']
+    assert json.loads(out.splitlines()[0])['execution_provider'] == 'cpu'
+    assert 'half-int8: left out' in err
+
+    assert command.main([*words, str(bundle.path)]) == 1  # by itself it is refused
+    assert 'something else on this processor' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('change', [{'members': ['third']}, {'data': 'nothing'}, {'bits': 4}])
