@@ -19,9 +19,8 @@ how long each takes; for every geometry a network of one convolution is written 
 is the least of several runs, since other processes can only add; what is compared is ratios to the
 network as a whole, measured in the same session.
 
-Which layers a network has, and which of them compute in 8 bits, the CPU's provider says; times are
-of the provider that the network is for. One that compiles whole subgraphs does not tell what its
-convolutions take of them: there they are taken to be as fast together as alone.
+Tables are of the CPU's execution provider. One that compiles layers together does not tell what
+each of them takes, and one by one they take longer; a GPU runs beside the clock.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ import numpy as np
 from pruned_perception._io import write_json
 from pruned_perception.benchmark.engine import Network, measure, random_inputs
 from pruned_perception.inference import onnx_writer
-from pruned_perception.inference.engine import create_session, profiled_nodes, version
+from pruned_perception.inference.engine import profiled_nodes, version
 from pruned_perception.inference.latency_table import (
     Convolution,
     Geometry,
@@ -54,8 +53,6 @@ from pruned_perception.inference.providers import CPU
 
 _CONVOLUTIONS = ('Conv', 'QLinearConv')
 _SIDES = 'input_type_shape', 'output_type_shape'
-TIMED = (CPU, 'openvino', 'xnnpack')
-"""Execution providers whose layers the engine's profiler times."""
 RUNS = 12
 MOST_COUNTS = 8
 """Of channels along one side of a geometry; times between them are taken to be linear."""
@@ -67,7 +64,6 @@ class Conditions(NamedTuple):
     """How layers are run."""
 
     threads: int = 1
-    execution_provider: str = CPU
     activations: str = 'uint8'
     """Their type in layers of 8 bits."""
 
@@ -75,13 +71,13 @@ class Conditions(NamedTuple):
 DEFAULT = Conditions()
 
 
-def target(threads: int = 1, execution_provider: str = CPU) -> Target:
+def target(threads: int = 1) -> Target:
     """Return what is measured on here."""
     return Target(
         processor_name(),
         integer_arithmetic(),
         version(),
-        execution_provider,
+        CPU,
         threads,
     )
 
@@ -96,7 +92,7 @@ def profile(
     """Measure a table into a file, going on with what an interrupted run left there.
 
     Args:
-        network: of which the layers are taken, for its execution provider.
+        network: of which the layers are taken.
         file: JSON; written after each geometry.
         threads: of a run, as the robot's node will use.
         on_progress: told the share of the geometries that is done.
@@ -104,19 +100,9 @@ def profile(
     Raises:
         LatencyTableError: the file is of another network or machine, or the network has no
             convolution.
-        InferenceError: the engine does not take the network, or has not that provider.
+        InferenceError: the engine does not take the network.
     """
-    provider = create_session(
-        network.model, name=network.name, execution_provider=network.execution_provider
-    ).execution.provider
-    if provider not in TIMED:
-        raise LatencyTableError(
-            f'execution provider {provider}: its layers run beside the processor, whose clock '
-            'does not see how long they take; compare whole networks (`benchmark engine '
-            f'--execution-provider {provider}`)'
-        )
-    here = target(threads, provider)
-    network = replace(network, execution_provider=provider)
+    here = target(threads)
     started = read_table(file) if file.exists() else None
     if started is not None:
         started_on = started.target.differences(here)
@@ -129,7 +115,7 @@ def profile(
         if started.complete:
             return started
     layers, share = layers_of(network, threads)
-    conditions = Conditions(threads, provider, _activations(network))
+    conditions = Conditions(threads, _activations(network))
     if not layers:
         raise LatencyTableError(f'{network.name}: no convolution in it to make a table of')
     if started is None:
@@ -138,7 +124,7 @@ def profile(
             network.name, network.sha256, float(np.median(runs, axis=2).min()), share, layers
         )
         block = channel_block(conditions, any(each.geometry.in_8_bits for each in layers))
-        gain = int8_gain(layers, conditions) if provider == CPU else None  # of its kernels
+        gain = int8_gain(layers, conditions)
         started = LatencyTable(here, block, whole, (), complete=False, int8_gain=gain)
     done = {each.geometry: each for each in started.times}
     wanted = list(dict.fromkeys(each.geometry for each in layers))
@@ -149,17 +135,12 @@ def profile(
             write_json(file, _with(started, done, complete=False).to_dict())
         on_progress((number + 1) / len(wanted))
     table = _with(started, done, complete=True)
-    if provider != CPU:
-        alone = sum(table.layer_ms(each.geometry, each.inputs, each.outputs) for each in layers)
-        whole = replace(table.whole, share=min(1.0, alone / table.whole.ms))
-        table = replace(table, whole=whole)
     write_json(file, table.to_dict())
     return table
 
 
 def layers_of(network: Network, threads: int = 1) -> tuple[tuple[Convolution, ...], float]:
     """Return the convolutions of a network, and their share of its time on the CPU, 0 … 1."""
-    network = replace(network, execution_provider=CPU)
     layers = []
     for event in _runs(network, 1, threads, fused=False)[0]:
         if event['op_name'] == 'Conv':
@@ -208,14 +189,9 @@ def _activations(network: Network) -> str:
 def convolution_ms(layer: Convolution, conditions: Conditions = DEFAULT, runs: int = RUNS) -> float:
     """Return the least time of a convolution alone, without the reordering around it."""
     model = _one_layer(layer, conditions.activations)
-    provider = conditions.execution_provider
-    network = Network(str(layer), '', None, model, provider)
+    network = Network(str(layer), '', None, model)
     found = [
-        sum(
-            each['dur']
-            for each in events
-            if each['op_name'] in _CONVOLUTIONS or each.get('provider') != 'CPUExecutionProvider'
-        )
+        sum(each['dur'] for each in events if each['op_name'] in _CONVOLUTIONS)
         for events in _runs(network, runs, conditions.threads)
     ]
     return min(found) / 1e3
@@ -353,10 +329,7 @@ def _runs(
     def feeds(session: Any) -> dict[str, Any]:
         return random_inputs(session, network.name, np.random.default_rng(0))
 
-    provider = network.execution_provider if fused else CPU  # which compiles nothing
-    return profiled_nodes(
-        network.model, feeds, runs, threads=threads, fused=fused, execution_provider=provider
-    )
+    return profiled_nodes(network.model, feeds, runs, threads=threads, fused=fused)
 
 
 def _with(table: LatencyTable, done: dict[Geometry, Times], *, complete: bool) -> LatencyTable:

@@ -18,11 +18,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pruned_perception.cli.arguments import add_execution_provider, at_least
+from pruned_perception.cli.arguments import at_least
 from pruned_perception.cli.output import say
 
 if TYPE_CHECKING:
@@ -48,7 +47,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='FILE',
         help='the table (%(default)s); an interrupted profile goes on there',
     )
-    add_execution_provider(parser)
     parser.add_argument('--threads', type=at_least(1), default=1, help='of a run (%(default)s)')
     parser.add_argument(
         '--check',
@@ -71,10 +69,7 @@ def run(args: argparse.Namespace) -> int:
     from pruned_perception.bundle import resolve_model
     from pruned_perception.cli.progress import Progress
 
-    network = replace(
-        engine.load_networks([resolve_model(args.model)])[0],
-        execution_provider=args.execution_provider,
-    )
+    network = engine.load_networks([resolve_model(args.model)])[0]
     with Progress(f'profiling {network.name}') as bar:
         table = profile(network, args.out, threads=args.threads, on_progress=bar.share)
     say(_description(args.out, table))
@@ -99,7 +94,7 @@ def _int8(table: LatencyTable) -> str:
     """Say in one sentence whether 8 bits pay on the target."""
     gain, arithmetic = table.int8_gain, table.target.arithmetic
     if gain is None:
-        return 'INT8: not measured; a table for cpu, by this version, says whether it pays'
+        return 'INT8: not measured by the version that made this table; make it again'
     if gain > WORTH:
         return (
             f'INT8 pays on this processor: convolutions alone are {gain:.2f} times as fast as in '
@@ -119,19 +114,15 @@ def _check(table: LatencyTable, network: Network, args: argparse.Namespace) -> N
     from pruned_perception.bundle import record_evidence, resolve_model
 
     paths = [resolve_model(each) for each in args.check]
-    networks = [
-        replace(each, execution_provider=args.execution_provider)
-        for each in (network, *engine.load_networks(paths))
-    ]
+    networks = [network, *engine.load_networks(paths)]
     bundles = _bundles(paths) if args.record else []
     threads = table.target.threads
     sessions = engine.open_sessions(networks, threads=threads)
-    table.check_target(target(threads, sessions[0].execution.provider))
+    table.check_target(target(threads))
     configuration = {
         'rounds': args.rounds,
         'runs_per_round': RUNS,
         'threads': threads,
-        'execution_provider': args.execution_provider,
         'table_of': table.whole.name,
     }
     times = engine.measure(

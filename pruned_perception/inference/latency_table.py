@@ -152,8 +152,8 @@ class LatencyTable:
     times: tuple[Times, ...]
     complete: bool = True
     int8_gain: float | None = None
-    """Time of the network's convolutions in float : in 8 bits, on this target; None: not measured,
-    as for all providers but the CPU's, by whose kernels bundles in 8 bits are made."""
+    """Time of the network's convolutions in float : in 8 bits, on this target; None: from before
+    that was measured."""
 
     @cached_property
     def _by_geometry(self) -> dict[Geometry, Times]:

@@ -167,8 +167,5 @@ def test_a_table_says_what_8_bits_gain(tmp_path: Path, monkeypatch: pytest.Monke
     assert profile(network(), tmp_path / 'table.json').int8_gain == 3.0
 
 
-def test_a_table_of_another_provider_is_refused(tmp_path: Path) -> None:
-    table = profile(network(), tmp_path / 'table.json')
-    assert table.target.provider == 'cpu'
-    with pytest.raises(LatencyTableError, match='provider cpu, not cuda'):
-        table.check_target(profiling.target(1, 'cuda'))
+def test_a_table_says_of_which_provider_it_is(tmp_path: Path) -> None:
+    assert profile(network(), tmp_path / 'table.json').target.provider == 'cpu'
