@@ -71,6 +71,7 @@ FLOAT, INT8, SMALLER, SMALLER_INT8, OTHERS = KINDS = (
     'member', 'member in 8 bits', 'dense at a lower resolution', 'the same in 8 bits', 'public',
 )  # fmt: skip
 STYLES = ('o#0072b2', 's#d55e00', 'v#009e73', '^#cc79a7', 'D#000000')  # marker and colour
+TICKS = (1, 1.5, 2, 3, 4, 6, 10, 15, 20, 30, 60)  # ms
 STEP = 1.25
 
 
@@ -280,7 +281,7 @@ def as_text(done: dict[str, Any], points: Sequence[Point]) -> str:
     """Return the table, who is dominated by whom, and the steps along the frontier."""
     conditions = done['latency']
     classes = ', '.join(common_classes(done))
-    header = f' | | p50 ms:.2f | × faster:.2f | AP50 | 95 % | AP50 of {classes}:.3f'
+    header = f' | kind | p50 ms:.2f | × faster:.2f | AP50 | 95 % | AP50 of {classes}:.3f'
     rows = [
         (
             each.name,
@@ -323,14 +324,15 @@ def as_text(done: dict[str, Any], points: Sequence[Point]) -> str:
 
 def steps(points: Sequence[Point]) -> list[str]:
     """Return the longest chain of points, slowest first, with steps wide and sure enough."""
-    chain: list[Point] = []
-    for each in points:
-        last = chain[-1] if chain else None
-        if last is None or (
-            last.ms >= STEP * each.ms and last.ms_interval[0] > each.ms_interval[1]
-        ):
-            chain.append(each)
-    return [each.name for each in chain]
+    chains: list[list[Point]] = []
+    for each in sorted(points, key=lambda point: -point.ms):
+        before = [
+            chain
+            for chain in chains
+            if chain[-1].ms >= STEP * each.ms and chain[-1].ms_interval[0] > each.ms_interval[1]
+        ]
+        chains.append([*max(before, key=len, default=[]), each])
+    return [each.name for each in max(chains, key=len, default=[])]
 
 
 def draw(points: Sequence[Point], path: Path) -> None:
@@ -379,14 +381,19 @@ def draw(points: Sequence[Point], path: Path) -> None:
                 axis.annotate(
                     literal(each.name),
                     (each.ms, value(each)),
-                    xytext=(4, 3),
+                    xytext=(3, -10) if each.kind == FLOAT else (3, 4),
                     textcoords='offset points',
                     fontsize=7,
                 )
             axis.set_xscale('log')
+            axis.set_xticks(TICKS, map(str, TICKS))
+            axis.set_xticks([], minor=True)
+            axis.set_xlim(
+                min(each.ms for each in shown) / 1.2, max(each.ms for each in shown) * 1.35
+            )
             axis.set_xlabel('latency, p50, ms (one thread)')
             axis.set_title(title)
-            axis.grid(alpha=0.3, which='both')
+            axis.grid(alpha=0.3)
         left.set_ylabel('AP50')
         handles, labels = right.get_legend_handles_labels()
         figure.legend(handles, labels, loc='outside lower center', ncols=len(labels), frameon=False)
