@@ -30,6 +30,7 @@ from pruned_perception._tables import Table
 from pruned_perception.bundle import MANIFEST, Bundle, Family, load_bundle, record_evidence
 from pruned_perception.datasets import read_dataset
 from pruned_perception.datasets.fingerprints import Fingerprints, fingerprints
+from pruned_perception.inference.detector import Detector
 from pruned_perception.quantization import FLOAT_SHARE, quantize_bundle, scheme_for_here
 from pruned_perception.quantization.bundles import calibration_sha256
 from pruned_perception.training.checkpoint import read_checkpoint, save_checkpoint
@@ -229,8 +230,13 @@ def evaluate_member(
     progress: Callable[[int, int], None] | None = None,
 ) -> str:
     """Evaluate on the test set, write the result into the manifest, and return it as text."""
-    metrics, digest = evaluate(bundle, test, progress=progress)
-    entry = {'net': MEMBER, **evaluation_record(metrics, data_name, digest, _frames(test))}
+    detector = Detector(bundle)
+    metrics, digest = evaluate(bundle, test, detector=detector, progress=progress)
+    entry = {
+        'net': MEMBER,
+        **evaluation_record(metrics, data_name, digest, _frames(test)),
+        **detector.execution.to_dict(),
+    }
     record_evidence(bundle, 'evaluation', entry, keys=('net', 'data'))
     return metrics.to_text()
 
