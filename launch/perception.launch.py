@@ -32,7 +32,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 
 from pruned_perception.nodes import transport, up
 
-TEXTS = ('model', 'member', 'active_member', 'trusted_keys')
+TEXTS = ('model', 'member', 'active_member', 'execution_provider', 'trusted_keys')
 NUMBERS = ('latency_budget_ms',)
 SWITCHES = ('autostart', 'use_sim_time')
 """Arguments that are parameters of the node."""
@@ -75,6 +75,12 @@ def generate_launch_description() -> LaunchDescription:
                 default_value='',
                 choices=up.IMAGE_TRANSPORTS,
                 description='raw, or compressed for the topic IMAGE/compressed (default: raw).',
+            ),
+            DeclareLaunchArgument(
+                'execution_provider',
+                default_value='',
+                description='Where the network runs: cpu, openvino, cuda, tensorrt, …; several, '
+                'best first, to fall back (default: cpu).',
             ),
             DeclareLaunchArgument(
                 'trusted_keys',

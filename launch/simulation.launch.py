@@ -43,6 +43,7 @@ PERCEPTION_ARGUMENTS = (
     'member',
     'active_member',
     'latency_budget_ms',
+    'execution_provider',
     'trusted_keys',
     'namespace',
     'node_name',
@@ -95,6 +96,12 @@ def generate_launch_description() -> LaunchDescription:
             ),
             DeclareLaunchArgument(
                 'rate_hz', default_value='', description='Images per second (default: 15).'
+            ),
+            DeclareLaunchArgument(
+                'execution_provider',
+                default_value='',
+                description='Where the network runs: cpu, openvino, cuda, tensorrt, …; several, '
+                'best first, to fall back (default: cpu).',
             ),
             DeclareLaunchArgument(
                 'trusted_keys',

@@ -37,6 +37,7 @@ import numpy as np
 import pytest
 
 from pruned_perception.bundle import Bundle
+from pruned_perception.inference.engine import providers
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = float(os.environ.get('PRUNED_PERCEPTION_WATCH_S', '40'))
@@ -150,7 +151,18 @@ def watched(
     commands = [
         ('library', [sys.executable, '-c', library]),
         ('detect', command('detect', frames, '--model', warehouse)),
-        ('benchmark', command('benchmark', 'engine', warehouse, '--rounds', 10_000)),
+        (
+            'benchmark',  # on every execution provider that is installed
+            command(
+                'benchmark',
+                'engine',
+                warehouse,
+                '--rounds',
+                10_000,
+                '--execution-provider',
+                *providers(),
+            ),
+        ),
     ]
     if importlib.util.find_spec('rclpy') and importlib.util.find_spec('vision_msgs'):
         ros = ('--ros-args', '-r', 'image_raw:=/image_raw')

@@ -109,7 +109,7 @@ def measure(setup: Setup, on_run: Callable[[Run], None] = lambda _: None) -> dic
     best, dense = family.by_accuracy[0].name, family.members[0].name
     os.environ.update(private_domain())
     os.environ.update(transport.environment(os.environ))
-    alone = dict.fromkeys((best, dense, family.members[-1].name))
+    alone = dict.fromkeys((best, dense, family.in_float[-1].name))
     nodes: dict[str, dict[str, Any]] = {
         'family': {'model': setup.model, 'latency_budget_ms': setup.budget_ms},
         'echo': {},

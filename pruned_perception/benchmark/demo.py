@@ -117,7 +117,7 @@ def demonstrate(settings: Settings, tell: Tell) -> Demonstration:
     """
     family = load_family(resolve_model(settings.model))
     dense = family.member()
-    small = family.member(settings.member) if settings.member else family.members[-1]
+    small = family.member(settings.member) if settings.member else family.in_float[-1]
     raw = _prepare(settings)
     bag = settings.output / BAG
     with Children(raw, _environment()) as children:

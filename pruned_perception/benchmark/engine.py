@@ -34,9 +34,10 @@ from pruned_perception._tables import Table
 from pruned_perception.benchmark.environment import environment
 from pruned_perception.bundle import Bundle, is_family, load_bundle, load_family
 from pruned_perception.errors import UserError
-from pruned_perception.inference.engine import create_session
+from pruned_perception.inference.engine import Session, create_session
 from pruned_perception.inference.intervals import median_interval_if_any
 from pruned_perception.inference.latency import NS_PER_MS, Summary, summarize
+from pruned_perception.inference.providers import CPU, Execution
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -45,6 +46,7 @@ _TYPES = {
     'tensor(float)': np.float32,
     'tensor(float16)': np.float16,
     'tensor(uint8)': np.uint8,
+    'tensor(int8)': np.int8,
     'tensor(int64)': np.int64,
     'tensor(int32)': np.int32,
 }
@@ -58,6 +60,8 @@ class Network:
     sha256: str
     macs: int | None
     model: bytes
+    execution_provider: str = CPU
+    """Where it is to run; see `inference.providers`."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ class NetworkLatency:
     latency: Summary
     speedup: float
     speedup_interval: tuple[float, float] | None
+    execution: Execution | None = None
 
 
 def load_networks(paths: Sequence[Path]) -> list[Network]:
@@ -101,21 +106,19 @@ def measure(
     seed: int = 0,
     on_progress: Callable[[float], None] = lambda share: None,
     clock: Callable[[], int] = time.monotonic_ns,
+    sessions: Sequence[Session] | None = None,
 ) -> NDArray[np.float64]:
     """Return the durations in ms of the engine's runs, (networks, rounds, runs).
 
     In each round every network has `runs` runs in a row, in an order drawn anew; one unmeasured
     run before them loads its weights into the caches. A whole unmeasured round comes first. On a
-    machine with other work `clock` may be the process's own, `time.process_time_ns`.
+    machine with other work `clock` may be the process's own, `time.process_time_ns`. `sessions`
+    are those of `open_sessions`, to say where the networks ran; by default they are opened here.
     Raises InferenceError or UserError where a network cannot be run.
     """
     rng = np.random.default_rng(seed)
-    sessions = [
-        create_session(
-            network.model, threads=threads, allow_spinning=allow_spinning, name=network.name
-        )
-        for network in networks
-    ]
+    if sessions is None:
+        sessions = open_sessions(networks, threads=threads, allow_spinning=allow_spinning)
     feeds = [
         random_inputs(session, network.name, rng)
         for session, network in zip(sessions, networks, strict=True)
@@ -130,7 +133,27 @@ def measure(
     return times
 
 
-def compare(networks: Sequence[Network], times: NDArray[np.float64]) -> list[NetworkLatency]:
+def open_sessions(
+    networks: Sequence[Network], *, threads: int = 1, allow_spinning: bool = False
+) -> list[Session]:
+    """Return a session for each network, on the execution provider that it names."""
+    return [
+        create_session(
+            network.model,
+            threads=threads,
+            allow_spinning=allow_spinning,
+            name=network.name,
+            execution_provider=network.execution_provider,
+        )
+        for network in networks
+    ]
+
+
+def compare(
+    networks: Sequence[Network],
+    times: NDArray[np.float64],
+    sessions: Sequence[Session] = (),
+) -> list[NetworkLatency]:
     """Return the statistics of `times` (networks, rounds, runs) in ms; the first is the baseline.
 
     All intervals are over rounds, whose runs resemble each other.
@@ -147,7 +170,9 @@ def compare(networks: Sequence[Network], times: NDArray[np.float64]) -> list[Net
         )
         ratios = medians[0] / medians[which]
         interval = median_interval_if_any(ratios)
-        results.append(NetworkLatency(network, latency, float(np.median(ratios)), interval))
+        execution = sessions[which].execution if sessions else None
+        speedup = float(np.median(ratios))
+        results.append(NetworkLatency(network, latency, speedup, interval, execution))
     return results
 
 
@@ -161,6 +186,7 @@ def as_json(results: Sequence[NetworkLatency], configuration: dict[str, Any]) ->
                 'name': each.network.name,
                 'sha256': each.network.sha256,
                 'macs': each.network.macs,
+                **({} if each.execution is None else each.execution.to_dict()),
                 'latency_ms': asdict(each.latency),
                 'single_stream_style_p90_ms': each.latency.p90,
                 'speedup': each.speedup,
@@ -171,11 +197,25 @@ def as_json(results: Sequence[NetworkLatency], configuration: dict[str, Any]) ->
     }
 
 
+def latency_entry(
+    results: Sequence[NetworkLatency], which: int, configuration: dict[str, Any]
+) -> dict[str, Any]:
+    """Return what the manifest of one of the networks says of its latency, as JSON values."""
+    report = as_json(results, configuration)
+    measured = report['networks'][which]
+    return {
+        'configuration': configuration,
+        'compared_with': results[0].network.name,
+        **{key: value for key, value in measured.items() if key not in ('name', 'sha256', 'macs')},
+        'environment': report['environment'],
+    }
+
+
 def as_table(results: Sequence[NetworkLatency]) -> str:
     """Return a table for a terminal, a network a line."""
     header = (
         ' | MMAC:6.1f | p50 ms:10.3f | 95 % of p50 | p90 ms:10.3f | 95 % of p90 | p99 ms:10.3f'
-        ' | × faster than the first'
+        ' | × faster than the first | nodes'
     )
     rows = [
         (
@@ -189,6 +229,7 @@ def as_table(results: Sequence[NetworkLatency]) -> str:
             '{:.2f} [{:.2f}, {:.2f}]'.format(
                 each.speedup, *(each.speedup_interval or (float('nan'),) * 2)
             ),
+            '' if each.execution is None else each.execution.nodes_text,
         )
         for each in results
     ]

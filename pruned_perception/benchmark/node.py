@@ -51,6 +51,7 @@ from pruned_perception.errors import UserError
 from pruned_perception.inference import Detector
 from pruned_perception.inference.frame_times import FRAME_QUANTITIES
 from pruned_perception.inference.latency import NS_PER_MS, Summary, summarize
+from pruned_perception.inference.providers import CPU
 from pruned_perception.nodes import transport
 
 WARM_UP_S = 1.0
@@ -74,6 +75,7 @@ class Setup:
     budget_ms: float = 0.0
     active_member: str = ''
     threads: int = 1
+    execution_provider: str = CPU
     width: int = 640
     height: int = 480
 
@@ -178,7 +180,11 @@ def measure(setup: Setup, on_series: Callable[[str, Series], None] = lambda *_: 
                 name = _most(series)
                 if (model, name) not in detectors:
                     [bundle] = [each for each in bundles[model] if each.name == name]
-                    detectors[model, name] = Detector(bundle, threads=setup.threads)
+                    detectors[model, name] = Detector(
+                        bundle,
+                        threads=setup.threads,
+                        execution_provider=setup.execution_provider,
+                    )
                 pace = series.rate_hz if rate == OWN else rate
                 found[cell].in_process.append(
                     detect_at(
@@ -205,7 +211,12 @@ def _run(
 ) -> tuple[Series, float | None]:
     """Return what became of the frames, and the joules while they came."""
     own, remap = source.node_parameters(session)
-    parameters: dict[str, Any] = {'model': setup.models[cell[0]], 'threads': setup.threads, **own}
+    parameters: dict[str, Any] = {
+        'model': setup.models[cell[0]],
+        'threads': setup.threads,
+        'execution_provider': setup.execution_provider,
+        **own,
+    }
     if setup.budget_ms:
         parameters['latency_budget_ms'] = setup.budget_ms
     if setup.active_member:

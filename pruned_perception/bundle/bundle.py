@@ -89,6 +89,11 @@ class Family:
         """The label set that all members share."""
         return self.members[0].labels
 
+    @property
+    def in_float(self) -> tuple[Bundle, ...]:
+        """The members that every processor can run: those in 8 bits may be for others."""
+        return tuple(each for each in self.members if 'quantization' not in each.manifest)
+
     def member(self, name: str = '') -> Bundle:
         """Return the member of that name; '' is the dense one.
 

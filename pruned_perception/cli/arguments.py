@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pruned_perception._tables import printable
 from pruned_perception.errors import UserError
+from pruned_perception.inference.providers import CPU, ProviderError, parse
 from pruned_perception.inference.runs import TIME_LIMIT_S
 
 if TYPE_CHECKING:
@@ -170,3 +171,24 @@ def compute_on(name: str, *, quiet: bool = False) -> Compute:
     if name == 'auto' and not quiet:
         print(f'device: {device}', file=sys.stderr)
     return Compute(device)
+
+
+def add_execution_provider(parser: argparse.ArgumentParser) -> None:
+    """Declare `--execution-provider`."""
+    parser.add_argument(
+        '--execution-provider',
+        type=execution_provider,
+        default=CPU,
+        metavar='NAME',
+        help='where the network runs, as far as the installed ONNX Runtime has it: openvino, cuda, '
+        'tensorrt, …; several, best first, to fall back: "cuda, cpu" (%(default)s)',
+    )
+
+
+def execution_provider(text: str) -> str:
+    """Return the text, where it can be one; see `inference.providers`."""
+    try:
+        parse(text)
+    except ProviderError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text

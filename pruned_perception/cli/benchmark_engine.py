@@ -20,13 +20,16 @@ import argparse
 import json
 import sys
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pruned_perception._io import write_text
 from pruned_perception.benchmark import engine
 from pruned_perception.bundle import resolve_model
-from pruned_perception.cli.arguments import at_least
+from pruned_perception.cli.arguments import at_least, execution_provider
+from pruned_perception.cli.output import say
+from pruned_perception.inference.providers import CPU
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +40,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--rounds', type=at_least(2), default=20, help='turns of every model (20)')
     parser.add_argument('--runs', type=at_least(1), default=20, help='runs of a turn (20)')
     parser.add_argument('--threads', type=at_least(1), default=1, help='threads of one run (1)')
+    parser.add_argument(
+        '--execution-provider',
+        dest='providers',
+        nargs='+',
+        type=execution_provider,
+        default=[CPU],
+        metavar='NAME',
+        help='where they run, all of them on each of these by turns (cpu)',
+    )
     parser.add_argument('--spin', action='store_true', help='let waiting threads spin')
     parser.add_argument(
         '--seed', type=at_least(0), default=0, help='of inputs, order and intervals (0)'
@@ -53,12 +65,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
-    networks = engine.load_networks([resolve_model(model) for model in args.models])
+    loaded = engine.load_networks([resolve_model(model) for model in args.models])
+    networks = [
+        replace(
+            each,
+            name=each.name if args.providers == [CPU] else f'{each.name} ({name})',
+            execution_provider=name,
+        )
+        for name in args.providers
+        for each in loaded
+    ]
+    sessions = engine.open_sessions(networks, threads=args.threads, allow_spinning=args.spin)
     configuration = {
         'rounds': args.rounds,
         'runs_per_round': args.runs,
         'warm_up': 'one round, and one run before each turn',
         'threads': args.threads,
+        'execution_providers': args.providers,
         'allow_spinning': args.spin,
         'seed': args.seed,
         'speedup': 'median over rounds of (median of the first / median of this one)',
@@ -72,13 +95,17 @@ def run(args: argparse.Namespace) -> int:
             allow_spinning=args.spin,
             seed=args.seed,
             on_progress=progress.share if progress is not None else lambda share: None,
+            sessions=sessions,
         )
-    results = engine.compare(networks, times)
+    results = engine.compare(networks, times, sessions)
     content = json.dumps(engine.as_json(results, configuration), indent=2)
     if args.json == Path('-'):
         print(content)
         return 0
     print(engine.as_table(results))
+    for each in sessions:
+        if each.execution.warning:
+            say(each.execution.warning)
     if args.json is not None:
         write_text(args.json, content + '\n')
     return 0

@@ -30,6 +30,7 @@ from pruned_perception.benchmark import node, node_gate, node_page
 from pruned_perception.benchmark.frame_source import BAG, IMAGES, MAX, SYNTHETIC, TOPIC, Source
 from pruned_perception.benchmark.series import Series
 from pruned_perception.cli.arguments import (
+    add_execution_provider,
     at_least,
     checked,
     fraction,
@@ -80,6 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='latency_budget_ms (none)',
     )
     parser.add_argument('--threads', type=at_least(1), default=1, help='threads of one run (1)')
+    add_execution_provider(parser)
     parser.add_argument('--width', type=at_least(16), default=640, help='synthetic (640)')
     parser.add_argument('--height', type=at_least(16), default=480, help='synthetic (480)')
     parser.add_argument('--max-p90', type=positive, metavar='MS', help='end to end, outside')
@@ -103,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
     """Measure, print, and compare with the limits."""
     limits = node_gate.Limits(args.max_p90, args.min_ap50, args.max_miss_rate)
     names = ('source', 'rates', 'load', 'rounds', 'seconds', 'budget_ms', 'active_member')
-    sizes = ('threads', 'width', 'height')
+    sizes = ('threads', 'width', 'height', 'execution_provider')
     setup = node.Setup(
         models=tuple(args.models), **{name: getattr(args, name) for name in (*names, *sizes)}
     )

@@ -37,7 +37,7 @@ from pruned_perception.bundle import (
     signature,
 )
 from pruned_perception.bundle.reading import read_file
-from pruned_perception.cli.arguments import add_time_limit
+from pruned_perception.cli.arguments import add_execution_provider, add_time_limit
 from pruned_perception.cli.describing import add_description, described
 from pruned_perception.cli.output import say
 from pruned_perception.datasets import read_labels
@@ -59,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         each.add_argument('path', help='bundle or family: a path or package://PACKAGE/PATH')
         each.add_argument('--json', action='store_true', help='print JSON')
         if action == 'verify':
+            add_execution_provider(each)
             add_time_limit(each)
             each.add_argument(
                 '--trusted-keys',
@@ -126,7 +127,7 @@ def run(args: argparse.Namespace) -> int:
         return _show(members, args.json)
     if args.action == 'sign':
         return _sign(members, args.key)
-    return _verify(members, args.json, args.time_limit, signed=bool(keys))
+    return _verify(members, args, signed=bool(keys))
 
 
 def _sign(members: tuple[Bundle, ...], key: Path) -> int:
@@ -143,20 +144,29 @@ def _show(members: tuple[Bundle, ...], as_json: bool) -> int:
     return 0
 
 
-def _verify(
-    members: tuple[Bundle, ...], as_json: bool, time_limit_s: float, *, signed: bool
-) -> int:
+def _verify(members: tuple[Bundle, ...], args: argparse.Namespace, *, signed: bool) -> int:
     from pruned_perception.inference.detector import Detector
 
+    executions = []
     for bundle in members:
-        Detector(bundle, time_limit_s=time_limit_s).self_check()
-    if as_json:
-        facts = [{'name': b.name, 'path': str(b.path), 'sha256': b.sha256} for b in members]
+        detector = Detector(
+            bundle, time_limit_s=args.time_limit, execution_provider=args.execution_provider
+        )
+        detector.self_check()
+        executions.append(detector.execution)
+    if args.json:
+        facts = [
+            {'name': b.name, 'path': str(b.path), 'sha256': b.sha256, **execution.to_dict()}
+            for b, execution in zip(members, executions, strict=True)
+        ]
         print(json.dumps(facts, indent=2, ensure_ascii=False))
     else:
         checked = 'signature, ' * signed + 'schema, SHA-256, shapes and three runs'
-        for bundle in members:
-            print(f'{bundle.path}: {bundle.name}: {checked} are right')
+        for bundle, execution in zip(members, executions, strict=True):
+            say(
+                f'{bundle.path}: {bundle.name}: {checked} are right, on {execution.to_text()}'
+                + (f'; {execution.warning}' if execution.warning else '')
+            )
     return 0
 
 

@@ -32,7 +32,13 @@ from numpy.typing import NDArray
 from pruned_perception._tables import printable
 from pruned_perception.bundle import Bundle, load_member, resolve_model
 from pruned_perception.cli.annotated_video import AnnotatedVideo
-from pruned_perception.cli.arguments import add_time_limit, at_least, fraction, topic
+from pruned_perception.cli.arguments import (
+    add_execution_provider,
+    add_time_limit,
+    at_least,
+    fraction,
+    topic,
+)
 from pruned_perception.cli.output import check_output, say
 from pruned_perception.errors import UserError
 from pruned_perception.inference.detections import Detections
@@ -64,6 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--score-threshold', type=fraction, metavar='X', help="0 … 1; the bundle's by default"
     )
     parser.add_argument('--threads', type=at_least(1), default=1, metavar='N', help='default 1')
+    add_execution_provider(parser)
     add_time_limit(parser)
     parser.add_argument('--json', action='store_true', help='one JSON object a line and frame')
     parser.add_argument(
@@ -118,7 +125,15 @@ def _detect(args: argparse.Namespace, bundle: Bundle, stack: ExitStack) -> int:
     source = _open(args, stack)
     path = Path(args.source or '')
     video = None if args.video is None else stack.enter_context(AnnotatedVideo(args.video))
-    detector = Detector(bundle, threads=args.threads, time_limit_s=args.time_limit)
+    detector = Detector(
+        bundle,
+        threads=args.threads,
+        time_limit_s=args.time_limit,
+        execution_provider=args.execution_provider,
+    )
+    execution = detector.execution
+    if execution.warning or execution.left:
+        say(f'{bundle.name}: {execution.warning or execution.to_text()}', file=sys.stderr)
     if args.score_threshold is not None:
         detector.settings = replace(detector.settings, score_threshold=args.score_threshold)
 
@@ -144,7 +159,8 @@ def _detect(args: argparse.Namespace, bundle: Bundle, stack: ExitStack) -> int:
             crowded += bool(detections.left_out)
             found.update(bundle.labels[class_id] for class_id in detections.class_ids)
             as_text = json_line if args.json else text_line
-            print(as_text(frame, detections, frame_times, bundle.labels), file=out(), flush=True)
+            line = as_text(frame, detections, frame_times, bundle.labels, execution.provider)
+            print(line, file=out(), flush=True)
             if args.annotate is not None or video is not None:
                 canvas = _drawn(frame, detections, bundle.labels)
                 if args.annotate is not None:
@@ -154,6 +170,7 @@ def _detect(args: argparse.Namespace, bundle: Bundle, stack: ExitStack) -> int:
             advance()
     if not args.json:
         say(_summary(times, found))
+        say(f'  execution  {execution.to_text()}')
     if crowded:
         print(
             f'{crowded} of {len(times)} frames had more than {MOST_CANDIDATES} candidates; those '
@@ -176,7 +193,11 @@ def _interruptible(source: Source) -> Iterator[None]:
 
 
 def json_line(
-    frame: Frame, detections: Detections, times: FrameTimes, labels: Sequence[str]
+    frame: Frame,
+    detections: Detections,
+    times: FrameTimes,
+    labels: Sequence[str],
+    provider: str,
 ) -> str:
     """Return one frame's detections as a JSON object; pixels of the source image, xywh boxes."""
     height, width = frame.image.shape[:2]
@@ -193,12 +214,17 @@ def json_line(
         'timings_ms': {
             stage: round(getattr(times, stage) / NS_PER_MS, 4) for stage in DETECTOR_STAGES
         },
+        'execution_provider': provider,
     }
     return json.dumps(content, ensure_ascii=False)
 
 
 def text_line(
-    frame: Frame, detections: Detections, times: FrameTimes, labels: Sequence[str]
+    frame: Frame,
+    detections: Detections,
+    times: FrameTimes,
+    labels: Sequence[str],
+    provider: str,
 ) -> str:
     """Return one frame's detections as a line for people."""
     height, width = frame.image.shape[:2]

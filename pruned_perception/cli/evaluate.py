@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from pruned_perception._tables import Table
 from pruned_perception.cli import evaluate_corruptions
-from pruned_perception.cli.arguments import at_least
+from pruned_perception.cli.arguments import add_execution_provider, at_least
 from pruned_perception.cli.output import say
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--model', required=True, metavar='BUNDLE', help='bundle or family')
     parser.add_argument('--member', help='one member of a family (default: all)')
+    add_execution_provider(parser)
     parser.add_argument(
         '--threads', type=at_least(1), default=1, help='threads (default: %(default)s)'
     )
@@ -74,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
     from pruned_perception.datasets.fingerprints import fingerprints
     from pruned_perception.inference.accuracy import MEMBER, evaluate, evaluation_record
     from pruned_perception.inference.coco_metrics import gain
+    from pruned_perception.inference.detector import Detector
+    from pruned_perception.inference.errors import DeviationError
 
     path = resolve_model(args.model)
     if is_family(path):
@@ -84,18 +88,32 @@ def run(args: argparse.Namespace) -> int:
     name = args.data_name or args.dataset.resolve().name
     measured: dict[str, Metrics] = {}
     for bundle in bundles:
+        try:
+            detector = Detector(
+                bundle, threads=args.threads, execution_provider=args.execution_provider
+            )
+        except DeviationError as error:  # for other processors
+            if len(bundles) == 1:
+                raise
+            say(f'{bundle.name}: left out: {error}', file=sys.stderr)
+            continue
         with Progress(f'evaluating {bundle.name}') as bar:
             metrics, digest = evaluate(
                 bundle,
                 args.dataset,
                 resamples=args.resamples,
-                threads=args.threads,
+                detector=detector,
                 progress=lambda done, total, bar=bar: bar.share(  # type: ignore[misc]
                     done / total
                 ),
             )
         frames = fingerprints(read_dataset(args.dataset)) if args.record else None
-        entry = {'net': MEMBER, **evaluation_record(metrics, name, digest, frames)}
+        execution = detector.execution
+        entry = {
+            'net': MEMBER,
+            **evaluation_record(metrics, name, digest, frames),
+            **execution.to_dict(),
+        }
         if args.record:
             record_evidence(bundle, 'evaluation', entry, keys=('net', 'data'))
         measured[bundle.name] = metrics
@@ -106,7 +124,10 @@ def run(args: argparse.Namespace) -> int:
                 said['against'] = {'bundle': bundles[0].name, **asdict(against)}
             print(json.dumps(said))
         else:
-            say(f'{bundle.name} ({bundle.cost.macs / 1e6:.0f} MMAC) on {name}:')
+            say(
+                f'{bundle.name} ({bundle.cost.macs / 1e6:.0f} MMAC) on {name}, '
+                f'{execution.warning or execution.to_text()}:'
+            )
             say(metrics.to_text())
     if len(measured) > 1 and not args.json:
         say(_against(measured))

@@ -149,7 +149,7 @@ def _members(args: argparse.Namespace) -> tuple[Bundle, ...]:
         )
     family = load_family(path)
     if args.member is None:
-        return family.members
+        return family.in_float
     chosen, dense = family.member(args.member), family.member()
     if chosen.name == dense.name:
         raise UserError(f'--member {args.member}: the dense one is what others are compared with')

@@ -23,11 +23,16 @@ from __future__ import annotations
 import argparse
 from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pruned_perception.cli.arguments import add_device, compute_on
 from pruned_perception.cli.train import INTERRUPTED, add_folders
 
-STEPS = ('data', 'train', 'export', 'evaluate', 'certify', 'latency', 'summary')
+if TYPE_CHECKING:
+    from pruned_perception.bundle import Bundle
+    from pruned_perception.training.detector.family import Quantization
+
+STEPS = ('data', 'train', 'export', 'quantize', 'evaluate', 'certify', 'latency', 'summary')
 ROUNDS, RUNS = 40, 10
 
 
@@ -118,20 +123,24 @@ def run(args: argparse.Namespace) -> int:
             )
             parent = parent or bundle
             print(f'{bundle.path}: {bundle.cost.macs / 1e6:.0f} MMAC')
+    if 'quantize' in args.steps and spec.quantize is not None:
+        _quantize(spec.quantize, out, sets[spec.quantize.data])
     if 'evaluate' in args.steps:
-        for member in spec.members:
-            bundle = load_bundle(out / member.name)
-            with Progress(f'evaluating {member.name}') as bar:
+        in_8_bits = [] if spec.quantize is None else map(spec.quantize.name, spec.quantize.members)
+        for name in (*(member.name for member in spec.members), *in_8_bits):
+            with Progress(f'evaluating {name}') as bar:
                 text = family.evaluate_member(
-                    bundle,
+                    load_bundle(out / name),
                     sets['test'],
                     data_name=test_name,
                     progress=lambda done, total, bar=bar: bar.share(  # type: ignore[misc]
                         done / total
                     ),
                 )
-            print(f'{member.name} on {test_name}:\n{text}')
+            print(f'{name} on {test_name}:\n{text}')
+        for member in spec.members:
             if args.controls and member.control:
+                bundle = load_bundle(out / member.name)
                 if not folders.final(member.control).is_file():
                     print(f'{member.control}: not trained yet')
                     continue
@@ -169,14 +178,41 @@ def _generate(split: object, out: Path) -> None:
     print(f'{out}: {summary["frames"]} frames, SHA-256 {summary["sha256"]}')
 
 
+def _quantize(wanted: Quantization, out: Path, data: Path) -> None:
+    """Make the members in 8 bits, or those that are missing."""
+    from pruned_perception.bundle import load_bundle
+    from pruned_perception.cli.progress import Progress
+    from pruned_perception.cli.quantize import frames_of
+    from pruned_perception.training.detector import family
+
+    images, held_out = frames_of(data / 'images', None, wanted.calibration, wanted.held_out)
+    for member in wanted.members:
+        name = wanted.name(member)
+        with Progress(f'quantising {member}') as bar:
+            bundle = family.quantize_member(
+                load_bundle(out / member), out / name, wanted, images, held_out, progress=bar.share
+            )
+        found = bundle.manifest['quantization']
+        print(
+            f'{bundle.path}: {found["scheme"]}, {len(found["float_layers"])} of '
+            f'{found["layers"]} layers in float, divergence {found["error"]["divergence"]:.4f}'
+        )
+
+
 def _certify(out: Path, holdout: Path, longest: dict[str, int]) -> None:
     """Certify every pruned member against the dense one and record it in its manifest."""
     from pruned_perception.bundle import load_family, record_evidence
     from pruned_perception.cli.progress import Progress
+    from pruned_perception.datasets import read_dataset
     from pruned_perception.training.detector.certification import certify_bundles
 
     dense, *others = load_family(out).members
+    digest = read_dataset(holdout).digest
     for member in others:
+        there = member.manifest['certificate']
+        if there is not None and _is_of(there, dense, member, digest):
+            print(f'{member.name}: certified already')
+            continue
         with Progress(f'certifying {member.name}') as bar:
             certificate = certify_bundles(
                 dense,
@@ -191,6 +227,16 @@ def _certify(out: Path, holdout: Path, longest: dict[str, int]) -> None:
         print(f'{member.name} against {dense.name}:\n{certificate.to_text()}')
 
 
+def _is_of(certificate: dict[str, Any], dense: Bundle, member: Bundle, digest: str) -> bool:
+    """Say whether a certificate is of these two models, on the hold-out of that SHA-256."""
+    record = certificate['record']
+    return (
+        certificate['holdout_sha256'] == digest
+        and record['parent']['sha256'] == dense.sha256
+        and record['child']['sha256'] == member.sha256
+    )
+
+
 def _measure_latency(out: Path) -> None:
     """Measure all members by turns with one thread and write the result into their manifests."""
     from pruned_perception.benchmark import engine
@@ -199,24 +245,13 @@ def _measure_latency(out: Path) -> None:
 
     networks = engine.load_networks([out])
     configuration = {'rounds': ROUNDS, 'runs_per_round': RUNS, 'threads': 1}
+    sessions = engine.open_sessions(networks)
     with Progress('latency') as bar:
-        times = engine.measure(networks, rounds=ROUNDS, runs=RUNS, on_progress=bar.share)
-    results = engine.compare(networks, times)
-    print(engine.as_table(results))
-    report = engine.as_json(results, configuration)
-    for bundle, entry in zip(load_family(out).members, report['networks'], strict=True):
-        record_evidence(
-            bundle,
-            'latency',
-            {
-                'configuration': configuration,
-                'compared_with': networks[0].name,
-                **{
-                    key: value
-                    for key, value in entry.items()
-                    if key not in ('name', 'sha256', 'macs')
-                },
-                'environment': report['environment'],
-            },
-            keys=('configuration',),
+        times = engine.measure(
+            networks, rounds=ROUNDS, runs=RUNS, on_progress=bar.share, sessions=sessions
         )
+    results = engine.compare(networks, times, sessions)
+    print(engine.as_table(results))
+    for which, bundle in enumerate(load_family(out).members):
+        entry = engine.latency_entry(results, which, configuration)
+        record_evidence(bundle, 'latency', entry, keys=('configuration',))

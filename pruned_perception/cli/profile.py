@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,13 +25,21 @@ from pruned_perception.cli.arguments import at_least
 from pruned_perception.cli.output import say
 
 if TYPE_CHECKING:
-    from pruned_perception.benchmark.engine import Network
-    from pruned_perception.inference.latency_table import LatencyTable
+    from pruned_perception.benchmark.engine import Network, NetworkLatency
+    from pruned_perception.bundle import Bundle
+    from pruned_perception.inference.latency_table import Convolution, LatencyTable
+
+    Row = tuple[str, float | None, float, str | None, str, str]
+
+
+RUNS = 5  # of --check, in a round
+WORTH = 1.1
+"""× faster alone, from where 8 bits are worth a trial: the rest of a network gains nothing."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument('model', help='bundle, family (its dense member) or ONNX file, in float')
+    parser.add_argument('model', help='bundle, family (its dense member) or ONNX file')
     parser.add_argument(
         '--out',
         type=Path,
@@ -44,6 +53,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs='+',
         metavar='MODEL',
         help='also predict these bundles, families or ONNX files, run them by turns and compare',
+    )
+    parser.add_argument(
+        '--record',
+        action='store_true',
+        help='write what --check predicts and measures into the manifests of its bundles',
     )
     parser.add_argument('--rounds', type=at_least(6), default=20, help='of --check (%(default)s)')
 
@@ -59,9 +73,9 @@ def run(args: argparse.Namespace) -> int:
     with Progress(f'profiling {network.name}') as bar:
         table = profile(network, args.out, threads=args.threads, on_progress=bar.share)
     say(_description(args.out, table))
+    say(_int8(table))
     if args.check:
-        others = engine.load_networks([resolve_model(each) for each in args.check])
-        say(_checked(table, [network, *others], args.rounds))
+        _check(table, network, args)
     return 0
 
 
@@ -76,33 +90,85 @@ def _description(file: Path, table: LatencyTable) -> str:
     )
 
 
-def _checked(table: LatencyTable, networks: list[Network], rounds: int) -> str:
-    """Return a table of predicted and measured latency, all measured by turns."""
+def _int8(table: LatencyTable) -> str:
+    """Say in one sentence whether 8 bits pay on the target."""
+    gain, arithmetic = table.int8_gain, table.target.arithmetic
+    if gain is None:
+        return 'INT8: not measured by the version that made this table; make it again'
+    if gain > WORTH:
+        return (
+            f'INT8 pays on this processor: convolutions alone are {gain:.2f} times as fast as in '
+            f'float ({arithmetic}); `pruned-perception quantize` makes such a bundle'
+        )
+    return (
+        f'INT8 does not pay on this processor: convolutions alone are {gain:.2f} times as fast as '
+        f'in float ({arithmetic}); pruning is what helps here'
+    )
+
+
+def _check(table: LatencyTable, network: Network, args: argparse.Namespace) -> None:
+    """Print predicted and measured latency, all measured by turns; record them."""
     from pruned_perception._tables import Table
     from pruned_perception.benchmark import engine
     from pruned_perception.benchmark.profile import layers_of, target
+    from pruned_perception.bundle import record_evidence, resolve_model
 
-    table.check_target(target(table.target.threads))
+    paths = [resolve_model(each) for each in args.check]
+    networks = [network, *engine.load_networks(paths)]
+    bundles = _bundles(paths) if args.record else []
     threads = table.target.threads
-    times = engine.measure(networks, rounds=rounds, runs=5, threads=threads)
-    first, *others = engine.compare(networks, times)
-    dense = table.predict(table.whole.layers)
-    rows = []
-    for each in others:
-        predicted = table.predict(layers_of(each.network, threads)[0])
-        faster = dense / predicted
-        low, high = each.speedup_interval or (float('nan'),) * 2
-        rows.append(
-            (
-                each.network.name,
-                predicted,
-                each.latency.p50,
-                f'{faster:.2f}',
-                f'{each.speedup:.2f} [{low:.2f}, {high:.2f}]',
-                f'{each.speedup / faster - 1:+.0%}',
-            )
-        )
-    header = (
-        f' | ms predicted:.3f | ms, p50:.3f | × {first.network.name}, predicted | measured | off by'
+    sessions = engine.open_sessions(networks, threads=threads)
+    table.check_target(target(threads))
+    configuration = {
+        'rounds': args.rounds,
+        'runs_per_round': RUNS,
+        'threads': threads,
+        'table_of': table.whole.name,
+    }
+    times = engine.measure(
+        networks, rounds=args.rounds, runs=RUNS, threads=threads, sessions=sessions
     )
-    return Table.under(header, rows).to_text()
+    results = engine.compare(networks, times, sessions)
+    rows = []
+    for which, each in enumerate(results[1:], 1):
+        predicted, why = _predicted(table, layers_of(each.network, threads)[0])
+        rows.append(_row(each, predicted, table.predict(table.whole.layers), why))
+        if bundles:
+            entry = engine.latency_entry(results, which, configuration)
+            entry = {**entry, 'predicted_ms': predicted}
+            record_evidence(bundles[which - 1], 'latency', entry, keys=('configuration',))
+    header = f' | ms predicted:.3f | ms, p50:.3f | × {network.name}, predicted | measured | off by'
+    say(Table.under(header, rows).to_text())
+
+
+def _bundles(paths: Sequence[Path]) -> list[Bundle]:
+    """Return the bundles whose networks `load_networks` returns, in its order."""
+    from pruned_perception.bundle import is_family, load_bundle, load_family
+
+    found: list[Bundle] = []
+    for path in paths:
+        found += load_family(path).members if is_family(path) else (load_bundle(path),)
+    return found
+
+
+def _predicted(table: LatencyTable, layers: Sequence[Convolution]) -> tuple[float | None, str]:
+    """Return the milliseconds, or None and the layer that the table does not hold."""
+    from pruned_perception.inference.latency_table import LatencyTableError
+
+    for layer in layers:
+        if not table.holds(layer.geometry):  # such as those in 8 bits, by a table of float
+            return None, f'not in the table: {layer.geometry}'
+    try:
+        return table.predict(layers), ''
+    except LatencyTableError:
+        return None, 'wider than the table'
+
+
+def _row(each: NetworkLatency, predicted: float | None, dense: float, why: str) -> Row:
+    low, high = each.speedup_interval or (float('nan'),) * 2
+    measured = f'{each.speedup:.2f} [{low:.2f}, {high:.2f}]'
+    if predicted is None:
+        return each.network.name, None, each.latency.p50, None, measured, why
+    faster = dense / predicted
+    off = f'{each.speedup / faster - 1:+.0%}'
+    return each.network.name, predicted, each.latency.p50, f'{faster:.2f}', measured, off

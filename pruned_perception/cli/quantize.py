@@ -170,20 +170,10 @@ def _timed(
 
     networks = [engine.of_bundle(each) for each in (bundle, quantized)]
     configuration = {'rounds': rounds, 'runs_per_round': 5, 'threads': threads}
-    times = engine.measure(networks, rounds=rounds, runs=5, threads=threads)
-    results = engine.compare(networks, times)
-    report = engine.as_json(results, configuration)
-    entry = {
-        'configuration': configuration,
-        'compared_with': bundle.name,
-        **{
-            key: value
-            for key, value in report['networks'][1].items()
-            if key not in ('name', 'sha256', 'macs')
-        },
-        'environment': report['environment'],
-    }
-    return results, entry
+    sessions = engine.open_sessions(networks, threads=threads)
+    times = engine.measure(networks, rounds=rounds, runs=5, threads=threads, sessions=sessions)
+    results = engine.compare(networks, times, sessions)
+    return results, engine.latency_entry(results, 1, configuration)
 
 
 def _report(bundle: Bundle, record: QuantizationRecord, latency: list[NetworkLatency]) -> str:

@@ -42,7 +42,7 @@ def evaluate(
     *,
     resamples: int = RESAMPLES,
     seed: int = 0,
-    threads: int = 1,
+    detector: Detector | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Metrics, str]:
     """Return the COCO accuracy of `bundle` on the data set in `folder`, and that set's SHA-256.
@@ -51,13 +51,15 @@ def evaluate(
     suppression as on the robot. Recall and precision are at the manifest's score threshold; the
     intervals come from a bootstrap over the groups (layouts) of the set.
 
+    `detector` runs the bundle: by default on one thread of the processor.
+
     Raises:
         DataError: the data set is broken or has no boxes, or its labels are not the bundle's.
     """
     notes = read_dataset(folder).with_labels(bundle.labels, bundle.name)
     notes.check_labelled()
     metrics = evaluate_notes(
-        bundle, notes, resamples=resamples, seed=seed, threads=threads, progress=progress
+        bundle, notes, resamples=resamples, seed=seed, detector=detector, progress=progress
     )
     return metrics, notes.digest
 
@@ -68,11 +70,11 @@ def evaluate_notes(
     *,
     resamples: int = RESAMPLES,
     seed: int = 0,
-    threads: int = 1,
+    detector: Detector | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Metrics:
     """Return the COCO accuracy of `bundle` on annotated frames with its labels; see `evaluate`."""
-    detector = Detector(bundle, threads=threads)
+    detector = Detector(bundle) if detector is None else detector
     settings = replace(detector.settings, score_threshold=MIN_SCORE)
     found = []
     for index, image in enumerate(notes.images()):

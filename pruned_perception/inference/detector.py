@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from pruned_perception.bundle import Bundle
 from pruned_perception.inference import decoders, engine, graph, reference
 from pruned_perception.inference.detections import Candidates, Detections
-from pruned_perception.inference.errors import InferenceError
+from pruned_perception.inference.errors import DeviationError, InferenceError
 from pruned_perception.inference.frame_times import FrameTimes
 from pruned_perception.inference.nms import class_wise_nms
 from pruned_perception.inference.preprocess import (
@@ -39,6 +39,7 @@ from pruned_perception.inference.preprocess import (
     place,
 )
 from pruned_perception.inference.processor import integer_arithmetic, processor_name
+from pruned_perception.inference.providers import CPU
 from pruned_perception.inference.runs import TIME_LIMIT_S
 
 MOST_CANDIDATES = 5000
@@ -74,13 +75,18 @@ class Detector:
         Let these threads spin while they wait: lower latency on a machine with idle cores.
     time_limit_s
         Seconds after which loading, or a run, is broken off.
+    execution_provider
+        Where the network runs; see `inference.providers`. `execution` says where it does.
 
     Raises
     ------
     InferenceError
         The network's inputs and outputs are not those of the manifest, the decoder is unknown or
-        does not fit, ONNX Runtime does not load the model, or a quantised one computes something
-        else on this processor than where it was made.
+        does not fit, or ONNX Runtime does not load the model.
+    ProviderError
+        No execution provider that was asked for loads.
+    DeviationError
+        A quantised network computes something else on this processor than where it was made.
 
     """
 
@@ -91,6 +97,7 @@ class Detector:
         threads: int = 1,
         allow_spinning: bool = False,
         time_limit_s: float = TIME_LIMIT_S,
+        execution_provider: str = CPU,
     ) -> None:
         self.bundle = bundle
         self._time_limit_s = time_limit_s
@@ -115,7 +122,9 @@ class Detector:
             allow_spinning=allow_spinning,
             name=str(bundle.onnx_path),
             time_limit_s=time_limit_s,
+            execution_provider=execution_provider,
         )
+        self.execution = self._session.execution
         self._constants = self._check_input()
         self._fixed = {node.name: node.shape for node in self._session.get_outputs()}
         self._add_batch = False
@@ -301,13 +310,15 @@ class Detector:
         worst = max(found, key=lambda each: each[0] - each[1])
         if worst[0] > worst[1]:
             made_on = quantization['made_on']
-            raise InferenceError(
+            way_out = 'quantise it again for this processor (`pruned-perception quantize`), or '
+            if self.execution.provider != CPU:  # whose kernels it was made by
+                way_out = f'run it by execution_provider {CPU}, or '
+            raise DeviationError(
                 f'{self.bundle.onnx_path}: computes something else on this processor '
-                f'({processor_name()}, {integer_arithmetic()}) than where it was quantised '
-                f'({made_on["processor"]}, {made_on["arithmetic"]}): outputs of the reference '
-                f'picture are off by {worst[0]:.3g}, at most {worst[1]:.3g} is allowed; quantise '
-                f'{quantization["source"]["name"]} again for this processor '
-                '(`pruned-perception quantize`), or use that'
+                f'({processor_name()}, {integer_arithmetic()}, {self.execution.provider}) than '
+                f'where it was quantised ({made_on["processor"]}, {made_on["arithmetic"]}): '
+                f'outputs of the reference picture are off by {worst[0]:.3g}, at most '
+                f'{worst[1]:.3g} is allowed; {way_out}use {quantization["source"]["name"]}'
             )
 
     def _check_input(self) -> dict[str, NDArray[Any]]:

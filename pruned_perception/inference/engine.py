@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -32,12 +33,23 @@ from pruned_perception.environment import (
 )
 from pruned_perception.inference.errors import BrokenOffError, InferenceError
 from pruned_perception.inference.onnx_file import external_tensors
+from pruned_perception.inference.providers import (
+    CPU,
+    Choice,
+    Execution,
+    ProviderError,
+    by_name,
+    parse,
+    short,
+)
 from pruned_perception.inference.runs import TIME_LIMIT_S, limited
 
 switch_telemetry_off()  # once more: the environment may have changed since the package's import
 import onnxruntime  # noqa: E402
 
-PROVIDER = 'CPUExecutionProvider'
+_CPU_PROVIDER = 'CPUExecutionProvider'
+_THREADS = {'openvino': 'num_of_threads', 'xnnpack': 'intra_op_num_threads'}
+"""Options of providers that have threads of their own."""
 _WITH_TELEMETRY = (1, 29)  # the first version that sends it on Linux
 _ERRORS_ONLY = 3  # of ONNX Runtime's log; it warns about every initializer that is an input too
 
@@ -77,6 +89,17 @@ def run_options() -> onnxruntime.RunOptions:
     return options
 
 
+class Session(onnxruntime.InferenceSession):
+    """A session that knows where its network runs."""
+
+    execution: Execution
+
+
+def providers() -> tuple[str, ...]:
+    """Return the execution providers that the installed engine has, by our names."""
+    return tuple(by_name(onnxruntime.get_available_providers()))
+
+
 def create_session(
     model: bytes,
     *,
@@ -84,13 +107,17 @@ def create_session(
     allow_spinning: bool = False,
     name: str = 'model',
     time_limit_s: float = TIME_LIMIT_S,
-) -> onnxruntime.InferenceSession:
-    """Return a CPU session of the ONNX `model`.
+    execution_provider: str = CPU,
+) -> Session:
+    """Return a session of the ONNX `model` on the first `execution_provider` that loads.
 
-    Raises InferenceError, which names `name`, where ONNX Runtime does not take it within
-    `time_limit_s` seconds, or where it may be sending telemetry already.
+    What that may be is said in `providers`. Raises ProviderError, with the providers that there
+    are, where none of those asked for loads; InferenceError, which names `name`, where ONNX
+    Runtime does not take the model within `time_limit_s` seconds, or where it may be sending
+    telemetry already.
     """
     _refuse_telemetry()
+    choices = parse(execution_provider)
     try:
         elsewhere = external_tensors(model)
     except ValueError as error:
@@ -100,22 +127,98 @@ def create_session(
             f'{name}: {len(elsewhere)} of its tensors ({elsewhere[0]}, …) lie in other files '
             '(external data), which no hash covers; `pruned-perception bundle create` puts them in'
         )
-    options = session_options(threads, allow_spinning)
     _share_arena()
-    options.add_session_config_entry('session.use_env_allocators', '1')
+    passed_over: dict[str, str] = {}
+    for number, choice in enumerate(choices):
+        options = session_options(threads, allow_spinning)
+        options.add_session_config_entry('session.use_env_allocators', '1')
+        options.add_session_config_entry('session.record_ep_graph_assignment_info', '1')
+        try:
+            given = _given(choices[number:], threads)
+            session = _load(model, options, given, name, time_limit_s)
+            session.execution = _execution(session, choice, passed_over)
+        except ProviderError as error:
+            passed_over[choice.name] = str(error)
+            continue
+        # It would hold the file's bytes for as long as it lives, to load it for another provider.
+        session._model_bytes = None
+        return session
+    reasons = '; '.join(f'{each}: {why}' for each, why in passed_over.items())
+    raise ProviderError(
+        f'{name}: execution_provider {execution_provider!r}: {reasons}. This installation of ONNX '
+        f'Runtime has {", ".join(providers())}; to fall back to one of them, name it last: '
+        f'{execution_provider}, {CPU}'
+    )
+
+
+def _given(choices: Sequence[Choice], threads: int) -> list[tuple[str, dict[str, str]]]:
+    """Return what the engine is to try, in its own words; raises ProviderError for the first."""
+    there = by_name(onnxruntime.get_available_providers())
+    if choices[0].name not in there:
+        raise ProviderError('not there')
+    return [
+        (
+            there[each.name],
+            {
+                **({_THREADS[each.name]: str(threads)} if each.name in _THREADS else {}),
+                **each.options,
+            },
+        )
+        for each in choices
+        if each.name in there
+    ]
+
+
+def _load(
+    model: bytes,
+    options: onnxruntime.SessionOptions,
+    given: list[tuple[str, dict[str, str]]],
+    name: str,
+    time_limit_s: float,
+) -> Session:
+    """Return a session, without the engine's own retries with other providers."""
+    cancelled = False
 
     def cancel() -> None:
+        nonlocal cancelled
+        cancelled = True
         if hasattr(options, 'set_load_cancellation_flag'):  # not in older versions
             options.set_load_cancellation_flag(True)
 
     try:
         with limited(f'{name}: loading', cancel, time_limit_s):
-            session = onnxruntime.InferenceSession(model, options, providers=[PROVIDER])
+            session = Session(model, options, providers=given, enable_fallback=0)
     except Exception as error:  # ONNX Runtime's exceptions have no common public base
-        raise InferenceError(f'{name}: ONNX Runtime cannot load it: {error}') from error
-    # It would hold the file's bytes for as long as it lives, to load it again for another provider.
-    session._model_bytes = None
+        first = short(given[0][0])
+        if first == CPU or cancelled:
+            raise InferenceError(f'{name}: ONNX Runtime cannot load it: {error}') from error
+        raise ProviderError(f'does not load it: {_first_line(error)}') from error
+    session.disable_fallback()  # of single runs
     return session
+
+
+def _execution(session: Session, choice: Choice, passed_over: Mapping[str, str]) -> Execution:
+    """Return where a session runs; raises ProviderError where that is not the choice."""
+    if choice.name not in map(short, session.get_providers()):
+        raise ProviderError(
+            'does not load: a library or a device that it needs is not there, or it does not take '
+            'its options (what the engine printed says more)'
+        )
+    nodes: dict[str, int] | None = None
+    told = getattr(session, 'get_provider_graph_assignment_info', None)
+    if told is not None:  # ONNX Runtime 1.24 and later
+        nodes = {choice.name: 0}
+        for part in told():
+            whose = short(part.ep_name)
+            nodes[whose] = nodes.get(whose, 0) + len(part.get_nodes())
+        if choice.name != CPU and not nodes[choice.name]:
+            raise ProviderError(f'takes none of the {sum(nodes.values())} nodes of this network')
+    return Execution(choice.name, nodes, dict(passed_over))
+
+
+def _first_line(error: Exception) -> str:
+    line = next(iter(str(error).splitlines()), type(error).__name__)
+    return re.sub(r'^\S+:\d+ [^()]*\([^()]*\) ', '', line)  # where in its sources it arose
 
 
 def version() -> str:
@@ -133,7 +236,7 @@ def simplified(model: bytes) -> bytes:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.optimized_model_filepath = str(Path(folder) / 'model.onnx')
         options.log_severity_level = _ERRORS_ONLY
-        onnxruntime.InferenceSession(model, options, providers=[PROVIDER])
+        onnxruntime.InferenceSession(model, options, providers=[_CPU_PROVIDER])
         return Path(options.optimized_model_filepath).read_bytes()
 
 
@@ -164,7 +267,7 @@ def profiled_nodes(
     with TemporaryDirectory() as folder:
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / 'profile')
-        session = onnxruntime.InferenceSession(model, options, providers=[PROVIDER])
+        session = onnxruntime.InferenceSession(model, options, providers=[_CPU_PROVIDER])
         inputs = feeds(session)
         for _ in range(runs + 2):
             session.run(None, inputs)

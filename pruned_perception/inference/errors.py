@@ -17,7 +17,7 @@
 from pruned_perception.errors import UserError
 from pruned_perception.images.errors import ImageError
 
-__all__ = ['BrokenOffError', 'ImageError', 'InferenceError']
+__all__ = ['BrokenOffError', 'DeviationError', 'ImageError', 'InferenceError']
 
 
 class InferenceError(UserError):
@@ -26,3 +26,7 @@ class InferenceError(UserError):
 
 class BrokenOffError(InferenceError):
     """A run of the network did not end in time, and was broken off."""
+
+
+class DeviationError(InferenceError):
+    """A network in 8 bits that computes something else here than where it was made."""

@@ -52,9 +52,10 @@ class Geometry(NamedTuple):
     """Of the output."""
     width: int
     depthwise: bool
+    in_8_bits: bool = False
 
     def __str__(self) -> str:
-        kind = ' depthwise' if self.depthwise else ''
+        kind = ' depthwise' * self.depthwise + ' in 8 bits' * self.in_8_bits
         return (
             f'{self.kernel_height} × {self.kernel_width}{kind}, '
             f'stride {self.stride_down} × {self.stride_along}, '
@@ -150,6 +151,9 @@ class LatencyTable:
     whole: Whole
     times: tuple[Times, ...]
     complete: bool = True
+    int8_gain: float | None = None
+    """Time of the network's convolutions in float : in 8 bits, on this target; None: from before
+    that was measured."""
 
     @cached_property
     def _by_geometry(self) -> dict[Geometry, Times]:
@@ -184,7 +188,7 @@ class LatencyTable:
     def layer_ms(self, geometry: Geometry, inputs: float, outputs: float) -> float:
         """Return what a convolution takes by itself; counts are rounded up to whole blocks.
 
-        Raises LatencyTableError where the table does not hold the geometry.
+        Raises LatencyTableError where the table does not hold the geometry, or not so many.
         """
         found = self._by_geometry.get(geometry)
         if found is None:
@@ -193,6 +197,12 @@ class LatencyTable:
                 f'{geometry}: make one of the network at hand (`pruned-perception profile`)'
             )
         full = found.inputs[-1] if found.inputs else 0, found.outputs[-1]
+        if outputs > full[1] or (found.inputs and inputs > full[0]):
+            raise LatencyTableError(
+                f'the latency table of {self.whole.name} does not hold a convolution of '
+                f'{geometry} from {inputs:g} to {outputs:g} channels, but up to {full[0]:g} and '
+                f'{full[1]:g}: make one of the larger network (`pruned-perception profile`)'
+            )
         rounded = (
             min(max(top, count), math.ceil(count / self.block - 1e-9) * self.block)
             for count, top in zip((inputs, outputs), full, strict=True)
@@ -260,6 +270,7 @@ class LatencyTable:
                     for each in data['times']
                 ),
                 data['complete'],
+                data.get('int8_gain'),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise LatencyTableError(f'not a latency table: {error}') from error

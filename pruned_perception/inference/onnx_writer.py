@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 Dimension = int | str
-TYPES = {'float32': 1, 'uint8': 2, 'int32': 6, 'int64': 7, 'bool': 9, 'float16': 10}
+TYPES = {'float32': 1, 'uint8': 2, 'int8': 3, 'int32': 6, 'int64': 7, 'bool': 9, 'float16': 10}
 
 
 def model(

@@ -62,6 +62,11 @@ def packed(values: NDArray[np.float32]) -> str:
     return base64.b64encode(values.astype('<f4').tobytes()).decode()
 
 
+def unpacked(text: str) -> NDArray[np.float32]:
+    """Return the values of a text that `packed` made; raises ValueError where it is none."""
+    return np.frombuffer(base64.b64decode(text, validate=True), '<f4')
+
+
 def deviations(
     check: Sequence[Mapping[str, Any]], outputs: Sequence[NDArray[Any]]
 ) -> list[tuple[float, float]]:
@@ -78,7 +83,7 @@ def deviations(
     if len(check) != len(outputs):
         raise ValueError(f'{len(check)} outputs are recorded, the network has {len(outputs)}')
     for entry, output in zip(check, outputs, strict=True):
-        wanted = np.frombuffer(base64.b64decode(entry['values'], validate=True), '<f4')
+        wanted = unpacked(entry['values'])
         here = sampled(output)
         if wanted.shape != here.shape:
             raise ValueError(f'{wanted.size} values are recorded, the output has {here.size}')

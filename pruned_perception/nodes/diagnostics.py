@@ -232,6 +232,8 @@ class Contract:
     """Of each member: latency at the 90th percentile, as its cost and the load say."""
     failures: Mapping[str, str]
     """Members that are not used any more, and why."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Members in 8 bits that deviate on this processor, or are not faster than in float."""
 
 
 @dataclass(frozen=True)
@@ -542,7 +544,8 @@ def contract(state: Contract, budget_ms: float) -> Status:
         )
     expected = {f'{name}_expected_p90_ms': value for name, value in state.expected_ms.items()}
     values = {'latency_budget_ms': budget_ms, 'switches': state.switches, 'pinned': state.pinned}
-    return Status('contract', level, message, {**values, **expected})
+    left_out = {f'{name}_left_out': reason for name, reason in state.left_out.items()}
+    return Status('contract', level, message, {**values, **expected, **left_out})
 
 
 def model(description: Mapping[str, Any], failures: Failures, not_swapped: str = '') -> Status:
@@ -559,8 +562,9 @@ def model(description: Mapping[str, Any], failures: Failures, not_swapped: str =
             f'{failures.crowded} frame(s) had too many candidates, and {failures.left_out} with '
             'the lowest scores were left out: raise score_threshold',
         )
-    if not_swapped:
-        level, message = max(level, WARN), f'{message}; {not_swapped}'
+    for text in (description.get('instead', ''), not_swapped):
+        if text:
+            level, message = max(level, WARN), f'{message}; {text}'
     return Status('model', level, message, description)
 
 

@@ -37,6 +37,7 @@ class EchoPipeline:
     description: Mapping[str, str] = {'model': 'echo', 'sha256': ''}
     score_threshold = 0.0
     remark = ''
+    warnings = ()
     filters = None
     watch = None
     contract = None

@@ -111,6 +111,10 @@ class Pipeline(Protocol):
         """What a user should know about this configuration; '' for nothing."""
 
     @property
+    def warnings(self) -> Sequence[str]:
+        """What is not as the user asked for it, in words."""
+
+    @property
     def filters(self) -> diagnostics.Filters | None:
         """What detections have to pass; None where they pass nothing."""
 
@@ -199,6 +203,7 @@ class ImageNode(LifecycleNode):
         self._loading: Background[Loaded] | None = None
         self._loaded: Background[Loaded] | None = None
         self._pipeline: Pipeline | None = None
+        self._warned_of: Pipeline | None = None
         self._swap: Background[Loaded] | None = None
         self._next: Loaded | None = None
         self._not_swapped: tuple[tuple[Any, ...], str] = (), ''
@@ -689,6 +694,10 @@ class ImageNode(LifecycleNode):
         if pipeline is not None and pipeline.remark and not self._remarked:
             self._remarked = True
             self.get_logger().info(pipeline.remark)
+        if pipeline is not None and pipeline is not self._warned_of:
+            self._warned_of = pipeline
+            for text in pipeline.warnings:
+                self.get_logger().warning(text)
         if self._input is not None:
             assert self._worker is not None and pipeline is not None
             self._input.look()

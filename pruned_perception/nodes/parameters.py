@@ -210,6 +210,13 @@ PERCEPTION_PARAMETERS = (
         'File of OpenSSH public keys (Ed25519), one a line: only models signed by one of them are '
         'loaded; "" = unsigned ones too.',
     ),
+    Parameter(
+        'execution_provider',
+        'cpu',
+        INACTIVE,
+        'Where the network runs, as far as the installed ONNX Runtime has it: cpu, openvino, cuda, '
+        'tensorrt, …; several, best first, to fall back where one does not load: cuda, cpu.',
+    ),
     Parameter('threads', 1, INACTIVE, 'Threads of one run of the network.', bounds=(1, 256)),
     Parameter(
         'score_threshold',

@@ -30,7 +30,7 @@ from pruned_perception.errors import UserError
 from pruned_perception.inference import Detector, FrameTimes, InferenceError, Settings
 from pruned_perception.inference.encodings import image_from_message
 from pruned_perception.inference.engine import run_options
-from pruned_perception.inference.errors import BrokenOffError
+from pruned_perception.inference.errors import BrokenOffError, DeviationError
 from pruned_perception.inference.latency import NS_PER_MS
 from pruned_perception.inference.latency_contract import LatencyContract, Spent
 from pruned_perception.nodes import diagnostics, malloc
@@ -129,15 +129,9 @@ class DetectorPipeline:
         trusted_keys: Sequence[str] = (),
     ) -> None:
         _check_inputs(bundles)
-        self._names = [bundle.name for bundle in bundles]
-        # The node watches over its own limits, which may change.
-        self._detectors = [
-            Detector(bundle, threads=values['threads'], time_limit_s=math.inf) for bundle in bundles
-        ]
-        for detector in self._detectors:  # the session has its own copy of the weights
-            detector.bundle = replace(detector.bundle, onnx_bytes=b'')
+        self._left_out: dict[str, str] = {}
+        self._load(bundles, values)
         self.labels = bundles[0].labels
-        self._descriptions = [{'model': each.name, 'sha256': each.sha256} for each in bundles]
         self.remark = (
             ''
             if values['trusted_keys']
@@ -158,12 +152,53 @@ class DetectorPipeline:
         if values['watch_share']:
             self._watch(values, trusted_keys)
 
+    def _load(self, bundles: Sequence[Bundle], values: Mapping[str, Any]) -> None:
+        """Make the detectors; a member in 8 bits that deviates here is left out of a family."""
+        self._detectors = []
+        for bundle in bundles:
+            try:
+                detector = Detector(
+                    bundle,
+                    threads=values['threads'],
+                    time_limit_s=math.inf,  # the node watches over its own limits
+                    execution_provider=values['execution_provider'],
+                )
+            except DeviationError as error:
+                if len(bundles) == 1:
+                    raise
+                self._left_out[bundle.name] = str(error)
+                continue
+            # The session has its own copy of the weights.
+            detector.bundle = replace(detector.bundle, onnx_bytes=b'')
+            self._detectors.append(detector)
+        self._describe()
+
+    def _describe(self) -> None:
+        self._names = [each.bundle.name for each in self._detectors]
+        self._descriptions = [
+            {
+                'model': each.bundle.name,
+                'sha256': each.bundle.sha256,
+                'execution_provider': each.execution.provider,
+                'nodes': each.execution.nodes_text,
+                **({'instead': each.execution.warning} if each.execution.warning else {}),
+            }
+            for each in self._detectors
+        ]
+
     # --- What the node asks ---------------------------------------------------------------------
 
     @property
     def description(self) -> Mapping[str, str]:
         """Name and SHA-256 of the member that runs."""
         return self._descriptions[self._current]
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What is not as asked for: providers that do not run, members that are left out."""
+        said = dict.fromkeys(each.execution.warning for each in self._detectors)
+        said |= {f'{name} is left out: {why}': None for name, why in self._left_out.items()}
+        return [each for each in said if each]
 
     @property
     def score_threshold(self) -> float:
@@ -193,6 +228,7 @@ class DetectorPipeline:
             if contract is None
             else {name: contract.expected_ms(i) for i, name in enumerate(names)},
             failures={names[i]: reason for i, reason in self._failures.items()},
+            left_out=self._left_out,
         )
 
     @property
@@ -238,8 +274,28 @@ class DetectorPipeline:
         if len(self._detectors) > 1:
             self.self_check()
             self._costs_ms = calibrate(self._detectors)
+            self._leave_out_what_is_slower()
             self._obey()
         malloc.give_back_unused()
+
+    def _leave_out_what_is_slower(self) -> None:
+        """Leave out members in 8 bits that take as long here as what they were made of."""
+        costs = {
+            each.bundle.sha256: cost
+            for each, cost in zip(self._detectors, self._costs_ms, strict=True)
+        }
+        for at in reversed(range(len(self._detectors))):
+            bundle, cost = self._detectors[at].bundle, self._costs_ms[at]
+            source = (bundle.manifest.get('quantization') or {}).get('source', {})
+            in_float = costs.get(source.get('sha256'), math.inf)
+            if cost >= in_float:
+                self._left_out[bundle.name] = (
+                    f'{cost:.3g} ms in 8 bits, {source["name"]} {in_float:.3g} ms in float: INT8 '
+                    'does not pay on this processor'
+                )
+                for each in (self._detectors, self._costs_ms, self._settings):
+                    del each[at]
+        self._describe()
 
     def self_check(self) -> None:
         """Look at what each detector makes of black, white and noise; raises InferenceError."""
@@ -248,9 +304,14 @@ class DetectorPipeline:
 
     def check(self, values: Mapping[str, Any]) -> None:
         """Raise ParameterError where a class, or the member, is none of the model's."""
-        if values['active_member'] and values['active_member'] not in self._names:
+        wanted = values['active_member']
+        if wanted in self._left_out:
             raise ParameterError(
-                f'parameter active_member: {values["active_member"]!r} is no member of this '
+                f'parameter active_member: {wanted!r} is left out here: {self._left_out[wanted]}'
+            )
+        if wanted and wanted not in self._names:
+            raise ParameterError(
+                f'parameter active_member: {wanted!r} is no member of this '
                 f'model; it has {", ".join(self._names)}'
             )
         for detector in self._detectors:

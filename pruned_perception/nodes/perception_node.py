@@ -45,8 +45,13 @@ def load(values: Mapping[str, Any]) -> Pipeline:
 def look(values: Mapping[str, Any]) -> None:
     """Raise UserError where the manifests show that these values cannot be loaded."""
     from pruned_perception.bundle import member_names, resolve_model
+    from pruned_perception.inference.providers import ProviderError, parse
     from pruned_perception.nodes.parameters import ParameterError
 
+    try:
+        parse(values['execution_provider'])
+    except ProviderError as error:
+        raise ParameterError(f'parameter {error}') from None
     names = member_names(resolve_model(values['model']), trusted_keys=_keys(values))
     for parameter in ('member', 'active_member'):
         if values[parameter] and values[parameter] not in names:
@@ -61,7 +66,10 @@ def load_key(values: Mapping[str, Any]) -> tuple[Any, ...]:
 
     Under a budget all members are loaded, and a change between them needs none.
     """
-    names = ('model', 'member', 'trusted_keys', 'threads', 'watch_share', 'watch_file')
+    names = (
+        'model', 'member', 'trusted_keys', 'execution_provider', 'threads', 'watch_share',
+        'watch_file',
+    )  # fmt: skip
     budget = values['latency_budget_ms'] > 0
     return (*(values[name] for name in names), budget, '' if budget else values['active_member'])
 

@@ -160,6 +160,11 @@ _CHOICE = (
 )
 _COMMON = (
     Argument(
+        'execution_provider',
+        'Where the network runs: cpu, openvino, cuda, tensorrt, …; several, best first, to fall '
+        'back (default: cpu).',
+    ),
+    Argument(
         'trusted_keys',
         'File of public keys: only models signed by one of them are loaded (default: any model).',
     ),
@@ -213,6 +218,7 @@ PERCEPTION = ProcessSet(
                 'member',
                 'active_member',
                 'latency_budget_ms',
+                'execution_provider',
                 'trusted_keys',
                 'image_transport',
                 'autostart',
@@ -243,6 +249,7 @@ SIMULATION = ProcessSet(
                 'member',
                 'active_member',
                 'latency_budget_ms',
+                'execution_provider',
                 'trusted_keys',
                 'autostart',
                 'use_sim_time',

@@ -18,11 +18,12 @@ frames → ranges → QDQ graph → which layers to leave in float → bundle th
 Off-line: needs the package `onnx`.
 """
 
-from pruned_perception.quantization.bundles import QuantizationRecord, quantize_bundle
+from pruned_perception.quantization.bundles import FLOAT_SHARE, QuantizationRecord, quantize_bundle
 from pruned_perception.quantization.errors import QuantizationError
 from pruned_perception.quantization.schemes import SCHEMES, Scheme, saturates, scheme_for_here
 
 __all__ = [
+    'FLOAT_SHARE',
     'SCHEMES',
     'QuantizationError',
     'QuantizationRecord',

@@ -157,7 +157,7 @@ def quantize_bundle(
         held_out_images=len(held),
         **found,
     )
-    manifest = _manifest(bundle, record, name or f'{bundle.name}-int8', pictures)
+    manifest = _manifest(bundle, record, name or f'{bundle.name}-int8', pictures, float_share)
     manifest['quantization']['check'] = _check(parent, child)
     return write_bundle(folder, data, manifest), record
 
@@ -212,6 +212,7 @@ def _manifest(
     record: QuantizationRecord,
     name: str,
     pictures: Sequence[Picture],
+    float_share: float,
 ) -> dict[str, Any]:
     manifest = {key: value for key, value in bundle.manifest.items() if key != 'onnx'}
     seen = Fingerprints.of(picture_hash(each) for each in pictures)
@@ -234,8 +235,9 @@ def _manifest(
             },
             'calibration': {
                 'images': record.calibration_images,
-                'sha256': _digest(pictures),
+                'sha256': calibration_sha256(pictures),
                 'method': 'smallest and largest value',
+                'float_share': float_share,
             },
             'layers': record.layers,
             'float_layers': list(record.float_layers),
@@ -270,7 +272,8 @@ def _check(parent: Detector, child: Detector) -> list[dict[str, Any]]:
     return entries
 
 
-def _digest(pictures: Sequence[Picture]) -> str:
+def calibration_sha256(pictures: Sequence[Picture]) -> str:
+    """Return the SHA-256 of the pictures that calibrate, as the manifest has it."""
     digest = hashlib.sha256()
     for picture in pictures:
         digest.update(picture_hash(picture))

@@ -135,3 +135,37 @@ def test_the_block_is_found_from_times(block: int, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(profiling, 'convolution_ms', steps)
     assert channel_block() == block
+
+
+IN_8_BITS = LAYERS[0]._replace(geometry=LAYERS[0].geometry._replace(in_8_bits=True))
+
+
+@pytest.mark.parametrize('activations', ['uint8', 'int8'])
+def test_activations_are_of_the_networks_type(activations: str) -> None:
+    model = profiling._one_layer(IN_8_BITS, activations)
+    assert profiling._activations(Network('int8', '8' * 64, None, model)) == activations
+
+
+def test_layers_in_8_bits_have_times_of_their_own(tmp_path: Path) -> None:
+    quantised = Network('int8', '8' * 64, None, profiling._one_layer(IN_8_BITS))
+
+    table = profile(quantised, tmp_path / 'table.json')
+
+    assert table.whole.layers == (IN_8_BITS,)
+    assert [each.geometry for each in table.times] == [IN_8_BITS.geometry]
+    assert not table.holds(LAYERS[0].geometry)
+    with pytest.raises(LatencyTableError, match='does not hold'):
+        table.predict(LAYERS[:1])
+    assert read_table(tmp_path / 'table.json') == table
+
+
+def test_a_table_says_what_8_bits_gain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ms(layer: Convolution, conditions: object = None, runs: int = 0) -> float:
+        return 1.0 if layer.geometry.in_8_bits else 3.0
+
+    monkeypatch.setattr(profiling, 'convolution_ms', ms)
+    assert profile(network(), tmp_path / 'table.json').int8_gain == 3.0
+
+
+def test_a_table_says_of_which_provider_it_is(tmp_path: Path) -> None:
+    assert profile(network(), tmp_path / 'table.json').target.provider == 'cpu'

@@ -34,6 +34,7 @@ from pruned_perception.cli.main import main
 from pruned_perception.inference import cameras
 
 FIELDS = ['source', 'index', 'stamp', 'width', 'height', 'detections', 'timings_ms']
+FIELDS += ['execution_provider']
 
 
 @pytest.fixture
@@ -82,7 +83,20 @@ def test_without_json_there_is_a_line_a_frame_and_a_summary(pictures, tiny_bundl
     assert lines[0].endswith('red 0.98 at (200, 160) 120×120')
     assert lines[1].endswith('nothing found')
     assert lines[2] == '2 frames, 1 detections: 1 red'
-    assert [line.split()[0] for line in lines[3:]] == ['preprocess', 'inference', 'postprocess']
+    assert [line.split()[0] for line in lines[3:6]] == ['preprocess', 'inference', 'postprocess']
+    assert lines[6].split()[:2] == ['execution', 'cpu']
+
+
+def test_an_execution_provider_that_is_not_there_is_refused(pictures, tiny_bundle, capsys):
+    assert detect(pictures, tiny_bundle, '--execution-provider', 'cuda') == 1
+    error = capsys.readouterr().err
+    assert 'cuda: not there' in error
+    assert 'name it last: cuda, cpu' in error
+
+
+def test_where_it_runs_is_said_where_it_is_not_what_was_asked_for(pictures, tiny_bundle, capsys):
+    assert detect(pictures, tiny_bundle, '--execution-provider', 'cuda, cpu') == 0
+    assert 'tiny: execution provider cpu in place of cuda: not there' in capsys.readouterr().err
 
 
 def test_the_score_threshold_is_the_users(pictures, tiny_bundle, capsys):

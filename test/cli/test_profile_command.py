@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ pytest.importorskip('onnx', reason="importing needs onnx: extra 'train'")
 from tiny_detector import HEIGHT, STRIDE, WIDTH, write_tiny_bundle  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-from pruned_perception.bundle import Bundle  # noqa: E402
+from pruned_perception.bundle import Bundle, load_bundle  # noqa: E402
 from pruned_perception.cli.main import main  # noqa: E402
 from pruned_perception.training.exporting import onnx_bytes  # noqa: E402
 
@@ -70,6 +71,28 @@ def test_it_says_what_it_found_and_how_good_it_is(
     assert 'in 3 convolutions' in text
     assert 'blocks of' in text
     assert 'off by' in text
+
+
+def test_it_says_whether_8_bits_pay(
+    dense: Bundle, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for gain, sentence in ((0.96, 'INT8 does not pay'), (2.5, 'INT8 pays'), (None, 'not measured')):
+        file = tmp_path / f'{gain}.json'
+        file.write_text(json.dumps({**json.loads(table.read_text()), 'int8_gain': gain}))
+        assert main(['profile', str(dense.path), '--out', str(file)]) == 0
+        assert sentence in capsys.readouterr().out
+
+
+def test_prediction_and_measurement_are_recorded(
+    dense: Bundle, table: Path, tmp_path: Path
+) -> None:
+    path = str(shutil.copytree(dense.path, tmp_path / 'dense'))
+    arguments = ['profile', path, '--out', str(table), '--check', path, '--rounds', '6', '--record']
+    assert main(arguments) == 0
+    entry = load_bundle(path).manifest['latency'][-1]
+    assert entry['predicted_ms'] > 0
+    assert entry['latency_ms']['p50'] > 0
+    assert entry['execution_provider'] == 'cpu'
 
 
 def test_prune_to_milliseconds(

@@ -83,6 +83,11 @@ def test_a_layer_that_was_not_measured_is_named() -> None:
         TABLE.predict([Convolution(other, 8, 8)])
 
 
+def test_a_layer_wider_than_the_table_is_named() -> None:
+    with pytest.raises(LatencyTableError, match='from 8 to 17 channels, but up to 8 and 16'):
+        TABLE.predict([Convolution(FULL, 8, 17)])
+
+
 def test_a_layer_may_be_written_otherwise() -> None:
     planes = Convolution(Geometry(1, 3, 1, 1, 8, 8, False), 24, 16)
     assert TABLE.written_otherwise(planes) == TABLE.whole.layers[0]

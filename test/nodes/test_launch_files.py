@@ -135,7 +135,7 @@ GIVEN: list[dict[str, str]] = [
     {},
     {'namespace': 'front', 'model': 'package://a/b', 'member': '10', 'log_level': 'debug'},
     {'autostart': 'false', 'use_sim_time': 'true', 'respawn': 'true', 'namespace': '/a/b'},
-    {'active_member': 'half', 'latency_budget_ms': '30'},
+    {'active_member': 'half', 'latency_budget_ms': '30', 'execution_provider': 'cuda, cpu'},
     {'enclave': '/front/perception_node', 'use_sim_time': 'true'},
     {'autostart': 'True', 'use_sim_time': '1', 'log_level': 'INFO', 'node_name': 'left'},
     {'discovery_range': 'LOCALHOST', 'use_respawn': 'True', 'image_transport': 'Compressed'},

@@ -40,6 +40,7 @@ from tiny_detector import LABELS, square_image, write_tiny_bundle
 from vision_msgs.msg import LabelInfo
 
 from pruned_perception.bundle import signature
+from pruned_perception.inference.engine import create_session
 
 pytestmark = pytest.mark.ros
 
@@ -167,7 +168,12 @@ def test_late_subscribers_get_labels_and_model(
         enumerate(LABELS)
     )
     assert labels[-1].threshold == pytest.approx(0.5)
-    model = {'model': tiny_bundle.name, 'sha256': tiny_bundle.sha256}
+    model = {
+        'model': tiny_bundle.name,
+        'sha256': tiny_bundle.sha256,
+        'execution_provider': 'cpu',
+        'nodes': create_session(tiny_bundle.onnx_bytes).execution.nodes_text,
+    }
     assert json.loads(models[-1].data) == {**model, 'since': None}
     message = image_message(red())
     observer.detect(observer.camera(), message)

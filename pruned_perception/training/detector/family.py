@@ -22,7 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from pruned_perception._tables import Table
 from pruned_perception.bundle import MANIFEST, Bundle, Family, load_bundle, record_evidence
@@ -34,6 +36,9 @@ from pruned_perception.inference.accuracy import (
     evaluate,
     evaluation_record,
 )
+from pruned_perception.inference.detector import Detector
+from pruned_perception.quantization import FLOAT_SHARE, quantize_bundle, scheme_for_here
+from pruned_perception.quantization.bundles import calibration_sha256
 from pruned_perception.training.checkpoint import read_checkpoint, save_checkpoint
 from pruned_perception.training.detector.checkpoint import detector_from
 from pruned_perception.training.detector.data import load_frames
@@ -65,6 +70,23 @@ class Member:
 
 
 @dataclass(frozen=True)
+class Quantization:
+    """Which members come in 8 bits, too, as NAME-int8, and how; see `quantize_bundle`."""
+
+    members: tuple[str, ...]
+    data: str
+    """The data set, by name: its first three quarters calibrate, the rest compares."""
+    scheme: str = 'auto'
+    float_share: float = FLOAT_SHARE
+    calibration: int = 64
+    held_out: int = 64
+
+    def name(self, member: str) -> str:
+        """Return the name of a member in 8 bits."""
+        return f'{member}-int8'
+
+
+@dataclass(frozen=True)
 class FamilySpec:
     """What `config/experiments/<family>.yaml` says; the first member is the dense one."""
 
@@ -74,6 +96,7 @@ class FamilySpec:
     provenance: dict[str, str]
     longest: dict[str, int]
     """Frames and objects of the longest drive that certificates shall speak of."""
+    quantize: Quantization | None = None
 
 
 def read_family_spec(path: str | os.PathLike[str]) -> FamilySpec:
@@ -87,6 +110,7 @@ def read_family_spec(path: str | os.PathLike[str]) -> FamilySpec:
             members=tuple(Member(**member) for member in data['members']),
             provenance=dict(data.get('provenance', {})),
             longest=dict(data.get('longest', {})),
+            quantize=_quantization(data),
         )
     except OSError as error:
         raise ExperimentError(f'{path}: cannot be read: {error.strerror}') from error
@@ -94,6 +118,20 @@ def read_family_spec(path: str | os.PathLike[str]) -> FamilySpec:
         raise ExperimentError(f'{path}: not YAML: {error}') from error
     except (KeyError, TypeError, AttributeError) as error:
         raise ExperimentError(f'{path}: not a family: {error} is missing or bad') from error
+
+
+def _quantization(data: Mapping[str, Any]) -> Quantization | None:
+    given = data.get('quantize')
+    if given is None:
+        return None
+    wanted = Quantization(**{**given, 'members': tuple(given['members'])})
+    known = [member['name'] for member in data['members']]
+    for name in wanted.members:
+        if name not in known:
+            raise KeyError(f'quantize.members: {name}')
+    if wanted.data not in data['data']:
+        raise KeyError(f'quantize.data: {wanted.data}')
+    return wanted
 
 
 def import_member(member: Member, folders: Folders, out: Path) -> None:
@@ -145,6 +183,45 @@ def export_member(
     )
 
 
+def quantize_member(
+    source: Bundle,
+    out: Path,
+    wanted: Quantization,
+    images: Sequence[NDArray[np.uint8]],
+    held_out: Sequence[NDArray[np.uint8]],
+    *,
+    progress: Callable[[float], None] = lambda done: None,
+) -> Bundle:
+    """Make the bundle `out`: a member in 8 bits; the one that is there stays if it is that.
+
+    It is where source, scheme, share in float and calibration frames are the same: from these the
+    same file comes, byte by byte, on processors of one kind.
+    """
+    scheme = scheme_for_here() if wanted.scheme == 'auto' else wanted.scheme
+    if (out / MANIFEST).is_file():
+        bundle = load_bundle(out)
+        there = bundle.manifest.get('quantization')
+        if (
+            there is not None
+            and there['source']['sha256'] == source.sha256
+            and there['scheme'] == scheme
+            and there['calibration'].get('float_share') == wanted.float_share
+            and there['calibration']['sha256'] == calibration_sha256(images)
+        ):
+            return bundle
+    bundle, _ = quantize_bundle(
+        source,
+        images,
+        out,
+        held_out=held_out,
+        name=wanted.name(source.name),
+        scheme=scheme,
+        float_share=wanted.float_share,
+        on_progress=progress,
+    )
+    return bundle
+
+
 def evaluate_member(
     bundle: Bundle,
     test: Path,
@@ -153,8 +230,13 @@ def evaluate_member(
     progress: Callable[[int, int], None] | None = None,
 ) -> str:
     """Evaluate on the test set, write the result into the manifest, and return it as text."""
-    metrics, digest = evaluate(bundle, test, progress=progress)
-    entry = {'net': MEMBER, **evaluation_record(metrics, data_name, digest, _frames(test))}
+    detector = Detector(bundle)
+    metrics, digest = evaluate(bundle, test, detector=detector, progress=progress)
+    entry = {
+        'net': MEMBER,
+        **evaluation_record(metrics, data_name, digest, _frames(test)),
+        **detector.execution.to_dict(),
+    }
     record_evidence(bundle, 'evaluation', entry, keys=('net', 'data'))
     return metrics.to_text()
 

@@ -22,9 +22,10 @@ import tiny
 import torch
 import yaml
 
-from pruned_perception.bundle import load_bundle, load_family
+from pruned_perception.bundle import load_bundle, load_family, write_bundle
 from pruned_perception.cli import main as command
 from pruned_perception.cli import models
+from pruned_perception.inference.reference import packed, unpacked
 from pruned_perception.training.checkpoint import read_checkpoint
 
 
@@ -201,6 +202,73 @@ def test_a_family_grows_from_its_imported_dense_member(family: Path, tmp_path: P
     training = half.manifest['provenance']['training']
     before = dense.manifest['provenance']['training']['cpu_seconds']
     assert training['cpu_seconds_of_parents'] == pytest.approx(before, abs=0.1)
+
+
+@pytest.fixture
+def with_8_bits(family: Path, tmp_path: Path) -> list[str]:
+    """Return the arguments that add half-int8 to a copy of the family."""
+    shutil.copytree(family / 'models', tmp_path / 'models')
+    spec = yaml.safe_load((family / 'shapes.yaml').read_text())
+    spec['quantize'] = {'members': ['half'], 'data': 'validation', 'scheme': 'u8s8'}
+    (tmp_path / 'shapes.yaml').write_text(yaml.safe_dump(spec))
+    arguments = ['models', str(tmp_path / 'shapes.yaml'), '--data', str(family), '--quiet']
+    return [*arguments, '--out', str(tmp_path / 'models'), '--steps', 'quantize']
+
+
+def test_members_in_8_bits_are_a_step_that_gives_the_same_file_again(
+    with_8_bits: list[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / 'models' / 'half-int8'
+    assert command.main(with_8_bits) == 0
+    first = load_bundle(folder)
+    assert first.manifest['quantization']['source']['name'] == 'half'
+    assert first.manifest['quantization']['scheme'] == 'u8s8'
+    before = (folder / 'manifest.json').stat().st_mtime_ns
+
+    assert command.main(with_8_bits) == 0
+    assert (folder / 'manifest.json').stat().st_mtime_ns == before  # it was there
+
+    shutil.rmtree(folder)
+    assert command.main(with_8_bits) == 0
+    again = load_bundle(folder)
+    assert again.sha256 == first.sha256
+    assert again.manifest['quantization'] == first.manifest['quantization']
+
+
+def test_evaluate_goes_on_without_members_in_8_bits_for_other_processors(
+    with_8_bits: list[str], family: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert command.main(with_8_bits) == 0
+    bundle = load_bundle(tmp_path / 'models' / 'half-int8')
+    elsewhere = json.loads(json.dumps(bundle.manifest))
+    for entry in elsewhere['quantization']['check']:
+        entry['values'] = packed(-1 - unpacked(entry['values']))
+    write_bundle(bundle.path, bundle.onnx_bytes, elsewhere)
+    capsys.readouterr()
+    words = ['evaluate', str(family / 'shapes' / 'test'), '--resamples', '0', '--json', '--model']
+
+    assert command.main([*words, str(tmp_path / 'models')]) == 0
+    out, err = capsys.readouterr()
+    assert [json.loads(line)['bundle'] for line in out.splitlines()] == ['dense', 'half']
+    assert json.loads(out.splitlines()[0])['execution_provider'] == 'cpu'
+    assert 'half-int8: left out' in err
+
+    assert command.main([*words, str(bundle.path)]) == 1  # by itself it is refused
+    assert 'something else on this processor' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('change', [{'members': ['third']}, {'data': 'nothing'}, {'bits': 4}])
+def test_a_family_that_is_quantised_wrongly_is_refused(
+    with_8_bits: list[str], tmp_path: Path, change: dict, capsys: pytest.CaptureFixture
+) -> None:
+    file = tmp_path / 'shapes.yaml'
+    spec = yaml.safe_load(file.read_text())
+    spec['quantize'].update(change)
+    file.write_text(yaml.safe_dump(spec))
+    assert command.main(with_8_bits) == 1
+    error = capsys.readouterr().err
+    assert str(file) in error
+    assert next(iter(change)) in error
 
 
 def test_pruning_again_keeps_the_plans_before(family: Path, tmp_path: Path) -> None:
