@@ -59,7 +59,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     budget.add_argument(
         '--budget-ms', nargs='+', type=float, default=[], metavar='X',
-        help='milliseconds of one run, one thread, on this machine',
+        help="milliseconds of one run, one thread, on this machine or by another's --table",
+    )  # fmt: skip
+    budget.add_argument(
+        '--table', type=Path, metavar='FILE',
+        help='for --budget-ms and --speedup: what `profile` wrote on the robot, of this detector',
     )  # fmt: skip
     how = parser.add_argument_group('how')
     how.add_argument(
@@ -199,6 +203,7 @@ def _settings(args: argparse.Namespace) -> Settings:
         topic=args.topic,
         frames=args.frames,
         round_to=args.round_to,
+        table=args.table,
         names=None if args.names is None else tuple(read_labels(args.names)),
         weights=args.weights,
         described=described(args) if is_described(args) else {},

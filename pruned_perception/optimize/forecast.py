@@ -77,9 +77,10 @@ def steps_for(
 
 def table(forecasts: Sequence[Forecast], dense: dict[str, Any]) -> str:
     """Return what is predicted of each member, as a table."""
+    by_table = any(each.probe.predicted_ms is not None for each in forecasts)
     header = (
         'member | asked for | MMAC:.0f | ONNX, MiB:.2f | ms, one thread:.2f | × faster:.2f | '
-        'agreement, untaught:.3f | error:.2f'
+        'agreement, untaught:.3f | error:.2f' + ' | ms, by the table:.2f' * by_table
     )
     rows: list[tuple[Any, ...]] = [
         (
@@ -91,13 +92,14 @@ def table(forecasts: Sequence[Forecast], dense: dict[str, Any]) -> str:
             1.0,
             1.0,
             0.0,
+            *[None] * by_table,
         )
     ]
     for each in forecasts:
         probe = each.probe
         rows.append(
             (each.name, each.asked, probe.macs / 1e6, probe.bytes / 2**20, probe.ms, probe.speedup,
-             probe.agreement, probe.error)
+             probe.agreement, probe.error, *[probe.predicted_ms] * by_table)
         )  # fmt: skip
     return Table.under(header, rows).to_text()
 

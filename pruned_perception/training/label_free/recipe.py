@@ -45,11 +45,18 @@ class LabelFree(Record):
     """Weight of the loss on boxes and scores."""
     features: float = 2.0
     """Weight of the loss on the layers' outputs."""
+    turns: int = 3
+    """Layers are compared by turns: every so many-th one in a step. Comparing all costs a quarter
+    of a step."""
     learning_rate: float = 3e-3
     weight_decay: float = 0.01
     batch: int = 8
     ema: float | None = 0.998
     """Decay per step of the average of weights that is the result."""
+    close: float = 0.75
+    """Share of the steps that look at parts of the frames, two thirds of the network's height and
+    width, around what the parent finds: less than half the work for most of what there is to learn.
+    Networks that take one size only always see whole frames."""
     scale: tuple[float, float] = (0.7, 1.5)
     """Magnification of the views of a frame."""
     mirrored: float = 0.5
@@ -68,6 +75,8 @@ class LabelFree(Record):
             ('outputs', 0 <= self.outputs < math.inf, '≥ 0'),
             ('features', 0 <= self.features < math.inf, '≥ 0'),
             ('outputs', self.outputs + self.features > 0, '> 0 where features are 0'),
+            ('turns', self.turns >= 1, 'an integer ≥ 1'),
+            ('close', 0 <= self.close < 1, 'in [0, 1)'),
             ('scale', 0 < self.scale[0] <= self.scale[1], '(low, high), 0 < low ≤ high'),
             ('mirrored', 0 <= self.mirrored <= 1, 'in [0, 1]'),
             ('colours', 0 <= self.colours <= 2, 'in [0, 2]'),

@@ -224,7 +224,7 @@ def test_a_folder_of_other_work_is_refused(parent: Bundle, tmp_path: Path) -> No
         ({'held_out': []}, PruningError, 'held-out frames: there are none'),
         ({'held_out': [*HELD_OUT, FRAMES[3]]}, PruningError, 'picture 6 is picture 3'),
         ({'budget': Macs(0.0001)}, BudgetError, 'nearest'),
-        ({'budget': ErrorBound(0.1)}, PruningError, 'MACs or parameters'),
+        ({'budget': ErrorBound(0.1)}, PruningError, 'MACs, parameters or milliseconds'),
     ],
 )
 def test_what_cannot_work_is_refused_first(
