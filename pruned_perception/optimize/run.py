@@ -103,6 +103,7 @@ from pruned_perception.training.label_free import (
     Prediction,
     prune_label_free,
 )
+from pruned_perception.training.label_free.teaching import phases_of, pixels_seen
 from pruned_perception.training.onnx_import import OnnxNetwork
 from pruned_perception.training.onnx_import.task import export_bundle_network
 
@@ -465,6 +466,10 @@ class _Job:
                 forecast.probe.macs,
                 self.parent.cost.macs,
                 recipe.batch,
+                seen=pixels_seen(
+                    self.parent.input,
+                    phases_of(self.parent.input, self.network.module, recipe),
+                ),
                 brain_floats=isinstance(fastest(), BrainFloats),
             )
             training = TrainingBudget(steps=steps)

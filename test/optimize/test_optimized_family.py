@@ -20,6 +20,7 @@ import json
 from pathlib import Path
 
 import pytest
+from latency_tables import arithmetic_table
 from optimizing import SHORT, Place
 
 from pruned_perception.bundle import load_bundle, load_family
@@ -116,6 +117,22 @@ def test_members_in_8_bits_join_where_they_are_faster_and_alike(
     monkeypatch.setattr(run, 'WORTH', 1e9)
     assert main([*asked, '--out', str(tmp_path / 'other')]) == 0
     assert [each.name for each in load_family(tmp_path / 'other').members] == ['dense']
+
+
+def test_milliseconds_by_the_table_of_another_machine(place, tmp_path, capsys):
+    table = arithmetic_table(load_bundle(place.dense))
+    (tmp_path / 'robot.json').write_text(json.dumps(table.to_dict()))
+    asked = ['optimize', str(place.dense), '--images', str(place.drives), *SHORT]
+    asked += ['recovery', 'certificate', 'report', '--budget-ms', '5', '--speedup', '2', '--table', str(tmp_path / 'robot.json')]
+    assert main([*asked, '--out', str(tmp_path / 'family')]) == 0
+    printed = capsys.readouterr().out
+    assert 'for another machine, by its table: processor a robot, not' in printed
+    assert 'ms, by the table' in printed
+    members = load_family(tmp_path / 'family').members
+    predicted = {each.name: each.manifest['pruning'].get('predicted_ms') for each in members[1:]}
+    assert predicted['5ms'] <= 5
+    assert predicted['x2'] <= 4  # the table's network takes 8 ms
+    assert predicted['x2'] < predicted['5ms']
 
 
 def test_of_one_drive_nothing_is_proven_and_that_comes_first(place, tmp_path, capsys):

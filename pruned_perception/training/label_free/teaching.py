@@ -63,7 +63,7 @@ def teaching_task(
     teacher = copy.deepcopy(network.module).eval().requires_grad_(False)
     teacher = teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     spec, loss = bundle.input, output_loss(bundle)
-    phases = _phases(spec, teacher, recipe)
+    phases = phases_of(spec, teacher, recipe)
     things = found_in(bundle, frames) if len(phases) > 1 else ()
     layers = list(pairs) if recipe.features else []
     turns = max(1, min(recipe.turns, len(layers)))
@@ -104,13 +104,28 @@ def teaching_task(
     )
 
 
-def _phases(spec: InputSpec, teacher: nn.Module, recipe: LabelFree) -> tuple[Phase, ...]:
+def phases_of(spec: InputSpec, teacher: nn.Module, recipe: LabelFree) -> tuple[Phase, ...]:
     """Return parts of the frames, then whole ones; only these where the network takes no others."""
     whole, part = (spec.height, spec.width), part_of(spec)
     last = Phase(1.0, whole, recipe.scale)
     if not recipe.close or part == whole or not _takes(teacher, spec, part, recipe.batch):
         return (last,)
     return Phase(recipe.close, part, recipe.scale), last
+
+
+def pixels_seen(spec: InputSpec, phases: Sequence[Phase]) -> float:
+    """Return the share of an input's pixels that a step looks at, over all phases.
+
+    >>> from types import SimpleNamespace
+    >>> parts = Phase(0.75, (192, 256), (1, 1)), Phase(1.0, (288, 384), (1, 1))
+    >>> round(pixels_seen(SimpleNamespace(height=288, width=384), parts), 2)
+    0.58
+    """
+    began = seen = 0.0
+    for phase in phases:
+        seen += (phase.until - began) * phase.size[0] * phase.size[1]
+        began = phase.until
+    return seen / (spec.height * spec.width)
 
 
 def _takes(network: nn.Module, spec: InputSpec, size: tuple[int, int], batch: int) -> bool:

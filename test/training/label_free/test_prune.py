@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import signal
 from pathlib import Path
@@ -29,14 +30,22 @@ import pytest
 torch = pytest.importorskip('torch', reason="the off-line stage needs torch: extra 'train'")
 pytest.importorskip('onnx', reason="importing needs onnx: extra 'train'")
 
+from latency_tables import arithmetic_table  # noqa: E402
 from tiny_parent import pictures, write_parent  # noqa: E402
 
 from pruned_perception._io import FolderError  # noqa: E402
 from pruned_perception._processes import Interrupted  # noqa: E402
 from pruned_perception.bundle import Bundle  # noqa: E402
 from pruned_perception.inference.detector import Detector  # noqa: E402
-from pruned_perception.pruning import ErrorBound, Macs, PruningError, count  # noqa: E402
+from pruned_perception.pruning import (  # noqa: E402
+    ErrorBound,
+    Latency,
+    Macs,
+    PruningError,
+    count,
+)
 from pruned_perception.pruning.errors import BudgetError  # noqa: E402
+from pruned_perception.pruning.plan import Plan  # noqa: E402
 from pruned_perception.training.budget import TrainingBudget  # noqa: E402
 from pruned_perception.training.label_free import (  # noqa: E402
     RECIPES,
@@ -92,6 +101,21 @@ def test_the_budget_is_met_after_as_many_cuts_as_asked_for(
         parent, result.network, [each.to_dict() for each in result.plans], tmp_path, name='child'
     )
     Detector(child).self_check()
+
+
+def test_milliseconds_of_a_table_are_met_by_as_many_cuts(parent: Bundle, tmp_path: Path) -> None:
+    table = arithmetic_table(parent)
+    found = prune(parent, budget=Latency(3.0, table), training=None, folder=tmp_path)
+    first, second = found.plans
+    assert isinstance(first, Plan)
+    assert isinstance(second, Plan)
+    assert first.predicted_ms is not None
+    assert second.predicted_ms is not None
+    assert second.predicted_ms <= 3.0 < first.predicted_ms <= math.sqrt(8.0 * 3.0)
+    assert '3 ms on a robot' in found.record.to_text()
+    slower = dataclasses.replace(table, whole=dataclasses.replace(table.whole, ms=9.0))
+    with pytest.raises(FolderError, match='something else'):
+        prune(parent, budget=Latency(3.0, slower), training=None, folder=tmp_path)
 
 
 def test_the_network_is_the_parents_cut_after_the_plans(
