@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -239,8 +240,8 @@ def _recorded(source: str, args: argparse.Namespace) -> str:
                 f'{sum(each.count for each in recorder.received.values())} images'
             ),
         )
-        stopped = not session.running
-    if stopped and not any(each.count for each in received.values()):
+    if not any(each.count for each in received.values()):
+        shutil.rmtree(bag, ignore_errors=True)  # so that the same command listens again
         raise UserError(f'{source}: nothing came on this topic (and there is no such file)')
     return str(bag)
 

@@ -20,7 +20,9 @@ import errno
 import json
 import os
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -166,6 +168,28 @@ def test_a_bag_without_images(place, command, tmp_path):
     )
     assert code == 1
     assert 'no topic of type sensor_msgs/msg/Image' in text
+
+
+def test_a_topic_on_which_nothing_comes_is_listened_to_again(place, command, tmp_path, monkeypatch):
+    recorder = pytest.importorskip('pruned_perception.benchmark.recorder', reason='needs ROS 2')
+    listened = []
+
+    def nothing_comes(session, bag, topics, **options):
+        listened.append(topics)
+        bag.mkdir()
+        (bag / 'metadata.yaml').write_text('of an empty bag')
+        return {topic: SimpleNamespace(count=0) for topic in topics}
+
+    monkeypatch.setattr(recorder, 'record', nothing_comes)
+    monkeypatch.setattr(
+        'pruned_perception.benchmark.session.ros_session', lambda name: nullcontext()
+    )
+    asked = (place.dense, '--images', '/nobody/speaks', '--macs', '0.6', '--out', tmp_path / 'f')
+    for _ in range(2):
+        code, text = command(*asked)
+        assert code == 1
+        assert '/nobody/speaks: nothing came on this topic' in text
+    assert listened == [['/nobody/speaks']] * 2
 
 
 def test_tables_that_say_nothing_of_the_budget(place, command, tmp_path):

@@ -123,7 +123,17 @@ def test_milliseconds_by_the_table_of_another_machine(place, tmp_path, capsys):
     table = arithmetic_table(load_bundle(place.dense))
     (tmp_path / 'robot.json').write_text(json.dumps(table.to_dict()))
     asked = ['optimize', str(place.dense), '--images', str(place.drives), *SHORT]
-    asked += ['recovery', 'certificate', 'report', '--budget-ms', '5', '--speedup', '2', '--table', str(tmp_path / 'robot.json')]
+    asked += [
+        'recovery',
+        'certificate',
+        'report',
+        '--budget-ms',
+        '5',
+        '--speedup',
+        '2',
+        '--table',
+        str(tmp_path / 'robot.json'),
+    ]
     assert main([*asked, '--out', str(tmp_path / 'family')]) == 0
     printed = capsys.readouterr().out
     assert 'for another machine, by its table: processor a robot, not' in printed

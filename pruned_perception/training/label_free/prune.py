@@ -56,6 +56,7 @@ from pruned_perception.training.label_free.views import inputs_of
 from pruned_perception.training.loop import OnProgress, train
 from pruned_perception.training.onnx_import import OnnxNetwork, folded, with_batch_norms
 from pruned_perception.training.onnx_import.task import import_bundle_network
+from pruned_perception.training.scratch import reinitialised
 from pruned_perception.training.task import Task
 
 TIMED_STEPS = 4
@@ -187,6 +188,8 @@ class _Work:
             candidates['taught'] = taught, self.held_out.likeness(taught)
             seconds += spent
         kept = max(candidates.items(), key=lambda each: _rank(each[1][1]))[0]
+        if self.recipe.fresh and part is not None:  # what it is compared with is not what it is
+            kept = 'taught'
         cost = count(candidates[kept][0], self.network.example_inputs)
         found = {name: likeness for name, (_, likeness) in candidates.items()}
         stage = LabelFreeStage(
@@ -266,6 +269,9 @@ class _Work:
         folder: Path | None,
     ) -> tuple[fx.GraphModule, int, float]:
         """Return the network as its parent taught it, the steps, and CPU seconds."""
+        if self.recipe.fresh:
+            untaught: Any = reinitialised(small, seed=self.seed)
+            small = untaught
         normed = with_batch_norms(small, self.calibration)
         parent = self.network.module
         structure = trace(parent, self.network.example_inputs)

@@ -39,6 +39,8 @@ class LabelFree(Record):
     """Frames that channels are chosen on and layers refitted to, from all over them."""
     refit: bool = True
     """Fit every layer by least squares to what it computed before the cut."""
+    fresh: bool = False
+    """Teach the widths from random weights: the control of what the parent's are worth."""
     last_share: float = 0.6
     """Of the training, what the last of several cuts has; the others share the rest."""
     outputs: float = 1.0

@@ -158,6 +158,20 @@ def test_what_teaching_spoils_is_not_kept(parent: Bundle) -> None:
         assert kept.agreement == max(stage.cut.agreement, stage.refitted.agreement)
 
 
+def test_the_control_has_the_widths_and_random_weights(
+    parent: Bundle, result: LabelFreeResult
+) -> None:
+    recipe = dataclasses.replace(RECIPE, cuts=1, fresh=True, learning_rate=1e-9)
+    control = prune(parent, recipe=recipe, training=TrainingBudget(steps=1))
+    pruned = prune(parent, recipe=dataclasses.replace(recipe, fresh=False), training=None)
+    assert control.plans == pruned.plans
+    stage = control.record.stages[0]
+    assert stage.kept == 'taught'
+    assert stage.taught is not None
+    assert stage.refitted is not None
+    assert stage.taught.error > 2 * stage.refitted.error
+
+
 @pytest.mark.parametrize('moment', range(5))
 def test_an_interrupted_call_ends_with_the_same_weights(
     parent: Bundle, result: LabelFreeResult, tmp_path: Path, moment: int
