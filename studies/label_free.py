@@ -54,7 +54,9 @@ from pruned_perception.datasets import read_dataset
 from pruned_perception.inference.coco_metrics import Boxes, coco_metrics
 from pruned_perception.inference.detections import Detections
 from pruned_perception.inference.detector import Detector
-from pruned_perception.pruning import Macs
+from pruned_perception.inference.latency_table import read_table
+from pruned_perception.pruning import Latency, Macs
+from pruned_perception.pruning.budget import Budget
 from pruned_perception.training.budget import TrainingBudget
 from pruned_perception.training.compute import use_one_thread
 from pruned_perception.training.detector.accuracy import MIN_SCORE
@@ -208,11 +210,15 @@ def study(args: argparse.Namespace) -> dict[str, Any]:
     if args.macs == 1:
         return accuracy(case.bundle, case)
     recipe = dataclasses.replace(RECIPES[args.recipe], **json.loads(args.change))
+    budget: Budget = Macs(args.macs)
+    if args.table is not None:
+        table = read_table(args.table)
+        budget = Latency(table.whole.ms / args.speedup, table)
     began = time.process_time()
     result = prune_label_free(
         case.bundle,
         case.frames,
-        Macs(args.macs),
+        budget,
         recipe=recipe,
         training=None if not args.minutes else TrainingBudget(cpu_minutes=args.minutes),
         held_out=case.held_out,
@@ -232,7 +238,8 @@ def study(args: argparse.Namespace) -> dict[str, Any]:
     write_json(args.folder / 'record.json', result.record.to_dict())
     stages = result.record.to_dict()['stages']
     minutes = {'cpu_minutes': round(seconds / 60, 1)}
-    return {**accuracy(small, case), 'macs': small.cost.macs, **minutes, 'stages': stages}
+    found = {**accuracy(small, case), 'macs': small.cost.macs, **minutes, 'stages': stages}
+    return {**found, 'share': round(small.cost.macs / result.record.dense_macs, 3)}
 
 
 def table(results: Path) -> str:
@@ -266,6 +273,8 @@ def main() -> None:
     parser.add_argument('study', choices=['warehouse', 'coco', *DETECTORS, 'table'])
     parser.add_argument('data', type=Path, nargs='?')
     parser.add_argument('--macs', type=float, default=0.5, metavar='SHARE')
+    parser.add_argument('--table', type=Path, help='of `profile PARENT`: a budget in time by it')
+    parser.add_argument('--speedup', type=float, default=1.5, metavar='X', help='by the table')
     parser.add_argument('--minutes', type=float, default=0, help='of teaching; 0: none')
     parser.add_argument('--recipe', default='standard', choices=list(RECIPES))
     parser.add_argument('--change', default='{}', help='fields of the recipe, as JSON')
@@ -281,6 +290,8 @@ def main() -> None:
     use_one_thread()
     names = ('study', 'minutes', 'recipe', 'change', 'seed')
     asked = {**{name: getattr(args, name) for name in names}, 'share': args.macs}
+    if args.table is not None:
+        asked['speedup'] = args.speedup
     line = json.dumps({**asked, **study(args)})
     print(line)
     args.results.parent.mkdir(exist_ok=True)
