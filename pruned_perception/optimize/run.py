@@ -96,6 +96,7 @@ from pruned_perception.training.detector.accuracy import (
     evaluate_notes,
     evaluation_record,
 )
+from pruned_perception.training.detector.certification import certify_labelled, clusters_of
 from pruned_perception.training.detector.checkpoint import SEEN
 from pruned_perception.training.label_free import (
     RECIPES,
@@ -656,7 +657,21 @@ class _Job:
             name: fingerprints_of(self._part(part), drives=True)
             for part, name in (('fit', 'the frames fitted to'), ('choose', 'those chosen by'))
         }
+        report = lambda done: self.report(f'certifying {bundle.name}', done, '')  # noqa: E731
+        notes = self._unseen_notes()
         try:
+            if notes is not None and len(set(notes.groups)) > 1 and clusters_of(notes):
+                found = certify_labelled(
+                    load_bundle(self.family / DENSE),
+                    bundle,
+                    notes,
+                    used=used,
+                    longest=self._longest_annotated(),
+                    confidence=self.settings.confidence,
+                    progress=lambda done: report(done / len(notes)),
+                )
+                record_evidence(bundle, 'certificate', found.to_dict())
+                return found
             found = judging.certify_member(
                 load_bundle(self.family / DENSE),
                 bundle,
@@ -665,7 +680,7 @@ class _Job:
                 holdout=fingerprints_of(self._part('certify'), drives=True),
                 longest=self._longest(),
                 confidence=self.settings.confidence,
-                report=lambda done: self.report(f'certifying {bundle.name}', done, ''),
+                report=report,
             )
         except PruningError as error:
             return f'no certificate: {error}'
@@ -681,14 +696,31 @@ class _Job:
             counts[each.drive] = counts.get(each.drive, 0) + 1
         return LONGER * max(counts.values()), LONGER * max(1, self.sight.most_in_a_drive)
 
+    def _longest_annotated(self) -> dict[str, int]:
+        """Return the same of annotated drives; where none of them was fitted to, of frames."""
+        if self.settings.longest is not None:
+            return dict(zip(('frames', 'objects'), self.settings.longest, strict=True))
+        assert self.notes is not None
+        fitted = {each.drive for each in self._part('fit')}
+        frames, objects = judging.longest_of(self.notes, fitted)
+        if not frames:
+            frames, objects = (each // LONGER for each in self._longest())
+        return {'frames': LONGER * frames, 'objects': LONGER * max(1, objects)}
+
+    def _unseen_notes(self) -> Dataset | None:
+        """Return the annotated frames that nothing was fitted or chosen on, if they have boxes."""
+        if self.notes is None:
+            return None
+        used = Fingerprints()
+        for part in ('fit', 'choose'):
+            used |= fingerprints_of(self._part(part), drives=self.split.by_drives)
+        return judging.unseen_part(self.notes, used, self.split.by_drives)
+
     def _accuracy(self, members: Sequence[Bundle]) -> dict[str, Any]:
         """Return the accuracy of each member on annotated frames that nothing was chosen on."""
         if self.notes is None:
             return {}
-        used = Fingerprints()
-        for part in ('fit', 'choose'):
-            used |= fingerprints_of(self._part(part), drives=self.split.by_drives)
-        notes = judging.unseen_part(self.notes, used, self.split.by_drives)
+        notes = self._unseen_notes()
         if notes is None:
             self.say(
                 f'{self.settings.labels}: has no box in frames that nothing was chosen on; '
