@@ -91,6 +91,11 @@ RECIPES: dict[str, LabelFree] = {
     'quick': LabelFree(images=64),
     'standard': LabelFree(),
     'thorough': LabelFree(cuts=3),
-    'compact': LabelFree(cuts=3, round_to=8, learning_rate=5e-4, features=5.0, scale=(0.6, 1.6)),
+    'compact': LabelFree(
+        cuts=3, round_to=8, learning_rate=5e-4, features=5.0, turns=1, close=0.0, scale=(0.6, 1.6)
+    ),
 }
-"""What `--recipe` names; they differ in cuts and images, and how long is `training`'s matter."""
+"""What `--recipe` names; they differ in cuts and images, and how long is `training`'s matter.
+
+`turns` and `close` were tried on over-sized nets alone.
+"""
