@@ -18,7 +18,7 @@
     python -m studies.market yolox SHARED --folder WORK BUNDLE …
 
 The parent and what needs no pruning (INT8, smaller inputs; on robots' frames the other public
-detectors, too), the bundles that are given, and each of those in 8 bits: run by turns on one
+detectors, too), the bundles that are given, and those of `--int8` in 8 bits: run by turns on one
 thread, and judged like `studies.label_free` judges. A line each is added to
 `results/market.jsonl`; `python -m studies.market table` prints them as Markdown.
 """
@@ -78,7 +78,7 @@ def study(args: argparse.Namespace) -> list[dict[str, Any]]:
     found = list(networks(args, case))
     quantised = []
     for number, (name, bundle) in enumerate(found):
-        if name == 'parent' or bundle.path in [each.resolve() for each in args.bundles]:
+        if name == 'parent' or bundle.path.resolve() in [each.resolve() for each in args.int8]:
             folder = args.folder / f'int8-{number}'
             quantised.append((f'{name}, INT8', in_8_bits(bundle, f'n{number}', case, folder)))
     found += quantised
@@ -122,6 +122,9 @@ def main() -> None:
     parser.add_argument('data', type=Path, nargs='?')
     parser.add_argument('bundles', type=Path, nargs='*')
     parser.add_argument('--folder', type=Path, help='of what is made on the way')
+    parser.add_argument(
+        '--int8', type=Path, nargs='*', default=[], help='bundles that are shown in 8 bits, too'
+    )
     parser.add_argument('--rounds', type=int, default=ROUNDS)
     parser.add_argument('--results', type=Path, default=RESULTS)
     args = parser.parse_args()
