@@ -24,6 +24,7 @@ from __future__ import annotations
 import argparse
 import base64
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -39,9 +40,7 @@ BAR = 22
 """Height of the line above a picture, pixels."""
 
 
-def gallery(
-    bundles: list[Bundle], names: list[str], images: Path, frames: int
-) -> NDArray[np.uint8]:
+def gallery(bundles: list[Bundle], images: Path, frames: int) -> NDArray[np.uint8]:
     """Return rows of frames, a column for each network, the parent first."""
     with tempfile.TemporaryDirectory() as folder:
         pictures, _ = collect([images], Path(folder), limit=frames)
@@ -50,13 +49,13 @@ def gallery(
         rows = []
         for row in side_by_side(pictures, bundles, decisions):
             views = []
-            for name, view in zip(names, row['views'], strict=True):
+            for view in row['views']:
                 data = np.frombuffer(base64.b64decode(view['jpeg']), np.uint8)
-                text = f'{name}: lost {view["lost"]}, added {view["added"]}'
+                text = f'{view["name"]}: lost {view["lost"]}, added {view["added"]}'
                 picture = cv2.imdecode(data, cv2.IMREAD_COLOR)
                 bar = np.full((BAR, picture.shape[1], 3), 255, np.uint8)
                 cv2.putText(
-                    bar, name if view is row['views'][0] else text, (4, BAR - 7),
+                    bar, view['name'] if view is row['views'][0] else text, (4, BAR - 7),
                     cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA,
                 )  # fmt: skip
                 views.append(np.concatenate((bar, picture)))
@@ -75,7 +74,9 @@ def main() -> None:
     parser.add_argument('--out', type=Path, required=True)
     args = parser.parse_args()
     bundles = [load_bundle(each) for each in args.bundles]
-    picture = gallery(bundles, args.names or [b.name for b in bundles], args.images, args.frames)
+    names = args.names or [each.name for each in bundles]
+    bundles = [replace(each, name=name) for each, name in zip(bundles, names, strict=True)]
+    picture = gallery(bundles, args.images, args.frames)
     height = round(picture.shape[0] * args.width / picture.shape[1])
     small = cv2.resize(picture, (args.width, height), interpolation=cv2.INTER_AREA)
     cv2.imwrite(str(args.out), small, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from pruned_perception._io import FolderError, locked, read_json, write_json
 from pruned_perception.bundle import Bundle
@@ -269,10 +269,9 @@ class _Work:
         folder: Path | None,
     ) -> tuple[fx.GraphModule, int, float]:
         """Return the network as its parent taught it, the steps, and CPU seconds."""
-        if self.recipe.fresh:
-            untaught: Any = reinitialised(small, seed=self.seed)
-            small = untaught
         normed = with_batch_norms(small, self.calibration)
+        if self.recipe.fresh:
+            normed = _untaught(small, self.calibration, self.seed)
         parent = self.network.module
         structure = trace(parent, self.network.example_inputs)
         pairs = layer_pairs(parent, structure, composed([*self.plans, plan]), normed)
@@ -324,6 +323,22 @@ class _Work:
         if isinstance(self.budget, Macs):
             return Macs(min(1.0, share * dense.macs / now.macs))
         return type(self.budget)(min(1.0, share * dense.parameters / now.parameters))
+
+
+@torch.no_grad()
+def _untaught(small: fx.GraphModule, calibration: list[Tensor], seed: int) -> fx.GraphModule:
+    """Return the network with batch norms and random weights.
+
+    The last layers keep their biases: how rare objects are is what any detector begins with.
+    """
+    fresh: Any = reinitialised(small, seed=seed)
+    normed = with_batch_norms(fresh, calibration)
+    known = dict(normed.named_modules())
+    for name, layer in small.named_modules():
+        bias = getattr(layer, 'bias', None)
+        if isinstance(layer, nn.Conv2d) and bias is not None and f'{name}_norm' not in known:
+            known[name].bias.copy_(bias)  # type: ignore[union-attr, operator]
+    return normed
 
 
 def _identity(budget: Budget) -> list[Any]:
