@@ -337,7 +337,7 @@ def _untaught(small: fx.GraphModule, calibration: list[Tensor], seed: int) -> fx
     for name, layer in small.named_modules():
         bias = getattr(layer, 'bias', None)
         if isinstance(layer, nn.Conv2d) and bias is not None and f'{name}_norm' not in known:
-            known[name].bias.copy_(bias)  # type: ignore[union-attr, operator]
+            known[name].bias.copy_(bias)
     return normed
 
 
