@@ -23,8 +23,12 @@ the exported bundle on `test`, whose layouts, textures and lights are others.
 
     python -m studies.label_free yolox SHARED --macs 0.8 --minutes 20 --recipe compact --folder WORK
 
-SHARED holds `robocup_msl` and `detectors`. Frames of two days are judged on (people and balls,
-whose labels nothing else reads), those of two others steer, and all others are fitted on.
+    python -m studies.label_free coco SHARED --macs 0.6 --minutes 5 --recipe compact --folder WORK
+
+SHARED holds `robocup_msl`, `detectors` and `coco128_train`. `coco` is FastestDet on photographs:
+one half of them is fitted to and steered by, and AP50 of its 80 labels is that of the other half.
+Otherwise frames of two days are judged on (people and balls, whose labels nothing else reads),
+those of two others steer, and all others are fitted on.
 
 With `--macs 1` the parent itself is judged. The line that is printed at the end is added to
 `results/label_free.jsonl`, of which `python -m studies.label_free table` makes a table.
@@ -36,7 +40,7 @@ import argparse
 import dataclasses
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +55,9 @@ from pruned_perception.inference.accuracy import MIN_SCORE
 from pruned_perception.inference.coco_metrics import Boxes, coco_metrics
 from pruned_perception.inference.detections import Detections
 from pruned_perception.inference.detector import Detector
-from pruned_perception.pruning import Macs
+from pruned_perception.inference.latency_table import read_table
+from pruned_perception.pruning import Latency, Macs
+from pruned_perception.pruning.budget import Budget
 from pruned_perception.training.budget import TrainingBudget
 from pruned_perception.training.compute import use_one_thread
 from pruned_perception.training.label_free import RECIPES, prune_label_free
@@ -125,9 +131,26 @@ def robot(name: str, data: Path, folder: Path) -> Case:
         return [cv2.imread(str(file)) for day in of for file in days[day]]
 
     others = sorted(set(days) - {*JUDGED, *STEERED})
-    truth = [_truth(file) for day in JUDGED for file in days[day]]
+    truth = [
+        _truth(file, file.with_suffix('.txt'), IN_ROBOCUP) for day in JUDGED for file in days[day]
+    ]
     bundle = _bundle(name, data, folder / 'parent')
     return Case(bundle, pictures(others), pictures(STEERED), pictures(JUDGED), truth, LABELS)
+
+
+def coco(data: Path, folder: Path) -> Case:
+    """Return FastestDet with photographs: every second one is judged on."""
+    bundle = _bundle('fastestdet', data, folder / 'parent')
+    files = sorted((data / 'coco128_train' / 'images').glob('*.jpg'))
+    own = [cv2.imread(str(each)) for each in files[::2]]
+    labels = [data / 'coco128_train' / 'labels' / f'{each.stem}.txt' for each in files[1::2]]
+    ids = {number: number for number in range(len(bundle.labels))}
+    truth = [_truth(file, each, ids) for file, each in zip(files[1::2], labels, strict=True)]
+    judged = [cv2.imread(str(each)) for each in files[1::2]]
+    steering = slice(None, None, 4)
+    held_out = own[steering]
+    del own[steering]
+    return Case(bundle, own, held_out, judged, truth, bundle.labels)
 
 
 def _bundle(name: str, data: Path, folder: Path) -> Bundle:
@@ -147,13 +170,15 @@ def _bundle(name: str, data: Path, folder: Path) -> Bundle:
     return write_bundle(folder, (data / 'detectors' / facts['file']).read_bytes(), manifest)
 
 
-def _truth(image: Path) -> Boxes:
+def _truth(image: Path, labels: Path, known: Mapping[int, int]) -> Boxes:
+    """Return the boxes of a YOLO file, of the classes that are known, by their new numbers."""
     height, width = cv2.imread(str(image)).shape[:2]
-    rows = [line.split() for line in image.with_suffix('.txt').read_text('utf-8').splitlines()]
-    table = np.array([row for row in rows if int(row[0]) in IN_ROBOCUP], float).reshape(-1, 5)
+    text = labels.read_text('utf-8') if labels.is_file() else ''
+    rows = [line.split() for line in text.splitlines()]
+    table = np.array([row for row in rows if int(row[0]) in known], float).reshape(-1, 5)
     half = table[:, 3:] / 2
     corners = np.concatenate((table[:, 1:3] - half, table[:, 1:3] + half), 1)
-    ids = [IN_ROBOCUP[int(each)] for each in table[:, 0]]
+    ids = [known[int(each)] for each in table[:, 0]]
     return Boxes(corners * [width, height, width, height], np.array(ids, np.int64))
 
 
@@ -179,16 +204,21 @@ def accuracy(bundle: Bundle, case: Case) -> dict[str, float]:
 
 def study(args: argparse.Namespace) -> dict[str, Any]:
     """Prune a detector, and return what became of it."""
-    make = warehouse if args.study == 'warehouse' else lambda *where: robot(args.study, *where)
+    of = {'warehouse': warehouse, 'coco': coco}
+    make = of.get(args.study, lambda *where: robot(args.study, *where))
     case = make(args.data, args.folder)
     if args.macs == 1:
         return accuracy(case.bundle, case)
     recipe = dataclasses.replace(RECIPES[args.recipe], **json.loads(args.change))
+    budget: Budget = Macs(args.macs)
+    if args.table is not None:
+        table = read_table(args.table)
+        budget = Latency(table.whole.ms / args.speedup, table)
     began = time.process_time()
     result = prune_label_free(
         case.bundle,
         case.frames,
-        Macs(args.macs),
+        budget,
         recipe=recipe,
         training=None if not args.minutes else TrainingBudget(cpu_minutes=args.minutes),
         held_out=case.held_out,
@@ -208,7 +238,8 @@ def study(args: argparse.Namespace) -> dict[str, Any]:
     write_json(args.folder / 'record.json', result.record.to_dict())
     stages = result.record.to_dict()['stages']
     minutes = {'cpu_minutes': round(seconds / 60, 1)}
-    return {**accuracy(small, case), 'macs': small.cost.macs, **minutes, 'stages': stages}
+    found = {**accuracy(small, case), 'macs': small.cost.macs, **minutes, 'stages': stages}
+    return {**found, 'share': round(small.cost.macs / result.record.dense_macs, 3)}
 
 
 def table(results: Path) -> str:
@@ -239,9 +270,11 @@ def table(results: Path) -> str:
 def main() -> None:
     """Run one study and add its line to the results, or print them."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument('study', choices=['warehouse', *DETECTORS, 'table'])
+    parser.add_argument('study', choices=['warehouse', 'coco', *DETECTORS, 'table'])
     parser.add_argument('data', type=Path, nargs='?')
     parser.add_argument('--macs', type=float, default=0.5, metavar='SHARE')
+    parser.add_argument('--table', type=Path, help='of `profile PARENT`: a budget in time by it')
+    parser.add_argument('--speedup', type=float, default=1.5, metavar='X', help='by the table')
     parser.add_argument('--minutes', type=float, default=0, help='of teaching; 0: none')
     parser.add_argument('--recipe', default='standard', choices=list(RECIPES))
     parser.add_argument('--change', default='{}', help='fields of the recipe, as JSON')
@@ -257,6 +290,8 @@ def main() -> None:
     use_one_thread()
     names = ('study', 'minutes', 'recipe', 'change', 'seed')
     asked = {**{name: getattr(args, name) for name in names}, 'share': args.macs}
+    if args.table is not None:
+        asked['speedup'] = args.speedup
     line = json.dumps({**asked, **study(args)})
     print(line)
     args.results.parent.mkdir(exist_ok=True)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,7 +60,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     budget.add_argument(
         '--budget-ms', nargs='+', type=float, default=[], metavar='X',
-        help='milliseconds of one run, one thread, on this machine',
+        help="milliseconds of one run, one thread, on this machine or by another's --table",
+    )  # fmt: skip
+    budget.add_argument(
+        '--table', type=Path, metavar='FILE',
+        help='for --budget-ms and --speedup: what `profile` wrote on the robot, of this detector',
     )  # fmt: skip
     how = parser.add_argument_group('how')
     how.add_argument(
@@ -201,6 +206,7 @@ def _settings(args: argparse.Namespace) -> Settings:
         topic=args.topic,
         frames=args.frames,
         round_to=args.round_to,
+        table=args.table,
         names=None if args.names is None else tuple(read_labels(args.names)),
         weights=args.weights,
         described=described(args) if is_described(args) else {},
@@ -236,8 +242,8 @@ def _recorded(source: str, args: argparse.Namespace) -> str:
                 f'{sum(each.count for each in recorder.received.values())} images'
             ),
         )
-        stopped = not session.running
-    if stopped and not any(each.count for each in received.values()):
+    if not any(each.count for each in received.values()):
+        shutil.rmtree(bag, ignore_errors=True)  # so that the same command listens again
         raise UserError(f'{source}: nothing came on this topic (and there is no such file)')
     return str(bag)
 

@@ -17,7 +17,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,7 @@ from pruned_perception.optimize.frames import Picture
 from pruned_perception.optimize.judging import agreement, compare_members
 from pruned_perception.optimize.probing import ROUNDS, RUNS, speedup, timed
 from pruned_perception.pruning.graph.cost import count
-from pruned_perception.training.onnx_import import export_onnx, import_onnx
+from pruned_perception.training.onnx_import import OnnxNetwork, export_onnx, import_onnx
 
 SMALLER = 0.75
 """Of height and width of the input."""
@@ -48,17 +48,15 @@ class Alternative:
     agreement: float
 
 
-def at_lower_resolution(parent: Bundle, folder: Path) -> Bundle | None:
-    """Return the detector with a smaller input; None where its graph is bound to its size."""
+def at_lower_resolution(parent: Bundle, folder: Path, share: float = SMALLER) -> Bundle | None:
+    """Return the detector with an input of smaller sides; None where its graph is bound to them."""
     spec = parent.input
     height, width = (
-        max(STRIDE, round(SMALLER * side / STRIDE) * STRIDE) for side in (spec.height, spec.width)
+        max(STRIDE, round(share * side / STRIDE) * STRIDE) for side in (spec.height, spec.width)
     )
     shape = (1, 3, height, width) if spec.layout == 'NCHW' else (1, height, width, 3)
     try:
-        network = import_onnx(
-            parent.onnx_bytes, shapes={spec.name: shape}, outputs=parent.output.names
-        )
+        network = _of_size(parent, shape)
         model = export_onnx(network, network.module)
         cost = count(network.module, network.example_inputs)
         manifest = {
@@ -69,9 +67,21 @@ def at_lower_resolution(parent: Bundle, folder: Path) -> Bundle | None:
         }
         bundle = write_bundle(folder, model, manifest)
         Detector(bundle).self_check()
-    except UserError:
+    except (UserError, RuntimeError):  # PyTorch's, of sizes that do not fit together
         return None
     return bundle
+
+
+def _of_size(parent: Bundle, shape: tuple[int, ...]) -> OnnxNetwork:
+    """Return the network with another input; sizes that its exporter wrote down follow."""
+    spec = parent.input
+    network = import_onnx(
+        parent.onnx_bytes, shapes={spec.name: spec.shape}, outputs=parent.output.names
+    )
+    inputs = (
+        replace(each, shape=shape) if each.name == spec.name else each for each in network.inputs
+    )
+    return replace(network, inputs=tuple(inputs))
 
 
 def measured(parent: Bundle, other: Bundle, frames: Sequence[Picture]) -> Alternative:

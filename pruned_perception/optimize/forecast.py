@@ -36,8 +36,8 @@ Fixed numbers, and not this machine's, so that the same command takes the same s
 processor of a kind and ends with the same weights. They are for dense layers: of a net of depthwise
 ones, which waits for memory, a minute took three.
 """
-STEP = 0.2
-"""Seconds that a step takes whatever the network: views, norms, the optimiser."""
+STEP = 0.1
+"""Seconds that a step of whole frames takes whatever the network: views, norms, comparisons."""
 
 
 @dataclass(frozen=True)
@@ -64,22 +64,37 @@ class Forecast:
 
 
 def steps_for(
-    minutes: float, macs: int, parent_macs: int, batch: int, *, brain_floats: bool
+    minutes: float,
+    macs: int,
+    parent_macs: int,
+    batch: int,
+    *,
+    seen: float = 1.0,
+    brain_floats: bool,
 ) -> int:
     """Return the steps of teaching that minutes of work are: three passes, and one of the parent.
 
     >>> steps_for(25, 519_000_000, 1_038_000_000, 8, brain_floats=True)
-    3680
+    4876
+
+    Args:
+        minutes: of one core.
+        macs: of the network that is taught, for a whole frame.
+        parent_macs: of its parent.
+        batch: views a step.
+        seen: share of a frame's pixels that a view has, on average.
+        brain_floats: whether the processor multiplies in bfloat16.
     """
     work = batch * (3 * macs + parent_macs)
-    return max(1, round(60 * minutes / (STEP + work / WORK_RATES[brain_floats])))
+    return max(1, round(60 * minutes / (seen * (STEP + work / WORK_RATES[brain_floats]))))
 
 
 def table(forecasts: Sequence[Forecast], dense: dict[str, Any]) -> str:
     """Return what is predicted of each member, as a table."""
+    by_table = any(each.probe.predicted_ms is not None for each in forecasts)
     header = (
         'member | asked for | MMAC:.0f | ONNX, MiB:.2f | ms, one thread:.2f | × faster:.2f | '
-        'agreement, untaught:.3f | error:.2f'
+        'agreement, untaught:.3f | error:.2f' + ' | ms, by the table:.2f' * by_table
     )
     rows: list[tuple[Any, ...]] = [
         (
@@ -91,13 +106,14 @@ def table(forecasts: Sequence[Forecast], dense: dict[str, Any]) -> str:
             1.0,
             1.0,
             0.0,
+            *[None] * by_table,
         )
     ]
     for each in forecasts:
         probe = each.probe
         rows.append(
             (each.name, each.asked, probe.macs / 1e6, probe.bytes / 2**20, probe.ms, probe.speedup,
-             probe.agreement, probe.error)
+             probe.agreement, probe.error, *[probe.predicted_ms] * by_table)
         )  # fmt: skip
     return Table.under(header, rows).to_text()
 

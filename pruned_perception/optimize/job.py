@@ -69,6 +69,8 @@ class Settings:
     """Annotated data set, for accuracy beside agreement."""
     skip: frozenset[str] = frozenset()
     confidence: float = 0.95
+    table: Path | None = None
+    """Latency table of the machine that budgets in time are for; None: found by timing, here."""
     at_most: float | None = None
     """Bound that the certificate shall reach; refused beforehand where it cannot."""
     longest: tuple[int, int] | None = None
@@ -81,6 +83,8 @@ class Settings:
             raise UserError('say how small or fast: --macs X, --speedup X or --budget-ms X')
         if len({target.name for target in self.targets}) < len(self.targets):
             raise UserError('budgets: the same one is there twice')
+        if self.table is not None and all(each.unit == 'macs' for each in self.targets):
+            raise UserError('--table goes with a budget in time: --budget-ms X or --speedup X')
         if self.recipe not in MINUTES:
             raise UserError(f'recipe {self.recipe!r}: there are {", ".join(MINUTES)}')
         if self.minutes is not None and not self.minutes > 0:
@@ -115,6 +119,7 @@ class Settings:
             'topic': self.topic,
             'frames': self.frames,
             'round to': self.round_to,
+            'table': None if self.table is None else str(self.table.expanduser().absolute()),
             'names': None if self.names is None else list(self.names),
             'weights': None if self.weights is None else str(self.weights.absolute()),
             'description': _plain(self.described),

@@ -17,7 +17,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -153,6 +154,17 @@ def certify_member(
         confidence=confidence,
         progress=None if report is None else lambda done: report(done / len(frames)),
     )
+
+
+def longest_of(notes: Dataset, drives: Collection[str]) -> tuple[int, int]:
+    """Return frames and boxes of the longest of the named drives; zeros where it has none."""
+    frames: Counter[str] = Counter()
+    boxes: Counter[str] = Counter()
+    for index in range(len(notes)):
+        if (drive := _drive(notes, index)) in drives:
+            frames[drive] += 1
+            boxes[drive] += int((~notes.crowd[index]).sum())
+    return max(frames.values(), default=0), max(boxes.values(), default=0)
 
 
 def unseen_part(notes: Dataset, used: Fingerprints, drives: bool) -> Dataset | None:

@@ -154,7 +154,7 @@ def _members(findings: Mapping[str, Any]) -> Table:
         ('not shown\nof the parent’s', ''),
         ('added\nof its own', ''),
         *([('AP50\nlabels', '.3f')] if labelled else []),
-        ('certified\nnot shown, ≤', ''),
+        ('certified\nlost, ≤', ''),
     ]
     cells = []
     for row in rows:

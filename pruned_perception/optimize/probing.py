@@ -105,6 +105,8 @@ class Probe:
 
     pays: bool | None = None
     """Whether teaching is likely to bring it back, see `label_free.Prediction`."""
+    predicted_ms: float | None = None
+    """By the latency table of the machine that it is for, where there is one."""
 
     def meets(self, target: Target) -> bool:
         """Say whether it is as small, or as fast, as is asked for."""

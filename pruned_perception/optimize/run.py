@@ -33,6 +33,7 @@ from torch import Tensor
 
 from pruned_perception._io import write_json
 from pruned_perception.benchmark import engine
+from pruned_perception.benchmark.profile import target as this_machine
 from pruned_perception.bundle import (
     MANIFEST,
     Bundle,
@@ -49,6 +50,7 @@ from pruned_perception.inference.accuracy import (
     evaluate_notes,
     evaluation_record,
 )
+from pruned_perception.inference.latency_table import LatencyTable, read_table
 from pruned_perception.inference.preprocess import Preprocessor
 from pruned_perception.optimize import judging
 from pruned_perception.optimize.alternatives import (
@@ -87,11 +89,14 @@ from pruned_perception.optimize.probing import (
     speedup,
     timed,
 )
-from pruned_perception.pruning import Macs, PruningError, Sensitivity
+from pruned_perception.pruning import Latency, Macs, PruningError, Sensitivity
+from pruned_perception.pruning.budget import Budget
 from pruned_perception.pruning.certificate import Certificate, read_certificate
+from pruned_perception.pruning.latency import latency_of
 from pruned_perception.quantization import quantize_bundle
 from pruned_perception.training.budget import TrainingBudget
 from pruned_perception.training.compute import BrainFloats, fastest, use_one_thread
+from pruned_perception.training.detector.certification import certify_labelled, clusters_of
 from pruned_perception.training.detector.checkpoint import SEEN
 from pruned_perception.training.label_free import (
     RECIPES,
@@ -99,6 +104,7 @@ from pruned_perception.training.label_free import (
     Prediction,
     prune_label_free,
 )
+from pruned_perception.training.label_free.teaching import phases_of, pixels_seen
 from pruned_perception.training.onnx_import import OnnxNetwork
 from pruned_perception.training.onnx_import.task import export_bundle_network
 
@@ -110,6 +116,8 @@ CALIBRATION = 128
 TRIAL_ROUNDS = 12
 WORTH = 1.05
 """So many times faster must a network in 8 bits be, to join."""
+ROUNDING = 1e-6
+"""By which a budget is taken larger, so that a plan of exactly its size fits."""
 CANDIDATES = 3
 """Cuts by the recipe that are tried for a budget in time: its widths are not those of probes."""
 ALIKE_IN_8_BITS = 0.8
@@ -183,6 +191,7 @@ class _Job:
     def begin(self) -> None:
         """Import the detector, read frames, look whether the two belong together."""
         settings = self.settings
+        self.table = None if settings.table is None else read_table(settings.table)
         self.report('importing the detector', 0.0, '')
         self._import()
         self.notes = self._annotations()
@@ -272,6 +281,8 @@ class _Job:
             f'the parent finds {sight.detections} objects in {sight.with_detections} of '
             f'{sight.frames} frames'
         )
+        if self.table is not None and (unlike := self._elsewhere(self.table)):
+            self.say(f'budgets in time are for another machine, by its table: {"; ".join(unlike)}')
 
     # -- what it will cost -----------------------------------------------------------------------
 
@@ -369,17 +380,34 @@ class _Job:
             'members': members,
         }
 
+    @staticmethod
+    def _elsewhere(table: LatencyTable) -> list[str]:
+        """Return how a table's machine differs from this one; nothing: it is this one."""
+        here = this_machine(table.target.threads)
+        table.check_target(here, force=True)
+        return table.target.differences(here)
+
     def _candidate(self, prober: Prober, target: Target) -> Probe:
-        """Return what the recipe's cut and refit leave, at the share that a target takes."""
-        share = target.value if target.unit == 'macs' else prober.find(target, self.report).share
+        """Return what the recipe's cut and refit leave, at the budget that a target takes."""
+        table, elsewhere = self.table, False
+        budget: Budget = Macs(1.0)
+        if target.unit == 'macs':
+            budget = Macs(target.value)
+        elif table is None:
+            budget = _macs(prober.find(target, self.report).share)
+        else:
+            ms = target.value
+            if target.unit == 'speedup':
+                ms = latency_of(prober.sensitivity.structure, table)({}) / target.value
+            budget, elsewhere = Latency(ms, table), bool(self._elsewhere(table))
         recipe = self.recipe()
         recipe = dataclasses.replace(recipe, cuts=1, images=min(IMAGES, recipe.images))
         for _ in range(CANDIDATES):
-            self.report(f'a candidate for {target}', 0.0, f'{share:.0%} of the MACs')
+            self.report(f'a candidate for {target}', 0.0, str(budget))
             result = prune_label_free(
                 self.parent,
                 Pictures(self._part('fit')),
-                Macs(min(1.0, share + 1e-6)),
+                budget,
                 recipe=recipe,
                 training=None,
                 held_out=self._judged(),
@@ -388,18 +416,24 @@ class _Job:
             (stage,) = result.record.stages
             refitted = stage.refitted
             assert refitted is not None
+            share = stage.macs / result.record.dense_macs
             found = dataclasses.replace(
                 prober.timed(result.network, share, stage.macs, stage.parameters),
                 agreement=refitted.agreement,
                 error=refitted.error,
                 pays=Prediction(stage.macs, result.record.dense_macs, refitted).pays,
+                predicted_ms=getattr(result.plans[-1], 'predicted_ms', None),
             )
-            if found.meets(target):
+            if found.meets(target) or elsewhere:  # what a robot takes, its table alone can say
                 break
             missed = target.value / found.ms
             if target.unit == 'speedup':
                 missed = found.speedup / target.value
-            share *= max(0.5, missed * (1 - SLACK))
+            tighter = max(0.5, missed * (1 - SLACK))
+            if isinstance(budget, Latency):
+                budget = dataclasses.replace(budget, ms=budget.ms * tighter)
+            else:
+                budget = _macs(share * tighter)
         return found
 
     def _judged(self) -> Pictures:
@@ -421,7 +455,11 @@ class _Job:
             return load_bundle(folder)
         settings, recipe = self.settings, self.recipe()
         forecast = next(each for each in self.forecasts if each.name == target.name)
-        share = target.value if target.unit == 'macs' else min(1.0, forecast.probe.share + 1e-6)
+        budget: Budget = _macs(forecast.probe.share)
+        if target.unit == 'macs':
+            budget = Macs(target.value)
+        if self.table is not None and (ms := forecast.probe.predicted_ms) is not None:
+            budget = Latency(ms * (1 + ROUNDING), self.table)
         training = None
         if settings.teaching_minutes:
             steps = steps_for(
@@ -429,13 +467,17 @@ class _Job:
                 forecast.probe.macs,
                 self.parent.cost.macs,
                 recipe.batch,
+                seen=pixels_seen(
+                    self.parent.input,
+                    phases_of(self.parent.input, self.network.module, recipe),
+                ),
                 brain_floats=isinstance(fastest(), BrainFloats),
             )
             training = TrainingBudget(steps=steps)
         result = prune_label_free(
             self.parent,
             Pictures(self._part('fit')),
-            Macs(share),
+            budget,
             recipe=recipe,
             training=training,
             held_out=self._judged(),
@@ -615,7 +657,21 @@ class _Job:
             name: fingerprints_of(self._part(part), drives=True)
             for part, name in (('fit', 'the frames fitted to'), ('choose', 'those chosen by'))
         }
+        report = lambda done: self.report(f'certifying {bundle.name}', done, '')  # noqa: E731
+        notes = self._unseen_notes()
         try:
+            if notes is not None and len(set(notes.groups)) > 1 and clusters_of(notes):
+                found = certify_labelled(
+                    load_bundle(self.family / DENSE),
+                    bundle,
+                    notes,
+                    used=used,
+                    longest=self._longest_annotated(),
+                    confidence=self.settings.confidence,
+                    progress=lambda done: report(done / len(notes)),
+                )
+                record_evidence(bundle, 'certificate', found.to_dict())
+                return found
             found = judging.certify_member(
                 load_bundle(self.family / DENSE),
                 bundle,
@@ -624,7 +680,7 @@ class _Job:
                 holdout=fingerprints_of(self._part('certify'), drives=True),
                 longest=self._longest(),
                 confidence=self.settings.confidence,
-                report=lambda done: self.report(f'certifying {bundle.name}', done, ''),
+                report=report,
             )
         except PruningError as error:
             return f'no certificate: {error}'
@@ -640,14 +696,31 @@ class _Job:
             counts[each.drive] = counts.get(each.drive, 0) + 1
         return LONGER * max(counts.values()), LONGER * max(1, self.sight.most_in_a_drive)
 
+    def _longest_annotated(self) -> dict[str, int]:
+        """Return the same of annotated drives; where none of them was fitted to, of frames."""
+        if self.settings.longest is not None:
+            return dict(zip(('frames', 'objects'), self.settings.longest, strict=True))
+        assert self.notes is not None
+        fitted = {each.drive for each in self._part('fit')}
+        frames, objects = judging.longest_of(self.notes, fitted)
+        if not frames:
+            frames, objects = (each // LONGER for each in self._longest())
+        return {'frames': LONGER * frames, 'objects': LONGER * max(1, objects)}
+
+    def _unseen_notes(self) -> Dataset | None:
+        """Return the annotated frames that nothing was fitted or chosen on, if they have boxes."""
+        if self.notes is None:
+            return None
+        used = Fingerprints()
+        for part in ('fit', 'choose'):
+            used |= fingerprints_of(self._part(part), drives=self.split.by_drives)
+        return judging.unseen_part(self.notes, used, self.split.by_drives)
+
     def _accuracy(self, members: Sequence[Bundle]) -> dict[str, Any]:
         """Return the accuracy of each member on annotated frames that nothing was chosen on."""
         if self.notes is None:
             return {}
-        used = Fingerprints()
-        for part in ('fit', 'choose'):
-            used |= fingerprints_of(self._part(part), drives=self.split.by_drives)
-        notes = judging.unseen_part(self.notes, used, self.split.by_drives)
+        notes = self._unseen_notes()
         if notes is None:
             self.say(
                 f'{self.settings.labels}: has no box in frames that nothing was chosen on; '
@@ -699,6 +772,10 @@ class _Job:
         if isinstance(certificate, Certificate):
             row['certified'] = certificate.headline.bound
         return row
+
+
+def _macs(share: float) -> Macs:
+    return Macs(min(1.0, share + ROUNDING))
 
 
 def few_drives(drives: int) -> str:

@@ -16,15 +16,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
+from contextlib import nullcontext
+from dataclasses import replace
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
+from latency_tables import arithmetic_table
 from optimizing import SHORT
 from tiny_detector import HEIGHT, WIDTH
 
+from pruned_perception.bundle import load_bundle
 from pruned_perception.optimize import job
 from pruned_perception.training.label_free import prediction
 
@@ -122,6 +129,83 @@ def test_a_folder_of_something_else_and_a_full_disk(place, command, tmp_path, mo
     code, text = command(*asked, tmp_path / 'full')
     assert code == 1
     assert 'make room, or choose another folder' in text
+
+
+def test_a_disk_that_fills_while_it_works(place, command, tmp_path, monkeypatch):
+    """One clear line wherever that is; with room again, the same command goes on."""
+    asked = (place.dense, '--images', place.drives, '--macs', '0.6', *SHORT, '--out')
+    place_file, room = os.replace, [0]
+
+    def filling(*paths, **options):
+        room[0] -= 1
+        if room[0] < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return place_file(*paths, **options)
+
+    for files in (2, 4, 3):  # that are written before the disk is full
+        room[0] = files
+        monkeypatch.setattr(os, 'replace', filling)
+        code, text = command(*asked, tmp_path / 'f')
+        monkeypatch.undo()
+        assert code == 1, text
+        assert 'No space left on device' in text
+        assert 'Traceback' not in text
+    code, text = command(*asked, tmp_path / 'f')
+    assert code == 0, text
+    assert (tmp_path / 'f' / 'macs60' / 'model.onnx').is_file()
+
+
+def test_a_bag_without_images(place, command, tmp_path):
+    rosbag2 = pytest.importorskip('rosbags.rosbag2', reason='reading bags needs rosbags')
+    typesys = pytest.importorskip('rosbags.typesys')
+    store = typesys.get_typestore(typesys.Stores.ROS2_HUMBLE)
+    with rosbag2.Writer(tmp_path / 'bag', version=9) as writer:
+        kind = 'std_msgs/msg/String'
+        topic = writer.add_connection('/chatter', kind, typestore=store)
+        writer.write(topic, 1, store.serialize_cdr(store.types[kind]('hello'), kind))
+    code, text = command(
+        place.dense, '--images', tmp_path / 'bag', '--macs', '0.6', '--out', tmp_path / 'f'
+    )
+    assert code == 1
+    assert 'no topic of type sensor_msgs/msg/Image' in text
+
+
+def test_a_topic_on_which_nothing_comes_is_listened_to_again(place, command, tmp_path, monkeypatch):
+    recorder = pytest.importorskip('pruned_perception.benchmark.recorder', reason='needs ROS 2')
+    listened = []
+
+    def nothing_comes(session, bag, topics, **options):
+        listened.append(topics)
+        bag.mkdir()
+        (bag / 'metadata.yaml').write_text('of an empty bag')
+        return {topic: SimpleNamespace(count=0) for topic in topics}
+
+    monkeypatch.setattr(recorder, 'record', nothing_comes)
+    monkeypatch.setattr(
+        'pruned_perception.benchmark.session.ros_session', lambda name: nullcontext()
+    )
+    asked = (place.dense, '--images', '/nobody/speaks', '--macs', '0.6', '--out', tmp_path / 'f')
+    for _ in range(2):
+        code, text = command(*asked)
+        assert code == 1
+        assert '/nobody/speaks: nothing came on this topic' in text
+    assert listened == [['/nobody/speaks']] * 2
+
+
+def test_tables_that_say_nothing_of_the_budget(place, command, tmp_path):
+    table = arithmetic_table(load_bundle(place.dense))
+    for name, content in (('whole', table), ('begun', replace(table, complete=False))):
+        (tmp_path / f'{name}.json').write_text(json.dumps(content.to_dict()))
+    asked = (place.dense, '--images', place.drives, *SHORT, '--out', tmp_path / 'f', '--table')
+    for name, budget, reason in (
+        ('whole', ('--macs', '0.5'), '--table goes with a budget in time'),
+        ('begun', ('--budget-ms', '4'), 'the latency table is unfinished'),
+        ('none', ('--budget-ms', '4'), 'none.json: cannot be read'),
+        ('whole', ('--budget-ms', '0.01'), 'nearest'),
+    ):
+        code, text = command(*asked, tmp_path / f'{name}.json', *budget)
+        assert code == 1
+        assert reason in text
 
 
 def test_what_a_bundle_says_itself_is_not_said_again(place, command, tmp_path):

@@ -17,9 +17,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from latency_tables import arithmetic_table
 from optimizing import SHORT, Place
 
 from pruned_perception.bundle import load_bundle, load_family
@@ -116,6 +119,69 @@ def test_members_in_8_bits_join_where_they_are_faster_and_alike(
     monkeypatch.setattr(run, 'WORTH', 1e9)
     assert main([*asked, '--out', str(tmp_path / 'other')]) == 0
     assert [each.name for each in load_family(tmp_path / 'other').members] == ['dense']
+
+
+def test_milliseconds_by_the_table_of_another_machine(place, tmp_path, capsys):
+    table = arithmetic_table(load_bundle(place.dense))
+    (tmp_path / 'robot.json').write_text(json.dumps(table.to_dict()))
+    asked = ['optimize', str(place.dense), '--images', str(place.drives), *SHORT]
+    asked += [
+        'recovery',
+        'certificate',
+        'report',
+        '--budget-ms',
+        '5',
+        '--speedup',
+        '2',
+        '--table',
+        str(tmp_path / 'robot.json'),
+    ]
+    assert main([*asked, '--out', str(tmp_path / 'family')]) == 0
+    printed = capsys.readouterr().out
+    assert 'for another machine, by its table: processor a robot, not' in printed
+    assert 'ms, by the table' in printed
+    members = load_family(tmp_path / 'family').members
+    predicted = {each.name: each.manifest['pruning'].get('predicted_ms') for each in members[1:]}
+    assert predicted['5ms'] <= 5
+    assert predicted['x2'] <= 4  # the table's network takes 8 ms
+    assert predicted['x2'] < predicted['5ms']
+
+
+def test_with_labels_the_certificate_is_of_true_objects(place, tmp_path, capsys):
+    """Of the same drives, and of boxes: what the parent finds and the member misses."""
+    files = sorted(place.drives.rglob('*.png'))
+    images, annotations = [], []
+    for number, file in enumerate(files):
+        picture = read_image(file)
+        rows, columns = np.nonzero(picture.max(2) == 255)
+        images.append({
+            'id': number, 'file_name': f'{file.parent.name}/{file.name}',
+            'drive': file.parent.name, 'height': picture.shape[0], 'width': picture.shape[1],
+        })  # fmt: skip
+        annotations.append({
+            'id': number, 'image_id': number, 'iscrowd': 0,
+            'category_id': 1 + (2 - int(picture[rows[0], columns[0]].argmax())),
+            'bbox': [int(columns.min()), int(rows.min()), int(np.ptp(columns)) + 1,
+                     int(np.ptp(rows)) + 1],
+        })  # fmt: skip
+    labels = load_bundle(place.dense).labels
+    categories = [{'id': 1 + k, 'name': name} for k, name in enumerate(labels)]
+    notes = tmp_path / 'notes'
+    shutil.copytree(place.drives, notes / 'images')
+    content = {'images': images, 'categories': categories, 'annotations': annotations}
+    (notes / 'annotations.json').write_text(json.dumps(content))
+    asked = ['optimize', str(place.dense), '--images', str(notes / 'images'), *ASKED]
+    asked = [*asked, 'recovery', 'report', '--labels', str(notes), '--json']
+    assert main([*asked, '--out', str(tmp_path / 'family')]) == 0
+    rows = json.loads(capsys.readouterr().out)['members']
+    assert rows[0]['ap50'] == 1
+    certificate = read_certificate(
+        load_bundle(tmp_path / 'family' / 'macs60').manifest['certificate']
+    )
+    assert certificate.headline.verb == 'misses'
+    assert sum(certificate.headline.counts) == 24  # a square in each frame of two drives
+    assert len(certificate.drives) == 2
+    assert rows[1]['certified'] == certificate.headline.bound
 
 
 def test_of_one_drive_nothing_is_proven_and_that_comes_first(place, tmp_path, capsys):

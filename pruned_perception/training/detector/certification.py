@@ -105,8 +105,58 @@ def certify_bundles(
                 f'score thresholds: {threshold:g} of {parent.name}, {child.thresholds.score:g} of '
                 f'{child.name}; say at which to compare them (--score-threshold)'
             )
-    used = sets_used(parent, child)
     _check_annotations(notes, parent, child)
+    return certify_labelled(
+        parent,
+        child,
+        notes,
+        used=sets_used(parent, child),
+        longest=longest,
+        score_threshold=threshold,
+        dead_band=dead_band,
+        iou_threshold=iou_threshold,
+        confidence=confidence,
+        unit=unit,
+        threads=threads,
+        progress=None if progress is None else lambda done: progress(done, len(notes)),
+    )
+
+
+def certify_labelled(
+    parent: Bundle,
+    child: Bundle,
+    notes: Dataset,
+    *,
+    used: Mapping[str, Fingerprints | None],
+    longest: Mapping[str, int],
+    score_threshold: float | None = None,
+    dead_band: float = DEAD_BAND,
+    iou_threshold: float = IOU_THRESHOLD,
+    confidence: float = 0.95,
+    unit: str | None = None,
+    threads: int = 1,
+    progress: Callable[[int], None] | None = None,
+) -> Certificate:
+    """Run both bundles over annotated frames and certify what the child misses.
+
+    Args:
+        parent: the dense bundle.
+        child: the one made of it.
+        notes: annotated frames with the bundles' labels.
+        used: the sets that anything was fitted, chosen or stopped on.
+        longest: see `certify_bundles`, as all that follows.
+        score_threshold: by default the parent's.
+        dead_band: see there.
+        iou_threshold: see there.
+        confidence: see there.
+        unit: see there.
+        threads: of ONNX Runtime.
+        progress: called with the frames done.
+
+    Raises:
+        PruningError: as `certify_bundles`.
+    """
+    threshold = parent.thresholds.score if score_threshold is None else score_threshold
     seen = fingerprints(notes)
     check_unseen(seen, notes.groups, used)  # before the work
     needed = ('objects',) if clusters_of(notes) is None else ('frames', 'objects')
@@ -124,7 +174,7 @@ def certify_bundles(
         dead_band=dead_band,
         iou_threshold=iou_threshold,
         threads=threads,
-        progress=None if progress is None else lambda done: progress(done, len(notes)),
+        progress=progress,
     )
     frames = found.objects
     ones = np.ones(len(notes), int)

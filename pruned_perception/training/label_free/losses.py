@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from pruned_perception.bundle import Bundle
 from pruned_perception.pruning.graph.observation import tensors
@@ -40,19 +41,21 @@ class Found(NamedTuple):
     scores: Tensor
 
 
-OutputLoss = Callable[[Sequence[Tensor], Sequence[Tensor]], dict[str, Tensor]]
-"""(network's outputs, parent's outputs) → losses by name, 0 where they are the same."""
+OutputLoss = Callable[[Sequence[Tensor], Sequence[Tensor], tuple[int, int]], dict[str, Tensor]]
+"""(network's outputs, parent's outputs, height and width of the input) → losses by name, 0 where
+they are the same."""
 
 
 def output_loss(bundle: Bundle) -> OutputLoss:
     """Return the loss for a bundle's decoder; for one that is not known here, of raw outputs."""
     decode = DECODERS.get(bundle.output.decoder)
     if decode is None:
-        return raw_loss
-    size = (bundle.input.height, bundle.input.width)
+        return lambda ours, theirs, size: raw_loss(ours, theirs)
     parameters = bundle.output.parameters
 
-    def loss(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> dict[str, Tensor]:
+    def loss(
+        ours: Sequence[Tensor], theirs: Sequence[Tensor], size: tuple[int, int]
+    ) -> dict[str, Tensor]:
         return detection_loss(*(decode(each, parameters, size) for each in (ours, theirs)))
 
     return loss
@@ -96,7 +99,7 @@ def relative_error(ours: Tensor, theirs: Tensor) -> Tensor:
     scale = (theirs - theirs.mean(0)).square().sum().clamp(min=1e-12)
     if len(theirs) == 1:
         scale = (theirs - theirs.mean()).square().sum().clamp(min=1e-12)
-    return (ours.float() - theirs).square().sum() / scale
+    return functional.mse_loss(ours.float(), theirs, reduction='sum') / scale
 
 
 def _anchor_free(

@@ -26,14 +26,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from pruned_perception._io import FolderError, locked, read_json, write_json
 from pruned_perception.bundle import Bundle
-from pruned_perception.pruning.budget import Budget, Macs, Params
+from pruned_perception.pruning.budget import Budget, Latency, Macs, Params
 from pruned_perception.pruning.calibration import fingerprint
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.cost import count
+from pruned_perception.pruning.latency import latency_of
 from pruned_perception.pruning.plan import Plan, composed, make_plan
 from pruned_perception.pruning.recalibration import recalibrate
 from pruned_perception.pruning.records import from_dict, to_dict
@@ -55,6 +56,7 @@ from pruned_perception.training.label_free.views import inputs_of
 from pruned_perception.training.loop import OnProgress, train
 from pruned_perception.training.onnx_import import OnnxNetwork, folded, with_batch_norms
 from pruned_perception.training.onnx_import.task import import_bundle_network
+from pruned_perception.training.scratch import reinitialised
 from pruned_perception.training.task import Task
 
 TIMED_STEPS = 4
@@ -81,7 +83,7 @@ def prune_label_free(
     Args:
         bundle: the parent, of any detector that imports.
         frames: BGR pictures (H, W, 3) uint8, in any order, of any sizes; read many times.
-        budget: `Macs` or `Params`.
+        budget: `Macs`, `Params` or `Latency`, by the table of the machine that it is for.
         recipe: how.
         training: of all cuts together; None for no teaching. CPU minutes are turned into steps when
             the teaching of a cut starts, so that what an interrupted call ends with is the same.
@@ -96,8 +98,10 @@ def prune_label_free(
         BudgetError: the budget cannot be met.
         OnnxImportError, FolderError, Interrupted: see `import_onnx` and `train`.
     """
-    if not isinstance(budget, Macs | Params):
-        raise PruningError(f'budget: must be of MACs or parameters without labels, got {budget}')
+    if not isinstance(budget, Macs | Params | Latency):
+        raise PruningError(
+            f'budget: must be of MACs, parameters or milliseconds without labels, got {budget}'
+        )
     _check_apart(frames, held_out)
     network = import_bundle_network(bundle)
     size = 1 if network.one_batch else recipe.batch
@@ -150,7 +154,7 @@ class _Work:
             'parent': self.bundle.sha256,
             'frames': fingerprint(self.calibration),
             'held_out': _digest(self.held_out.frames),
-            'budget': [type(self.budget).__name__, self.budget.share],  # type: ignore[union-attr]
+            'budget': _identity(self.budget),
             'training': None if training is None else training.to_dict(),
             'recipe': self.recipe.to_dict(),
             'seed': self.seed,
@@ -184,6 +188,8 @@ class _Work:
             candidates['taught'] = taught, self.held_out.likeness(taught)
             seconds += spent
         kept = max(candidates.items(), key=lambda each: _rank(each[1][1]))[0]
+        if self.recipe.fresh and part is not None:  # what it is compared with is not what it is
+            kept = 'taught'
         cost = count(candidates[kept][0], self.network.example_inputs)
         found = {name: likeness for name, (_, likeness) in candidates.items()}
         stage = LabelFreeStage(
@@ -264,6 +270,8 @@ class _Work:
     ) -> tuple[fx.GraphModule, int, float]:
         """Return the network as its parent taught it, the steps, and CPU seconds."""
         normed = with_batch_norms(small, self.calibration)
+        if self.recipe.fresh:
+            normed = _untaught(small, self.calibration, self.seed)
         parent = self.network.module
         structure = trace(parent, self.network.example_inputs)
         pairs = layer_pairs(parent, structure, composed([*self.plans, plan]), normed)
@@ -301,14 +309,43 @@ class _Work:
 
     def _budget(self, number: int) -> Budget:
         """Return what may remain of the current network after cut `number`."""
+        part = number / self.recipe.cuts
+        if isinstance(self.budget, Latency):
+            structure = trace(self.network.module, self.network.example_inputs)
+            whole = latency_of(structure, self.budget.table)({})
+            ms = whole * (self.budget.ms / whole) ** part if part < 1 else self.budget.ms
+            return dataclasses.replace(self.budget, ms=ms)
         assert isinstance(self.budget, Macs | Params)
-        share = self.budget.share ** (number / self.recipe.cuts)
+        share = self.budget.share**part
         dense, now = (
             count(each, self.network.example_inputs) for each in (self.network.module, self.current)
         )
         if isinstance(self.budget, Macs):
             return Macs(min(1.0, share * dense.macs / now.macs))
         return type(self.budget)(min(1.0, share * dense.parameters / now.parameters))
+
+
+@torch.no_grad()
+def _untaught(small: fx.GraphModule, calibration: list[Tensor], seed: int) -> fx.GraphModule:
+    """Return the network with batch norms and random weights.
+
+    The last layers keep their biases: how rare objects are is what any detector begins with.
+    """
+    fresh: Any = reinitialised(small, seed=seed)
+    normed = with_batch_norms(fresh, calibration)
+    known = dict(normed.named_modules())
+    for name, layer in small.named_modules():
+        bias = getattr(layer, 'bias', None)
+        if isinstance(layer, nn.Conv2d) and bias is not None and f'{name}_norm' not in known:
+            known[name].bias.copy_(bias)
+    return normed
+
+
+def _identity(budget: Budget) -> list[Any]:
+    if isinstance(budget, Latency):
+        table = json.dumps(budget.table.to_dict(), sort_keys=True)
+        return ['Latency', budget.ms, hashlib.sha256(table.encode()).hexdigest()]
+    return [type(budget).__name__, budget.share]  # type: ignore[union-attr]
 
 
 def _rank(likeness: Likeness) -> tuple[float, float]:

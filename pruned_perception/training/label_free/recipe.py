@@ -39,17 +39,26 @@ class LabelFree(Record):
     """Frames that channels are chosen on and layers refitted to, from all over them."""
     refit: bool = True
     """Fit every layer by least squares to what it computed before the cut."""
+    fresh: bool = False
+    """Teach the widths from random weights: the control of what the parent's are worth."""
     last_share: float = 0.6
     """Of the training, what the last of several cuts has; the others share the rest."""
     outputs: float = 1.0
     """Weight of the loss on boxes and scores."""
     features: float = 2.0
     """Weight of the loss on the layers' outputs."""
+    turns: int = 3
+    """Layers are compared by turns: every so many-th one in a step. Comparing all costs a quarter
+    of a step."""
     learning_rate: float = 3e-3
     weight_decay: float = 0.01
     batch: int = 8
     ema: float | None = 0.998
     """Decay per step of the average of weights that is the result."""
+    close: float = 0.75
+    """Share of the steps that look at parts of the frames, two thirds of the network's height and
+    width, around what the parent finds: less than half the work for most of what there is to learn.
+    Networks that take one size only always see whole frames."""
     scale: tuple[float, float] = (0.7, 1.5)
     """Magnification of the views of a frame."""
     mirrored: float = 0.5
@@ -68,6 +77,8 @@ class LabelFree(Record):
             ('outputs', 0 <= self.outputs < math.inf, '≥ 0'),
             ('features', 0 <= self.features < math.inf, '≥ 0'),
             ('outputs', self.outputs + self.features > 0, '> 0 where features are 0'),
+            ('turns', self.turns >= 1, 'an integer ≥ 1'),
+            ('close', 0 <= self.close < 1, 'in [0, 1)'),
             ('scale', 0 < self.scale[0] <= self.scale[1], '(low, high), 0 < low ≤ high'),
             ('mirrored', 0 <= self.mirrored <= 1, 'in [0, 1]'),
             ('colours', 0 <= self.colours <= 2, 'in [0, 2]'),
@@ -80,6 +91,11 @@ RECIPES: dict[str, LabelFree] = {
     'quick': LabelFree(images=64),
     'standard': LabelFree(),
     'thorough': LabelFree(cuts=3),
-    'compact': LabelFree(cuts=3, round_to=8, learning_rate=5e-4, features=5.0, scale=(0.6, 1.6)),
+    'compact': LabelFree(
+        cuts=3, round_to=8, learning_rate=5e-4, features=5.0, turns=1, close=0.0, scale=(0.6, 1.6)
+    ),
 }
-"""What `--recipe` names; they differ in cuts and images, and how long is `training`'s matter."""
+"""What `--recipe` names; they differ in cuts and images, and how long is `training`'s matter.
+
+`turns` and `close` were tried on over-sized nets alone.
+"""

@@ -18,11 +18,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
-from pruned_perception.bundle import Bundle
+from pruned_perception.bundle import Bundle, InputSpec
+from pruned_perception.inference.detector import Detector
 from pruned_perception.pruning.graph.observation import observed, tensors
 from pruned_perception.pruning.plan import Plan
 from pruned_perception.pruning.refit import kept_outputs
@@ -30,9 +34,9 @@ from pruned_perception.pruning.structure import Structure
 from pruned_perception.training.label_free.agreement import Picture
 from pruned_perception.training.label_free.losses import output_loss, relative_error
 from pruned_perception.training.label_free.recipe import LabelFree
-from pruned_perception.training.label_free.views import Views
+from pruned_perception.training.label_free.views import ViewBatch, Views, part_of
 from pruned_perception.training.onnx_import import OnnxNetwork
-from pruned_perception.training.recipe import Recipe
+from pruned_perception.training.recipe import Phase, Recipe
 from pruned_perception.training.task import Task
 
 CLIP = 10.0
@@ -58,17 +62,22 @@ def teaching_task(
     """
     teacher = copy.deepcopy(network.module).eval().requires_grad_(False)
     teacher = teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    loss = output_loss(bundle)
-    followed = pairs if recipe.features else {}
+    spec, loss = bundle.input, output_loss(bundle)
+    phases = phases_of(spec, teacher, recipe)
+    things = found_in(bundle, frames) if len(phases) > 1 else ()
+    layers = list(pairs) if recipe.features else []
+    turns = max(1, min(recipe.turns, len(layers)))
 
-    def training(seed: int) -> Iterator[Tensor]:
-        return Views(bundle.input, frames, recipe, seed)
+    def training(seed: int) -> Iterator[ViewBatch]:
+        return Views(spec, frames, recipe, seed, things)
 
-    def step(student: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
+    def step(student: nn.Module, batch: ViewBatch) -> dict[str, Tensor]:
+        followed = {name: pairs[name] for name in layers[batch.number % turns :: turns]}
         with torch.no_grad():
-            wanted, theirs = _followed(teacher, inputs, list(followed))
-        found, ours = _followed(student, inputs, [name for name, _ in followed.values()])
-        losses = {n: recipe.outputs * v for n, v in loss(found, wanted).items()}
+            wanted, theirs = _followed(teacher, batch.inputs, list(followed))
+        found, ours = _followed(student, batch.inputs, [name for name, _ in followed.values()])
+        height, width = (batch.inputs.shape[spec.layout.index(each)] for each in 'HW')
+        losses = {n: recipe.outputs * v for n, v in loss(found, wanted, (height, width)).items()}
         if followed:
             errors = []
             for name, (own, kept) in followed.items():
@@ -90,8 +99,46 @@ def teaching_task(
             ema=recipe.ema,
             clip=CLIP,
             channels_last=True,
+            phases=phases,
         ),
     )
+
+
+def phases_of(spec: InputSpec, teacher: nn.Module, recipe: LabelFree) -> tuple[Phase, ...]:
+    """Return parts of the frames, then whole ones; only these where the network takes no others."""
+    whole, part = (spec.height, spec.width), part_of(spec)
+    last = Phase(1.0, whole, recipe.scale)
+    if not recipe.close or part == whole or not _takes(teacher, spec, part, recipe.batch):
+        return (last,)
+    return Phase(recipe.close, part, recipe.scale), last
+
+
+def pixels_seen(spec: InputSpec, phases: Sequence[Phase]) -> float:
+    """Return the share of an input's pixels that a step looks at, over all phases.
+
+    >>> from types import SimpleNamespace
+    >>> parts = Phase(0.75, (192, 256), (1, 1)), Phase(1.0, (288, 384), (1, 1))
+    >>> round(pixels_seen(SimpleNamespace(height=288, width=384), parts), 2)
+    0.58
+    """
+    began = seen = 0.0
+    for phase in phases:
+        seen += (phase.until - began) * phase.size[0] * phase.size[1]
+        began = phase.until
+    return seen / (spec.height * spec.width)
+
+
+def _takes(network: nn.Module, spec: InputSpec, size: tuple[int, int], batch: int) -> bool:
+    """Say whether the network computes inputs of another size, and all of its outputs follow it."""
+    views = Views(spec, [np.zeros((*size, 3), np.uint8)], LabelFree(batch=batch, colours=0), 0)
+    whole = next(views).inputs
+    views.size = size
+    try:
+        with torch.no_grad():
+            found = [tensors(network(x)) for x in (whole, next(views).inputs)]
+    except (RuntimeError, ValueError, IndexError):  # what sizes in the graph lead to
+        return False
+    return all(a.ndim == b.ndim and a.numel() > b.numel() > 0 for a, b in zip(*found, strict=True))
 
 
 def layer_pairs(
@@ -109,6 +156,13 @@ def layer_pairs(
         if isinstance(layer, nn.Conv2d) and layer.groups == 1 and f'{name}_norm' in modules:
             found[name] = (f'{name}_norm', kept.get(name))
     return found
+
+
+def found_in(bundle: Bundle, frames: Sequence[Picture]) -> list[NDArray[Any]]:
+    """Return the middles (n, 2) of what a bundle finds in each frame, x, y in its pixels."""
+    detector = Detector(bundle)
+    boxes = [detector.detect(frame)[0].boxes for frame in frames]
+    return [(each[:, :2] + each[:, 2:]) / 2 for each in boxes]
 
 
 def _followed(

@@ -16,9 +16,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -31,6 +32,7 @@ from pruned_perception.inference.preprocess import Preprocessor, place
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.training.label_free.agreement import Picture
 from pruned_perception.training.label_free.recipe import LabelFree
+from pruned_perception.training.recipe import Recipe
 
 ALIKE = 1.0  # grey levels: mean difference of two pictures below which they show the same
 STRETCH = 0.08
@@ -59,33 +61,80 @@ def _alike(one: Picture, other: Picture) -> bool:
     return one.shape == other.shape and float(cv2.absdiff(one, other).mean()) < ALIKE
 
 
+STRIDE = 32
+"""Sides of inputs are multiples of it, in all detectors that are known here."""
+MARGIN = 0.15
+"""Share of a part's sides that the middle of what it is around keeps from its edges."""
+
+
+def part_of(spec: InputSpec) -> tuple[int, int]:
+    """Return height and width of a part of the input, two thirds of its sides.
+
+    >>> from types import SimpleNamespace
+    >>> part_of(SimpleNamespace(height=288, width=384))
+    (192, 256)
+    """
+    height, width = (
+        max(STRIDE, STRIDE * round(side * 2 / 3 / STRIDE)) for side in (spec.height, spec.width)
+    )
+    return min(height, spec.height), min(width, spec.width)
+
+
+class ViewBatch(NamedTuple):
+    """Inputs of so many views, and which batch of the stream it is."""
+
+    number: int
+    inputs: Tensor
+
+
 class Views:
     """Endless batches of random views of the frames; each frame once, then again."""
 
     def __init__(
-        self, spec: InputSpec, frames: Sequence[Picture], recipe: LabelFree, seed: int
+        self,
+        spec: InputSpec,
+        frames: Sequence[Picture],
+        recipe: LabelFree,
+        seed: int,
+        things: Sequence[NDArray[Any]] = (),
     ) -> None:
-        """Take the network's input, BGR pictures, the recipe's views and batches, and a seed."""
+        """Take what views are made of.
+
+        Args:
+            spec: the network's input.
+            frames: BGR pictures.
+            recipe: its views and batches.
+            seed: of everything random.
+            things: for each frame, the middles (n, 2) of what parts of it are around, x, y in its
+                pixels; without them, parts are anywhere.
+        """
         self.spec, self.frames, self.recipe, self.seed = spec, frames, recipe, seed
-        self.prepare = Preprocessor(spec)
+        self.things, self.size = things, (spec.height, spec.width)
+        self.preparers: dict[tuple[int, int], Preprocessor] = {}
         self.drawn = 0  # everything random follows from this number and the seed
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[ViewBatch]:
         """Return itself."""
         return self
 
-    def __next__(self) -> Tensor:
-        """Return inputs of the next views."""
-        inputs = []
+    def __next__(self) -> ViewBatch:
+        """Return the next views."""
+        number, inputs = self.drawn // self.recipe.batch, []
+        prepare = self.preparers.setdefault(self.size, Preprocessor(_resized(self.spec, self.size)))
         for _ in range(self.recipe.batch):
             epoch, place_in = divmod(self.drawn, len(self.frames))
             order = np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.frames))
             view = self._view(
-                self.frames[int(order[place_in])], np.random.default_rng([self.seed, 1, self.drawn])
+                int(order[place_in]), np.random.default_rng([self.seed, 1, self.drawn])
             )
-            inputs.append(torch.from_numpy(self.prepare(view, 'bgr')[0].copy()))
+            inputs.append(torch.from_numpy(prepare(view, 'bgr')[0].copy()))
             self.drawn += 1
-        return torch.cat(inputs)
+        return ViewBatch(number, torch.cat(inputs))
+
+    def follow(self, recipe: Recipe, fraction: float) -> None:
+        """Make views of the size that this phase of the training has."""
+        if recipe.phases:
+            self.size = recipe.phase(fraction).size
 
     def state_dict(self) -> dict[str, Any]:
         """Return the place in the stream."""
@@ -95,13 +144,20 @@ class Views:
         """Go to a place in the stream."""
         self.drawn = state['drawn']
 
-    def _view(self, picture: Picture, rng: np.random.Generator) -> Picture:
-        """Return a view of the size of the network's input, in BGR."""
+    def _view(self, index: int, rng: np.random.Generator) -> Picture:
+        """Return a view of a frame, of the current size, in BGR."""
+        picture = self.frames[index]
         height, width = picture.shape[:2]
         at = place(self.spec, height, width)
         base = np.array([[at.scale_x, 0, at.offset_x], [0, at.scale_y, at.offset_y], [0, 0, 1]])
-        size = (self.spec.width, self.spec.height)
-        within = random_affine(size, self.recipe.scale, self.recipe.mirrored, rng)
+        whole, size = (self.spec.width, self.spec.height), self.size[::-1]
+        around = None
+        if size != whole and len(self.things) and len(self.things[index]):
+            found = self.things[index]
+            around = (base @ [*found[rng.integers(len(found))], 1])[:2]
+        within = random_affine(
+            whole, self.recipe.scale, self.recipe.mirrored, rng, part=size, around=around
+        )
         matrix = (within @ base)[:2]
         matrix[:, 2] += matrix[:, :2] @ [0.5, 0.5] - 0.5  # between indices of pixels
         pad = self.spec.pad_value
@@ -112,24 +168,48 @@ class Views:
         return recoloured(np.asarray(view, np.uint8), self.recipe.colours, rng)
 
 
+def _resized(spec: InputSpec, size: tuple[int, int]) -> InputSpec:
+    sides = dict(zip('HW', size, strict=True))
+    shape = tuple(sides.get(axis, side) for axis, side in zip(spec.layout, spec.shape, strict=True))
+    return dataclasses.replace(spec, shape=shape)
+
+
 def random_affine(
     size: tuple[int, int],
     scale: tuple[float, float],
     mirrored: float,
     rng: np.random.Generator,
+    *,
+    part: tuple[int, int] | None = None,
+    around: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
-    """Return a random map (3, 3) of an image of `size` (width, height) into one of that size.
+    """Return a random map (3, 3) of an image of `size` (width, height) into a view.
 
-    Where it is magnified, the view lies within the image; where it is made smaller, the image lies
-    within the view.
+    Along each side, a view that is smaller than the magnified image lies within it, and one that is
+    larger has it within.
+
+    Args:
+        size: of the image.
+        scale: least and largest magnification.
+        mirrored: share of maps that mirror.
+        rng: of everything random.
+        part: (width, height) of the view; by default the image's.
+        around: (2,) x and y in the image: what the view has in it, and not at its edge, where it
+            can.
     """
     factor = math.exp(rng.uniform(math.log(scale[0]), math.log(scale[1])))
     stretch = math.exp(rng.uniform(-STRETCH, STRETCH))
     scales = np.array([factor * stretch, factor / stretch])
-    offset = np.array(size) * (1 - scales) * rng.random(2)
+    view = np.array(size if part is None else part)
+    slack = view - np.array(size) * scales
+    low, high = np.minimum(slack, 0), np.maximum(slack, 0)
+    if around is not None:
+        middle = scales * around
+        low, high = (np.clip(share * view - middle, low, high) for share in (MARGIN, 1 - MARGIN))
+    offset = low + (high - low) * rng.random(2)
     matrix = np.array([[scales[0], 0, offset[0]], [0, scales[1], offset[1]], [0, 0, 1]])
     if rng.random() < mirrored:
-        matrix = np.array([[-1.0, 0, size[0]], [0, 1, 0], [0, 0, 1]]) @ matrix
+        matrix = np.array([[-1.0, 0, view[0]], [0, 1, 0], [0, 0, 1]]) @ matrix
     return matrix
 
 

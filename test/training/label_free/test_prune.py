@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import signal
 from pathlib import Path
@@ -29,14 +30,22 @@ import pytest
 torch = pytest.importorskip('torch', reason="the off-line stage needs torch: extra 'train'")
 pytest.importorskip('onnx', reason="importing needs onnx: extra 'train'")
 
+from latency_tables import arithmetic_table  # noqa: E402
 from tiny_parent import pictures, write_parent  # noqa: E402
 
 from pruned_perception._io import FolderError  # noqa: E402
 from pruned_perception._processes import Interrupted  # noqa: E402
 from pruned_perception.bundle import Bundle  # noqa: E402
 from pruned_perception.inference.detector import Detector  # noqa: E402
-from pruned_perception.pruning import ErrorBound, Macs, PruningError, count  # noqa: E402
+from pruned_perception.pruning import (  # noqa: E402
+    ErrorBound,
+    Latency,
+    Macs,
+    PruningError,
+    count,
+)
 from pruned_perception.pruning.errors import BudgetError  # noqa: E402
+from pruned_perception.pruning.plan import Plan  # noqa: E402
 from pruned_perception.training.budget import TrainingBudget  # noqa: E402
 from pruned_perception.training.label_free import (  # noqa: E402
     RECIPES,
@@ -94,6 +103,21 @@ def test_the_budget_is_met_after_as_many_cuts_as_asked_for(
     Detector(child).self_check()
 
 
+def test_milliseconds_of_a_table_are_met_by_as_many_cuts(parent: Bundle, tmp_path: Path) -> None:
+    table = arithmetic_table(parent)
+    found = prune(parent, budget=Latency(3.0, table), training=None, folder=tmp_path)
+    first, second = found.plans
+    assert isinstance(first, Plan)
+    assert isinstance(second, Plan)
+    assert first.predicted_ms is not None
+    assert second.predicted_ms is not None
+    assert second.predicted_ms <= 3.0 < first.predicted_ms <= math.sqrt(8.0 * 3.0)
+    assert '3 ms on a robot' in found.record.to_text()
+    slower = dataclasses.replace(table, whole=dataclasses.replace(table.whole, ms=9.0))
+    with pytest.raises(FolderError, match='something else'):
+        prune(parent, budget=Latency(3.0, slower), training=None, folder=tmp_path)
+
+
 def test_the_network_is_the_parents_cut_after_the_plans(
     parent: Bundle, result: LabelFreeResult, tmp_path: Path
 ) -> None:
@@ -132,6 +156,20 @@ def test_what_teaching_spoils_is_not_kept(parent: Bundle) -> None:
         assert stage.kept != 'taught'
         kept = getattr(stage, stage.kept)
         assert kept.agreement == max(stage.cut.agreement, stage.refitted.agreement)
+
+
+def test_the_control_has_the_widths_and_random_weights(
+    parent: Bundle, result: LabelFreeResult
+) -> None:
+    recipe = dataclasses.replace(RECIPE, cuts=1, fresh=True, learning_rate=1e-9)
+    control = prune(parent, recipe=recipe, training=TrainingBudget(steps=1))
+    pruned = prune(parent, recipe=dataclasses.replace(recipe, fresh=False), training=None)
+    assert control.plans == pruned.plans
+    stage = control.record.stages[0]
+    assert stage.kept == 'taught'
+    assert stage.taught is not None
+    assert stage.refitted is not None
+    assert stage.taught.error > 2 * stage.refitted.error
 
 
 @pytest.mark.parametrize('moment', range(5))
@@ -224,7 +262,7 @@ def test_a_folder_of_other_work_is_refused(parent: Bundle, tmp_path: Path) -> No
         ({'held_out': []}, PruningError, 'held-out frames: there are none'),
         ({'held_out': [*HELD_OUT, FRAMES[3]]}, PruningError, 'picture 6 is picture 3'),
         ({'budget': Macs(0.0001)}, BudgetError, 'nearest'),
-        ({'budget': ErrorBound(0.1)}, PruningError, 'MACs or parameters'),
+        ({'budget': ErrorBound(0.1)}, PruningError, 'MACs, parameters or milliseconds'),
     ],
 )
 def test_what_cannot_work_is_refused_first(
