@@ -329,15 +329,17 @@ class _Work:
 def _untaught(small: fx.GraphModule, calibration: list[Tensor], seed: int) -> fx.GraphModule:
     """Return the network with batch norms and random weights.
 
-    The last layers keep their biases: how rare objects are is what any detector begins with.
+    The last layers begin with small weights and the biases that they had, which say how rare
+    objects are (Lin et al., Focal Loss for Dense Object Detection, 2017, section 4.1).
     """
     fresh: Any = reinitialised(small, seed=seed)
     normed = with_batch_norms(fresh, calibration)
-    known = dict(normed.named_modules())
+    known, numbers = dict(normed.named_modules()), torch.Generator().manual_seed(seed)
     for name, layer in small.named_modules():
         bias = getattr(layer, 'bias', None)
         if isinstance(layer, nn.Conv2d) and bias is not None and f'{name}_norm' not in known:
             known[name].bias.copy_(bias)
+            nn.init.normal_(known[name].weight, std=0.01, generator=numbers)
     return normed
 
 
