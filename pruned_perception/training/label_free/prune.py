@@ -271,7 +271,8 @@ class _Work:
         """Return the network as its parent taught it, the steps, and CPU seconds."""
         normed = with_batch_norms(small, self.calibration)
         if self.recipe.fresh:
-            normed = _untaught(small, self.calibration, self.seed)
+            untaught: Any = reinitialised(normed, seed=self.seed, initialise=_forget)
+            normed = untaught
         parent = self.network.module
         structure = trace(parent, self.network.example_inputs)
         pairs = layer_pairs(parent, structure, composed([*self.plans, plan]), normed)
@@ -326,19 +327,17 @@ class _Work:
 
 
 @torch.no_grad()
-def _untaught(small: fx.GraphModule, calibration: list[Tensor], seed: int) -> fx.GraphModule:
-    """Return the network with batch norms and random weights.
+def _forget(network: nn.Module) -> None:
+    """Make the convolutions random; batch norms stay, and say the sizes that outputs have.
 
-    The last layers keep their biases: how rare objects are is what any detector begins with.
+    Layers without one, the last, begin with small weights and keep their biases, which say how rare
+    objects are (Lin et al., Focal Loss for Dense Object Detection, 2017, section 4.1).
     """
-    fresh: Any = reinitialised(small, seed=seed)
-    normed = with_batch_norms(fresh, calibration)
-    known = dict(normed.named_modules())
-    for name, layer in small.named_modules():
-        bias = getattr(layer, 'bias', None)
-        if isinstance(layer, nn.Conv2d) and bias is not None and f'{name}_norm' not in known:
-            known[name].bias.copy_(bias)
-    return normed
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity='relu')
+            if layer.bias is not None:
+                nn.init.normal_(layer.weight, std=0.01)
 
 
 def _identity(budget: Budget) -> list[Any]:

@@ -169,7 +169,7 @@ def test_the_control_has_the_widths_and_random_weights(
     assert stage.kept == 'taught'
     assert stage.taught is not None
     assert stage.refitted is not None
-    assert stage.taught.error > 2 * stage.refitted.error
+    assert stage.taught.error > 1 > stage.refitted.error  # 1: as bad as a constant
 
 
 @pytest.mark.parametrize('moment', range(5))
