@@ -106,11 +106,16 @@ class Camera:
         """Return the profile of `pruned-perception monitor`."""
         prefix, node = self.namespace.rstrip('/'), self.node_name
         names = ('camera_info', 'detections', f'{node}/active_model', f'{node}/metrics')
+        topics = [f'{prefix}/{name}' for name in names]
+        # Once it knows the node, it follows that to the camera it listens to.
+        folder, slash, _ = self.image.removesuffix('/compressed').rpartition('/')
+        beside = f'{folder}{slash}camera_info'
+        beside = beside if beside.startswith('/') else f'{prefix}/{beside}'
         return Profile(
             'perception_monitor',
             '/',
             publish=('/parameter_events',),
-            subscribe=(*self._clock(), '/diagnostics', *(f'{prefix}/{name}' for name in names)),
+            subscribe=(*self._clock(), '/diagnostics', *dict.fromkeys((beside, *topics))),
         )
 
     def enclaves(self) -> dict[str, tuple[Profile, ...]]:

@@ -36,7 +36,7 @@ from pruned_perception.pruning.allocation import RULES, default_rule, widths_for
 from pruned_perception.pruning.bounds import Claim
 from pruned_perception.pruning.budget import Budget, ErrorBound, Latency, Macs, Params
 from pruned_perception.pruning.calibration import Batch, CalibrationRecord
-from pruned_perception.pruning.errors import CannotDifferentiateError, PruningError
+from pruned_perception.pruning.errors import BudgetError, CannotDifferentiateError, PruningError
 from pruned_perception.pruning.graph.cost import count
 from pruned_perception.pruning.graph.device import on_cpu
 from pruned_perception.pruning.graph.groups import ChannelGroups
@@ -615,7 +615,8 @@ class Planner:
             PruningError: names or options that do not fit.
         """
         if not self.structure.channels:
-            raise PruningError(self.structure.nothing_to_prune())
+            wanted = 'what is asked' if budget is None else f'a budget of {budget}'
+            raise BudgetError(f'{wanted} cannot be met: {self.structure.nothing_to_prune()}')
         how = self._completed(budget, widths)
         ranking = self._evidence(how['criterion'])
         rule, by = RULES.get(how.get('allocation') or ''), how.get('allocation_by')

@@ -270,7 +270,7 @@ def test_silence_is_explained(
     assert main([*advice.split(), '--print']) == 0
     printed = capsys.readouterr().out
     assert '-r __ns:=/idle -r image_raw:=/left_camera/image_raw' in printed
-    assert '-p image_transport:=compressed' in printed
+    assert 'image_transport:="compressed"' in printed
     assert 'has type std_msgs/msg/String' in trouble['/odd']
     assert 'nobody publishes /empty/detections' in trouble['/empty']
     assert '/idle/perception_node' in trouble['/empty']
