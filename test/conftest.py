@@ -30,6 +30,7 @@ from tiny_detector import write_tiny_bundle
 from pruned_perception.bundle import Bundle
 
 ROOT = Path(__file__).resolve().parents[1]
+WAITING = 'mark.waiting'  # in files whose tests mostly wait
 DDS = ('mark.ros', 'mark.launch_test')  # in files whose tests are over DDS
 
 # No test fails for the time it takes on a busy machine.
@@ -52,7 +53,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Give the tests of a file to one process, and those over DDS all to the same one.
 
     So fixtures of a module are made once, and the processes of two ROS tests, which compete for
-    the cores and are heard by each other, never run at a time.
+    the cores, never run at a time; but for those that leave them idle, which have a process of
+    their own. (Each process has a domain of its own, see `ros_domain`.)
     """
     from xdist.scheduler import LoadScopeScheduling
 
@@ -60,6 +62,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
         def _split_scope(self, nodeid: str) -> str:
             path = nodeid.partition('::')[0]
             text = (ROOT / path).read_text(encoding='utf-8')
+            if WAITING in text:
+                return 'waiting'
             return 'over DDS' if any(mark in text for mark in DDS) else path
 
     return ByFile(config, log)

@@ -41,7 +41,7 @@ from tiny_detector import square_image
 from pruned_perception._watchdog import STATUS
 from pruned_perception.nodes import transport
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.waiting]
 
 RED = square_image('red', 80, 40, 120)
 PROFILE = {'FASTDDS_DEFAULT_PROFILES_FILE': str(transport.profile())}

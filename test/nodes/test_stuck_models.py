@@ -36,7 +36,7 @@ from stuck_networks import ALWAYS, BRIGHT, write_stuck_bundle
 
 from pruned_perception._watchdog import STATUS
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.waiting]
 
 OK, WARN, ERROR = 0, 1, 2
 DARK = np.zeros((96, 128, 3), np.uint8)
