@@ -95,7 +95,7 @@ from pruned_perception.pruning.certificate import Certificate, read_certificate
 from pruned_perception.pruning.latency import latency_of
 from pruned_perception.quantization import quantize_bundle
 from pruned_perception.training.budget import TrainingBudget
-from pruned_perception.training.compute import BrainFloats, fastest, use_one_thread
+from pruned_perception.training.compute import fastest, use_one_thread
 from pruned_perception.training.detector.certification import certify_labelled, clusters_of
 from pruned_perception.training.detector.checkpoint import SEEN
 from pruned_perception.training.label_free import (
@@ -471,7 +471,7 @@ class _Job:
                     self.parent.input,
                     phases_of(self.parent.input, self.network.module, recipe),
                 ),
-                brain_floats=isinstance(fastest(), BrainFloats),
+                brain_floats=fastest().precision == torch.bfloat16,
             )
             training = TrainingBudget(steps=steps)
         result = prune_label_free(

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import os
 from typing import Any, TypeVar
 
 import cv2
@@ -25,23 +26,37 @@ import torch
 from torch import Tensor, nn
 
 from pruned_perception.errors import UserError
-from pruned_perception.pruning.graph.device import CPU, device_of, moved
+from pruned_perception.pruning.graph.device import CPU, device_of, mapped, moved
+from pruned_perception.training.processes import ALONE, Alone, started_together
 
 Network = TypeVar('Network', bound=nn.Module)
 
 
 class Compute:
-    """A device, float32, this process alone.
+    """A device, a precision, and the processes that compute together.
 
     The training loop places its networks and batches, surrounds the forward pass and makes the
     gradients through these methods only.
 
     Args:
         device: by default the one that a network is on.
+        precision: of products, torch.float32, bfloat16 or float16. Weights, gradients, norms'
+            statistics, and all figures stay float32; float16 has a scaled loss, and gives way to
+            bfloat16 or float32 where a loss is too large for it.
+        processes: that share out batches; see `processes.joined`.
+        workers: how many more processes make batches ahead, of data that can be made by others.
     """
 
-    def __init__(self, device: torch.device | None = None) -> None:
-        self.device = device
+    def __init__(
+        self,
+        device: torch.device | None = None,
+        *,
+        precision: torch.dtype = torch.float32,
+        processes: Alone = ALONE,
+        workers: int = 0,
+    ) -> None:
+        self.device, self.precision = device, precision
+        self.processes, self.workers = processes, workers
 
     def copy(self, network: Network) -> Network:
         """Return a copy of a network, where it is to compute."""
@@ -56,38 +71,97 @@ class Compute:
     def batch(self, batch: Any, network: nn.Module) -> Any:
         """Return a batch of a task's, where the network is."""
         device = device_of(network)
-        return batch if device == CPU else moved(batch, device)
+        if device == CPU:
+            return batch
+        if device.type != 'cuda':
+            return moved(batch, device)
+        return mapped(batch, lambda each: each.to(device, non_blocking=True))
 
     def forward(self) -> contextlib.AbstractContextManager[Any]:
         """Return the context of a forward pass: its precision."""
-        return contextlib.nullcontext()
+        if self.precision == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast((self.device or CPU).type, self.precision)
 
     def backward(self, loss: Tensor) -> None:
-        """Give the parameters their gradients, the same ones in all processes."""
+        """Give the parameters the gradients of a loss."""
         loss.backward()
 
+    def scaler(self) -> torch.amp.GradScaler | None:
+        """Return what keeps small gradients from vanishing, where the precision needs that."""
+        if self.precision != torch.float16:
+            return None
+        return torch.amp.GradScaler((self.device or CPU).type)
 
-class BrainFloats(Compute):
-    """The CPU in mixed precision: products in bfloat16.
+    @property
+    def safer(self) -> Compute:
+        """The same in a precision of a wider range than float16."""
+        wide = torch.bfloat16 if _has_bfloat16(self.device or CPU) else torch.float32
+        safer = copy.copy(self)
+        safer.precision = wide
+        return safer
 
-    Where the processor has instructions for it, a step is nearly twice as fast. Weights,
-    gradients and norms' statistics stay float32.
-    """
+    @property
+    def alone(self) -> Compute:
+        """The same in this process only."""
+        alone = copy.copy(self)
+        alone.processes = ALONE
+        return alone
 
-    def forward(self) -> contextlib.AbstractContextManager[Any]:
-        """Return the context of a forward pass: its precision."""
-        return torch.autocast('cpu', torch.bfloat16)
+    @property
+    def channels_last(self) -> bool:
+        """Whether that memory format is the one of convolutions' fast kernels: mixed, on a GPU."""
+        mixed = self.precision != torch.float32
+        return mixed and self.device is not None and self.device.type == 'cuda'
 
 
 def fastest() -> Compute:
-    """Return what computes training steps fastest on this machine."""
-    known = (
-        getattr(torch.cpu, name, lambda: False)()
-        for name in ('_is_avx512_bf16_supported', '_is_amx_tile_supported')
-    )
-    return BrainFloats() if any(known) else Compute()
+    """Return what computes training steps fastest on this machine's CPU.
+
+    Where the processor has instructions for products in bfloat16, a step is nearly twice as fast.
+    """
+    return Compute(precision=torch.bfloat16 if _has_bfloat16(CPU) else torch.float32)
 
 
+PRECISIONS = {
+    'float32': torch.float32,
+    'bfloat16': torch.bfloat16,
+    'float16': torch.float16,
+}
+
+
+def find_precision(name: str, device: torch.device) -> torch.dtype:
+    """Return the precision of that name; `auto` is float32 on the CPU, and mixed on a GPU.
+
+    There it is bfloat16, or float16 where the GPU has no bfloat16.
+    """
+    if name != 'auto':
+        return PRECISIONS[name]
+    if device.type != 'cuda':
+        return torch.float32
+    return torch.bfloat16 if _has_bfloat16(device) else torch.float16
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    """Return whether the device has instructions for products in bfloat16."""
+    if device.type == 'cuda':
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    known = ('_is_avx512_bf16_supported', '_is_amx_tile_supported')
+    return any(getattr(torch.cpu, each, lambda: False)() for each in known)
+
+
+def workers_for(device: torch.device) -> int:
+    """Return how many processes are to make batches ahead, unless somebody says otherwise.
+
+    None for the CPU, which is busy with the steps; a GPU waits for what one core can make.
+    """
+    if device.type == 'cpu':
+        return 0
+    together = int(os.environ.get('LOCAL_WORLD_SIZE', '1'))
+    return max(1, min(MOST_WORKERS, len(os.sched_getaffinity(0)) // together - 1))
+
+
+MOST_WORKERS = 8
 DEVICES = 'auto, cpu, cuda, cuda:N or mps'
 
 
@@ -100,14 +174,22 @@ def find_device(name: str) -> torch.device:
     kind, _, number = name.partition(':')
     if name == 'auto':
         kind = 'cuda' if torch.cuda.is_available() else 'mps' if _mps() else 'cpu'
-        return torch.device('cpu') if kind == 'cpu' else torch.device(kind, 0)
+        return torch.device('cpu') if kind == 'cpu' else torch.device(kind, _own_gpu())
     if kind not in ('cpu', 'cuda', 'mps') or (number and (kind != 'cuda' or not number.isdigit())):
         raise UserError(f'--device {name}: there are {DEVICES}')
     if kind == 'mps' and not _mps():
         raise UserError(f'--device {name}: is for macOS on Apple silicon; this machine has none')
+    index = int(number or _own_gpu())
     if kind == 'cuda':
-        _check_cuda(name, int(number or 0))
-    return torch.device('cpu') if kind == 'cpu' else torch.device(kind, int(number or 0))
+        if number and started_together():
+            raise UserError(f'--device {name}: several processes have a GPU each; give cuda')
+        _check_cuda(name, index)
+    return torch.device('cpu') if kind == 'cpu' else torch.device(kind, index)
+
+
+def _own_gpu() -> int:
+    """Return the number of this process's GPU: each that torchrun has started has one."""
+    return int(os.environ.get('LOCAL_RANK', '0'))
 
 
 def _mps() -> bool:

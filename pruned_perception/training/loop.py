@@ -27,6 +27,7 @@ import hashlib
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +50,7 @@ from pruned_perception.training.checkpoint import (
 )
 from pruned_perception.training.compute import Compute
 from pruned_perception.training.distillation import Call, Distillation, calls_of, teach
+from pruned_perception.training.feed import Feed, Part
 from pruned_perception.training.losses import named, total
 from pruned_perception.training.memory import examples, largest_that_fits
 from pruned_perception.training.random_state import random_numbers, random_state, set_random_state
@@ -117,7 +119,9 @@ def train(
         folder: for what an interrupted call needs to go on, and the log, `log.jsonl`.
         report: told of the progress every few steps, and at the end.
         title: what the report calls it.
-        compute: where to compute; by default where the model is. The result is where the model is.
+        compute: where, how precisely and with which other processes to compute; by default where
+            the model is. The result is where the model is. Of several processes each must make
+            the same call, and has the same result; the first one writes.
 
     Raises:
         PruningError: the task cannot train as the recipe says, nothing can be trained, the data
@@ -128,12 +132,19 @@ def train(
     """
     if task.training is None or task.step is None:
         raise PruningError('training: the task needs `training` (batches) and `step` (loss)')
-    hold = locked(folder) if folder else contextlib.nullcontext()
-    with hold, random_numbers(seed), torch.inference_mode(False):
+    compute = compute or Compute()
+    processes = compute.processes
+    with contextlib.ExitStack() as stack:
+        if folder is not None:
+            hold = locked(folder)
+            processes.first(lambda: stack.enter_context(hold))
+        stack.enter_context(random_numbers(processes.seed(seed)))
+        stack.enter_context(torch.inference_mode(False))
         run = _Run(
             model, task, budget, recipe or task.recipe, teacher, distillation or Distillation(),
-            masks or {}, validations, seed, folder, compute or Compute(),
+            masks or {}, validations, seed, folder, compute,
         )  # fmt: skip
+        stack.callback(run.feed.close)
         return run.loop(lambda share, remark: report and report(title, share, remark))
 
 
@@ -187,33 +198,58 @@ class _Run:
             self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         # Both share memory with the networks; collecting them anew would cost 5 % of a step.
         self.averages, self.currents = _floating(self.average), _floating(self.network)
-        self.batches = task.training(seed)
-        self.follows = _follows(self.batches, recipe)
+        batches = task.training(seed)
+        self.processes, self.scaler = compute.processes, compute.scaler()
         self.optimiser = _optimiser(self.network, task, recipe)
         self.rates = [group['lr'] / recipe.learning_rate for group in self.optimiser.param_groups]
-        self.epoch = getattr(self.batches, 'steps_per_epoch', None)
+        self.feed = Feed(
+            batches,
+            recipe,
+            self.fraction_after,
+            self.processes,
+            workers=compute.workers,
+            pinned=device_of(self.network).type == 'cuda',
+        )
+        self.epoch = getattr(batches, 'steps_per_epoch', None)
         if budget.epochs is not None and self.epoch is None:
             raise PruningError(
                 'training budget: of epochs, but what `training` of the task returns has no '
                 '`steps_per_epoch`; give steps'
             )
         self.steps, self.cpu_seconds, self.wall_seconds, self.finished = 0, 0.0, 0.0, False
+        self.waited, self.stopped = 0.0, False
         self.figures: dict[str, float] = {}
-        if folder is not None and (folder / CHECKPOINT).is_file():
-            self.restore(folder / CHECKPOINT)
+        self.check_others()
+        if folder is not None:
+            path = folder / CHECKPOINT
+            found = self.processes.first(lambda: read_checkpoint(path) if path.is_file() else None)
+            if found is not None:
+                self.restore(path, found)
 
     def placed(self, model: nn.Module) -> nn.Module:
         """Return a copy where it is to compute."""
         network = self.compute.copy(model)
-        if self.recipe.channels_last:
+        if self.recipe.channels_last or self.compute.channels_last:
             # The typed signature of Module.to lacks the argument.
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return network
 
+    def check_others(self) -> None:
+        """Raise PruningError where the processes have been given different things."""
+        theirs = self.processes.first(lambda: self.identity)
+        differing = [key for key, value in self.identity.items() if theirs[key] != value]
+        if differing:
+            raise PruningError(f'several processes: their {", ".join(differing)} differ')
+
     @property
     def fraction(self) -> float:
-        epochs = 0.0 if self.epoch is None else self.steps / self.epoch
-        return self.budget.fraction(self.cpu_seconds, self.steps, self.wall_seconds, epochs)
+        """The share of the budget that is used up."""
+        return self.fraction_after(self.steps)
+
+    def fraction_after(self, steps: int) -> float:
+        """Return what it is after so many steps; of a budget of time, what it is now."""
+        epochs = 0.0 if self.epoch is None else steps / self.epoch
+        return self.budget.fraction(self.cpu_seconds, steps, self.wall_seconds, epochs)
 
     def loop(self, report: Callable[[float, str], Any]) -> Trained:
         saved = self.cpu_seconds
@@ -221,8 +257,8 @@ class _Run:
         log = _Log(self)
         stoppable = termination() if self.folder else contextlib.nullcontext(list[int]())
         with stoppable as stop:
-            while self.fraction < 1 and not stop:
-                log.add(self.step())
+            while self.fraction < 1 and not self.stopped:
+                log.add(self.step(stop))
                 if log.steps == LOG_STEPS:
                     report(self.fraction, log.write())
                 if int(self.fraction * self.validations) > validated and self.fraction < 1:
@@ -237,7 +273,7 @@ class _Run:
                     self.check()
                     self.validate(log)
                 self.save()
-        if stop or not self.finished:  # all is saved, and whoever goes on has to be told, too
+        if stop or self.stopped or not self.finished:  # all is saved; who goes on has to be told
             raise Interrupted(f'after {self.steps} steps, {self.cpu_seconds / 60:.1f} CPU minutes')
         report(1.0, log.remark())
         self.average.zero_grad(set_to_none=True)
@@ -248,28 +284,54 @@ class _Run:
         trained = self.average.to(self.home).eval()
         return Trained(trained, self.steps, self.cpu_seconds, self.figures)
 
-    def step(self) -> dict[str, float]:
-        """Do one step of the optimiser; return its losses, and the learning rate."""
+    def step(self, stop: list[int]) -> dict[str, float]:
+        """Do one step of the optimiser; return its losses, and the learning rate.
+
+        All processes count the same time: CPU time of all together, wall time of the first one. A
+        signal to one of them stops them all.
+        """
         began, wall = time.process_time(), time.perf_counter()
         rate = self.recipe.rate(self.fraction)
         for group, relative in zip(self.optimiser.param_groups, self.rates, strict=True):
             group['lr'] = rate * relative
-        batch = self.next_batch()
+        part = self.feed.next()
+        waited = time.perf_counter() - wall
         losses: dict[str, Tensor] = {}
         with contextlib.suppress(torch.OutOfMemoryError):
-            losses = self.learn(batch, rate)
+            losses = self.learn(part, rate)
         if not losses:  # here, where what that step allocated is free again
-            raise self.too_large(batch)
+            raise self.too_large(part.batch)
         self.keep_masked()
         self.steps += 1
         self.follow()
-        self.cpu_seconds += time.process_time() - began
-        self.wall_seconds += time.perf_counter() - wall
-        return {name: value.item() for name, value in losses.items()} | {'rate': rate}
+        means = [value.item() * part.share for value in losses.values()]
+        first = self.processes.rank == 0
+        cpu, wall, waited, stopped, *means = self.processes.total(
+            [
+                time.process_time() - began + part.cpu_seconds,
+                first * (time.perf_counter() - wall),
+                first * waited,
+                float(bool(stop)),
+                *means,
+            ]
+        )
+        self.cpu_seconds += cpu
+        self.wall_seconds += wall
+        self.waited += waited
+        self.stopped = stopped > 0
+        return dict(zip(losses, means, strict=True)) | {'rate': rate}
 
-    def learn(self, batch: Any, rate: float) -> dict[str, Tensor]:
+    def learn(self, part: Part, rate: float) -> dict[str, Tensor]:
         """Move the weights by what a batch says; return its losses."""
-        losses = self.losses(batch)
+        losses = self.losses(part)
+        if self.scaler is not None and not self.all_finite(losses['total']):
+            self.compute, self.scaler = self.compute.safer, None
+            warnings.warn(
+                f'training: the loss of step {self.steps + 1} is too large for float16; it goes on '
+                f'in {str(self.compute.precision).removeprefix("torch.")}',
+                stacklevel=2,
+            )
+            losses = self.losses(part)
         loss = losses['total']
         if self.recipe.clip is None and not math.isfinite(value := loss.item()):
             raise PruningError(
@@ -277,18 +339,36 @@ class _Run:
                 f'{rate:.3g}; lower it, or look at the data of that step'
             )
         self.optimiser.zero_grad(set_to_none=True)
-        self.compute.backward(loss)
+        if part.share != 1:
+            loss = loss * part.share
+        self.compute.backward(loss if self.scaler is None else self.scaler.scale(loss))
+        self.processes.add_gradients(self.network)
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimiser)
         if self.recipe.clip is None or torch.isfinite(
             nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
         ):  # one broken batch must not end a night's run
-            self.optimiser.step()
+            (self.optimiser.step if self.scaler is None else self.move_scaled)()
+        if self.scaler is not None:
+            self.scaler.update()
         return losses
+
+    def move_scaled(self) -> None:
+        """Move the weights, unless a gradient was too large for its scale, which is halved then."""
+        assert self.scaler is not None
+        self.scaler.step(self.optimiser)
+
+    def all_finite(self, loss: Tensor) -> bool:
+        """Return whether the losses of all processes are."""
+        return self.processes.total([not math.isfinite(loss.item())]) == [0]
 
     def too_large(self, batch: Any) -> PruningError:
         """Return what to say of a batch that there is no memory for: how many would fit."""
         self.optimiser.zero_grad(set_to_none=True)
+        self.compute = self.compute.alone  # the others wait elsewhere, or have no memory, either
+        self.processes = self.compute.processes
         size = largest_that_fits(
-            batch, lambda part: self.compute.backward(self.losses(part)['total'])
+            batch, lambda some: self.compute.backward(self.losses(Part(some))['total'])
         )
         fits = f'batches of {size} fit' if size else 'no part of it fits'
         return PruningError(
@@ -297,14 +377,14 @@ class _Run:
             'is untouched; another size of batches is another training, in another folder'
         )
 
-    def losses(self, batch: Any) -> dict[str, Tensor]:
-        """Return the losses of a batch, and the `total` that is minimised."""
+    def losses(self, part: Part) -> dict[str, Tensor]:
+        """Return the losses of a batch, or a part of one, and the `total` that is minimised."""
         assert self.task.step is not None
-        batch = self.compute.batch(batch, self.network)
+        batch = self.compute.batch(part.batch, self.network)
         listen: contextlib.AbstractContextManager[list[Call]] = contextlib.nullcontext([])
         if self.teacher is not None:
             listen = calls_of(self.network)
-        with self.compute.forward(), listen as calls:
+        with self.processes.forward(part.share), self.compute.forward(), listen as calls:
             found = named(self.task.step(self.network, batch), 'loss')
             loss = total(found)
             if self.teacher is not None:
@@ -326,16 +406,6 @@ class _Run:
             decay = min(self.recipe.ema, (1 + self.steps) / (10 + self.steps))
             torch._foreach_lerp_(self.averages, self.currents, 1 - decay)
 
-    def next_batch(self) -> Any:
-        if self.follows:
-            self.batches.follow(self.recipe, self.fraction)  # type: ignore[attr-defined]
-        try:
-            return next(self.batches)
-        except StopIteration:
-            raise PruningError(
-                'training: the data ended; `training` must go on for ever, epoch after epoch'
-            ) from None
-
     def validate(self, log: _Log) -> None:
         """Ask the task how good the result would be; the training's random numbers stay."""
         if not self.validations:
@@ -343,7 +413,7 @@ class _Run:
         if self.task.evaluate is None:
             raise PruningError('validation: the task needs `evaluate`')
         before = random_state()
-        self.figures = figures_of(self.task.evaluate, self.average)
+        self.figures = self.processes.gathered(figures_of(self.task.evaluate, self.average))[0]
         set_random_state(before)
         log.record('validation', self.figures)
 
@@ -359,6 +429,7 @@ class _Run:
         """Write the weights and, unless finished, everything else that a step depends on."""
         if self.folder is None:
             return
+        path = self.folder / CHECKPOINT
         content: dict[str, Any] = {
             'weights': weights_of(self.average),
             'steps': self.steps,
@@ -369,18 +440,23 @@ class _Run:
             'figures': dict(self.figures),
         }
         if not self.finished:
-            stateful = hasattr(self.batches, 'load_state_dict')
+            own, *others = self.processes.gathered(random_state())
             content['resume'] = {
                 'network': None if self.recipe.ema is None else weights_of(self.network),
                 'optimiser': self.optimiser.state_dict(),
-                'batches': self.batches.state_dict() if stateful else None,  # type: ignore[attr-defined]
-                'random': random_state(),
+                'batches': self.feed.state_dict(),
+                'random': own,
+                'others': others,
+                'scaler': None if self.scaler is None else self.scaler.state_dict(),
             }
-        save_checkpoint(self.folder / CHECKPOINT, content)
+        self.processes.first(lambda: save_checkpoint(path, content))
 
-    def restore(self, path: Path) -> None:
-        """Take up what `save` wrote: weights, optimiser, place in the data, random numbers."""
-        content = read_checkpoint(path)
+    def restore(self, path: Path, content: Mapping[str, Any]) -> None:
+        """Take up what `save` wrote: weights, optimiser, place in the data, random numbers.
+
+        With another number of processes, each but the first one draws random numbers of its own
+        anew; batches are the same.
+        """
         if content['format'] != FORMAT or 'identity' not in content:
             raise FolderError(
                 f'{path}: was not written by this version, which cannot go on with it; choose '
@@ -406,12 +482,12 @@ class _Run:
         if resume['network'] is not None:
             self.network.load_state_dict(resume['network'])
         self.optimiser.load_state_dict(resume['optimiser'])
-        if resume['batches'] is not None:
-            self.batches.load_state_dict(resume['batches'])  # type: ignore[attr-defined]
-        else:
-            for _ in range(self.steps):
-                self.next_batch()
-        set_random_state(resume['random'])
+        self.feed.load_state_dict(resume['batches'], self.steps)
+        if (scaler := resume.get('scaler')) is not None and self.scaler is not None:
+            self.scaler.load_state_dict(scaler)
+        states = [resume['random'], *resume.get('others', ())]
+        if self.processes.count == len(states) or self.processes.rank == 0:
+            set_random_state(states[self.processes.rank])
 
 
 class _Log:
@@ -420,7 +496,7 @@ class _Log:
     def __init__(self, run: _Run) -> None:
         self.run = run
         self.sums: dict[str, float] = {}
-        self.steps, self.began = 0, run.cpu_seconds
+        self.steps, self.began, self.waited = 0, run.wall_seconds, run.waited
         self.loss = math.nan
 
     def add(self, values: Mapping[str, float]) -> None:
@@ -429,16 +505,22 @@ class _Log:
         self.steps += 1
 
     def write(self) -> str:
-        """Write the means of the steps since the last time; return a remark."""
+        """Write the means of the steps since the last time; return a remark.
+
+        Speed is per second of wall time; `waiting` is the share of it in which the next batch was
+        not there yet.
+        """
         means = {name: value / self.steps for name, value in self.sums.items()}
         self.loss = means['total']
-        speed = self.steps / max(self.run.cpu_seconds - self.began, 1e-9)
-        unit = 'steps'
+        seconds = max(self.run.wall_seconds - self.began, 1e-9)
+        waiting = (self.run.waited - self.waited) / seconds
+        unit, speed = 'steps', self.steps / seconds
         if (batch := self.run.recipe.batch) is not None:
             unit, speed = 'images', speed * batch
-        self.record('step', means | {f'{unit}_per_s': speed})
-        self.sums, self.steps, self.began = {}, 0, self.run.cpu_seconds
-        return f'{self.remark()}, {speed:.1f} {unit}/s'
+        self.record('step', means | {f'{unit}_per_s': speed, 'waiting': waiting})
+        self.sums, self.steps = {}, 0
+        self.began, self.waited = self.run.wall_seconds, self.run.waited
+        return f'{self.remark()}, {speed:.1f} {unit}/s, {waiting:.0%} of it waiting for data'
 
     def remark(self) -> str:
         if self.steps:
@@ -446,7 +528,7 @@ class _Log:
         return f'step {self.run.steps}, loss {self.loss:.4g}'
 
     def record(self, kind: str, values: Mapping[str, float]) -> None:
-        if self.run.folder is None:
+        if self.run.folder is None or self.run.processes.rank:
             return
         line = {
             'kind': kind,
@@ -475,22 +557,6 @@ def _optimiser(network: nn.Module, task: Task, recipe: Recipe) -> torch.optim.Op
     if own != (task.recipe.optimiser, task.recipe.weight_decay):
         raise PruningError('optimiser, weight_decay: the task has an `optimiser` of its own')
     return task.optimiser(network, recipe.learning_rate)
-
-
-def _follows(batches: Any, recipe: Recipe) -> bool:
-    """Return whether the batches follow a recipe; raise PruningError where they would have to."""
-    if not hasattr(batches, 'follow'):
-        if recipe.batch is not None or recipe.phases:
-            raise PruningError(
-                'batch, phases: the batches of the task are as they are; give what `training` '
-                'returns a method follow(recipe, fraction) that is called before each'
-            )
-        return False
-    if not hasattr(batches, 'load_state_dict'):
-        raise PruningError(
-            'training: batches that follow a recipe need state_dict and load_state_dict, too'
-        )
-    return True
 
 
 def _floating(model: nn.Module) -> list[Tensor]:

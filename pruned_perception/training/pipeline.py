@@ -63,6 +63,7 @@ from pruned_perception.training.checkpoint import read_checkpoint, save_checkpoi
 from pruned_perception.training.compute import Compute
 from pruned_perception.training.loop import OnProgress, Trained, train, weights_digest
 from pruned_perception.training.method import (
+    Cut,
     Method,
     PruningRecord,
     Scratch,
@@ -134,7 +135,10 @@ def prune_and_finetune(
     teacher = task.model if task.teacher is None else task.teacher
     current = returned = task.model
     stages: list[Stage] = []
-    with locked(folder) if folder else contextlib.nullcontext():
+    with contextlib.ExitStack() as stack:
+        if folder is not None:
+            hold = locked(folder)
+            compute.processes.first(lambda: stack.enter_context(hold))
         for number in range(1, method.iterations + 1):
             current, stage = _stage(
                 dataclasses.replace(task, model=current),
@@ -186,10 +190,14 @@ def loses_at_most(loss: float, task: Task, compute: Compute | None = None) -> Ac
     evaluate, where = task.evaluate, compute or Compute()
     limit: list[float] = []
 
+    def figure(network: nn.Module) -> float:
+        found = figures_of(evaluate, where.placed(network))
+        return first_figure(where.processes.gathered(found)[0])
+
     def accept(small: nn.Module) -> bool:
         if not limit:
-            limit.append(first_figure(figures_of(evaluate, where.placed(task.model))) - loss)
-        return first_figure(figures_of(evaluate, where.placed(small))) >= limit[0]
+            limit.append(figure(task.model) - loss)
+        return figure(small) >= limit[0]
 
     return accept
 
@@ -238,37 +246,34 @@ def _stage(
     identity = json.dumps(
         [method.to_dict(), budget_entry(budget), seed, recalibrated, weights_digest(task.model)]
     )
-    if cut and cut.is_file():
-        content = read_checkpoint(cut)
+    processes = compute.processes
+    how = method.cut(number)
+    content = processes.first(lambda: read_checkpoint(cut) if cut and cut.is_file() else None)
+    if content is not None:
         if content.get('identity') != identity:
             raise FolderError(
                 f'{folder}: holds the cut of another network, method, budget or seed; choose '
                 'another folder, or delete this one'
             )
-        record = PruningRecord.from_dict(json.loads(content['record']))
-        small = rebuilt(task, method.cut(number), budget, seed, record)
-        small.load_state_dict(content['weights'])
+        small, record = _recut(task, how, budget, seed, content)
         before = content['before']
     else:
         report(title, 0.0, 'choosing what goes')
-        small, record = pruned(
-            task,
-            method.cut(number),
-            budget,
-            seed,
-            recalibrated=recalibrated,
-            tuned=training is not None,
-            nearest=False,
-        )
+        made: list[tuple[nn.Module, PruningRecord]] = []
+
+        def choose() -> dict[str, Any]:
+            tuned = training is not None
+            options = {'recalibrated': recalibrated, 'tuned': tuned, 'nearest': False}
+            made.append(pruned(task, how, budget, seed, **options))
+            small, record = made[0]
+            return {'record': json.dumps(record.to_dict()), 'weights': weights_of(small)}
+
+        content = processes.first(choose)
+        small, record = made[0] if made else _recut(task, how, budget, seed, content)
         before = _judged(task, small, compute)
         if cut:
-            content = {
-                'identity': identity,
-                'record': json.dumps(record.to_dict()),
-                'before': dict(before),
-                'weights': weights_of(small),
-            }
-            save_checkpoint(cut, content)
+            content = {'identity': identity, 'before': dict(before), **content}
+            processes.first(lambda: save_checkpoint(cut, content))
     trained = Trained(small, 0, 0.0)
     if training is not None:
         trained = train(
@@ -288,20 +293,35 @@ def _stage(
         )
     small = trained.network
     finished = folder / 'stage.json' if folder else None
-    if finished and finished.is_file():
-        return small, from_dict(Stage, read_json(finished))
+    known = processes.first(
+        lambda: read_json(finished) if finished and finished.is_file() else None
+    )
+    if known is not None:
+        return small, from_dict(Stage, known)
     after = before
     if training is not None:
         after = trained.figures or _judged(task, small, compute)
     accepted = accept is None or accept(small)
     stage = Stage(record, before, after, trained.steps, trained.cpu_seconds, accepted)
     if finished:
-        write_json(finished, to_dict(stage))
+        processes.first(lambda: write_json(finished, to_dict(stage)))
     return small, stage
 
 
+def _recut(
+    task: Task, how: Cut, budget: Budget, seed: int, content: dict[str, Any]
+) -> tuple[nn.Module, PruningRecord]:
+    """Return the network and the record of a cut that was made before, or by another process."""
+    record = PruningRecord.from_dict(json.loads(content['record']))
+    small = rebuilt(task, how, budget, seed, record)
+    small.load_state_dict(content['weights'])
+    return small, record
+
+
 def _judged(task: Task, small: nn.Module, compute: Compute) -> dict[str, float]:
-    return {} if task.evaluate is None else figures_of(task.evaluate, compute.placed(small))
+    if task.evaluate is None:
+        return {}
+    return compute.processes.gathered(figures_of(task.evaluate, compute.placed(small)))[0]
 
 
 def own_recipe(recipe: Recipe, method: Method | Scratch) -> Recipe:

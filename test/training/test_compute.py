@@ -20,7 +20,7 @@ import blobs
 import torch
 
 from pruned_perception.training.budget import TrainingBudget
-from pruned_perception.training.compute import BrainFloats, Compute, fastest
+from pruned_perception.training.compute import Compute, fastest
 from pruned_perception.training.loop import train
 
 
@@ -28,7 +28,8 @@ def test_brain_floats_train_single_precision_weights_alike_and_repeatably() -> N
     task, budget = blobs.task(), TrainingBudget(steps=5)
     single = train(task.model, task, budget).network
     brain, again = (
-        train(task.model, task, budget, compute=BrainFloats()).network for _ in range(2)
+        train(task.model, task, budget, compute=Compute(precision=torch.bfloat16)).network
+        for _ in range(2)
     )
     for name, value in brain.state_dict().items():
         wanted = single.state_dict()[name]
@@ -46,6 +47,6 @@ def test_the_fastest_computes_in_brain_floats_only_where_the_processor_can(
 ) -> None:
     for name in ('_is_avx512_bf16_supported', '_is_amx_tile_supported'):
         monkeypatch.setattr(torch.cpu, name, lambda: False, raising=False)
-    assert type(fastest()) is Compute
+    assert fastest().precision == torch.float32
     monkeypatch.setattr(torch.cpu, '_is_avx512_bf16_supported', lambda: True, raising=False)
-    assert type(fastest()) is BrainFloats
+    assert fastest().precision == torch.bfloat16

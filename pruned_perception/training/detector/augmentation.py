@@ -49,35 +49,66 @@ class Batch:
     ignored: Tensor
 
 
-def draw_batch(
+@dataclass(frozen=True)
+class Colours:
+    """Another light: what each value (256, 3) uint8 becomes, and what is done to the image then.
+
+    effect: '', 'blur', 'grey' or 'noise', which is then to be added, (H, W, 3) int8.
+    """
+
+    table: np.ndarray
+    effect: str = ''
+    noise: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class View:
+    """All that is random about a view: the frame, the map to `size` (height, width), the light."""
+
+    index: int
+    size: tuple[int, int]
+    matrix: np.ndarray
+    colours: Colours
+
+
+def draw_views(
     frames: FrameSet,
     indices: Sequence[int],
     size: tuple[int, int],
     scale: tuple[float, float],
     generator: np.random.Generator,
-) -> Batch:
-    """Return one random view of `size` (height, width) of each frame.
+) -> list[View]:
+    """Return what one random view of `size` (height, width) of each frame is to be.
 
     `scale` is the range of the magnification relative to the stored frames. Two views in three
     are centred on some object, so that small crops still hold examples.
     """
-    height, width = size
-    images = np.empty((len(indices), height, width, 3), np.uint8)
+    views = []
+    for index in indices:
+        source = frames.images.shape[1:3]
+        matrix = random_view(source, frames.boxes[index], size, scale, generator)
+        views.append(View(index, size, matrix, random_colours(size, generator)))
+    return views
+
+
+def make_batch(frames: FrameSet, views: Sequence[View]) -> Batch:
+    """Return views of one size as a batch."""
+    height, width = size = views[0].size
+    images = np.empty((len(views), height, width, 3), np.uint8)
     boxes, class_ids, ignored = [], [], []
-    for row, index in enumerate(indices):
-        image = np.asarray(frames.images[index])
-        matrix = random_view(image.shape[:2], frames.boxes[index], size, scale, generator)
+    for row, view in enumerate(views):
+        index = view.index
         cv2.warpAffine(
-            image,
-            matrix,
+            np.asarray(frames.images[index]),
+            view.matrix,
             (width, height),
             dst=images[row],
             flags=cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_CONSTANT,
             borderValue=(FILL, FILL, FILL),
         )
-        images[row] = random_colours(images[row], generator)
-        moved, seen, fair = view_boxes(frames.boxes[index], matrix, size)
+        images[row] = recoloured(images[row], view.colours)
+        moved, seen, fair = view_boxes(frames.boxes[index], view.matrix, size)
         boxes.append(moved[seen])
         class_ids.append(frames.class_ids[index][seen])
         ignored.append((frames.crowd[index] | ~fair)[seen])
@@ -157,24 +188,32 @@ def view_boxes(
     return clipped, (w > 0) & (h > 0), fair
 
 
-def random_colours(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Return the image (H, W, 3) uint8 under another light, now and then blurred or noisy."""
+def random_colours(size: tuple[int, int], generator: np.random.Generator) -> Colours:
+    """Return another light for an image of `size` (height, width), now and then blur or noise."""
     ramp = np.arange(256) / 255
     gamma = math.exp(generator.uniform(-0.35, 0.35))
     contrast = generator.uniform(0.75, 1.3)
     gains = generator.uniform(0.9, 1.1, 3) * generator.uniform(0.8, 1.2)
     tones = (ramp[:, None] ** gamma - 0.5) * contrast + 0.5
     table = np.clip(tones * gains * 255, 0, 255).astype(np.uint8)
-    image = cv2.LUT(image, table[None])
     chance = generator.random()
     if chance < 0.1:
-        image = cv2.GaussianBlur(image, (3, 3), 0)
-    elif chance < 0.25:
-        noise = generator.integers(-12, 13, image.shape, np.int16)
-        image = np.clip(image + noise, 0, 255).astype(np.uint8)
-    elif chance < 0.3:
-        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-        image = cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
+        return Colours(table, 'blur')
+    if chance < 0.25:
+        noise = generator.integers(-12, 13, (*size, 3), np.int16)
+        return Colours(table, 'noise', noise.astype(np.int8))
+    return Colours(table, 'grey' if chance < 0.3 else '')
+
+
+def recoloured(image: np.ndarray, colours: Colours) -> np.ndarray:
+    """Return the image (H, W, 3) uint8 under another light."""
+    image = cv2.LUT(image, colours.table[None])
+    if colours.effect == 'blur':
+        return cv2.GaussianBlur(image, (3, 3), 0)
+    if colours.effect == 'grey':
+        return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    if colours.noise is not None:
+        return np.clip(image + colours.noise.astype(np.int16), 0, 255).astype(np.uint8)
     return image
 
 

@@ -25,6 +25,7 @@ from torch.nn import functional
 from pruned_perception.training.box_losses import area, generalised_iou, quality_focal_loss
 from pruned_perception.training.detector.augmentation import Batch
 from pruned_perception.training.detector.network import distances, grid
+from pruned_perception.training.processes import whole_batch
 
 CANDIDATES = 10  # cells per box
 SCORE_POWER, IOU_POWER = 0.5, 6.0
@@ -106,7 +107,7 @@ def detection_loss(raw: Tensor, batch: Batch) -> dict[str, Tensor]:
     boxes = boxes_from(raw, centres, strides)
     logits = raw[..., 4:]
     found = assign(logits.detach().sigmoid(), boxes.detach(), centres, strides, batch)
-    norm = found.scores.sum().clamp(min=1)
+    norm = whole_batch(found.scores.sum(), least=1)
     excused = ignored_cells(centres, batch) & ~found.positive
     classes = (quality_focal_loss(logits, found.scores) * ~excused[..., None]).sum()
     positive = found.positive
@@ -140,7 +141,7 @@ def distillation_loss(student: Tensor, teacher: Tensor, size: tuple[int, int]) -
     confidence = scores.amax(-1)
     confident = confidence > CONFIDENT
     weight = confidence[confident]
-    norm = weight.sum().clamp(min=1)
+    norm = whole_batch(weight.sum(), least=1)
     ours, theirs = (boxes_from(raw, centres, strides)[confident] for raw in (student, teacher))
     gap = 1 - generalised_iou(ours, theirs)
     return {

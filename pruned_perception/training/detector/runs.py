@@ -101,7 +101,8 @@ def run_experiment(
         folders: where data and former runs are.
         budget: instead of the experiment's own.
         report: told of the progress.
-        compute: where to train and to validate; by default the CPU.
+        compute: where to train and to validate, and with which other processes; by default the
+            CPU, alone.
 
     Raises:
         UserError: data or a parent's checkpoint are missing, or the folder is in use or holds
@@ -109,8 +110,10 @@ def run_experiment(
         Interrupted: after SIGTERM or Ctrl-C; the same call goes on.
     """
     final = folders.final(experiment.name)
-    if final.is_file():
-        return _outcome(final)
+    compute = compute or Compute()
+    first = compute.processes.first
+    if (outcome := first(lambda: _outcome(final) if final.is_file() else None)) is not None:
+        return outcome
     source = experiment.parent or experiment.control_of
     origin = {} if source is None else read_checkpoint(folders.final(source))
     ancestor = detector_from(origin, folders.final(source)) if source else None
@@ -155,19 +158,17 @@ def run_experiment(
                 'ancestry': descent(content, stage.pruning.plan.to_dict()),
             }
     assert isinstance(network, Detector)
-    save_checkpoint(
-        final,
-        {
-            'experiment': experiment.to_dict(),
-            'architecture': network.architecture.to_dict(),
-            'labels': list(frames.labels),
-            'data': {'train': frames.digest, 'frames': len(frames)},
-            'weights': weights_of(network),
-            SEEN: seen(origin, training=frames.notes, validation=validation.notes),
-            **content,
-        },
-    )
-    return _outcome(final)
+    content = {
+        'experiment': experiment.to_dict(),
+        'architecture': network.architecture.to_dict(),
+        'labels': list(frames.labels),
+        'data': {'train': frames.digest, 'frames': len(frames)},
+        'weights': weights_of(network),
+        SEEN: seen(origin, training=frames.notes, validation=validation.notes),
+        **content,
+    }
+    first(lambda: save_checkpoint(final, content))
+    return first(lambda: _outcome(final))
 
 
 def _outcome(final: Path) -> Outcome:

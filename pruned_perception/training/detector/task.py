@@ -17,7 +17,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,12 @@ from pruned_perception.pruning.errors import PruningError
 from pruned_perception.training.budget import TrainingBudget
 from pruned_perception.training.checkpoint import read_checkpoint
 from pruned_perception.training.detector.architecture import STRIDES
-from pruned_perception.training.detector.augmentation import Batch, draw_batch
+from pruned_perception.training.detector.augmentation import (
+    Batch,
+    View,
+    draw_views,
+    make_batch,
+)
 from pruned_perception.training.detector.certification import clusters_of
 from pruned_perception.training.detector.checkpoint import (
     detector_from,
@@ -107,10 +112,18 @@ class RandomViews:
         return self
 
     def __next__(self) -> Batch:
+        return self.make(self.draw())
+
+    def draw(self) -> list[View]:
+        """Return what the next batch is made of."""
         while len(self.order) < self.batch:
-            self.order += self.generator.permutation(len(self.frames)).tolist()
+            self.order = self.order + self.generator.permutation(len(self.frames)).tolist()
         chosen, self.order = self.order[: self.batch], self.order[self.batch :]
-        return draw_batch(self.frames, chosen, self.phase.size, self.phase.scale, self.generator)
+        return draw_views(self.frames, chosen, self.phase.size, self.phase.scale, self.generator)
+
+    def make(self, views: Sequence[View]) -> Batch:
+        """Return the batch of some views; that depends on nothing else."""
+        return make_batch(self.frames, views)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the next batches depend on."""

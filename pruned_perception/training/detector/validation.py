@@ -26,6 +26,7 @@ from pruned_perception.inference.nms import class_wise_nms
 from pruned_perception.training.detector.architecture import STRIDES
 from pruned_perception.training.detector.data import FrameSet
 from pruned_perception.training.detector.network import Detector, decode, grid
+from pruned_perception.training.processes import in_parts
 
 MIN_SCORE = 0.02
 IOU_THRESHOLD = 0.6
@@ -46,14 +47,19 @@ def validate(
     size = frames.images.shape[1:3]
     _, strides = grid(*size)
     decoder = decoders.get('anchor_free')
-    truth, found = [], []
-    for index in indices:
+
+    def detections(index: int) -> Detections:
         image = torch.from_numpy(np.array(frames.images[index]))[None].permute(0, 3, 1, 2)
         predictions = decode(model(image.float() / 255), strides).numpy()
         candidates = decoder.decode([predictions], {'strides': STRIDES}, size, MIN_SCORE)
         keep = class_wise_nms(*candidates, IOU_THRESHOLD, MAX_DETECTIONS)
         boxes, scores, class_ids = candidates
-        found.append(Detections(boxes[keep], scores[keep], class_ids[keep]))
-        truth.append(Boxes(frames.boxes[index], frames.class_ids[index], frames.crowd[index]))
+        return Detections(boxes[keep], scores[keep], class_ids[keep])
+
+    found = in_parts(indices.tolist(), detections)
+    truth = [
+        Boxes(frames.boxes[index], frames.class_ids[index], frames.crowd[index])
+        for index in indices
+    ]
     groups = [frames.groups[index] for index in indices]
     return coco_metrics(truth, found, frames.labels, groups=groups, outcomes=outcomes)

@@ -15,7 +15,13 @@
 import numpy as np
 import pytest
 
-from pruned_perception.training.detector.augmentation import collate, draw_batch, view_boxes
+from pruned_perception.training.detector.augmentation import (
+    Batch,
+    collate,
+    draw_views,
+    make_batch,
+    view_boxes,
+)
 from pruned_perception.training.detector.data import FrameSet
 
 
@@ -36,10 +42,14 @@ def _frames(boxes: list, crowd: list | None = None) -> FrameSet:
     )
 
 
+def _batch(frames: FrameSet, *options) -> Batch:
+    return make_batch(frames, draw_views(frames, *options))
+
+
 @pytest.mark.parametrize('seed', range(12))
 def test_boxes_move_with_the_pixels(seed: int) -> None:
     frames = _frames([[60, 40, 100, 80]])
-    batch = draw_batch(frames, [0], (96, 128), (0.9, 1.4), np.random.default_rng(seed))
+    batch = _batch(frames, [0], (96, 128), (0.9, 1.4), np.random.default_rng(seed))
     bright = batch.images[0].mean(0).numpy() > 0.5
     rows, columns = np.flatnonzero(bright.any(1)), np.flatnonzero(bright.any(0))
     seen = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
@@ -50,7 +60,7 @@ def test_views_differ_and_are_reproducible() -> None:
     frames = _frames([[60, 40, 100, 80]])
 
     def draw(seed: int) -> np.ndarray:
-        return draw_batch(
+        return _batch(
             frames, [0, 0], (96, 128), (0.7, 1.4), np.random.default_rng(seed)
         ).images.numpy()
 
@@ -69,13 +79,13 @@ def test_boxes_cut_to_a_sliver_are_ignored_and_those_outside_vanish() -> None:
 
 def test_crowd_boxes_are_ignored_not_asked_for() -> None:
     frames = _frames([[60, 40, 100, 80], [10, 10, 40, 40]], [True, False])
-    batch = draw_batch(frames, [0], (120, 160), (1, 1), np.random.default_rng(0))
+    batch = _batch(frames, [0], (120, 160), (1, 1), np.random.default_rng(0))
     assert batch.valid[0].tolist() == [False, True]
     assert batch.ignored[0].tolist() == [True, False]
 
 
 def test_frames_without_boxes_make_a_batch() -> None:
-    batch = draw_batch(_frames([]), [0], (64, 64), (0.5, 2), np.random.default_rng(0))
+    batch = _batch(_frames([]), [0], (64, 64), (0.5, 2), np.random.default_rng(0))
     assert batch.boxes.shape == (1, 1, 4)
     assert not batch.valid.any()
     assert not batch.ignored.any()

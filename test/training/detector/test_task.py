@@ -136,8 +136,9 @@ def test_every_frame_is_drawn_equally_often(
     shapes.write_shapes(tmp_path / 'six', 6, seed=3)
     drawn: list[int] = []
     monkeypatch.setattr(
-        module, 'draw_batch', lambda frames, indices, *rest: drawn.extend(indices) or len(drawn)
+        module, 'draw_views', lambda frames, indices, *rest: drawn.extend(indices) or drawn
     )
+    monkeypatch.setattr(module, 'make_batch', lambda frames, views: len(views))
     few = detector_task(checkpoint, train=tmp_path / 'six')
     assert few.training is not None
     batches = few.training(0)

@@ -74,7 +74,7 @@ def test_training_learns_to_find_shapes(shapes_data: Path, tmp_path: Path) -> No
 
 def _terminate_in_step(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let SIGTERM arrive in this step of all that are done from now on."""
-    draw, calls = detector_tasks.draw_batch, []
+    draw, calls = detector_tasks.draw_views, []
 
     def draw_then_terminate(*args):
         calls.append(1)
@@ -82,7 +82,7 @@ def _terminate_in_step(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
         return draw(*args)
 
-    monkeypatch.setattr(detector_tasks, 'draw_batch', draw_then_terminate)
+    monkeypatch.setattr(detector_tasks, 'draw_views', draw_then_terminate)
 
 
 def _assert_equal_weights(one: Path, other: Path) -> None:
