@@ -17,10 +17,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
+import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pruned_perception._tables import printable
@@ -171,6 +173,56 @@ def compute_on(name: str, *, quiet: bool = False) -> Compute:
     if name == 'auto' and not quiet:
         print(f'device: {device}', file=sys.stderr)
     return Compute(device)
+
+
+def add_compute(parser: argparse.ArgumentParser) -> None:
+    """Declare `--device`, `--precision` and `--workers`, for `computing`."""
+    add_device(parser)
+    parser.add_argument(
+        '--precision',
+        choices=('auto', 'float32', 'bfloat16', 'float16'),
+        default='auto',
+        help='of products in training; auto (default): float32 on the CPU; on a GPU bfloat16, or '
+        'float16 where it has no other',
+    )
+    parser.add_argument(
+        '--workers',
+        type=at_least(0),
+        metavar='N',
+        help='processes that make batches ahead (default: none on the CPU, up to 8 for a GPU)',
+    )
+
+
+@contextlib.contextmanager
+def computing(args: argparse.Namespace) -> Iterator[Compute]:
+    """Join the other processes, if torchrun has started some; return where and how to compute.
+
+    Raises UserError where there is no such device, or the others do not answer.
+    """
+    from pruned_perception.training.compute import (
+        Compute,
+        find_device,
+        find_precision,
+        workers_for,
+    )
+    from pruned_perception.training.processes import joined
+
+    device = find_device(args.device)
+    workers = workers_for(device) if args.workers is None else args.workers
+    with joined(device) as processes:
+        if args.device == 'auto' and processes.rank == 0:
+            print(f'device: {device}', file=sys.stderr)
+        precision = find_precision(args.precision, device)
+        yield Compute(device, precision=precision, processes=processes, workers=workers)
+
+
+def refuse_several_processes(command: str) -> None:
+    """Raise UserError where torchrun has started this process beside others."""
+    if int(os.environ.get('WORLD_SIZE', '1')) > 1:
+        raise UserError(
+            f'{command}: torchrun starts several processes of one training, with train or '
+            f'finetune; start {command} by itself'
+        )
 
 
 def add_execution_provider(parser: argparse.ArgumentParser) -> None:

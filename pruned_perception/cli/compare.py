@@ -22,7 +22,13 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pruned_perception.cli.arguments import add_device, at_least, compute_on, positive
+from pruned_perception.cli.arguments import (
+    add_device,
+    at_least,
+    compute_on,
+    positive,
+    refuse_several_processes,
+)
 from pruned_perception.cli.output import check_output, check_yaml
 from pruned_perception.cli.pruning_inputs import emit
 from pruned_perception.errors import UserError
@@ -84,6 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def check(args: argparse.Namespace) -> None:
     """Raise UserError for what shows without PyTorch."""
+    refuse_several_processes('compare')
     check_yaml(args.file)
     check_output(args.plot)
 

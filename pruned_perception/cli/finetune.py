@@ -19,15 +19,16 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pruned_perception.cli.arguments import (
     Renamed,
-    add_device,
+    add_compute,
     at_least,
-    compute_on,
+    computing,
     not_negative,
     positive,
 )
@@ -77,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='WEIGHT',
         help='learn from the dense network too, so many times as much as from the labels (1)',
     )
-    add_device(parser)
+    add_compute(parser)
     parser.add_argument('--seed', type=at_least(0), default=0, help='of the batches (%(default)s)')
     parser.add_argument(
         '--folder',
@@ -116,7 +117,6 @@ def run(args: argparse.Namespace) -> int:
     given = {name: getattr(args, name) for name in names_of(TrainingBudget)}
     given = {name: value for name, value in given.items() if value is not None}
     budget = TrainingBudget(**given)
-    compute = compute_on(args.device)
     distillation = None
     if args.distill is not None:
         distillation = from_dict(Distillation, {'weight': args.distill}, 'distill.')
@@ -124,32 +124,38 @@ def run(args: argparse.Namespace) -> int:
     folder = args.folder or args.out.with_suffix('.run')
     rate = {} if args.learning_rate is None else {'learning_rate': args.learning_rate}
     recipe = task.recipe.changed(rate)
-    before = _figures(task.evaluate, compute.placed(task.model))
-    try:
-        with Progress('fine-tuning') as bar:
-            trained = train(
-                task.model,
-                task,
-                budget,
-                recipe=recipe,
-                teacher=None if args.distill is None else task.teacher,
-                distillation=distillation,
-                masks={name: mask for plan in network.plans for name, mask in plan.masks.items()},
-                seed=args.seed,
-                folder=folder,
-                report=bar.phase,
-                title='fine-tuning',
-                compute=compute,
-            )
-    except Interrupted:
-        print(f'interrupted; run the same command again to go on from {folder}', file=sys.stderr)
-        return INTERRUPTED
+    with computing(args) as compute:
+        before = _figures(task.evaluate, compute.placed(task.model))
+        first = compute.processes.rank == 0
+        try:
+            with Progress('fine-tuning') if first else nullcontext() as bar:
+                trained = train(
+                    task.model,
+                    task,
+                    budget,
+                    recipe=recipe,
+                    teacher=None if args.distill is None else task.teacher,
+                    distillation=distillation,
+                    masks={k: mask for plan in network.plans for k, mask in plan.masks.items()},
+                    seed=args.seed,
+                    folder=folder,
+                    report=bar.phase if bar else None,
+                    title='fine-tuning',
+                    compute=compute,
+                )
+        except Interrupted:
+            if first:
+                print(f'interrupted; the same command goes on from {folder}', file=sys.stderr)
+            return INTERRUPTED
+        after = _figures(task.evaluate, compute.placed(trained.network))
+    if not first:
+        return 0
     _save(args, network, trained, recipe, budget)
     result = {
         'steps': trained.steps,
         'cpu_seconds': round(trained.cpu_seconds, 1),
         'before': before,
-        'after': _figures(task.evaluate, compute.placed(trained.network)),
+        'after': after,
     }
     emit(args.json, {'out': str(args.out), **result}, _text(args.out, result))
     return 0

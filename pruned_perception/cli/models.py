@@ -25,7 +25,12 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pruned_perception.cli.arguments import add_device, compute_on
+from pruned_perception.cli.arguments import (
+    add_compute,
+    compute_on,
+    computing,
+    refuse_several_processes,
+)
 from pruned_perception.cli.train import INTERRUPTED, add_folders
 
 if TYPE_CHECKING:
@@ -66,8 +71,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=STEPS,
         help='only these steps (default: all)',
     )
-    add_device(parser)
+    add_compute(parser)
     parser.add_argument('--quiet', action='store_true', help='no progress bars')
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raise UserError for what shows without PyTorch."""
+    refuse_several_processes('models')
 
 
 def run(args: argparse.Namespace) -> int:
@@ -85,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     sets = {name: folders.data / spec.name / name for name in spec.data}
     test_name = f'{spec.name} test'
     use_one_thread()
-    compute = compute_on(args.device)
+    compute_on(args.device, quiet=True)  # what is not there is said before anything begins
 
     if 'data' in args.steps:
         for name, split in spec.data.items():
@@ -98,7 +108,10 @@ def run(args: argparse.Namespace) -> int:
             names += [member.control for member in spec.members if member.control]
         for name in names:
             try:
-                with nullcontext() if args.quiet else Progress(name) as bar:
+                with (
+                    computing(args) as compute,
+                    nullcontext() if args.quiet else Progress(name) as bar,
+                ):
                     outcome = run_experiment(
                         folders.experiment(name),
                         folders,

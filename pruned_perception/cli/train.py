@@ -20,7 +20,7 @@ import argparse
 from contextlib import nullcontext
 from pathlib import Path
 
-from pruned_perception.cli.arguments import add_device, at_least, compute_on, positive
+from pruned_perception.cli.arguments import add_compute, at_least, computing, positive
 from pruned_perception.cli.output import check_yaml
 from pruned_perception.environment import cache_folder
 
@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--threads', type=at_least(1), default=1, help='threads (default: %(default)s)'
     )
-    add_device(parser)
+    add_compute(parser)
     parser.add_argument('--quiet', action='store_true', help='no progress bar')
 
 
@@ -81,24 +81,27 @@ def run(args: argparse.Namespace) -> int:
     if args.cpu_minutes is not None and not args.cpu_minutes > 0:
         raise ExperimentError(f'--cpu-minutes: must be > 0, got {args.cpu_minutes}')
     use_one_thread(args.threads)
-    compute = compute_on(args.device)
     experiment = read_experiment(args.experiment)
     folders = Folders(args.experiment.parent, args.data.expanduser(), args.runs.expanduser())
     budget = TrainingBudget(cpu_minutes=args.cpu_minutes) if args.cpu_minutes else None
-    try:
-        with nullcontext() if args.quiet else Progress(experiment.name) as bar:
-            outcome = run_experiment(
-                experiment,
-                folders,
-                budget=budget,
-                report=bar.phase if bar else None,
-                compute=compute,
-            )
-    except Interrupted as stop:
-        print(f'{experiment.name}: interrupted {stop}; run the same command again to go on')
-        return INTERRUPTED
-    minutes = outcome.cpu_seconds / 60
-    print(
-        f'{experiment.name}: {outcome.steps} steps, {minutes:.1f} CPU minutes: {outcome.checkpoint}'
-    )
+    with computing(args) as compute:
+        first = compute.processes.rank == 0
+        silent = args.quiet or not first
+        try:
+            with nullcontext() if silent else Progress(experiment.name) as bar:
+                outcome = run_experiment(
+                    experiment,
+                    folders,
+                    budget=budget,
+                    report=bar.phase if bar else None,
+                    compute=compute,
+                )
+        except Interrupted as stop:
+            if first:
+                print(f'{experiment.name}: interrupted {stop}; the same command goes on')
+            return INTERRUPTED
+    if first:
+        minutes = outcome.cpu_seconds / 60
+        steps, path = outcome.steps, outcome.checkpoint
+        print(f'{experiment.name}: {steps} steps, {minutes:.1f} CPU minutes: {path}')
     return 0

@@ -198,6 +198,8 @@ def joined(device: torch.device) -> Iterator[Alone]:
     if device.type not in ('cpu', 'cuda'):
         raise UserError(f'several processes: on cpu or cuda, not on {device.type}')
     backend = 'cpu:gloo,cuda:nccl' if device.type == 'cuda' else 'gloo'
+    if device.type == 'cuda':
+        torch.cuda.set_device(device)
     try:
         dist.init_process_group(backend, timeout=datetime.timedelta(seconds=START_S))
         beats = dist.new_group(backend='gloo', timeout=datetime.timedelta(seconds=SILENCE_S))

@@ -1,0 +1,67 @@
+"""Several processes as `torchrun` starts them, but forked: they need not import anything again."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import socket
+import traceback
+from collections.abc import Callable
+
+import torch
+
+from pruned_perception.errors import UserError
+from pruned_perception.training.compute import Compute
+from pruned_perception.training.processes import joined
+
+LIMIT_S = 120.0
+REFUSED = 3
+"""Exit status of a process that ended by a UserError."""
+
+
+def run_together(count: int, function: Callable[[Compute], object]) -> list[int | None]:
+    """Call a function in so many processes; return their exit statuses, by rank.
+
+    0 where it returned, `REFUSED` after a UserError, whose text is printed, -9 where it was killed.
+    """
+    with contextlib.closing(socket.socket()) as probe:
+        probe.bind(('127.0.0.1', 0))
+        port = probe.getsockname()[1]
+    context = multiprocessing.get_context('fork')
+    processes = [
+        context.Process(target=_run, args=(rank, count, port, function)) for rank in range(count)
+    ]
+    for each in processes:
+        each.start()
+    for each in processes:
+        each.join(LIMIT_S)
+    stuck = [each for each in processes if each.is_alive()]
+    for each in stuck:
+        each.kill()
+        each.join()
+    assert not stuck, f'{len(stuck)} of {count} processes did not end'
+    return [each.exitcode for each in processes]
+
+
+def _run(rank: int, count: int, port: int, function: Callable[[Compute], object]) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {
+        'RANK': str(rank),
+        'LOCAL_RANK': str(rank),
+        'WORLD_SIZE': str(count),
+        'LOCAL_WORLD_SIZE': str(count),
+        'MASTER_ADDR': '127.0.0.1',
+        'MASTER_PORT': str(port),
+    }
+    status = 0
+    try:
+        with joined(torch.device('cpu')) as processes:
+            function(Compute(processes=processes))
+    except UserError as error:
+        print(f'process {rank}: {error}', flush=True)
+        status = REFUSED
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    os._exit(status)
