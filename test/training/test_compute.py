@@ -16,11 +16,17 @@
 
 from __future__ import annotations
 
+import math
+import warnings
+from typing import Any
+
 import blobs
+import pytest
 import torch
+from torch import Tensor, nn
 
 from pruned_perception.training.budget import TrainingBudget
-from pruned_perception.training.compute import Compute, fastest
+from pruned_perception.training.compute import Compute, fastest, find_precision, workers_for
 from pruned_perception.training.loop import train
 
 
@@ -50,3 +56,46 @@ def test_the_fastest_computes_in_brain_floats_only_where_the_processor_can(
     assert fastest().precision == torch.float32
     monkeypatch.setattr(torch.cpu, '_is_avx512_bf16_supported', lambda: True, raising=False)
     assert fastest().precision == torch.bfloat16
+
+
+def test_float16_scales_its_loss_and_gives_way_where_a_loss_is_too_large_for_it() -> None:
+    def steep(model: nn.Module, batch: Any) -> Tensor:
+        images, labels = batch
+        losses.append(nn.functional.cross_entropy(model(images) * scale, labels))
+        return losses[-1]
+
+    losses: list[Tensor] = []
+    scale, task, budget = 1.0, blobs.task(step=steep), TrainingBudget(steps=5)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        half = train(task.model, task, budget, compute=Compute(precision=torch.float16)).network
+    single = train(task.model, task, budget).network
+    for name, value in single.state_dict().items():
+        found = half.state_dict()[name]
+        assert found.dtype == value.dtype
+        torch.testing.assert_close(found, value, rtol=0.1, atol=0.02)
+    losses.clear()
+    scale = 1e6
+    with pytest.warns(UserWarning, match=r'step 1 is too large for float16; it goes on in b?float'):
+        train(task.model, task, budget, compute=Compute(precision=torch.float16))
+    assert len(losses) == 6  # the first step is done again
+    assert [math.isfinite(each.item()) for each in losses] == [False, *[True] * 5]
+
+
+def test_precisions_are_those_of_the_device() -> None:
+    cpu = torch.device('cpu')
+    assert find_precision('auto', cpu) == torch.float32
+    assert find_precision('float16', cpu) == torch.float16
+    assert workers_for(cpu) == 0
+
+
+@pytest.mark.parametrize(('has', 'wanted'), [(True, torch.bfloat16), (False, torch.float16)])
+def test_a_gpu_computes_in_what_it_has(
+    has: bool, wanted: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda **_: has)
+    gpu = torch.device('cuda', 0)
+    assert find_precision('auto', gpu) == wanted
+    assert workers_for(gpu) >= 1
+    assert Compute(gpu, precision=wanted).channels_last
+    assert not Compute(gpu).channels_last
