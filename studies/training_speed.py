@@ -53,7 +53,7 @@ def noise(size: tuple[int, int], classes: int) -> FrameSet:
     height, width = size
     generator = np.random.default_rng(0)
     corners = generator.uniform(0, 0.8, (FRAMES, OBJECTS, 2)) * [width, height]
-    boxes = np.concatenate((corners, corners + [0.15 * width, 0.15 * height]), axis=2)
+    boxes = np.concatenate((corners, corners + 0.15 * np.array([width, height])), axis=2)
     return FrameSet(
         images=generator.integers(0, 256, (FRAMES, height, width, 3), np.uint8),
         boxes=list(boxes.astype(np.float32)),
@@ -180,9 +180,8 @@ def main() -> None:
     for (what, how, _), figures in zip(every, found, strict=True):
         speed, waiting = (statistics.median(each) for each in zip(*figures, strict=True))
         base.setdefault(what, speed)
-        ratio = f'{speed / base[what]:.2f}'
-        rows.append((what, how, f'{speed:.1f}', ratio, f'{100 * waiting:.0f} %'))
-    print(Table.under('what | how | images/s:,>10s | ratio:,>6s | waiting:,>8s', rows).to_text())
+        rows.append((what, how, speed, speed / base[what], waiting))
+    print(Table.under('what | how | images/s:.1f | ratio:.2f | waiting:.0%', rows).to_text())
 
 
 if __name__ == '__main__':

@@ -87,7 +87,7 @@ def measure(kills: int) -> None:
         gap = max(abs(a - b) for a, b in pairs)
         print(f'{len(pairs)} steps: losses of two processes and of one differ by {gap:.1e} at most')
         for number in range(kills):
-            kill = random.randint(2, STEPS - 1)  # noqa: S311
+            kill = random.randint(2, STEPS - 1)
             here = folder / f'killed-{number}'
             status, _ = started(here, kill=kill)
             lived = time.time() - float((here / 'killed').read_text())

@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
                 )
         except Interrupted as stop:
             if first:
-                print(f'{experiment.name}: interrupted {stop}; the same command goes on')
+                print(f'{experiment.name}: interrupted {stop}; run the same command again')
             return INTERRUPTED
     if first:
         minutes = outcome.cpu_seconds / 60

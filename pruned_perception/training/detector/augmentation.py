@@ -36,7 +36,8 @@ FILL = 114
 class Batch:
     """Training examples.
 
-    images: (B, 3, H, W) float32 in 0…1, channels last in memory.
+    images: (B, 3, H, W) uint8, channels last in memory; a quarter of what the network is given, to
+    pass between processes and to devices.
     boxes: (B, M, 4) left, top, right, bottom in pixels; class_ids: (B, M) int64;
     valid: (B, M) bool: boxes to be found; ignored: (B, M) bool: boxes in which detections are
     neither right nor wrong; rows that are neither are padding (M ≥ 1).
@@ -134,7 +135,7 @@ def collate(
         skip[row, : len(each)] = skipped
     return Batch(
         # A permuted NHWC array is what torch calls channels_last: no copy is needed.
-        images=torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(255),
+        images=torch.from_numpy(images).permute(0, 3, 1, 2),
         boxes=torch.from_numpy(padded),
         class_ids=torch.from_numpy(padded_ids),
         valid=torch.from_numpy(valid),

@@ -211,7 +211,7 @@ def learning(frames: FrameSet, recipe: Recipe, cuts: int) -> dict[str, Any]:
     sizes = {len(grid(*phase.size)[1]): phase.size for phase in recipe.phases}
 
     def step(network: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        raw = network(batch.images)
+        raw = network(batch.images.float().div_(255))
         height, width = batch.images.shape[-2:]
         sizes[raw.shape[1]] = (height, width)
         return detection_loss(raw, batch)

@@ -14,6 +14,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from pruned_perception.training.detector.augmentation import (
     Batch,
@@ -50,7 +51,7 @@ def _batch(frames: FrameSet, *options) -> Batch:
 def test_boxes_move_with_the_pixels(seed: int) -> None:
     frames = _frames([[60, 40, 100, 80]])
     batch = _batch(frames, [0], (96, 128), (0.9, 1.4), np.random.default_rng(seed))
-    bright = batch.images[0].mean(0).numpy() > 0.5
+    bright = batch.images[0].float().mean(0).numpy() > 127.5
     rows, columns = np.flatnonzero(bright.any(1)), np.flatnonzero(bright.any(0))
     seen = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
     np.testing.assert_allclose(batch.boxes[0, 0].numpy(), seen, atol=1.6)
@@ -91,10 +92,11 @@ def test_frames_without_boxes_make_a_batch() -> None:
     assert not batch.ignored.any()
 
 
-def test_images_are_channels_last_in_0_to_1() -> None:
+def test_images_are_bytes_with_channels_last() -> None:
     images = np.full((2, 32, 32, 3), 255, np.uint8)
     none = [np.zeros((0, 4), np.float32)] * 2
     batch = collate(images, none, [np.zeros(0, int)] * 2, [np.zeros(0, bool)] * 2)
     assert batch.images.shape == (2, 3, 32, 32)
-    assert batch.images.max() == 1
+    assert batch.images.dtype == torch.uint8
+    assert batch.images.max() == 255
     assert batch.images.stride()[1] == 1

@@ -172,7 +172,7 @@ def test_distillation_is_nothing_between_equal_outputs(task: Task) -> None:
     batches = task.training(0)
     for batch in (next(batches) for _ in range(8)):
         with torch.no_grad():
-            raw = task.model(batch.images)
+            raw = task.model(batch.images.float() / 255)
             assert float(total(task.distillation_loss(raw, raw))) == pytest.approx(0, abs=1e-6)
             assert float(total(task.distillation_loss(raw + 1, raw))) > 0.01
 
