@@ -81,6 +81,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='measure all results on the test data, which no choice must see, once',
     )
     parser.add_argument('--table', action='store_true', help='only print the table of results')
+    parser.add_argument(
+        '--times',
+        action='store_true',
+        help='CPU minutes in the table as well, which are others each time',
+    )
     parser.add_argument('--plot', type=Path, metavar='FILE', help='draw the results: .png or .svg')
     parser.add_argument('--list', action='store_true', help='only print the names of the cells')
     parser.add_argument('--cell', metavar='NAME', help='make this one cell in this process')
@@ -129,7 +134,7 @@ def run(args: argparse.Namespace) -> int:
                 else lambda share, note: bar.phase(args.file.stem, share, f'{share:.0%}: {note}'),
                 say=lambda remark: say(remark, file=sys.stderr),
             )
-    table = make_table(study, results)
+    table = make_table(study, results, times=args.times)
     emit(args.json, table.to_dict(), table.to_text())
     if args.plot is not None:
         draw(table, args.plot)

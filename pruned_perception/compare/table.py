@@ -82,7 +82,8 @@ class Row(Record):
     test: Mean | None
     difference: PairedDifference | None
     test_difference: PairedDifference | None
-    cpu_seconds: float
+    cpu_seconds: float | None = None
+    """Of choosing and fine-tuning, mean over seeds; None unless times were asked for."""
     steps: float | None = None
     """Of fine-tuning, mean over seeds; None in tables that did not keep them."""
     values: dict[str, float] = field(default_factory=dict)
@@ -141,11 +142,12 @@ class Table(Record):
     def to_text(self) -> str:
         """Return the table in Markdown."""
         tested = any(row.test for row in self.rows)
+        timed = any(row.cpu_seconds is not None for row in self.rows)
         header = [
             'method', 'budget', 'fine-tuning', 'seeds', 'MACs', 'parameters',
             'before fine-tuning', self.figure, f'against {self.baseline}',
             *([f'test {self.figure}', f'test, against {self.baseline}'] if tested else []),
-            'CPU min', 'steps',
+            *(['CPU min'] if timed else []), 'steps',
         ]  # fmt: skip
         adjusted = self.adjusted
         rows = [
@@ -165,7 +167,7 @@ class Table(Record):
                     if tested
                     else []
                 ),
-                f'{row.cpu_seconds / 60:.2g}',
+                *([_minutes(row.cpu_seconds)] if timed else []),
                 '–' if row.steps is None else f'{row.steps:.0f}',
             ]
             for n, row in enumerate(self.rows)
@@ -195,8 +197,15 @@ def _interval(difference: PairedDifference | None, p: float | None) -> str:
     return f'{difference.mean:+.3g} [{low:+.3g}, {high:+.3g}], p {small}'
 
 
-def make_table(study: Study, results: Path) -> Table:
-    """Return the table of all results that are there."""
+def _minutes(cpu_seconds: float | None) -> str:
+    return '–' if cpu_seconds is None else f'{cpu_seconds / 60:.2g}'
+
+
+def make_table(study: Study, results: Path, *, times: bool = False) -> Table:
+    """Return the table of all results that are there.
+
+    With `times`, CPU minutes as well: the one thing in it that another run makes otherwise.
+    """
     found = {cell.name: find_result(results, cell) for cell in study.cells}
     groups: dict[tuple[str, str, str], list[tuple[Cell, Result]]] = {}
     for cell in study.cells:
@@ -204,7 +213,7 @@ def make_table(study: Study, results: Path) -> Table:
             groups.setdefault(_key(cell), []).append((cell, result))
     order = list(dict.fromkeys(_key(cell)[1:] for cell in study.cells))  # what is to be compared
     rows = [
-        _row(key, groups[key], groups, study)
+        _row(key, groups[key], groups, study, times=times)
         for key in sorted(groups, key=lambda key: order.index(key[1:]))
     ]
     some = next((each for each in found.values() if each is not None), None)
@@ -233,6 +242,8 @@ def _row(
     members: list[tuple[Cell, Result]],
     groups: dict[tuple[str, str, str], list[tuple[Cell, Result]]],
     study: Study,
+    *,
+    times: bool,
 ) -> Row:
     results = [result for _, result in members]
     opposite = groups.get((study.baseline or '', *key[1:]), [])
@@ -251,7 +262,7 @@ def _row(
         test=Mean.of([first_figure(each.test) for each in results if each.test]),
         difference=None if own else _difference(members, opposite, 'after', study.chosen_on),
         test_difference=None if own else _difference(members, opposite, 'test', study.chosen_on),
-        cpu_seconds=statistics.fmean(each.cpu_seconds for each in results),
+        cpu_seconds=statistics.fmean(each.cpu_seconds for each in results) if times else None,
         steps=statistics.fmean(
             sum(stage.steps for stage in each.pipeline.stages) for each in results
         ),

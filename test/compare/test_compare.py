@@ -453,6 +453,24 @@ def test_table_has_means_and_intervals_paired_by_seed(filled: tuple[Study, Path]
     assert row.test is None
 
 
+def test_tables_are_the_same_however_long_it_took_unless_times_are_asked_for(
+    filled: tuple[Study, Path],
+) -> None:
+    study, results = filled
+    before, timed = make_table(study, results), make_table(study, results, times=True)
+    for path in results.glob('*.json'):
+        content = json.loads(path.read_text()) | {'cpu_seconds': 60.0, 'finished_at': 'later'}
+        path.write_text(json.dumps(content))
+    after, later = make_table(study, results), make_table(study, results, times=True)
+    assert after.to_text() == before.to_text()
+    assert after.to_dict() == before.to_dict()
+    assert 'CPU min' not in after.to_text()
+    assert ' 1.5 ' in timed.to_text()
+    assert 'CPU min' in later.to_text()
+    assert Table.from_dict(json.loads(json.dumps(later.to_dict()))) == later
+    assert later.to_text() != timed.to_text()
+
+
 def test_table_reads_as_markdown_and_as_plain_data(filled: tuple[Study, Path]) -> None:
     table = make_table(*filled)
     text = table.to_text()
@@ -511,7 +529,7 @@ def test_cells_keep_what_each_image_became_and_differences_are_over_images_too(
         assert len(made.outcomes.values) == 256
         tested = run_cell(cell, results, test=True)
         assert tested.test_outcomes.values.mean() == pytest.approx(tested.test['accuracy'])
-    table = make_table(study, results)
+    table = make_table(study, results, times=True)
     row = next(row for row in table.rows if row.method == 'ours')
     sides = [
         [
