@@ -152,13 +152,13 @@ def add_time_limit(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_device(parser: argparse.ArgumentParser) -> None:
+def add_device(parser: argparse._ActionsContainer) -> None:
     """Declare `--device`, for `compute_on`."""
     parser.add_argument(
         '--device',
         default='cpu',
         metavar='NAME',
-        help='where to train and judge: cpu (default), cuda, cuda:N, mps, or auto: what is there',
+        help='where networks run: cpu (default), cuda, cuda:N, mps, or auto: what is there',
     )
 
 

@@ -20,7 +20,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pruned_perception.cli.arguments import at_least, fraction
+from pruned_perception.cli.arguments import add_device, at_least, compute_on, fraction
 from pruned_perception.cli.output import check_output
 from pruned_perception.cli.pruning_inputs import emit
 
@@ -65,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     own.add_argument('--task', metavar='PACKAGE.MODULE:FUNCTION', help='see `prune`')
     own.add_argument('--weights', type=Path, metavar='FILE', help='state dict of the parent')
     own.add_argument('--pruned', type=Path, metavar='FILE', help='what `prune` or `finetune` wrote')
+    add_device(own)
     parser.add_argument(
         '--confidence', type=fraction, default=0.95, metavar='X', help='(default: %(default)s)'
     )
@@ -93,6 +94,8 @@ def run(args: argparse.Namespace) -> int:
     from pruned_perception.pruning import PruningError
 
     of_bundles = [args.parent, args.child, args.holdout]
+    if args.task is None and args.device != 'cpu':
+        raise PruningError('--device: is for --task; bundles run in ONNX Runtime, on the CPU')
     if args.task is None and None not in of_bundles:
         certificate = _of_bundles(args)
     elif args.task is not None and args.pruned is not None and not any(of_bundles):
@@ -180,6 +183,7 @@ def _of_task(args: argparse.Namespace) -> Certificate:
     from pruned_perception.training.pipeline import load_pruned, read_plans
     from pruned_perception.training.task import load_task
 
+    compute = compute_on(args.device)
     task = load_task(args.task, weights=args.weights)
     if task.holdout is None:
         raise PruningError(f'task {args.task!r}: to certify, it needs a `holdout`')
@@ -187,8 +191,8 @@ def _of_task(args: argparse.Namespace) -> Certificate:
         raise PruningError('--add is for bundles; in Python: Certificate.extended')
     with Progress('certifying') as bar:
         return certify(
-            task.model,
-            load_pruned(task, args.pruned),
+            compute.placed(task.model),
+            compute.placed(load_pruned(task, args.pruned)),
             Watched(task.holdout, bar),
             used={'the calibration set': task.calibration, **(task.used or {})},
             decide=task.decide or argmax_decisions,

@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pruned_perception.cli.arguments import Renamed
+from pruned_perception.cli.arguments import Renamed, add_device, compute_on
 from pruned_perception.cli.output import check_output
 from pruned_perception.cli.pruning_inputs import (
     Watched,
@@ -52,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--definition', action=Renamed, metavar='--criterion')
     add_positions(parser)
+    add_device(parser)
     parser.add_argument(
         '--second-half',
         action='store_true',
@@ -74,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
     from pruned_perception.pruning import PruningError, estimate_sensitivity
     from pruned_perception.pruning.sensitivity import with_second_half
 
+    compute = compute_on(args.device)
     network = load_network(args)
     if network.calibration is None:
         raise PruningError('sensitivities are measured on images: give --calibration DATASET')
@@ -82,9 +84,10 @@ def run(args: argparse.Namespace) -> int:
     first: Iterable[Any] = network.calibration
     if args.second_half:
         first, second = halves(network.calibration)
+    model = compute.placed(network.task.model)
     with Progress('sensitivity') as bar:
         found = estimate_sensitivity(
-            network.task.model,
+            model,
             Watched(first, bar),
             example_inputs=network.task.example_inputs,
             definition=args.criterion,
@@ -95,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
             raise PruningError(f'{network.name}: {found.structure.nothing_to_prune()}')
         if args.second_half:
             bar.phase('second half', None, '')
-            found = with_second_half(found, network.task.model, Watched(second, bar))
+            found = with_second_half(found, model, Watched(second, bar))
     if args.out is not None:
         write_json(args.out, found.to_dict())
     emit(args.json, found.to_dict(), found.to_text())

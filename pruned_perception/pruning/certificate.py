@@ -42,7 +42,7 @@ from pruned_perception.datasets.fingerprints import Fingerprints, picture_hash
 from pruned_perception.pruning.calibration import Batch, CheckedBatches, as_inputs
 from pruned_perception.pruning.eprocess import drives_needed, rate_bound
 from pruned_perception.pruning.errors import PruningError
-from pruned_perception.pruning.graph.device import on_cpu
+from pruned_perception.pruning.graph.device import fed_from_cpu
 from pruned_perception.pruning.graph.observation import tensors
 
 VERSION = 2
@@ -119,7 +119,6 @@ def argmax_negative_flips(parent: Any, child: Any, labels: Any) -> Tensor:
     return changed & (parent.argmax(dim=1) == torch.as_tensor(labels, device=parent.device))
 
 
-@on_cpu
 @torch.no_grad()
 def compare(
     model: nn.Module,
@@ -132,7 +131,8 @@ def compare(
 ) -> Comparison:
     """Run both networks over the hold-out once and compare what they decide.
 
-    Both run in evaluation mode, whatever their mode, and get it back.
+    Both run in evaluation mode, whatever their mode, and get it back; each runs where it is, and
+    what they decide is compared on the CPU.
 
     Args:
         model: the parent.
@@ -156,7 +156,7 @@ def compare(
     parts: dict[str, list[Counts]] = {}
     pictures: list[bytes] = []
     done = 0
-    with _evaluation(model, small):
+    with _evaluation(model, small), fed_from_cpu(model), fed_from_cpu(small):
         for index, inputs in enumerate(batches):
             size = len(inputs[0])
             parent = _output('parent', model, index, inputs)
@@ -771,7 +771,6 @@ def certify_counts(
     )
 
 
-@on_cpu
 def certify(
     model: nn.Module,
     small: nn.Module,

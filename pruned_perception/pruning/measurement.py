@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from pruned_perception._tables import Table
 from pruned_perception.pruning.calibration import Batch, CalibrationRecord, CheckedBatches
 from pruned_perception.pruning.contributions import contributions, fields, kernel, sampled
-from pruned_perception.pruning.graph.device import on_cpu
+from pruned_perception.pruning.graph.device import CPU
 from pruned_perception.pruning.graph.observation import observed, run
 from pruned_perception.pruning.plan import Plan
 from pruned_perception.pruning.records import Record
@@ -67,7 +67,6 @@ class MeasuredErrors(Record):
         )
 
 
-@on_cpu
 def measure_errors(
     model: nn.Module,
     plan: Plan,
@@ -80,7 +79,7 @@ def measure_errors(
     """Measure what each consumer loses under `plan`, fed the parent's activations, in one pass.
 
     Args:
-        model: the dense network.
+        model: the dense network, which runs where it is.
         plan: what would be cut of it.
         calibration: batches of inputs.
         positions: sampled per image, or None for all.
@@ -91,7 +90,9 @@ def measure_errors(
     example = [each.example() for each in plan.inputs]
     structure = structure or trace(model, example)
     modules = dict(model.named_modules())
-    kernels = {name: mixing_outputs(kernel(modules[name])).abs() for name in structure.readers()}
+    kernels = {
+        name: mixing_outputs(kernel(modules[name]).to(CPU)).abs() for name in structure.readers()
+    }
     lost: dict[str, Tensor] = {}
     for layer, who in structure.readers().items():
         if not kernels[layer].shape[1]:  # it passes channels on, see `sensitivity`
@@ -107,8 +108,8 @@ def measure_errors(
     sums = {name: [0.0, 0, 0.0] for name in lost}
 
     def observe(name: str, x: Tensor, output: Tensor) -> None:
-        weight = kernels[name]
-        for field in sampled(fields(modules[name], x.detach()), weight, positions, generator):
+        weight, found = kernels[name], fields(modules[name], x.detach().to(CPU))
+        for field in sampled(found, weight, positions, generator):
             for values in contributions(field.abs(), weight):  # (c, n, f)
                 whole = values.sum(0)
                 share = values[lost[name]].sum(0)[whole > 0] / whole[whole > 0]

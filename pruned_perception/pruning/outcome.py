@@ -24,6 +24,7 @@ the error look smaller than it is on another drive: for that there are certifica
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -36,7 +37,7 @@ from torch import Tensor, nn
 from pruned_perception._tables import Table
 from pruned_perception.pruning.budget import Budget, Macs, Params
 from pruned_perception.pruning.calibration import Batch, as_inputs
-from pruned_perception.pruning.graph.device import on_cpu
+from pruned_perception.pruning.graph.device import fed_from_cpu, on_cpu
 from pruned_perception.pruning.graph.observation import evaluating, tensors
 from pruned_perception.pruning.plan import Plan, Planner
 from pruned_perception.pruning.recalibration import recalibrate
@@ -255,7 +256,6 @@ def with_nearest(
     return replace(outcome, nearest=nearest)
 
 
-@on_cpu
 @torch.no_grad()
 def output_error(model: nn.Module, small: nn.Module, batches: Iterable[Batch]) -> float | None:
     """Return by how much the outputs of `small` err, relative to how much the parent's vary.
@@ -269,7 +269,10 @@ def output_error(model: nn.Module, small: nn.Module, batches: Iterable[Batch]) -
     """
     sums: dict[int, _Sums] = {}
     incomparable: set[int] = set()
-    with evaluating(model), evaluating(small):
+    both = evaluating(model), evaluating(small), fed_from_cpu(model), fed_from_cpu(small)
+    with contextlib.ExitStack() as stack:
+        for each in both:
+            stack.enter_context(each)
         for batch in batches:
             inputs = as_inputs(batch)
             pairs = zip(tensors(model(*inputs)), tensors(small(*inputs)), strict=False)

@@ -55,7 +55,7 @@ from pruned_perception.pruning.calibration import Batch, CalibrationRecord, Chec
 from pruned_perception.pruning.conformal import conformal_factor, largest_ratios
 from pruned_perception.pruning.contributions import Fields, contributions, fields, kernel, sampled
 from pruned_perception.pruning.errors import PruningError
-from pruned_perception.pruning.graph.device import on_cpu
+from pruned_perception.pruning.graph.device import CPU
 from pruned_perception.pruning.graph.groups import ChannelGroup, Slice
 from pruned_perception.pruning.graph.observation import observed, run
 from pruned_perception.pruning.records import Record
@@ -212,7 +212,6 @@ class Sensitivity(Record):
         return text
 
 
-@on_cpu
 def estimate_sensitivity(
     model: nn.Module,
     calibration: Iterable[Batch],
@@ -226,7 +225,8 @@ def estimate_sensitivity(
     """Measure how sensitive every consumer is to each of its input channels, in one pass.
 
     Args:
-        model: any traceable network; it is run in evaluation mode and left as it was.
+        model: any traceable network; it is run in evaluation mode, where it is, and left as it was.
+            What its layers have seen is added up on the CPU.
         calibration: batches of inputs, without labels.
         example_inputs: the network's positional inputs, for tracing.
         definition: 'quadrants', 'absolute' or 'summed', see the module.
@@ -249,13 +249,13 @@ def estimate_sensitivity(
     readers = structure.readers()
     modules = dict(model.named_modules())
     generator = torch.Generator().manual_seed(seed)
-    kernels = {name: mixing_outputs(kernel(modules[name])) for name in readers}
+    kernels = {name: mixing_outputs(kernel(modules[name]).to(CPU)) for name in readers}
     readers = {name: who for name, who in readers.items() if kernels[name].shape[1]}
     worst = {name: [torch.zeros(g.channels) for g, _ in who] for name, who in readers.items()}
     events = dict.fromkeys(readers, 0)  # of all images
 
     def observe(name: str, x: Tensor, output: Tensor) -> None:
-        who, weight, found = readers[name], kernels[name], fields(modules[name], x.detach())
+        who, weight, found = readers[name], kernels[name], fields(modules[name], x.detach().to(CPU))
         events[name] += len(x) * weight.shape[1] * found.positions * QUADRANTS[definition]
         apart = all(_is_apart(group, part) for group, part in who)
         for field, own in _parts(definition, found, weight, positions, generator):

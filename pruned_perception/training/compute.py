@@ -184,6 +184,8 @@ def find_device(name: str) -> torch.device:
         if number and started_together():
             raise UserError(f'--device {name}: several processes have a GPU each; give cuda')
         _check_cuda(name, index)
+        # Float32 is to mean that: what decides or certifies must not depend on the device.
+        torch.backends.cudnn.allow_tf32 = False
     return torch.device('cpu') if kind == 'cpu' else torch.device(kind, index)
 
 

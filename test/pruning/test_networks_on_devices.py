@@ -134,6 +134,24 @@ def test_the_result_is_the_same_wherever_the_network_is(name: str) -> None:
                 assert repr(one) == repr(other)
 
 
+@pytest.mark.parametrize(
+    'name', ['estimate_sensitivity', 'measure_errors', 'certify', 'output_error']
+)
+def test_what_measures_runs_the_network_where_it_is(name: str) -> None:
+    with OtherDevice():
+        network = copy.deepcopy(TASK.model).to(DEVICE)
+        seen = set()
+        network.head.register_forward_hook(lambda module, args, out: seen.add(out.device))
+        plan, small = _plan(TASK.model), _smaller(TASK.model)
+        {
+            'estimate_sensitivity': lambda: CASES[name](network),
+            'measure_errors': lambda: measurement.measure_errors(network, plan, IMAGES),
+            'certify': lambda: certificate.compare(network, small, IMAGES),
+            'output_error': lambda: pruning.output_error(network, small, IMAGES),
+        }[name]()
+    assert DEVICE in seen
+
+
 def _parts(result: Any) -> Iterator[Any]:
     yield from result if type(result) is tuple else (result,)
 
