@@ -68,6 +68,12 @@ class Task:
     other iterator, the batches that were had are drawn again. What has `follow(recipe, fraction)`
     is told before each batch how much of the budget is used up: for the recipe's `batch` and
     `phases`. Its `steps_per_epoch` is needed for a budget of epochs.
+
+    What also has `draw()` → a list with an entry for each example, all that is random about it, and
+    `make(entries)` → the batch of some of them, which depends on nothing else, is made ahead by
+    worker processes, and by each of several training processes in its part; `state_dict()` is then a
+    copy. Of any other batch each process makes all, and keeps its part: the same slice of every
+    tensor.
     """
     step: Callable[[nn.Module, Any], Losses] | None = None
     """(network in training mode, batch) → the loss to minimise, or several by name: their sum."""
@@ -85,6 +91,8 @@ class Task:
     """Makes all weights random again, in place, for a control; by default `reset_parameters`."""
     evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None
     """Network in evaluation mode → figures on held-out data; the first one is what counts.
+
+    Of several training processes each computes all of it, unless it uses `processes.in_parts`.
 
     `outcomes.Figures` may have outcomes of the images, always the same ones in the same order, with
     them, which comparisons of methods need for intervals that hold for other images, too.
