@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from pruned_perception.training.detector.data import FrameSet
+from pruned_perception.training.recipe import Phase
 
 KEEP_FRACTION = 0.3  # a box of which a crop shows less is no longer a fair example
 KEEP_PIXELS = 3.0
@@ -50,38 +51,81 @@ class Batch:
 
 
 def draw_batch(
+    frames: FrameSet, indices: Sequence[int], phase: Phase, generator: np.random.Generator
+) -> Batch:
+    """Return one random view of each frame.
+
+    Two views in three are centred on some object, so that small crops still hold examples. A
+    mosaic is of four views, of that frame and of three others (Bochkovskiy et al., YOLOv4, 2020).
+
+    Args:
+        frames: all there are.
+        indices: of the frames.
+        phase: size and magnification, relative to the stored frames, of the views, and how many of
+            them are mosaics.
+        generator: of the random numbers.
+    """
+    images = np.empty((len(indices), *phase.size, 3), np.uint8)
+    rows = []
+    for row, index in enumerate(indices):
+        view = images[row]
+        if phase.mosaic and generator.random() < phase.mosaic:
+            found = _draw_mosaic(frames, index, view, phase.scale, generator)
+        else:
+            found = _draw_view(frames, index, view, phase.scale, generator)
+        view[:] = random_colours(view, generator)
+        rows.append(found)
+    boxes, class_ids, ignored = zip(*rows, strict=True)
+    return collate(images, boxes, class_ids, ignored)
+
+
+_Objects = tuple[np.ndarray, np.ndarray, np.ndarray]  # boxes, class_ids and ignored of a view
+
+
+def _draw_view(
     frames: FrameSet,
-    indices: Sequence[int],
-    size: tuple[int, int],
+    index: int,
+    view: np.ndarray,
     scale: tuple[float, float],
     generator: np.random.Generator,
-) -> Batch:
-    """Return one random view of `size` (height, width) of each frame.
+) -> _Objects:
+    """Draw a random view of a frame into `view` (H, W, 3); return the objects in it."""
+    image = np.asarray(frames.images[index])
+    height, width = view.shape[:2]
+    matrix = random_view(image.shape[:2], frames.boxes[index], (height, width), scale, generator)
+    view[:] = cv2.warpAffine(
+        image,
+        matrix,
+        (width, height),
+        flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=(FILL, FILL, FILL),
+    )
+    moved, seen, fair = view_boxes(frames.boxes[index], matrix, (height, width))
+    ignored = (frames.crowd[index] | ~fair)[seen]
+    return moved[seen], frames.class_ids[index][seen], ignored
 
-    `scale` is the range of the magnification relative to the stored frames. Two views in three
-    are centred on some object, so that small crops still hold examples.
-    """
-    height, width = size
-    images = np.empty((len(indices), height, width, 3), np.uint8)
-    boxes, class_ids, ignored = [], [], []
-    for row, index in enumerate(indices):
-        image = np.asarray(frames.images[index])
-        matrix = random_view(image.shape[:2], frames.boxes[index], size, scale, generator)
-        cv2.warpAffine(
-            image,
-            matrix,
-            (width, height),
-            dst=images[row],
-            flags=cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_CONSTANT,
-            borderValue=(FILL, FILL, FILL),
+
+def _draw_mosaic(
+    frames: FrameSet,
+    index: int,
+    view: np.ndarray,
+    scale: tuple[float, float],
+    generator: np.random.Generator,
+) -> _Objects:
+    """Draw views of four frames into the corners of `view`, around a random point."""
+    height, width = view.shape[:2]
+    y, x = (int(length * generator.uniform(0.3, 0.7)) for length in (height, width))
+    others = generator.integers(len(frames), size=3).tolist()
+    corners = ((0, y, 0, x), (0, y, x, width), (y, height, 0, x), (y, height, x, width))
+    parts = []
+    for each, (top, bottom, left, right) in zip((index, *others), corners, strict=True):
+        boxes, class_ids, ignored = _draw_view(
+            frames, each, view[top:bottom, left:right], scale, generator
         )
-        images[row] = random_colours(images[row], generator)
-        moved, seen, fair = view_boxes(frames.boxes[index], matrix, size)
-        boxes.append(moved[seen])
-        class_ids.append(frames.class_ids[index][seen])
-        ignored.append((frames.crowd[index] | ~fair)[seen])
-    return collate(images, boxes, class_ids, ignored)
+        parts.append((boxes + np.float32([left, top, left, top]), class_ids, ignored))
+    boxes, class_ids, ignored = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return boxes, class_ids, ignored
 
 
 def collate(

@@ -12,11 +12,13 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
+import cv2
 import numpy as np
 import pytest
 
 from pruned_perception.training.detector.augmentation import collate, draw_batch, view_boxes
 from pruned_perception.training.detector.data import FrameSet
+from pruned_perception.training.recipe import Phase
 
 
 def _frames(boxes: list, crowd: list | None = None) -> FrameSet:
@@ -39,11 +41,39 @@ def _frames(boxes: list, crowd: list | None = None) -> FrameSet:
 @pytest.mark.parametrize('seed', range(12))
 def test_boxes_move_with_the_pixels(seed: int) -> None:
     frames = _frames([[60, 40, 100, 80]])
-    batch = draw_batch(frames, [0], (96, 128), (0.9, 1.4), np.random.default_rng(seed))
+    batch = draw_batch(frames, [0], Phase(1, (96, 128), (0.9, 1.4)), np.random.default_rng(seed))
     bright = batch.images[0].mean(0).numpy() > 0.5
     rows, columns = np.flatnonzero(bright.any(1)), np.flatnonzero(bright.any(0))
     seen = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
     np.testing.assert_allclose(batch.boxes[0, 0].numpy(), seen, atol=1.6)
+
+
+@pytest.mark.parametrize('seed', range(6))
+def test_a_mosaic_has_the_pixels_of_all_its_boxes_and_no_others(seed: int) -> None:
+    frames = _frames([[60, 40, 100, 80]])
+    phase = Phase(1, (96, 128), (0.6, 1.2), mosaic=1.0)
+    batch = draw_batch(frames, [0], phase, np.random.default_rng(seed))
+    bright = batch.images[0].mean(0).numpy() > 0.5
+    covered = np.zeros_like(bright)
+    kept = batch.valid[0] | batch.ignored[0]
+    boxes = batch.boxes[0][kept].round().int().tolist()
+    assert len(boxes) >= 2
+    for left, top, right, bottom in boxes:
+        covered[top:bottom, left:right] = True
+        assert bright[top + 2 : bottom - 2, left + 2 : right - 2].all()
+    spread = cv2.dilate(covered.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    grey = batch.images[0].std(0).numpy() < 0.02  # what lies around a frame is grey, not bright
+    assert not (bright & ~spread & ~grey).any()
+
+
+def test_without_mosaic_the_random_numbers_are_those_of_before() -> None:
+    frames = _frames([[60, 40, 100, 80]])
+    after = np.random.default_rng(0)
+    draw_batch(frames, [0], Phase(1, (64, 64), (1, 1)), after)
+    composed = np.random.default_rng(0)
+    draw_batch(frames, [0], Phase(1, (64, 64), (1, 1), mosaic=0.5), composed)
+    assert after.random() != composed.random()
+    assert Phase(1, (64, 64), (1, 1)).to_dict().keys() == {'until', 'size', 'scale'}
 
 
 def test_views_differ_and_are_reproducible() -> None:
@@ -51,7 +81,7 @@ def test_views_differ_and_are_reproducible() -> None:
 
     def draw(seed: int) -> np.ndarray:
         return draw_batch(
-            frames, [0, 0], (96, 128), (0.7, 1.4), np.random.default_rng(seed)
+            frames, [0, 0], Phase(1, (96, 128), (0.7, 1.4)), np.random.default_rng(seed)
         ).images.numpy()
 
     assert np.array_equal(draw(5), draw(5))
@@ -69,13 +99,13 @@ def test_boxes_cut_to_a_sliver_are_ignored_and_those_outside_vanish() -> None:
 
 def test_crowd_boxes_are_ignored_not_asked_for() -> None:
     frames = _frames([[60, 40, 100, 80], [10, 10, 40, 40]], [True, False])
-    batch = draw_batch(frames, [0], (120, 160), (1, 1), np.random.default_rng(0))
+    batch = draw_batch(frames, [0], Phase(1, (120, 160), (1, 1)), np.random.default_rng(0))
     assert batch.valid[0].tolist() == [False, True]
     assert batch.ignored[0].tolist() == [True, False]
 
 
 def test_frames_without_boxes_make_a_batch() -> None:
-    batch = draw_batch(_frames([]), [0], (64, 64), (0.5, 2), np.random.default_rng(0))
+    batch = draw_batch(_frames([]), [0], Phase(1, (64, 64), (0.5, 2)), np.random.default_rng(0))
     assert batch.boxes.shape == (1, 1, 4)
     assert not batch.valid.any()
     assert not batch.ignored.any()
