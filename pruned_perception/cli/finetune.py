@@ -190,7 +190,8 @@ def _inputs(args: argparse.Namespace) -> tuple[Network, Task]:
     frames = labelled_frames(args.train, content, args.checkpoint)
     check_apart(frames.notes, read_dataset(args.validation))
     earlier = len(content['ancestry'].get('earlier_plans', ()))
-    fields = learning(frames, recipe_of(content['experiment']), earlier)
+    levels = detector_from(content, args.checkpoint).strides
+    fields = learning(frames, recipe_of(content['experiment']), earlier, levels)
     if args.teacher is not None:
         teacher = read_checkpoint(args.teacher)
         fields['teacher'] = folded(detector_from(teacher, args.teacher))

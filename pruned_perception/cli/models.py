@@ -35,7 +35,7 @@ from pruned_perception.cli.train import INTERRUPTED, add_folders
 
 if TYPE_CHECKING:
     from pruned_perception.bundle import Bundle
-    from pruned_perception.training.detector.family import Quantization
+    from pruned_perception.training.detector.family import Excerpt, Quantization, Split
 
 STEPS = ('data', 'train', 'export', 'quantize', 'evaluate', 'certify', 'latency', 'summary')
 ROUNDS, RUNS = 40, 10
@@ -53,6 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_folders(parser)
     parser.add_argument(
         '--out', type=Path, metavar='DIR', help='folder of the family (default: models/<name>)'
+    )
+    parser.add_argument(
+        '--sources',
+        type=Path,
+        metavar='DIR',
+        help='where the annotated data sets lie that the file names as `source` (default: --data)',
     )
     parser.add_argument(
         '--controls',
@@ -98,8 +104,11 @@ def run(args: argparse.Namespace) -> int:
     compute_on(args.device, quiet=True)  # what is not there is said before anything begins
 
     if 'data' in args.steps:
-        for name, split in spec.data.items():
-            _generate(split, sets[name])
+        for name, wanted in spec.data.items():
+            if isinstance(wanted, family.Split):
+                _generate(wanted, sets[name])
+            else:
+                _extract(wanted, args.sources or folders.data, sets[name])
     if 'train' in args.steps:
         if args.import_dense:
             family.import_member(spec.members[0], folders, out / spec.members[0].name)
@@ -177,13 +186,26 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _generate(split: object, out: Path) -> None:
+def _extract(wanted: Excerpt, sources: Path, out: Path) -> None:
+    """Copy a part of an annotated data set, unless it is there."""
+    from pruned_perception.datasets.excerpts import excerpt
+
+    notes = excerpt(
+        sources.expanduser() / wanted.source,
+        wanted.groups,
+        out,
+        sha256=wanted.sha256,
+        group_by=wanted.group_by,
+        unit=wanted.unit,
+    )
+    print(f'{out}: {len(notes)} frames, SHA-256 {notes.digest}')
+
+
+def _generate(split: Split, out: Path) -> None:
     """Make a data set of the simulator, or what is missing of it."""
     from pruned_perception.cli.progress import Progress
     from pruned_perception.simulation import dataset
-    from pruned_perception.training.detector.family import Split
 
-    assert isinstance(split, Split)
     spec = dataset.DatasetSpec(split.split, split.seed, split.frames)
     out.parent.mkdir(parents=True, exist_ok=True)
     with Progress(f'{split.split} data') as bar:

@@ -31,16 +31,27 @@ MOMENTUM = 0.9
 
 
 @dataclass(frozen=True)
-class Phase:
-    """Until this fraction of the budget: size (height, width) and magnification of the views."""
+class Phase(Written):
+    """What views of the examples are like until a fraction of the budget."""
 
     until: float
     size: tuple[int, int]
+    """Height and width, pixels."""
     scale: tuple[float, float]
+    """Magnification, lowest and highest."""
+    mosaic: float = 0.0
+    """Share of the views that are composed of four, of as many examples."""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.mosaic <= 1:
+            raise PruningError(f'mosaic: must be in [0, 1], got {self.mosaic!r}')
         if not 0 < self.scale[0] <= self.scale[1]:
             raise PruningError(f'scale: must be [low, high], 0 < low ≤ high, got {self.scale}')
+
+    def _written(self, data: dict[str, Any]) -> dict[str, Any]:
+        if not self.mosaic:
+            del data['mosaic']
+        return data
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from pruned_perception.training.detector.data import FrameSet
+from pruned_perception.training.recipe import Phase
 
 KEEP_FRACTION = 0.3  # a box of which a crop shows less is no longer a fair example
 KEEP_PIXELS = 3.0
@@ -63,57 +64,98 @@ class Colours:
 
 
 @dataclass(frozen=True)
-class View:
-    """All that is random about a view: the frame, the map to `size` (height, width), the light."""
+class Part:
+    """A frame in a view: `matrix` maps its pixels to those of a window, top, left and size."""
 
     index: int
+    corner: tuple[int, int]
     size: tuple[int, int]
     matrix: np.ndarray
+
+
+@dataclass(frozen=True)
+class View:
+    """All that is random about a view of `size` (height, width): its frames and the light."""
+
+    size: tuple[int, int]
+    parts: tuple[Part, ...]
     colours: Colours
 
 
 def draw_views(
-    frames: FrameSet,
-    indices: Sequence[int],
-    size: tuple[int, int],
-    scale: tuple[float, float],
-    generator: np.random.Generator,
+    frames: FrameSet, indices: Sequence[int], phase: Phase, generator: np.random.Generator
 ) -> list[View]:
-    """Return what one random view of `size` (height, width) of each frame is to be.
+    """Return what one random view of each frame is to be.
 
-    `scale` is the range of the magnification relative to the stored frames. Two views in three
-    are centred on some object, so that small crops still hold examples.
+    Two in three are centred on some object, so that small crops still hold examples. A mosaic has
+    four parts, of that frame and of three others (Bochkovskiy et al., YOLOv4, 2020).
+
+    Args:
+        frames: all there are.
+        indices: of the frames.
+        phase: size and magnification, relative to the stored frames, of the views, and how many of
+            them are mosaics.
+        generator: of the random numbers.
     """
+    height, width = size = phase.size
     views = []
     for index in indices:
+        windows = [(index, (0, 0), size)]
+        if phase.mosaic and generator.random() < phase.mosaic:
+            y, x = (int(length * generator.uniform(0.3, 0.7)) for length in size)
+            others = generator.integers(len(frames), size=3).tolist()
+            windows = [
+                (index, (0, 0), (y, x)),
+                (others[0], (0, x), (y, width - x)),
+                (others[1], (y, 0), (height - y, x)),
+                (others[2], (y, x), (height - y, width - x)),
+            ]
         source = frames.images.shape[1:3]
-        matrix = random_view(source, frames.boxes[index], size, scale, generator)
-        views.append(View(index, size, matrix, random_colours(size, generator)))
+        parts = tuple(
+            Part(
+                each,
+                corner,
+                window,
+                random_view(source, frames.boxes[each], window, phase.scale, generator),
+            )
+            for each, corner, window in windows
+        )
+        views.append(View(size, parts, random_colours(size, generator)))
     return views
 
 
 def make_batch(frames: FrameSet, views: Sequence[View]) -> Batch:
     """Return views of one size as a batch."""
-    height, width = size = views[0].size
-    images = np.empty((len(views), height, width, 3), np.uint8)
+    images = np.empty((len(views), *views[0].size, 3), np.uint8)
     boxes, class_ids, ignored = [], [], []
-    for row, view in enumerate(views):
-        index = view.index
-        cv2.warpAffine(
-            np.asarray(frames.images[index]),
-            view.matrix,
-            (width, height),
-            dst=images[row],
-            flags=cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_CONSTANT,
-            borderValue=(FILL, FILL, FILL),
-        )
-        images[row] = recoloured(images[row], view.colours)
-        moved, seen, fair = view_boxes(frames.boxes[index], view.matrix, size)
-        boxes.append(moved[seen])
-        class_ids.append(frames.class_ids[index][seen])
-        ignored.append((frames.crowd[index] | ~fair)[seen])
+    for image, view in zip(images, views, strict=True):
+        moved, ids, skip = zip(*(_paste(frames, each, image) for each in view.parts), strict=True)
+        image[:] = recoloured(image, view.colours)
+        boxes.append(np.concatenate(moved))
+        class_ids.append(np.concatenate(ids))
+        ignored.append(np.concatenate(skip))
     return collate(images, boxes, class_ids, ignored)
+
+
+def _paste(
+    frames: FrameSet, part: Part, image: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw a part into `image`; return its boxes (K, 4) there, their classes, which are ignored."""
+    (top, left), (height, width) = part.corner, part.size
+    image[top : top + height, left : left + width] = cv2.warpAffine(
+        np.asarray(frames.images[part.index]),
+        part.matrix,
+        (width, height),
+        flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=(FILL, FILL, FILL),
+    )
+    moved, seen, fair = view_boxes(frames.boxes[part.index], part.matrix, part.size)
+    return (
+        moved[seen] + np.float32([left, top, left, top]),
+        frames.class_ids[part.index][seen],
+        (frames.crowd[part.index] | ~fair)[seen],
+    )
 
 
 def collate(

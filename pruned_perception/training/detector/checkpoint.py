@@ -26,6 +26,9 @@ from pruned_perception.training.checkpoint import CheckpointError
 from pruned_perception.training.detector.architecture import Architecture
 from pruned_perception.training.detector.network import Detector
 
+PRETRAINED_KEY = 'pretrained'
+"""Of an ancestry: the weights that others trained, and that its first net started from."""
+
 
 def detector_from(content: Mapping[str, Any], path: object = 'checkpoint') -> Detector:
     """Return the detector (averaged weights) of a checkpoint, in eval mode.
@@ -77,7 +80,8 @@ def seen(parent: Mapping[str, Any], **sets: Dataset) -> dict[str, Any]:
 
 def descent(parent: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]:
     """Return the ancestry of a net that was made of a checkpoint's by a plan."""
-    return {
+    started = parent['ancestry'].get(PRETRAINED_KEY)
+    return ({} if started is None else {PRETRAINED_KEY: started}) | {
         'plan': plan,
         'earlier_plans': plans_of(parent),
         'cpu_seconds': total_cpu_seconds(parent),

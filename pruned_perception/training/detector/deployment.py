@@ -23,7 +23,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from pruned_perception.training.detector.architecture import STRIDES
 from pruned_perception.training.detector.network import LOG_PIXELS, ConvBlock, Detector, Head
 
 PIXEL = 1 / 255  # the detector takes colours in 0…1, the robot has bytes
@@ -128,7 +127,7 @@ def _first(detector: Detector) -> ConvBlock:
 @torch.no_grad()
 def _add_to_distances(detector: Detector, times: int) -> None:
     """Add `times` the logarithm of each level's stride to its log-distances."""
-    for head, stride in zip(detector.heads, STRIDES, strict=True):
+    for head, stride in zip(detector.heads, detector.strides, strict=True):
         assert isinstance(head, Head)
         assert head.box_output.bias is not None
         head.box_output.bias += times * math.log(stride)

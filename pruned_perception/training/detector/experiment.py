@@ -87,10 +87,12 @@ class Experiment(Written):
 
     Exactly one of `architecture` (train from scratch), `parent` (prune the result of that
     experiment, then fine-tune) and `control_of` (the widths of that experiment's net from
-    scratch) is set. The `budget` of a control is by default the CPU time of that experiment's whole
-    ancestry; on a faster or slower machine than the ancestry's, give as many steps as its time
-    bought. `data` names folders below the data root. With `distill` the parent is the teacher; its
-    time counts against the budget. In its file, the fields of the `recipe` stand among the others.
+    scratch) is set. `pretrained` names weights that the backbone of an `architecture` starts from,
+    see `pretrained.PRETRAINED`; a control's are random. The `budget` of a control is by default the
+    CPU time of that experiment's whole ancestry; on a faster or slower machine than the ancestry's,
+    give as many steps as its time bought. `data` names folders below the data root. With `distill`
+    the parent is the teacher; its time counts against the budget. In its file, the fields of the
+    `recipe` stand among the others.
     """
 
     name: str
@@ -98,6 +100,7 @@ class Experiment(Written):
     recipe: Recipe
     budget: TrainingBudget | None = None
     architecture: Architecture | None = None
+    pretrained: str | None = None
     parent: str | None = None
     prune: Pruning | None = None
     distill: Distillation | None = None
@@ -140,6 +143,8 @@ def experiment_from(data: Any) -> Experiment:
         )
     if ('prune' in values) != ('parent' in values):
         raise ExperimentError('the fields parent and prune belong together')
+    if 'pretrained' in values and 'architecture' not in values:
+        raise ExperimentError('field pretrained: needs the field architecture, of its layers')
     if 'distill' in values and 'parent' not in values:
         raise ExperimentError('field distill: needs the field parent, the net to learn from')
     if 'budget' not in values and 'control_of' not in values:

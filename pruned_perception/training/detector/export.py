@@ -29,8 +29,7 @@ from pruned_perception.bundle import SCHEMA_VERSION, Bundle, write_bundle
 from pruned_perception.errors import UserError
 from pruned_perception.inference.engine import create_session
 from pruned_perception.pruning import count
-from pruned_perception.training.detector.architecture import STRIDES
-from pruned_perception.training.detector.checkpoint import SEEN
+from pruned_perception.training.detector.checkpoint import PRETRAINED_KEY, SEEN
 from pruned_perception.training.detector.deployment import Deployed, folded
 from pruned_perception.training.detector.network import Detector, decode, grid
 from pruned_perception.training.exporting import onnx_bytes
@@ -68,7 +67,7 @@ def compare(detector: Detector, onnx_bytes: bytes, images: np.ndarray) -> float:
     to themselves. Raises ExportError above TOLERANCE.
     """
     session = create_session(onnx_bytes)
-    _, strides = grid(*detector.input_size)
+    _, strides = grid(*detector.input_size, detector.strides)
     worst = 0.0
     for image in images:
         (found,) = session.run(None, {'image': image[None]})
@@ -128,7 +127,7 @@ def export_bundle(
         'output': {
             'names': ['predictions'],
             'decoder': 'anchor_free',
-            'parameters': {'strides': list(STRIDES)},
+            'parameters': {'strides': list(detector.strides)},
         },
         'labels': list(checkpoint['labels']),
         'thresholds': {
@@ -156,6 +155,7 @@ def export_bundle(
                 'cpu_seconds_of_parents': round(ancestry.get('cpu_seconds', 0.0), 1),
                 'torch': str(torch.__version__),
             },
+            **{name: ancestry[name] for name in (PRETRAINED_KEY,) if name in ancestry},
             'earlier_plans': ancestry.get('earlier_plans', []),
             SEEN: checkpoint.get(SEEN, {}),
             'seed': checkpoint['experiment']['seed'],

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from pruned_perception._tables import Table
 from pruned_perception.bundle import MANIFEST, Bundle, Family, load_bundle, record_evidence
 from pruned_perception.datasets import read_dataset
+from pruned_perception.datasets.division import BY_FOLDER
 from pruned_perception.datasets.fingerprints import Fingerprints, fingerprints
 from pruned_perception.inference.accuracy import (
     CONTROL,
@@ -58,6 +59,18 @@ class Split:
     split: str
     frames: int
     seed: int
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """Frames of some groups of an annotated data set; see `datasets.excerpts`."""
+
+    source: str
+    """Folder of the data set, below that of the sources."""
+    groups: tuple[str, ...]
+    sha256: str | None = None
+    group_by: str = BY_FOLDER
+    unit: str = 'venue'
 
 
 @dataclass(frozen=True)
@@ -91,7 +104,7 @@ class FamilySpec:
     """What `config/experiments/<family>.yaml` says; the first member is the dense one."""
 
     name: str
-    data: dict[str, Split]
+    data: dict[str, Split | Excerpt]
     members: tuple[Member, ...]
     provenance: dict[str, str]
     longest: dict[str, int]
@@ -106,7 +119,7 @@ def read_family_spec(path: str | os.PathLike[str]) -> FamilySpec:
         data = yaml.safe_load(path.read_text(encoding='utf-8'))
         return FamilySpec(
             name=str(data['name']),
-            data={name: Split(**split) for name, split in data['data'].items()},
+            data={name: _data_set(each) for name, each in data['data'].items()},
             members=tuple(Member(**member) for member in data['members']),
             provenance=dict(data.get('provenance', {})),
             longest=dict(data.get('longest', {})),
@@ -118,6 +131,12 @@ def read_family_spec(path: str | os.PathLike[str]) -> FamilySpec:
         raise ExperimentError(f'{path}: not YAML: {error}') from error
     except (KeyError, TypeError, AttributeError) as error:
         raise ExperimentError(f'{path}: not a family: {error} is missing or bad') from error
+
+
+def _data_set(data: Mapping[str, Any]) -> Split | Excerpt:
+    if 'source' not in data:
+        return Split(**data)
+    return Excerpt(**{**data, 'groups': tuple(map(str, data['groups']))})
 
 
 def _quantization(data: Mapping[str, Any]) -> Quantization | None:

@@ -30,7 +30,7 @@ from pruned_perception.bundle import Bundle
 from pruned_perception.errors import UserError
 from pruned_perception.training.batch_norms import convolution_statistics, norm_after
 from pruned_perception.training.detector.architecture import Architecture
-from pruned_perception.training.detector.checkpoint import SEEN, seen
+from pruned_perception.training.detector.checkpoint import PRETRAINED_KEY, SEEN, seen
 from pruned_perception.training.detector.data import FrameSet
 from pruned_perception.training.detector.deployment import Deployed, undeployed
 from pruned_perception.training.detector.export import COMPARED_FRAMES, ExportError, compare
@@ -77,6 +77,8 @@ def import_bundle(bundle: Bundle, frames: FrameSet) -> dict[str, Any]:
         'bundle': {'name': bundle.name, 'sha256': bundle.sha256},
         'earlier_plans': provenance.get('earlier_plans', []),
     }
+    if PRETRAINED_KEY in provenance:
+        ancestry[PRETRAINED_KEY] = provenance[PRETRAINED_KEY]
     if bundle.manifest['pruning'] is not None:
         ancestry['plan'] = bundle.manifest['pruning']
     try:

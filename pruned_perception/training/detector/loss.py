@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +24,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pruned_perception.training.box_losses import area, generalised_iou, quality_focal_loss
+from pruned_perception.training.detector.architecture import STRIDES
 from pruned_perception.training.detector.augmentation import Batch
 from pruned_perception.training.detector.network import distances, grid
 from pruned_perception.training.processes import whole_batch
@@ -96,14 +98,16 @@ def assign(
     )
 
 
-def detection_loss(raw: Tensor, batch: Batch) -> dict[str, Tensor]:
+def detection_loss(
+    raw: Tensor, batch: Batch, levels: Sequence[int] = STRIDES[1:]
+) -> dict[str, Tensor]:
     """Return the scalars `boxes` and `classes` for raw outputs (B, N, 4 + C).
 
     Quality focal loss on the scores and generalised IoU (Rezatofighi et al. 2019) on the boxes,
-    both relative to the sum of the targets.
+    both relative to the sum of the targets. `levels`: the strides of the network's.
     """
     height, width = batch.images.shape[-2:]
-    centres, strides = grid(height, width, device=raw.device)
+    centres, strides = grid(height, width, levels, raw.device)
     boxes = boxes_from(raw, centres, strides)
     logits = raw[..., 4:]
     found = assign(logits.detach().sigmoid(), boxes.detach(), centres, strides, batch)
@@ -117,7 +121,12 @@ def detection_loss(raw: Tensor, batch: Batch) -> dict[str, Tensor]:
     return {'boxes': BOX_WEIGHT * (gap * weight).sum() / norm, 'classes': classes}
 
 
-def distillation_loss(student: Tensor, teacher: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
+def distillation_loss(
+    student: Tensor,
+    teacher: Tensor,
+    size: tuple[int, int],
+    levels: Sequence[int] = STRIDES[1:],
+) -> dict[str, Tensor]:
     """Return the scalars `distilled_boxes` and `distilled_classes`; both are 0 for equal outputs.
 
     After Yang et al., Bridging Cross-task Protocol Inconsistency for Distillation in Dense Object
@@ -134,8 +143,9 @@ def distillation_loss(student: Tensor, teacher: Tensor, size: tuple[int, int]) -
         student: raw outputs (B, N, 4 + C), with gradient.
         teacher: raw outputs of the same images; no gradient reaches them.
         size: height and width of the images, pixels.
+        levels: the strides of the network's levels.
     """
-    centres, strides = grid(*size, device=student.device)
+    centres, strides = grid(*size, levels, student.device)
     teacher = teacher.detach()
     scores = teacher[..., 4:].sigmoid()
     confidence = scores.amax(-1)

@@ -27,6 +27,7 @@ from pruned_perception.training.budget import TrainingBudget
 from pruned_perception.training.checkpoint import read_checkpoint, save_checkpoint, weights_of
 from pruned_perception.training.compute import Compute
 from pruned_perception.training.detector.checkpoint import (
+    PRETRAINED_KEY,
     SEEN,
     descent,
     detector_from,
@@ -42,6 +43,7 @@ from pruned_perception.training.detector.experiment import (
     read_experiment,
 )
 from pruned_perception.training.detector.network import Detector
+from pruned_perception.training.detector.pretrained import start_from
 from pruned_perception.training.detector.task import (
     CALIBRATION_FRAMES,
     FrameBatches,
@@ -131,13 +133,14 @@ def run_experiment(
         and (lambda title, share, remark: report(f'{experiment.name}: {title}', share, remark)),
     }
     if experiment.prune is None:
-        task = _task(experiment, _fresh(experiment, ancestor), frames, validation, cuts=0)
+        fresh, origins = _fresh(experiment, ancestor)
+        task = _task(experiment, fresh, frames, validation, cuts=0)
         trained = train(task.model, task, budget, **options)
         network = trained.network
         content: dict[str, Any] = {
             'steps': trained.steps,
             'cpu_seconds': trained.cpu_seconds,
-            'ancestry': {} if ancestor is None else {'control_of': experiment.control_of},
+            'ancestry': origins,
         }
     else:
         assert ancestor is not None
@@ -176,12 +179,20 @@ def _outcome(final: Path) -> Outcome:
     return Outcome(final, content['cpu_seconds'], content['steps'])
 
 
-def _fresh(experiment: Experiment, ancestor: Detector | None) -> Detector:
-    """Return an untrained net: the experiment's, or of the widths of the one that it controls."""
+def _fresh(experiment: Experiment, ancestor: Detector | None) -> tuple[Detector, dict[str, Any]]:
+    """Return an untrained net, the experiment's or of the widths of the one that it controls.
+
+    Beside it, what of its ancestry is known.
+    """
     architecture = experiment.architecture if ancestor is None else ancestor.architecture
     assert architecture is not None
     with random_numbers(experiment.seed):
-        return Detector(architecture)
+        detector = Detector(architecture)
+    if ancestor is not None:
+        return detector, {'control_of': experiment.control_of}
+    if experiment.pretrained is None:
+        return detector, {}
+    return detector, {PRETRAINED_KEY: start_from(detector, experiment.pretrained)}
 
 
 def _task(
@@ -193,7 +204,7 @@ def _task(
         calibration=FrameBatches(frames, CALIBRATION_FRAMES),
         evaluate=accuracy_on(validation, VALIDATION_FRAMES),
         teacher=folded(model),
-        **learning(frames, experiment.recipe, cuts),
+        **learning(frames, experiment.recipe, cuts, model.strides),
     )
 
 

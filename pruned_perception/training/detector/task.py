@@ -33,7 +33,6 @@ from pruned_perception.inference.nms import class_wise_nms
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.training.budget import TrainingBudget
 from pruned_perception.training.checkpoint import read_checkpoint
-from pruned_perception.training.detector.architecture import STRIDES
 from pruned_perception.training.detector.augmentation import (
     Batch,
     View,
@@ -119,7 +118,7 @@ class RandomViews:
         while len(self.order) < self.batch:
             self.order = self.order + self.generator.permutation(len(self.frames)).tolist()
         chosen, self.order = self.order[: self.batch], self.order[self.batch :]
-        return draw_views(self.frames, chosen, self.phase.size, self.phase.scale, self.generator)
+        return draw_views(self.frames, chosen, self.phase, self.generator)
 
     def make(self, views: Sequence[View]) -> Batch:
         """Return the batch of some views; that depends on nothing else."""
@@ -171,13 +170,13 @@ def detector_task(
     fields: dict[str, Any] = {}
     if train is not None:
         recipe = recipe_of(content['experiment'])
-        fields |= learning(frames(train), recipe, len(plans_of(content)))
+        fields |= learning(frames(train), recipe, len(plans_of(content)), model.strides)
     if validation is not None:
         fields['evaluate'] = accuracy_on(frames(validation), validation_frames)
     if test is not None:
         fields['test'] = accuracy_on(frames(test), None)
     if holdout is not None:
-        fields |= _holdout(frames(holdout), holdout, model.input_size)
+        fields |= _holdout(frames(holdout), holdout, model)
     return Task(
         model=model,
         example_inputs=(torch.zeros(1, 3, *model.input_size),),
@@ -200,24 +199,25 @@ def labelled_frames(folder: Folder, content: Mapping[str, Any], checkpoint: Fold
     return load_frames(folder, (height, width), labels=content['labels'], owner=str(checkpoint))
 
 
-def learning(frames: FrameSet, recipe: Recipe, cuts: int) -> dict[str, Any]:
+def learning(frames: FrameSet, recipe: Recipe, cuts: int, levels: Sequence[int]) -> dict[str, Any]:
     """Return the fields of a task that training needs.
 
     Args:
         frames: to train on.
         recipe: with `batch` and `phases`.
         cuts: made before, when the network's parent was made of its own: each sees other views.
+        levels: the strides of the network's.
     """
-    sizes = {len(grid(*phase.size)[1]): phase.size for phase in recipe.phases}
+    sizes = {len(grid(*phase.size, levels)[1]): phase.size for phase in recipe.phases}
 
     def step(network: nn.Module, batch: Batch) -> dict[str, Tensor]:
         raw = network(batch.images.float().div_(255))
         height, width = batch.images.shape[-2:]
         sizes[raw.shape[1]] = (height, width)
-        return detection_loss(raw, batch)
+        return detection_loss(raw, batch, levels)
 
     def distil(student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
-        return distillation_loss(student, teacher, sizes[student.shape[1]])
+        return distillation_loss(student, teacher, sizes[student.shape[1]], levels)
 
     return {
         'training': lambda seed: RandomViews(frames, recipe, (seed, cuts)),
@@ -247,15 +247,16 @@ def initialise(network: nn.Module) -> None:
     network.load_state_dict(Detector(network.architecture).state_dict())
 
 
-def _holdout(frames: FrameSet, folder: Folder, size: tuple[int, int]) -> dict[str, Any]:
+def _holdout(frames: FrameSet, folder: Folder, model: Detector) -> dict[str, Any]:
     notes = read_dataset(folder)
-    _, strides = grid(*size)
+    size, levels = model.input_size, model.strides
+    _, strides = grid(*size, levels)
 
     def decide(parent: Tensor, child: Tensor) -> Mapping[str, tuple[NDArray[np.int64], ...]]:
         found = [
             match_objects(
-                _detections(decode(of_parent, strides), size),
-                _detections(decode(of_child, strides), size),
+                _detections(decode(of_parent, strides), size, levels),
+                _detections(decode(of_child, strides), size, levels),
                 score_threshold=SCORE_THRESHOLD,
             )
             for of_parent, of_child in zip(parent, child, strict=True)
@@ -275,10 +276,10 @@ def _holdout(frames: FrameSet, folder: Folder, size: tuple[int, int]) -> dict[st
     }
 
 
-def _detections(predictions: Tensor, size: tuple[int, int]) -> Detections:
+def _detections(predictions: Tensor, size: tuple[int, int], levels: Sequence[int]) -> Detections:
     """Return the detections in the predictions (N, 4 + C) of one image."""
     candidates = decoders.get('anchor_free').decode(
-        [predictions[None].numpy()], {'strides': STRIDES}, size, SCORE_THRESHOLD
+        [predictions[None].numpy()], {'strides': levels}, size, SCORE_THRESHOLD
     )
     keep = class_wise_nms(*candidates, IOU_THRESHOLD, MAX_DETECTIONS)
     boxes, scores, class_ids = candidates

