@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -52,7 +53,7 @@ class TrainingBudget(Record):
     def _written(self, data: dict[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in data.items() if value is not None}
 
-    @property
+    @functools.cached_property  # it is asked for in every step
     def _unit(self) -> tuple[str, float]:
         return next(iter(self.to_dict().items()))
 

@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """The processes of one training: what they share out, add up and agree on.
 
 PyTorch's own collectives between processes that its own launcher, `torchrun`, has started: gloo
@@ -103,7 +117,7 @@ class Together(Alone):
             raise error
         if box[1] is not None:
             raise UserError(f'process 0: {box[1]}')
-        return box[0]  # type: ignore[no-any-return]
+        return box[0]
 
     def total(self, values: Sequence[float]) -> list[float]:
         """Return sums over the processes, in double precision."""

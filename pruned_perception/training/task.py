@@ -71,9 +71,9 @@ class Task:
 
     What also has `draw()` → a list with an entry for each example, all that is random about it, and
     `make(entries)` → the batch of some of them, which depends on nothing else, is made ahead by
-    worker processes, and by each of several training processes in its part; `state_dict()` is then a
-    copy. Of any other batch each process makes all, and keeps its part: the same slice of every
-    tensor.
+    worker processes, and by each of several training processes in its part; `state_dict()` is a
+    copy then. Of any other batch each process makes all, and keeps its part: the same slice of
+    every tensor.
     """
     step: Callable[[nn.Module, Any], Losses] | None = None
     """(network in training mode, batch) → the loss to minimise, or several by name: their sum."""

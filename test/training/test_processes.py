@@ -1,3 +1,17 @@
+# Copyright 2026 the pruned_perception developers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Several processes train as one does, go on after any of them died, and never wait for ever."""
 
 from __future__ import annotations
@@ -253,6 +267,31 @@ def test_records_are_gathered_in_order_and_errors_of_the_first_are_everybodys(
     printed = capfd.readouterr().out
     assert f'process 0: {tmp_path}: in use' in printed
     assert f'process 1: process 0: {tmp_path}: in use' in printed
+
+
+def test_a_process_without_memory_says_what_would_fit_and_ends_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    monkeypatch.setattr(loop, 'CHECKPOINT_SECONDS', -1.0)
+
+    def run(compute: Compute) -> None:
+        steps: list[int] = []
+
+        def small(model: nn.Module, batch: Any) -> Tensor:
+            steps.append(1)
+            if len(steps) > 3 and compute.processes.rank == 1 and len(batch[0]) > 2:
+                raise torch.OutOfMemoryError('CUDA out of memory.')
+            return _step(model, batch)
+
+        task = _task(step=small)
+        train(task.model, task, STEPS, folder=tmp_path, compute=compute)
+
+    assert run_together(2, run) == [REFUSED, REFUSED]
+    printed = capfd.readouterr().out
+    assert 'process 1: training: cpu has too little memory for the batch of step 4 (8' in printed
+    assert 'batches of 2 fit' in printed
+    assert 'process 0: training: another process of it has ended' in printed
+    assert torch.load(tmp_path / 'training.pt')['steps'] == 3
 
 
 def test_processes_that_were_given_different_things_are_refused(capfd: Any) -> None:

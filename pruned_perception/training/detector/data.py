@@ -17,10 +17,13 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -28,12 +31,42 @@ import numpy as np
 from pruned_perception.datasets import DataError, Dataset, read_dataset
 from pruned_perception.environment import place_for
 
+LIMIT = 'PRUNED_PERCEPTION_FRAMES_GIB'
+
+
+class Frames:
+    """Frames (N, H, W, 3) uint8 of a data set, of which only the first ones are kept decoded.
+
+    The others are decoded whenever they are asked for, like those of an array: by an index, a slice
+    or an array of indices.
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, kept: np.ndarray, notes: Dataset) -> None:
+        self.kept, self.notes = kept, notes
+        self.shape = (len(notes.paths), *kept.shape[1:])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, which: Any) -> np.ndarray:
+        if isinstance(which, int | np.integer):
+            index = range(len(self))[which]
+            if index < len(self.kept):
+                return np.asarray(self.kept[index])
+            return _decoded(self.notes.image(index), self.shape[1:3])
+        found = np.empty((len(chosen := np.arange(len(self))[which]), *self.shape[1:]), np.uint8)
+        for row, index in enumerate(chosen):
+            found[row] = self[index]
+        return found
+
 
 @dataclass(frozen=True)
 class FrameSet:
     """Frames with their boxes.
 
-    images: (N, H, W, 3) uint8, RGB, at the network's input size.
+    images: (N, H, W, 3) uint8, RGB, at the network's input size: an array, or `Frames`.
     boxes: per frame (K, 4) float32, left, top, right, bottom in pixels of those images.
     class_ids: per frame (K,) int64, indices of `labels`.
     crowd: per frame (K,) bool, COCO's `iscrowd`: objects too small or too hidden to ask for; a
@@ -43,7 +76,7 @@ class FrameSet:
     notes: the data set that they are of.
     """
 
-    images: np.ndarray
+    images: np.ndarray | Frames
     boxes: Sequence[np.ndarray]
     class_ids: Sequence[np.ndarray]
     crowd: Sequence[np.ndarray]
@@ -71,7 +104,9 @@ def load_frames(
 
     The cache is a plain array that is mapped, not read: several processes share one copy, and
     a training step pays no decoding. It is named by the annotations' hash, so that a set that
-    was made again or has grown is not mistaken for the old one.
+    was made again or has grown is not mistaken for the old one. Where $PRUNED_PERCEPTION_FRAMES_GIB
+    says how large it may be, only the first frames that fit are in it, and others are decoded each
+    time, best by worker processes.
 
     Args:
         folder: of a data set, or of a split of one; see `datasets.read_dataset`.
@@ -91,8 +126,10 @@ def load_frames(
     if labelled:
         notes.check_labelled()
     height, width = size
-    cache = place_for(f'frames-{height}x{width}-{notes.digest[:12]}.npy', notes.folder)
-    shape = (len(notes.paths), height, width, 3)
+    count = _kept(len(notes.paths), 3 * height * width)
+    part = '' if count == len(notes.paths) else f'-first-{count}'
+    cache = place_for(f'frames-{height}x{width}-{notes.digest[:12]}{part}.npy', notes.folder)
+    shape = (count, height, width, 3)
     if not cache.is_file():
         _build_cache(cache, notes, shape, progress)
     images = np.load(cache, mmap_mode='r', allow_pickle=False)
@@ -102,7 +139,7 @@ def load_frames(
         np.array([width / w, height / h, width / w, height / h], np.float32) for h, w in notes.sizes
     ]
     return FrameSet(
-        images=images,
+        images=Frames(images, notes) if part else images,
         boxes=[boxes * factor for boxes, factor in zip(notes.boxes, factors, strict=True)],
         class_ids=notes.class_ids,
         crowd=notes.crowd,
@@ -119,6 +156,25 @@ def stretch(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
+def _decoded(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return a picture (BGR) as the network takes it."""
+    return cv2.cvtColor(stretch(image, size), cv2.COLOR_BGR2RGB)
+
+
+def _kept(count: int, size: int) -> int:
+    """Return how many of so many frames of `size` bytes the cache may hold, at least one."""
+    given = os.environ.get(LIMIT, '')
+    if not given:
+        return count
+    try:
+        limit = float(given)
+    except ValueError:
+        limit = math.nan
+    if not limit > 0:
+        raise DataError(f'{LIMIT}={given}: must be a size in GiB, > 0; unset, there is no limit')
+    return max(1, min(count, int(min(limit * 2**30 / size, count))))
+
+
 def _build_cache(
     cache: Path,
     notes: Dataset,
@@ -129,10 +185,10 @@ def _build_cache(
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
         frames = np.lib.format.open_memmap(temporary, 'w+', np.uint8, shape)
-        for index, image in enumerate(notes.images()):
-            frames[index] = cv2.cvtColor(stretch(image, shape[1:3]), cv2.COLOR_BGR2RGB)
+        for index, image in enumerate(itertools.islice(notes.images(), len(frames))):
+            frames[index] = _decoded(image, shape[1:3])
             if progress is not None:
-                progress(index + 1, len(notes.paths))
+                progress(index + 1, len(frames))
         frames.flush()
         temporary.replace(cache)
     except OSError as error:

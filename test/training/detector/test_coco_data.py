@@ -18,9 +18,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import shapes
 
 from pruned_perception.datasets import DataError
-from pruned_perception.training.detector.data import load_frames
+from pruned_perception.training.detector.data import LIMIT, load_frames
 
 
 @pytest.fixture
@@ -64,6 +65,31 @@ def test_the_second_load_reads_the_cache_and_changed_annotations_do_not(data_set
     with pytest.raises(DataError, match=r'0\.png: missing'):
         load_frames(data_set, (24, 16))
     assert not list(data_set.glob('.frames*')), 'a half-built cache was left behind'
+
+
+def test_a_cache_of_a_stated_size_has_the_first_frames_and_the_others_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes.write_shapes(tmp_path, 5, seed=1)
+    whole = load_frames(tmp_path, (48, 64)).images
+    limit = 2.5 * whole[0].nbytes
+    monkeypatch.setenv(LIMIT, str(limit / 2**30))
+    some = load_frames(tmp_path, (48, 64)).images
+    (kept,) = tmp_path.glob('frames-*-first-2.npy')
+    assert kept.stat().st_size < limit
+    assert some.shape == whole.shape
+    assert some.dtype == whole.dtype
+    assert len(some) == 5
+    for which in (0, 4, -1, slice(1, 4), np.array([3, 0, 3])):
+        assert np.array_equal(some[which], whole[which])
+    with pytest.raises(IndexError):
+        some[5]
+    monkeypatch.setenv(LIMIT, '1')
+    assert isinstance(load_frames(tmp_path, (48, 64)).images, np.memmap)
+    for wrong in ('much', '0', '-1'):
+        monkeypatch.setenv(LIMIT, wrong)
+        with pytest.raises(DataError, match=f'{LIMIT}={wrong}: must be a size in GiB'):
+            load_frames(tmp_path, (48, 64))
 
 
 def test_frames_that_are_only_shown_need_no_boxes(data_set: Path) -> None:
