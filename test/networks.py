@@ -238,6 +238,25 @@ class ChannelShuffle(nn.Module):
         return self.head(x.reshape(batch, channels, height, width))
 
 
+class ShuffledGroups(nn.Module):
+    """Units of ShuffleNet (Zhang et al. 2018), whose groups do not divide what they shuffle."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.compress = _conv(3, 24), _conv(24, 30, 1, groups=3)
+        self.shuffle, self.depthwise = nn.ChannelShuffle(3), _conv(30, 30, groups=30)
+        self.expand = _conv(30, 24, 1, groups=3)
+        self.up = nn.ConvTranspose2d(24, 48, 2, stride=2, groups=3)
+        self.head = nn.Conv2d(48, 5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = x + self.expand(self.depthwise(self.shuffle(self.compress(x))))
+        batch, channels, height, width = x.shape
+        x = x.view(batch, 3, channels // 3, height, width).transpose(1, 2).reshape(x.shape)
+        return self.head(self.up(x).relu())
+
+
 class PaddedShortcut(nn.Module):
     """The parameter-free shortcut of ResNets for CIFAR (He et al. 2016, option A)."""
 
@@ -402,7 +421,9 @@ class Rigid(nn.Module):
         super().__init__()
         self.stem, self.scaled = _conv(3, 16), _conv(16, 16)
         self.standardised = _StandardisedConv(16, 16, 1, bias=False)
-        self.computed = nn.utils.parametrizations.weight_norm(nn.Conv2d(16, 16, 1, bias=False))
+        self.computed = nn.Conv2d(16, 16, 1, bias=False)
+        self.raw = self.computed._parameters.pop('weight')
+        self.computed.weight = 2 * self.raw.detach()
         self.tied, self.same, self.borrowed = (nn.Conv2d(16, 16, 1, bias=False) for _ in range(3))
         self.same.weight = self.tied.weight
         self.last, self.head = _conv(16, 24), nn.Conv2d(24, 5, 1)
@@ -410,6 +431,7 @@ class Rigid(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.scaled(self.stem(x))
         x = self.standardised(x / x.shape[1]).relu()
+        self.computed.weight = 2 * self.raw.detach()
         x = self.same(self.tied(self.computed(x)).relu()).relu()
         x = functional.conv2d(self.borrowed(x).relu(), self.borrowed.weight)
         return self.head(self.last(100 * x))
@@ -428,6 +450,7 @@ ALL: tuple[type[nn.Module], ...] = (
     SqueezeExcitation,
     PixelShuffle,
     ChannelShuffle,
+    ShuffledGroups,
     PaddedShortcut,
     MobileNetV2,
     CspDetector,
