@@ -243,11 +243,12 @@ def to_text(cells: list[Cell], grid: Mapping[str, Any]) -> str:
     for budget in grid['budgets']:
         own = [cell for cell in cells if cell.budget == budget]
         columns = list(grid['allocations'])
-        lines += ['', f'{budget:.0%} of the MACs: accuracy in %, scores × allocations', '']
+        lines += ['', f'{budget:.0%} of the MACs: accuracy in %, scores × allocations']
         names = [f'{n}{REFIT * r}' for n in grid['scores'] for r in grid.get('refits', [False])]
         rows = [[each, *(_mean(own, each, column) for column in columns)] for each in names]
         if rows:
-            lines.append(Table([(each, '') for each in ('score', *columns)], rows).to_markdown())
+            header = [(each, '') for each in ('score', *columns)]
+            lines += ['', Table(header, rows).to_markdown()]
         others = [cell for cell in own if not cell.allocation and cell.accuracy is not None]
         others.sort(key=lambda cell: -(cell.accuracy or 0))
         header = 'other method | seed:d | accuracy:.1f | MACs:.1% | parameters:.1%'
