@@ -367,6 +367,39 @@ class LayerNorm(nn.Module):
         return self.head(x.mean(1))
 
 
+class ResponseNorm(nn.Module):
+    """Global response norm of ConvNeXt V2 (Woo et al. 2023)."""
+
+    def __init__(self, channels: int, axis: int) -> None:
+        super().__init__()
+        self.axis, self.eps = axis, 1e-2  # large, so that it shows
+        self.shape = tuple(-1 if each == axis else 1 for each in range(4))
+        self.weight = nn.Parameter(2 * torch.rand(channels) - 1)
+        self.bias = nn.Parameter(torch.rand(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        norms = x.norm(dim=tuple({1, 2, 3} - {self.axis}), keepdim=True)
+        x_n = norms / (norms.mean(self.axis, keepdim=True) + self.eps)
+        return x + self.weight.view(self.shape) * x * x_n + self.bias.view(self.shape)
+
+
+class GlobalResponse(nn.Module):
+    """Blocks of ConvNeXt V2, channels last and first; kept: what layer norms read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch, self.norm = nn.Conv2d(3, 16, 2, stride=2), nn.LayerNorm(16)
+        self.wide, self.response = nn.Linear(16, 48), ResponseNorm(48, 3)
+        self.narrow = nn.Linear(48, 16)
+        self.first, self.responses = _conv(16, 32), ResponseNorm(32, 1)
+        self.head = nn.Conv2d(32, 5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patch(x).permute(0, 2, 3, 1)
+        x = x + self.narrow(self.response(functional.gelu(self.wide(self.norm(x)))))
+        return self.head(self.responses(self.first(x.permute(0, 3, 1, 2))))
+
+
 class Attention(nn.Module):
     """Kept: what attention multiplies; not so what reads its output."""
 
@@ -455,6 +488,7 @@ ALL: tuple[type[nn.Module], ...] = (
     MobileNetV2,
     CspDetector,
     LayerNorm,
+    GlobalResponse,
     Attention,
     FixedSplit,
     Rigid,

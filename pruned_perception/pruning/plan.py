@@ -37,7 +37,7 @@ from pruned_perception.pruning.bounds import Claim
 from pruned_perception.pruning.budget import Budget, ErrorBound, Latency, Macs, Params
 from pruned_perception.pruning.calibration import Batch, CalibrationRecord
 from pruned_perception.pruning.errors import BudgetError, CannotDifferentiateError, PruningError
-from pruned_perception.pruning.graph.cost import count
+from pruned_perception.pruning.graph.cost import LAYERS, count
 from pruned_perception.pruning.graph.device import on_cpu
 from pruned_perception.pruning.graph.groups import ChannelGroups
 from pruned_perception.pruning.graph.observation import outside_inference_mode
@@ -494,6 +494,8 @@ def scale_inputs(
     for name, own in factors.items():
         for consumer in groups[name].consumers:
             layer = modules[consumer.layer]
+            if not isinstance(layer, LAYERS):
+                continue
             weight = layer.weight
             assert isinstance(weight, nn.Parameter)
             count = getattr(layer, 'groups', 1)

@@ -276,7 +276,7 @@ def trace(
             share = len(each.indices) / _outputs(modules[each.layer])
             made.setdefault(each.layer, []).append((group.name, share))
         for each in group.consumers:
-            if each.layer in groups.even or _mixes(modules[each.layer]):
+            if each.layer in groups.even or _mixes(modules.get(each.layer)):
                 share = len(each.indices) / _inputs(modules[each.layer])
                 read.setdefault(each.layer, []).append((group.name, share))
     terms = tuple(
@@ -295,12 +295,12 @@ def trace(
     return Structure(groups, terms, cost.macs, cost.parameters, inputs)
 
 
-def _mixes(layer: nn.Module) -> bool:
+def _mixes(layer: nn.Module | None) -> bool:
     """Whether every output of the layer reads every input; a depthwise layer passes them on.
 
     A grouped layer of which whole groups go is like a depthwise one.
     """
-    return getattr(layer, 'groups', 1) == 1
+    return layer is not None and getattr(layer, 'groups', 1) == 1
 
 
 def _outputs(layer: Any) -> int:

@@ -56,6 +56,7 @@ from pruned_perception.pruning.graph.groups import (
 )
 from pruned_perception.pruning.graph.observation import outside_inference_mode
 from pruned_perception.pruning.graph.plain import plain
+from pruned_perception.pruning.graph.response import keep_response, response_axis
 from pruned_perception.pruning.graph.take import Take
 
 __all__ = [
@@ -175,7 +176,7 @@ def _mask(
         for consumer in group.consumers:
             layer = modules[consumer.layer]
             dead = torch.tensor(consumer.of(gone), dtype=torch.long)
-            axis = -1 if isinstance(layer, nn.Linear) else -3
+            axis = -1 if isinstance(layer, nn.Linear) else response_axis(layer) or -3
             handles.append(layer.register_forward_pre_hook(_zeroing(dead, axis)))
     return handles
 
@@ -380,6 +381,10 @@ def cut(model: nn.Module, coupling: Coupling, gone: Collection[int]) -> nn.Modul
             axis = max(range(old.ndim), key=old.shape.__getitem__)
             selected[id(old)] = _select(old, axis, left)
         setattr(modules[path], own, selected[id(old)])
+    for name in coupling.inputs.keys() - coupling.outputs.keys():
+        before = coupling.inputs[name]
+        if (after := len(rest(before))) < len(before):
+            keep_response(modules[name], len(before), after)
     for parameter in small.parameters():
         parameter.grad = None
     return small

@@ -60,6 +60,7 @@ GROUPS = {
     networks.ShuffledGroups: {'stem.0:0': (18, 9), 'compress.0:0': (18, 9), 'up': (48, 3)},
     networks.PaddedShortcut: {'stem.0': (16, 1), 'inner.0': (24, 1)},
     networks.LayerNorm: {'first': (48, 1)},
+    networks.GlobalResponse: {'wide': (48, 1), 'first.0': (32, 1)},
     networks.Attention: {'patch.0': (16, 1), 'after': (24, 1)},
     networks.FixedSplit: {'merge': (24, 1)},
     networks.Rigid: {'stem.0': (16, 1), 'last.0': (24, 1)},
@@ -172,6 +173,7 @@ def test_cost_falls_by_the_shares_of_channels(kind: type[nn.Module]) -> None:
     modules = dict(model.named_modules())
     lost_outputs: dict[str, float] = {}
     lost_inputs: dict[str, float] = {}
+    dense = count(model, networks.INPUT)
     parameters = 0.0
     for group in groups.prunable:
         gone = set(range(group.channels)) - set(kept[group.name])
@@ -185,11 +187,12 @@ def test_cost_falls_by_the_shares_of_channels(kind: type[nn.Module]) -> None:
                 parameters -= len(each.of(gone))
         for each in group.consumers:
             layer = modules[each.layer]
-            if getattr(layer, 'groups', 1) == 1 or each.layer in groups.even:
+            if each.layer in {cost.name for cost in dense.layers} and (
+                getattr(layer, 'groups', 1) == 1 or each.layer in groups.even
+            ):
                 read = layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
                 share = len(each.of(gone)) / read
                 lost_inputs[each.layer] = lost_inputs.get(each.layer, 0) + share
-    dense = count(model, networks.INPUT)
     shares = {
         layer.name: (1 - lost_outputs.get(layer.name, 0)) * (1 - lost_inputs.get(layer.name, 0))
         for layer in dense.layers

@@ -40,6 +40,7 @@ from pruned_perception.pruning.graph.cost import LAYERS
 from pruned_perception.pruning.graph.even import Balance, tie_evenly
 from pruned_perception.pruning.graph.labels import STAYS, Channels, LabelFlow, Ties
 from pruned_perception.pruning.graph.observation import check_model, tensors
+from pruned_perception.pruning.graph.response import response_axis
 from pruned_perception.pruning.graph.take import Take
 
 
@@ -72,7 +73,8 @@ class ChannelGroup:
         name: its first producer; with `:start` where only a part of that layer is in the group.
         channels: how many there are.
         producers: lose outputs (several, where their outputs are added).
-        consumers: lose inputs. Depthwise and grouped convolutions are producers and consumers.
+        consumers: lose inputs. Depthwise and grouped convolutions are producers and consumers;
+            global response norms are consumers, too.
         channel_parameters: what one channel has in batch norms and the like, apart from the layers
             that are named here.
         unit: channels are kept or go in whole runs of so many: 0 … unit − 1, and so on (group
@@ -190,11 +192,14 @@ class _Trace:
         self.taken: dict[str, Tensor] = {}
         self.reached: set[str] = set()
         self.rigid: dict[str, str] = {}  # layers of which nothing can be cut, and why
+        self.responses: dict[str, int] = {}  # global response norms, and their axes of channels
         for name, module in model.named_modules():
             if isinstance(module, LAYERS):
                 self._register_layer(name, module)
             elif not isinstance(module, Take):
                 self._register_vectors(name, module)
+                if (axis := response_axis(module)) is not None:
+                    self.responses[name] = axis
 
     def run(self, example_inputs: Sequence[Any]) -> Coupling:
         for name, module in self.model.named_modules():
@@ -298,7 +303,7 @@ class _Trace:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             kind = type(module).__name__
             self.flow.where.append(f'{name} ({kind})' if name else kind)
-            self.flow.paused += _is_known(module)
+            self.flow.paused += _is_known(module) or name in self.responses
 
         return hook
 
@@ -306,13 +311,15 @@ class _Trace:
         def hook(
             module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
         ) -> None:
-            if _is_known(module):
+            if _is_known(module) or name in self.responses:
                 self.flow.paused -= 1
                 x = args[0] if args else kwargs['input']
                 if isinstance(module, LAYERS):
                     self._pass_layer(name, module, x, output)
                 elif isinstance(module, Take):
                     self._pass_take(name, module, x, output)
+                elif name in self.responses:
+                    self._pass_response(name, x, output)
                 else:
                     self._pass_per_channel(name, module, x, output)
             self.flow.where.pop()
@@ -353,6 +360,18 @@ class _Trace:
             self.taken[name] = channels.labels[take.indices]
             channels = Channels(take.axis, self.taken[name])
         self.flow.of[output] = channels
+
+    def _pass_response(self, name: str, x: Tensor, output: Tensor) -> None:
+        if x not in self.flow.of:
+            return
+        axis = x.ndim + self.responses[name]
+        labels = self._read(x, axis, f'is read along another axis by {name}')
+        for own in ('weight', 'bias'):
+            self.ties.tie(labels, self.others[_member(name, own)], f'by {name}')
+        if name in self.inputs:
+            self.ties.tie(labels, self.inputs[name], f'where {name} is shared')
+        self.inputs[name] = labels
+        self.flow.of[output] = Channels(axis, labels) if labels.any() else None
 
     def _pass_per_channel(self, name: str, module: nn.Module, x: Tensor, output: Tensor) -> None:
         if x not in self.flow.of:
