@@ -24,9 +24,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations, prune
 
-from pruned_perception.pruning import Planner
+from pruned_perception.pruning import Params, Planner
 from pruned_perception.pruning.graph.plain import plain
 from pruned_perception.pruning.outcome import finish
+from pruned_perception.pruning.sparsity import make_plan
 
 
 class _Standardised(nn.Conv2d):
@@ -132,6 +133,15 @@ def test_it_is_cut_before_and_behind(name: str) -> None:
     small, outcome = finish(model, planner.cut(plan), [images], plan=plan, refit=True)
     assert outcome is not None
     assert small(images).shape == (16, 4)
+
+
+@pytest.mark.parametrize('name', LAYERS)
+def test_single_weights_that_go_are_those_that_count(name: str) -> None:
+    model = _network(LAYERS[name]())
+    plan = make_plan(model, criterion='magnitude', budget=Params(0.5))
+    layers = {each: m for each, m in plan.apply(model).named_modules() if hasattr(m, 'weight')}
+    kept = {each.name: int((layers[each.name].weight != 0).sum()) for each in plan.layers}
+    assert kept == plan.counts
 
 
 @pytest.mark.parametrize(
