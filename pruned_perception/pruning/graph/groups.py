@@ -198,7 +198,8 @@ class _Trace:
                 self._register_layer(name, module)
             elif not isinstance(module, Take):
                 self._register_vectors(name, module)
-                if (axis := response_axis(module)) is not None:
+                axis = None if isinstance(module, PER_CHANNEL) else response_axis(module)
+                if axis is not None:
                     self.responses[name] = axis
 
     def run(self, example_inputs: Sequence[Any]) -> Coupling:
