@@ -18,7 +18,8 @@
 
 makes what is missing in RESULTS.csv, judged on held-out training images after measuring batch
 norms again, and prints the tables (`--table`: only prints them). Evidence is measured once for all
-cells that use it. Fine-tuned rows are `pruned-perception compare studies/cifar_resnet56.yaml`.
+cells that use it. With `images: test` in the grid, nothing can be chosen any more: it is judged on
+the 10,000 test images. Fine-tuned rows are `pruned-perception compare studies/cifar_resnet56.yaml`.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ from pruned_perception.pruning.refit import refit
 from pruned_perception.pruning.scores import Evidence
 from pruned_perception.training.method import Cut, Function, Method, pruned, read_method
 from studies import cifar
-from studies.cifar_data import load_training
+from studies.cifar_data import load_test, load_training
 
 TASKS = {'resnet20': cifar.resnet20, 'resnet44': cifar.resnet44, 'resnet56': cifar.resnet56}
 PEER = 'studies.torch_pruning_peers:prune'
@@ -92,7 +93,8 @@ class OneShot:
         self.task = TASKS[name]()
         self.dense = count(self.task.model, self.task.example_inputs)
         self.structure = trace(self.task.model, self.task.example_inputs)
-        self.images = load_training()[1][: grid['images']]
+        images = grid['images']  # how many of those held out for choices, or all that test
+        self.images = load_test() if images == 'test' else load_training()[1][:images]
 
     def parent(self) -> Cell:
         """Return what the parent gets right."""
@@ -241,10 +243,12 @@ def to_text(cells: list[Cell], grid: Mapping[str, Any]) -> str:
     for budget in grid['budgets']:
         own = [cell for cell in cells if cell.budget == budget]
         columns = list(grid['allocations'])
-        lines += ['', f'{budget:.0%} of the MACs: accuracy in %, scores × allocations', '']
+        lines += ['', f'{budget:.0%} of the MACs: accuracy in %, scores × allocations']
         names = [f'{n}{REFIT * r}' for n in grid['scores'] for r in grid.get('refits', [False])]
         rows = [[each, *(_mean(own, each, column) for column in columns)] for each in names]
-        lines.append(Table([(each, '') for each in ('score', *columns)], rows).to_markdown())
+        if rows:
+            header = [(each, '') for each in ('score', *columns)]
+            lines += ['', Table(header, rows).to_markdown()]
         others = [cell for cell in own if not cell.allocation and cell.accuracy is not None]
         others.sort(key=lambda cell: -(cell.accuracy or 0))
         header = 'other method | seed:d | accuracy:.1f | MACs:.1% | parameters:.1%'
@@ -252,11 +256,11 @@ def to_text(cells: list[Cell], grid: Mapping[str, Any]) -> str:
         lines += ['', Table.under(header, methods).to_markdown()]
         lines += [f'{c.score}: {c.failed}' for c in own if c.failed and not c.allocation]
         if 'default' in grid['methods']:
-            lines += ['', _against_best(own)]
+            lines += ['', _without_options(own)]
     return '\n'.join(lines)
 
 
-def _against_best(cells: list[Cell]) -> str:
+def _without_options(cells: list[Cell]) -> str:
     """Return the call without options beside the best of the others, by their means over seeds."""
     means: dict[tuple[str, str], float] = {}
     for name in {(cell.score, cell.allocation) for cell in cells}:
@@ -264,6 +268,8 @@ def _against_best(cells: list[Cell]) -> str:
         if None not in found:
             means[name] = sum(each for each in found if each is not None) / len(found)
     own = means.pop(('default', ''))
+    if not means:
+        return f'without options: {own:.2f} %'
     best = max(means, key=lambda name: means[name])
     return (
         f'without options: {own:.2f} %; best other cell, {" under ".join(filter(None, best))}: '

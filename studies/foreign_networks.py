@@ -281,7 +281,8 @@ def measure(name: str, folder: Path) -> Result:
         macs=cost.macs,
         counter_macs=counter.get_total_flops() // 2,
         share=real.macs / cost.macs,
-        difference=_difference(model, small, plan.kept, example, images[:4]),
+        # Of the planner's: in double precision, weights that are computed would be others again.
+        difference=_difference(planner.model, small, plan.kept, example, images[:4]),
         not_counted=', '.join(cost.not_counted),
         whole=len(plan.not_pruned),
     )

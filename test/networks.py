@@ -238,6 +238,25 @@ class ChannelShuffle(nn.Module):
         return self.head(x.reshape(batch, channels, height, width))
 
 
+class ShuffledGroups(nn.Module):
+    """Units of ShuffleNet (Zhang et al. 2018), whose groups do not divide what they shuffle."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.compress = _conv(3, 24), _conv(24, 30, 1, groups=3)
+        self.shuffle, self.depthwise = nn.ChannelShuffle(3), _conv(30, 30, groups=30)
+        self.expand = _conv(30, 24, 1, groups=3)
+        self.up = nn.ConvTranspose2d(24, 48, 2, stride=2, groups=3)
+        self.head = nn.Conv2d(48, 5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = x + self.expand(self.depthwise(self.shuffle(self.compress(x))))
+        batch, channels, height, width = x.shape
+        x = x.view(batch, 3, channels // 3, height, width).transpose(1, 2).reshape(x.shape)
+        return self.head(self.up(x).relu())
+
+
 class PaddedShortcut(nn.Module):
     """The parameter-free shortcut of ResNets for CIFAR (He et al. 2016, option A)."""
 
@@ -348,6 +367,39 @@ class LayerNorm(nn.Module):
         return self.head(x.mean(1))
 
 
+class ResponseNorm(nn.Module):
+    """Global response norm of ConvNeXt V2 (Woo et al. 2023)."""
+
+    def __init__(self, channels: int, axis: int) -> None:
+        super().__init__()
+        self.axis, self.eps = axis, 1e-2  # large, so that it shows
+        self.shape = tuple(-1 if each == axis else 1 for each in range(4))
+        self.weight = nn.Parameter(2 * torch.rand(channels) - 1)
+        self.bias = nn.Parameter(torch.rand(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        norms = x.norm(dim=tuple({1, 2, 3} - {self.axis}), keepdim=True)
+        x_n = norms / (norms.mean(self.axis, keepdim=True) + self.eps)
+        return x + self.weight.view(self.shape) * x * x_n + self.bias.view(self.shape)
+
+
+class GlobalResponse(nn.Module):
+    """Blocks of ConvNeXt V2, channels last and first; kept: what layer norms read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch, self.norm = nn.Conv2d(3, 16, 2, stride=2), nn.LayerNorm(16)
+        self.wide, self.response = nn.Linear(16, 48), ResponseNorm(48, 3)
+        self.narrow = nn.Linear(48, 16)
+        self.first, self.responses = _conv(16, 32), ResponseNorm(32, 1)
+        self.head = nn.Conv2d(32, 5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patch(x).permute(0, 2, 3, 1)
+        x = x + self.narrow(self.response(functional.gelu(self.wide(self.norm(x)))))
+        return self.head(self.responses(self.first(x.permute(0, 3, 1, 2))))
+
+
 class Attention(nn.Module):
     """Kept: what attention multiplies; not so what reads its output."""
 
@@ -402,7 +454,9 @@ class Rigid(nn.Module):
         super().__init__()
         self.stem, self.scaled = _conv(3, 16), _conv(16, 16)
         self.standardised = _StandardisedConv(16, 16, 1, bias=False)
-        self.computed = nn.utils.parametrizations.weight_norm(nn.Conv2d(16, 16, 1, bias=False))
+        self.computed = nn.Conv2d(16, 16, 1, bias=False)
+        self.raw = self.computed._parameters.pop('weight')
+        self.computed.weight = 2 * self.raw.detach()
         self.tied, self.same, self.borrowed = (nn.Conv2d(16, 16, 1, bias=False) for _ in range(3))
         self.same.weight = self.tied.weight
         self.last, self.head = _conv(16, 24), nn.Conv2d(24, 5, 1)
@@ -410,6 +464,7 @@ class Rigid(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.scaled(self.stem(x))
         x = self.standardised(x / x.shape[1]).relu()
+        self.computed.weight = 2 * self.raw.detach()
         x = self.same(self.tied(self.computed(x)).relu()).relu()
         x = functional.conv2d(self.borrowed(x).relu(), self.borrowed.weight)
         return self.head(self.last(100 * x))
@@ -428,10 +483,12 @@ ALL: tuple[type[nn.Module], ...] = (
     SqueezeExcitation,
     PixelShuffle,
     ChannelShuffle,
+    ShuffledGroups,
     PaddedShortcut,
     MobileNetV2,
     CspDetector,
     LayerNorm,
+    GlobalResponse,
     Attention,
     FixedSplit,
     Rigid,

@@ -334,10 +334,22 @@ class DatasetBuilder:
     def build(
         self, *, digest: str, split: str = '', unit: str | None = None, declared: bool = True
     ) -> Dataset:
-        """Return the set; raises DataError where it is empty or only some frames have a group."""
+        """Return the set; raises DataError where it is empty or only some frames have a group.
+
+        Boxes of which none reaches beyond a pixel are no boxes in pixels.
+        """
         frames = [frame for frame in self._frames if not frame.left_out]
         if not frames:
             raise DataError(f'{self.source}: the data set has no images', 'split-empty')
+        edges = [max(box[2:]) for frame in frames for box, _, _ in frame.boxes]
+        if edges and max(edges) <= 1:
+            self.problems.mend(
+                DataError(
+                    f'{self.source}: all boxes lie within the first pixel of their pictures: are '
+                    'these shares of width and height? Pixels are needed',
+                    'box-shares',
+                )
+            )
         groups = [frame.group for frame in frames]
         alone = [frame.path for frame in frames if frame.group is None]
         if alone and len(alone) < len(groups):

@@ -47,6 +47,7 @@ KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
     'box-area': ('boxes without area', ('drop-boxes',)),
     'box-outside': ('boxes outside their picture', ('clip',)),
     'box-pixels': ('boxes in pixels instead of shares', ()),
+    'box-shares': ('boxes in shares instead of pixels', ()),
     'box-class': ('boxes of an unknown class', ('drop-boxes',)),
     'box-picture': ('boxes of an unknown picture', ('drop-boxes',)),
     'box-score': ('boxes with a score, as a detector writes', ('drop-scores',)),

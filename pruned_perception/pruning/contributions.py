@@ -131,6 +131,18 @@ def kernel(layer: nn.Module) -> Tensor:
     return weight.unflatten(0, (groups, -1)).flatten(3)
 
 
+def whole_kernel(layer: nn.Module) -> Tensor:
+    """Return the weight as (1, f, c, κ): of a grouped layer, with zeros between the groups."""
+    weight = kernel(layer)
+    groups, made, read, taps = weight.shape
+    if groups == 1:
+        return weight
+    whole = weight.new_zeros(groups, made, groups, read, taps)
+    each = torch.arange(groups)
+    whole[each, :, each] = weight
+    return whole.reshape(1, groups * made, groups * read, taps)
+
+
 def contributions(field: Tensor, weight: Tensor) -> Iterator[Tensor]:
     """Yield the contributions (c, n, f) of channels to outputs, conv group by conv group.
 

@@ -29,9 +29,10 @@ from torch import Tensor, nn
 
 from pruned_perception._tables import Table
 from pruned_perception.pruning.calibration import Batch, CalibrationRecord, CheckedBatches
-from pruned_perception.pruning.contributions import contributions, fields, kernel, sampled
+from pruned_perception.pruning.contributions import contributions, fields, sampled, whole_kernel
 from pruned_perception.pruning.graph.device import CPU
 from pruned_perception.pruning.graph.observation import observed, run
+from pruned_perception.pruning.graph.plain import plain
 from pruned_perception.pruning.plan import Plan
 from pruned_perception.pruning.records import Record
 from pruned_perception.pruning.sensitivity import mixing_outputs
@@ -88,10 +89,12 @@ def measure_errors(
         structure: of the network, if it has been traced already.
     """
     example = [each.example() for each in plan.inputs]
+    model = plain(model)
     structure = structure or trace(model, example)
     modules = dict(model.named_modules())
     kernels = {
-        name: mixing_outputs(kernel(modules[name]).to(CPU)).abs() for name in structure.readers()
+        name: mixing_outputs(whole_kernel(modules[name]).to(CPU)).abs()
+        for name in structure.readers()
     }
     lost: dict[str, Tensor] = {}
     for layer, who in structure.readers().items():

@@ -37,10 +37,11 @@ from pruned_perception.pruning.bounds import Claim
 from pruned_perception.pruning.budget import Budget, ErrorBound, Latency, Macs, Params
 from pruned_perception.pruning.calibration import Batch, CalibrationRecord
 from pruned_perception.pruning.errors import BudgetError, CannotDifferentiateError, PruningError
-from pruned_perception.pruning.graph.cost import count
+from pruned_perception.pruning.graph.cost import LAYERS, count
 from pruned_perception.pruning.graph.device import on_cpu
 from pruned_perception.pruning.graph.groups import ChannelGroups
 from pruned_perception.pruning.graph.observation import outside_inference_mode
+from pruned_perception.pruning.graph.plain import plain
 from pruned_perception.pruning.latency import latency_of
 from pruned_perception.pruning.presets import RECOMMENDED, find_preset
 from pruned_perception.pruning.records import Record
@@ -140,6 +141,7 @@ class Plan(Record):
         }
         source = model
         if factors:
+            model = plain(model)
             source = scale_inputs(model, find_groups(model, example, verify=False), factors)
         small = slice_channels(source, example, self.kept, calibration=calibration)
         real = count(small, example)
@@ -492,16 +494,21 @@ def scale_inputs(
     for name, own in factors.items():
         for consumer in groups[name].consumers:
             layer = modules[consumer.layer]
+            if not isinstance(layer, LAYERS):
+                continue
             weight = layer.weight
             assert isinstance(weight, nn.Parameter)
-            if getattr(layer, 'groups', 1) > 1:  # depthwise: passes channels on to who reads them
-                continue
-            factor = torch.ones(weight.shape[0 if isinstance(layer, nn.ConvTranspose2d) else 1])
+            count = getattr(layer, 'groups', 1)
+            if count > 1 and consumer.layer not in groups.even:
+                continue  # depthwise: passes channels on to who reads them
+            turned = isinstance(layer, nn.ConvTranspose2d)
+            factor = torch.ones(weight.shape[0] if turned else count * weight.shape[1])
             for index, root in zip(consumer.indices, consumer.roots, strict=True):
                 factor[index] = own.get(root, 1.0)
-            axis = 0 if isinstance(layer, nn.ConvTranspose2d) else 1
-            shape = [-1 if each == axis else 1 for each in range(weight.ndim)]
-            weight.mul_(factor.reshape(shape).to(weight.dtype))
+            blocks = weight.unflatten(0, (count, -1))  # (groups, f, c, …), or (groups, c, f, …)
+            shape = [count, -1, 1] if turned else [count, 1, -1]
+            shape += [1] * (weight.ndim - 2)
+            blocks.mul_(factor.reshape(shape).to(weight.dtype))
     return scaled
 
 
@@ -534,6 +541,7 @@ def score(
     Raises:
         PruningError: an unknown criterion, or one that returns something else.
     """
+    model = plain(model)
     found = structure or trace(model, example_inputs)
     batches = list(calibration) if isinstance(calibration, Iterator) else calibration
     subject = criteria.Subject(model, found, batches, loss, seed, positions)
@@ -596,13 +604,13 @@ class Planner:
             'round_to': round_to,
         }
         self.how = preset | {name: value for name, value in given.items() if value is not None}
-        self.model, self._example = model, example_inputs
+        self.model, self._example = plain(model), example_inputs
         self.calibration = list(calibration) if isinstance(calibration, Iterator) else calibration
         self._loss, self._seed, self._positions = loss, seed, positions
         self._ignored_layers = ignored_layers
         self._left_out: dict[str, str] = {}
         self._scored: dict[Any, Evidence] = {}
-        self.structure = trace(model, example_inputs, calibration=self.calibration)
+        self.structure = trace(self.model, example_inputs, calibration=self.calibration)
 
     def plan(self, budget: Budget | None = None, widths: Mapping[str, float] | None = None) -> Plan:
         """Choose the channels to keep: within a budget, or to widths, see `allocate`.

@@ -48,6 +48,7 @@ from pruned_perception.pruning.graph.observation import (
     outside_inference_mode,
     run,
 )
+from pruned_perception.pruning.graph.plain import plain
 from pruned_perception.pruning.plan import Plan
 from pruned_perception.pruning.recalibration import measuring
 from pruned_perception.pruning.structure import Structure, trace
@@ -118,7 +119,7 @@ def refit(
         ridge: pull towards the present weights, relative to the mean square of the inputs.
         seed: of the positions.
     """
-    fitted = copy.deepcopy(small)
+    fitted, model = copy.deepcopy(small), plain(model)
     example = [each.example() for each in plan.inputs]
     structure = trace(model, example)
     outputs = kept_outputs(model, structure, plan)

@@ -53,11 +53,18 @@ from pruned_perception._tables import Table
 from pruned_perception.pruning.bounds import Claim, calibration_size, expected_exceedances
 from pruned_perception.pruning.calibration import Batch, CalibrationRecord, CheckedBatches
 from pruned_perception.pruning.conformal import conformal_factor, largest_ratios
-from pruned_perception.pruning.contributions import Fields, contributions, fields, kernel, sampled
+from pruned_perception.pruning.contributions import (
+    Fields,
+    contributions,
+    fields,
+    sampled,
+    whole_kernel,
+)
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.device import CPU
 from pruned_perception.pruning.graph.groups import ChannelGroup, Slice
 from pruned_perception.pruning.graph.observation import observed, run
+from pruned_perception.pruning.graph.plain import plain
 from pruned_perception.pruning.records import Record
 from pruned_perception.pruning.structure import Structure, trace
 
@@ -245,11 +252,12 @@ def estimate_sensitivity(
         )
     if positions is not None and positions < 1:
         raise PruningError(f'positions: at least 1 per image, got {positions}')
+    model = plain(model)
     structure = structure or trace(model, example_inputs)
     readers = structure.readers()
     modules = dict(model.named_modules())
     generator = torch.Generator().manual_seed(seed)
-    kernels = {name: mixing_outputs(kernel(modules[name]).to(CPU)) for name in readers}
+    kernels = {name: mixing_outputs(whole_kernel(modules[name]).to(CPU)) for name in readers}
     readers = {name: who for name, who in readers.items() if kernels[name].shape[1]}
     worst = {name: [torch.zeros(g.channels) for g, _ in who] for name, who in readers.items()}
     events = dict.fromkeys(readers, 0)  # of all images

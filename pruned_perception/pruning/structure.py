@@ -36,6 +36,7 @@ from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.cost import LAYERS, count
 from pruned_perception.pruning.graph.device import on_cpu
 from pruned_perception.pruning.graph.groups import ChannelGroup, ChannelGroups, Slice
+from pruned_perception.pruning.graph.plain import plain
 from pruned_perception.pruning.records import Record
 from pruned_perception.pruning.surgery import find_groups
 
@@ -181,7 +182,9 @@ class Structure(Record):
             )
             for term in self.terms
         )
-        return replace(self, groups=ChannelGroups(rest, kept), terms=terms)
+        return replace(
+            self, groups=replace(self.groups, prunable=rest, not_pruned=kept), terms=terms
+        )
 
     def nothing_to_prune(self) -> str:
         """Return why no channel of this network can go: the reasons, layer by layer."""
@@ -215,12 +218,15 @@ class Structure(Record):
 
     def _written(self, data: dict[str, Any]) -> dict[str, Any]:
         groups = data.pop('groups')
-        return {'groups': groups['prunable'], 'not_pruned': groups['not_pruned'], **data}
+        even = {'even': groups['even']} if groups['even'] else {}
+        return {'groups': groups['prunable'], 'not_pruned': groups['not_pruned'], **even, **data}
 
     @classmethod
     def _given(cls, data: Mapping[str, Any]) -> Mapping[str, Any]:
         own = dict(data)
         groups = {'prunable': own.get('groups'), 'not_pruned': own.pop('not_pruned', None)}
+        if 'even' in own:
+            groups['even'] = own.pop('even')
         return {**own, 'groups': groups}
 
 
@@ -247,6 +253,7 @@ def trace(
     Warns:
         UserWarning: operators whose multiply-accumulates are not counted; names them.
     """
+    model = plain(model)
     groups = find_groups(
         model, example_inputs, ignored_layers=ignored_layers, calibration=calibration
     )
@@ -269,7 +276,7 @@ def trace(
             share = len(each.indices) / _outputs(modules[each.layer])
             made.setdefault(each.layer, []).append((group.name, share))
         for each in group.consumers:
-            if _mixes(modules[each.layer]):
+            if each.layer in groups.even or _mixes(modules.get(each.layer)):
                 share = len(each.indices) / _inputs(modules[each.layer])
                 read.setdefault(each.layer, []).append((group.name, share))
     terms = tuple(
@@ -288,9 +295,12 @@ def trace(
     return Structure(groups, terms, cost.macs, cost.parameters, inputs)
 
 
-def _mixes(layer: nn.Module) -> bool:
-    """Whether every output of the layer reads every input; a depthwise layer passes them on."""
-    return getattr(layer, 'groups', 1) == 1
+def _mixes(layer: nn.Module | None) -> bool:
+    """Whether every output of the layer reads every input; a depthwise layer passes them on.
+
+    A grouped layer of which whole groups go is like a depthwise one.
+    """
+    return layer is not None and getattr(layer, 'groups', 1) == 1
 
 
 def _outputs(layer: Any) -> int:

@@ -55,6 +55,8 @@ from pruned_perception.pruning.graph.groups import (
     trace_channels,
 )
 from pruned_perception.pruning.graph.observation import outside_inference_mode
+from pruned_perception.pruning.graph.plain import plain
+from pruned_perception.pruning.graph.response import keep_response, response_axis
 from pruned_perception.pruning.graph.take import Take
 
 __all__ = [
@@ -174,7 +176,7 @@ def _mask(
         for consumer in group.consumers:
             layer = modules[consumer.layer]
             dead = torch.tensor(consumer.of(gone), dtype=torch.long)
-            axis = -1 if isinstance(layer, nn.Linear) else -3
+            axis = -1 if isinstance(layer, nn.Linear) else response_axis(layer) or -3
             handles.append(layer.register_forward_pre_hook(_zeroing(dead, axis)))
     return handles
 
@@ -189,7 +191,7 @@ class _Network:
         ignored_layers: Collection[str] = (),
         calibration: Iterable[Batch] | None = None,
     ) -> None:
-        self.model = model
+        self.model = model = plain(model)
         self.inputs = telling(example_inputs)
         self._calibration = calibration
         self.coupling: Coupling = trace_channels(model, self.inputs, ignored_layers=ignored_layers)
@@ -359,7 +361,8 @@ def cut(model: nn.Module, coupling: Coupling, gone: Collection[int]) -> nn.Modul
     small = copy.deepcopy(model)
     modules = dict(small.named_modules())
     for name, numbers in coupling.outputs.items():
-        _cut_layer(modules[name], rest(numbers), rest(coupling.inputs.get(name, ())))
+        made, read = rest(numbers), rest(coupling.inputs.get(name, ()))
+        _cut_layer(modules[name], made, read, even=name in coupling.even)
     for name, numbers in coupling.takes.items():
         take = modules[name]
         assert isinstance(take, Take)
@@ -378,12 +381,16 @@ def cut(model: nn.Module, coupling: Coupling, gone: Collection[int]) -> nn.Modul
             axis = max(range(old.ndim), key=old.shape.__getitem__)
             selected[id(old)] = _select(old, axis, left)
         setattr(modules[path], own, selected[id(old)])
+    for name in coupling.inputs.keys() - coupling.outputs.keys():
+        before = coupling.inputs[name]
+        if (after := len(rest(before))) < len(before):
+            keep_response(modules[name], len(before), after)
     for parameter in small.parameters():
         parameter.grad = None
     return small
 
 
-def _cut_layer(layer: Any, outputs: Tensor, inputs: Tensor) -> None:
+def _cut_layer(layer: Any, outputs: Tensor, inputs: Tensor, *, even: bool) -> None:
     groups = 1
     if isinstance(layer, nn.Linear):
         made, read = layer.out_features, layer.in_features
@@ -395,8 +402,11 @@ def _cut_layer(layer: Any, outputs: Tensor, inputs: Tensor) -> None:
     for axis, (side, rest, size) in enumerate(sides):
         if not 0 < len(rest) < size:  # without integers: never run
             continue
-        if axis == 0 or groups == 1:  # whole groups go: axis 1, within one group, is as before
+        if axis == 0 or groups == 1:
             layer.weight = _select(layer.weight, axis, rest)
+        elif even:
+            layer.weight = _select_in_groups(layer.weight, rest.unflatten(0, (groups, -1)))
+        # Else whole groups go: axis 1, within one group, is as before.
         setattr(
             layer,
             f'{side}_{"features" if hasattr(layer, "in_features") else "channels"}',
@@ -405,13 +415,22 @@ def _cut_layer(layer: Any, outputs: Tensor, inputs: Tensor) -> None:
     if 0 < len(outputs) < made:
         if layer.bias is not None:
             layer.bias = _select(layer.bias, 0, outputs)
-        if groups > 1:
+        if groups > 1 and not even:
             layer.groups = groups * len(outputs) // made
 
 
 def _select(old: Tensor, axis: int, rest: Tensor) -> Tensor:
     new = old.detach().index_select(axis, rest.to(old.device))
     return nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
+
+
+def _select_in_groups(old: Any, rest: Tensor) -> Any:
+    """Select along axis 1 of a grouped weight: `rest` (groups, n) counts through all groups."""
+    groups = len(rest)
+    blocks = old.detach().unflatten(0, (groups, -1))
+    within = (rest % blocks.shape[2]).to(old.device)
+    picked = [each[:, own] for each, own in zip(blocks, within, strict=True)]
+    return nn.Parameter(torch.cat(picked), old.requires_grad)
 
 
 def _resize(norm: Any, channels: int) -> None:

@@ -113,6 +113,13 @@ BROKEN = {
         lambda content: content.pop('annotations'),
         r"not a COCO data set: 'annotations' is missing",
     ),
+    'shares': (
+        lambda content: [
+            each.update(bbox=[number / 1000 for number in each['bbox']])
+            for each in content['annotations']
+        ],
+        r'all boxes lie within the first pixel .*are these shares',
+    ),
     'list of numbers': (
         lambda content: content.update(annotations=[1, 2]),
         r'annotations is not a list of objects',
@@ -160,6 +167,17 @@ def test_what_is_no_json_object_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / 'annotations.json').write_bytes(text.encode('utf-8', 'surrogateescape'))
     with pytest.raises(DataError, match=r'annotations\.json: (cannot be read as JSON|not a COCO)'):
         read_dataset(tmp_path)
+
+
+@pytest.mark.parametrize('key', ['annotations', 'bbox'])
+def test_what_is_said_twice_is_refused_and_not_taken_from_the_last(
+    tmp_path: Path, key: str
+) -> None:
+    folder = write_set(tmp_path / 'set')
+    text = (folder / 'annotations.json').read_text()
+    (folder / 'annotations.json').write_text(text.replace(f'"{key}":', f'"{key}": [], "{key}":', 1))
+    with pytest.raises(DataError, match=f"the key '{key}' is there more than once"):
+        read_dataset(folder)
 
 
 number = st.floats(allow_nan=True, allow_infinity=True)

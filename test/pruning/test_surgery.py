@@ -33,6 +33,7 @@ from pruned_perception.pruning.surgery import (
     slice_channels,
 )
 
+ANY_CHOICE = (networks.ChannelShuffle, networks.ResidualOfConcatenation, networks.ShuffledGroups)
 KINDS = pytest.mark.parametrize('kind', networks.ALL, ids=lambda kind: kind.__name__)
 
 # Prunable groups: channels, and the unit where it is not 1.
@@ -56,8 +57,10 @@ GROUPS = {
         'stem.0': (16, 1), 'wide.0': (48, 4), 'after.0': (16, 1), 'merge': (24, 1),
     },
     networks.ChannelShuffle: {'stem.0': (32, 2), 'point.0': (16, 1)},
+    networks.ShuffledGroups: {'stem.0:0': (18, 9), 'compress.0:0': (18, 9), 'up': (48, 3)},
     networks.PaddedShortcut: {'stem.0': (16, 1), 'inner.0': (24, 1)},
     networks.LayerNorm: {'first': (48, 1)},
+    networks.GlobalResponse: {'wide': (48, 1), 'first.0': (32, 1)},
     networks.Attention: {'patch.0': (16, 1), 'after': (24, 1)},
     networks.FixedSplit: {'merge': (24, 1)},
     networks.Rigid: {'stem.0': (16, 1), 'last.0': (24, 1)},
@@ -110,7 +113,7 @@ def test_sliced_network_computes_what_the_masked_one_does(kind: type[nn.Module],
 @settings(max_examples=20, deadline=None)
 @given(st.data())
 def test_any_choice_of_channels_can_be_sliced(data: st.DataObject) -> None:
-    kind = data.draw(st.sampled_from((networks.ChannelShuffle, networks.ResidualOfConcatenation)))
+    kind = data.draw(st.sampled_from(ANY_CHOICE))
     model, groups = _prepared(kind)
     kept = {}
     for group in groups.prunable:
@@ -170,6 +173,7 @@ def test_cost_falls_by_the_shares_of_channels(kind: type[nn.Module]) -> None:
     modules = dict(model.named_modules())
     lost_outputs: dict[str, float] = {}
     lost_inputs: dict[str, float] = {}
+    dense = count(model, networks.INPUT)
     parameters = 0.0
     for group in groups.prunable:
         gone = set(range(group.channels)) - set(kept[group.name])
@@ -183,11 +187,12 @@ def test_cost_falls_by_the_shares_of_channels(kind: type[nn.Module]) -> None:
                 parameters -= len(each.of(gone))
         for each in group.consumers:
             layer = modules[each.layer]
-            if getattr(layer, 'groups', 1) == 1:
-                axis = 0 if isinstance(layer, nn.ConvTranspose2d) else 1
-                share = len(each.of(gone)) / layer.weight.shape[axis]
+            if each.layer in {cost.name for cost in dense.layers} and (
+                getattr(layer, 'groups', 1) == 1 or each.layer in groups.even
+            ):
+                read = layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
+                share = len(each.of(gone)) / read
                 lost_inputs[each.layer] = lost_inputs.get(each.layer, 0) + share
-    dense = count(model, networks.INPUT)
     shares = {
         layer.name: (1 - lost_outputs.get(layer.name, 0)) * (1 - lost_inputs.get(layer.name, 0))
         for layer in dense.layers

@@ -118,3 +118,27 @@ def test_table_has_scores_by_allocations_and_the_other_methods(made: Path) -> No
     assert len(taylor.split('|')) == 5
     assert '| taylor | cannot | cannot |' in text
     assert '| tp_l1_global |' in text
+
+
+def test_what_can_no_longer_be_chosen_is_judged_on_test_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (10, 32, 32, 3), dtype=np.uint8)
+    test = cifar_data.Images(pixels, np.arange(10))
+    monkeypatch.setattr(cifar_pruning, 'load_test', lambda: test)
+    monkeypatch.setattr(cifar_pruning, 'load_training', lambda: pytest.fail('training images'))
+    monkeypatch.setitem(cifar_pruning.TASKS, 'resnet20', _task)
+    grid = {
+        'images': 'test',
+        'budgets': [0.5],
+        'seeds': [0],
+        'scores': {},
+        'allocations': {},
+        'methods': {'default': {'criterion': 'filter_l2', 'allocation': 'uniform', 'round_to': 1}},
+    }
+    path = tmp_path / 'results.csv'
+    cifar_pruning.make_missing('resnet20', grid, path)
+    cells = {cell.score: cell for cell in cifar_pruning.read(path)}
+    assert cells['parent'].accuracy == cifar.accuracy(_task().model, test)
+    accuracy = cells['default'].accuracy
+    assert f'without options: {accuracy:.2f} %' in cifar_pruning.to_text([*cells.values()], grid)

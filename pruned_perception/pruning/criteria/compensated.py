@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pruned_perception.pruning.contributions import kernel
+from pruned_perception.pruning.contributions import whole_kernel
 from pruned_perception.pruning.criteria import Subject, criterion
 from pruned_perception.pruning.criteria.joint_error import POSITIONS, field_moments
 from pruned_perception.pruning.graph.groups import Slice
@@ -58,7 +58,7 @@ def compensated_error(subject: Subject) -> Scores:
     states: dict[str, list[_Consumer]] = {name: [] for name in structure.channels}
     modules = dict(subject.model.named_modules())
     for name, moments in field_moments(subject, POSITIONS).items():
-        weight = kernel(modules[name])[0].double()  # (f, c, κ)
+        weight = whole_kernel(modules[name])[0].double()  # (f, c, κ)
         if name not in curvature:
             continue
         inverse = _inverse(moments.covariance)

@@ -33,9 +33,9 @@ from pruned_perception.pruning.contributions import (
     Fields,
     contributions,
     fields,
-    kernel,
     sampled,
     sampled_fields,
+    whole_kernel,
 )
 from pruned_perception.pruning.criteria import Subject, criterion
 from pruned_perception.pruning.graph.groups import ChannelGroup, Slice
@@ -106,7 +106,7 @@ def joint_error(subject: Subject) -> Scores:
 def quadratic_forms(subject: Subject, positions: int) -> dict[str, Tensor]:
     """Return, per consumer, H (c, c): the sum over P × P is the error of losing the inputs P."""
     modules = dict(subject.model.named_modules())
-    kernels = {name: kernel(modules[name]) for name in subject.structure.readers()}
+    kernels = {name: whole_kernel(modules[name]) for name in subject.structure.readers()}
     long = {name for name, each in kernels.items() if _length(each) > LONGEST}
     found = {
         name: quadratic_form(kernels[name][0].double(), moments.covariance)
@@ -166,7 +166,7 @@ def _observe(
     generator = subject.generator
 
     def observe(name: str, x: Tensor, output: Tensor) -> None:
-        take(name, fields(modules[name], x.detach()), kernel(modules[name]), generator)
+        take(name, fields(modules[name], x.detach()), whole_kernel(modules[name]), generator)
 
     with observed(subject.model, layers, observe):
         run(subject.model, subject.batches('joint_error'))
@@ -218,7 +218,7 @@ def thinet(subject: Subject) -> Scores:
 
     def observe(name: str, x: Tensor, output: Tensor) -> None:
         layer = modules[name]
-        found, weight = fields(layer, x.detach()), kernel(layer)
+        found, weight = fields(layer, x.detach()), whole_kernel(layer)
         for field in sampled(found, weight, THINET_POSITIONS, generator):
             for values in contributions(field, weight):  # (c, n, f)
                 chosen = torch.randint(

@@ -127,12 +127,12 @@ _FORMULAS: dict[str, _Formula] = {
     ),
     'mkldnn_rnn_layer': lambda x, w, v, *_: x[..., 0].numel() * (w.numel() + v.numel()),
 }
-# What else multiplies goes by names like these; resizing images does not count as multiplication.
+# What else multiplies goes by names like these; resizing images and norms do not count as that.
 _MULTIPLYING = (
     'mm', 'conv', 'linear', 'attention', 'encoder_layer', 'rnn', 'lstm', 'gru', 'fft', 'cdist',
     'linalg', 'grid_sampler', 'trilinear', 'bilinear', 'einsum', 'matmul', 'inverse', 'solve',
 )  # fmt: skip
-_HARMLESS = ('upsample', 'interpolate', 'im2col', 'col2im')
+_HARMLESS = ('upsample', 'interpolate', 'im2col', 'col2im', 'vector_norm')
 # Namespaces of operators that only arrange, or ask for a property.
 _PLAIN = frozenset(('prim', 'prims', 'debugprims', 'profiler', 'higher_order'))
 

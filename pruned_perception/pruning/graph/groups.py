@@ -37,8 +37,10 @@ from torch.utils._pytree import tree_leaves
 
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.cost import LAYERS
+from pruned_perception.pruning.graph.even import Balance, tie_evenly
 from pruned_perception.pruning.graph.labels import STAYS, Channels, LabelFlow, Ties
 from pruned_perception.pruning.graph.observation import check_model, tensors
+from pruned_perception.pruning.graph.response import response_axis
 from pruned_perception.pruning.graph.take import Take
 
 
@@ -71,7 +73,8 @@ class ChannelGroup:
         name: its first producer; with `:start` where only a part of that layer is in the group.
         channels: how many there are.
         producers: lose outputs (several, where their outputs are added).
-        consumers: lose inputs. Depthwise and grouped convolutions are producers and consumers.
+        consumers: lose inputs. Depthwise and grouped convolutions are producers and consumers;
+            global response norms are consumers, too.
         channel_parameters: what one channel has in batch norms and the like, apart from the layers
             that are named here.
         unit: channels are kept or go in whole runs of so many: 0 … unit − 1, and so on (group
@@ -90,11 +93,14 @@ class ChannelGroup:
 class ChannelGroups:
     """All groups that may be pruned, and why the other layers' outputs are kept.
 
-    `not_pruned` is by layer; `layer:start` where only a part of the layer's outputs is kept.
+    `not_pruned` is by layer; `layer:start` where only a part of the layer's outputs is kept. `even`
+    names grouped convolutions that keep their groups, each of which loses equally many channels;
+    of others, whole groups go.
     """
 
     prunable: tuple[ChannelGroup, ...]
     not_pruned: dict[str, str]
+    even: tuple[str, ...] = ()
 
     def __getitem__(self, name: str) -> ChannelGroup:
         return next(group for group in self.prunable if group.name == name)
@@ -118,6 +124,7 @@ class Coupling:
         takes: `Take` → the integers of what it takes from.
         taken: `Take` → the integers of what it takes.
         trained: layers that run in training only.
+        even: grouped convolutions whose groups stay and lose equally many channels.
     """
 
     outputs: dict[str, tuple[int, ...]]
@@ -129,6 +136,7 @@ class Coupling:
     takes: dict[str, tuple[int, ...]]
     taken: dict[str, tuple[int, ...]]
     trained: frozenset[str] = frozenset()
+    even: frozenset[str] = frozenset()
 
 
 @torch.no_grad()
@@ -138,13 +146,32 @@ def trace_channels(
     """Run a copy of `model` once in evaluation mode and return the coupling of its channels.
 
     Where layers are left that were not reached, it is run in training mode, too: what they read is
-    cut with the rest, and they themselves stay.
+    cut with the rest, and they themselves stay. Of a grouped convolution whole groups go; where
+    none can, since all hang together, equally many channels of each.
 
     Raises:
         PruningError: the forward pass fails; says in which module.
     """
     check_model(model)
-    traced = _Trace(copy.deepcopy(model).eval())
+    coupling = _traced(model, example_inputs, ignored_layers, frozenset())
+    kept = group_channels(coupling)[0].not_pruned
+    even = frozenset(
+        name
+        for name, layer in model.named_modules()
+        if name in kept
+        and isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
+        and 1 < layer.groups < min(layer.in_channels, layer.out_channels)
+    )
+    return _traced(model, example_inputs, ignored_layers, even) if even else coupling
+
+
+def _traced(
+    model: nn.Module,
+    example_inputs: Sequence[Any],
+    ignored_layers: Collection[str],
+    even: frozenset[str],
+) -> Coupling:
+    traced = _Trace(copy.deepcopy(model).eval(), even)
     for name in ignored_layers:
         traced.ties.fix(traced.outputs[name], f'asked to keep {name}')
     return traced.run(example_inputs)
@@ -153,8 +180,9 @@ def trace_channels(
 class _Trace:
     """One run with labels."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
+    def __init__(self, model: nn.Module, even: frozenset[str]) -> None:
+        self.model, self.even = model, even
+        self.balances: list[Balance] = []
         self.ties = Ties()
         self.flow = LabelFlow(self.ties)
         self.outputs: dict[str, Tensor] = {}
@@ -164,11 +192,15 @@ class _Trace:
         self.taken: dict[str, Tensor] = {}
         self.reached: set[str] = set()
         self.rigid: dict[str, str] = {}  # layers of which nothing can be cut, and why
+        self.responses: dict[str, int] = {}  # global response norms, and their axes of channels
         for name, module in model.named_modules():
             if isinstance(module, LAYERS):
                 self._register_layer(name, module)
             elif not isinstance(module, Take):
                 self._register_vectors(name, module)
+                axis = None if isinstance(module, PER_CHANNEL) else response_axis(module)
+                if axis is not None:
+                    self.responses[name] = axis
 
     def run(self, example_inputs: Sequence[Any]) -> Coupling:
         for name, module in self.model.named_modules():
@@ -220,6 +252,7 @@ class _Trace:
 
     def _coupling(self) -> Coupling:
         ties = self.ties
+        tie_evenly(ties, self.balances)
 
         def roots(side: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
             return {name: ties.roots(labels) for name, labels in side.items()}
@@ -238,6 +271,7 @@ class _Trace:
             joined={root: ties.why_joined(root) for root in present - set(stays)},
             takes=roots(self.takes),
             taken=roots(self.taken),
+            even=self.even,
         )
 
     def _register_layer(self, name: str, layer: nn.Module) -> None:
@@ -270,7 +304,7 @@ class _Trace:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             kind = type(module).__name__
             self.flow.where.append(f'{name} ({kind})' if name else kind)
-            self.flow.paused += _is_known(module)
+            self.flow.paused += _is_known(module) or name in self.responses
 
         return hook
 
@@ -278,13 +312,15 @@ class _Trace:
         def hook(
             module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
         ) -> None:
-            if _is_known(module):
+            if _is_known(module) or name in self.responses:
                 self.flow.paused -= 1
                 x = args[0] if args else kwargs['input']
                 if isinstance(module, LAYERS):
                     self._pass_layer(name, module, x, output)
                 elif isinstance(module, Take):
                     self._pass_take(name, module, x, output)
+                elif name in self.responses:
+                    self._pass_response(name, x, output)
                 else:
                     self._pass_per_channel(name, module, x, output)
             self.flow.where.pop()
@@ -300,7 +336,12 @@ class _Trace:
         self.reached.add(name)
         made = self.outputs[name]
         count = getattr(layer, 'groups', 1)
-        if isinstance(count, int) and count > 1:
+        if name in self.even:
+            assert isinstance(count, int)
+            self.balances += [
+                Balance(name, each.unflatten(0, (count, -1))) for each in (read, made)
+            ]
+        elif isinstance(count, int) and count > 1:
             # What one group of a grouped convolution reads and makes goes together: the weights of
             # the others are as before. A depthwise convolution has one input in each group.
             groups = torch.cat((read.unflatten(0, (count, -1)), made.unflatten(0, (count, -1))), 1)
@@ -320,6 +361,18 @@ class _Trace:
             self.taken[name] = channels.labels[take.indices]
             channels = Channels(take.axis, self.taken[name])
         self.flow.of[output] = channels
+
+    def _pass_response(self, name: str, x: Tensor, output: Tensor) -> None:
+        if x not in self.flow.of:
+            return
+        axis = x.ndim + self.responses[name]
+        labels = self._read(x, axis, f'is read along another axis by {name}')
+        for own in ('weight', 'bias'):
+            self.ties.tie(labels, self.others[_member(name, own)], f'by {name}')
+        if name in self.inputs:
+            self.ties.tie(labels, self.inputs[name], f'where {name} is shared')
+        self.inputs[name] = labels
+        self.flow.of[output] = Channels(axis, labels) if labels.any() else None
 
     def _pass_per_channel(self, name: str, module: nn.Module, x: Tensor, output: Tensor) -> None:
         if x not in self.flow.of:
@@ -407,7 +460,8 @@ def group_channels(coupling: Coupling) -> tuple[ChannelGroups, Atoms]:
         else:
             prunable.append(group)
             atoms[group.name] = tuple(numbers)
-    return ChannelGroups(tuple(prunable), _not_pruned(coupling, stays)), atoms
+    even = tuple(sorted(coupling.even))
+    return ChannelGroups(tuple(prunable), _not_pruned(coupling, stays), even), atoms
 
 
 def _group(members: list[Places], coupling: Coupling) -> ChannelGroup:

@@ -19,11 +19,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.device import device_of, moved
@@ -68,7 +70,7 @@ def outside_inference_mode(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def check_model(model: nn.Module) -> None:
-    """Raise PruningError where the network is no Python code that can be followed and copied."""
+    """Raise PruningError where the network is no Python code to be followed, or has no sizes."""
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             raise PruningError(
@@ -79,6 +81,12 @@ def check_model(model: nn.Module) -> None:
             raise PruningError(
                 f'{name or "the network"} is compiled (torch.compile): give its _orig_mod, and '
                 'compile what pruning returns'
+            )
+    for name, each in itertools.chain(model.named_parameters(), model.named_buffers()):
+        if is_lazy(each):
+            raise PruningError(
+                f'{name} has no size yet, as in lazy modules before their first run: run the '
+                'network once on example inputs'
             )
 
 

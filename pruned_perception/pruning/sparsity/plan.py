@@ -41,6 +41,7 @@ from pruned_perception.pruning.contributions import Layer
 from pruned_perception.pruning.errors import BudgetError, PruningError
 from pruned_perception.pruning.graph.device import on_cpu
 from pruned_perception.pruning.graph.observation import outside_inference_mode
+from pruned_perception.pruning.graph.plain import plain
 from pruned_perception.pruning.plan import DELTA, bound_text
 from pruned_perception.pruning.records import Record
 from pruned_perception.pruning.sensitivity import POSITIONS
@@ -171,7 +172,7 @@ class SparsityPlan(Record):
         Raises:
             PruningError: the plan does not fit the network.
         """
-        sparse = copy.deepcopy(model)
+        sparse = copy.deepcopy(plain(model))
         layers = find_layers(sparse)
         for each in self.layers:
             if each.name not in layers:
@@ -266,7 +267,7 @@ def make_plan(
         BudgetError: the budget cannot be met; says the nearest that can.
         PruningError: unknown names, options that do not fit together, missing or unusable data.
     """
-    choose = methods.get(criterion)
+    choose, model = methods.get(criterion), plain(model)
     if positions is not None and positions < 1:
         raise PruningError(f'positions: at least 1 per image, got {positions}')
     if not 0 < delta < 1 or not K > 0:
