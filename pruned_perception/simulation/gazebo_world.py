@@ -63,7 +63,8 @@ ROUTE = 'warehouse_route.csv'
 RATE_HZ = 30
 STEPS_PER_FRAME = 10
 """Steps of the physics in one period of the camera: the step size divides it."""
-IMAGE_TOPIC, BOX_TOPIC = 'camera/image', 'camera/boxes'
+IMAGE_TOPIC, BOX_TOPIC = 'camera/image', 'box_camera/boxes'
+"""Each sensor sends its calibration beside it, as camera_info: one for each image."""
 COMMAND_TOPIC, ODOMETRY_TOPIC, POSE_TOPIC = 'robot/cmd_vel', 'robot/odometry', 'model/robot/pose'
 OPTICAL_FRAME = 'camera_optical_frame'
 LIGHT_OBJECTS = 2

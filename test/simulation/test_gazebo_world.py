@@ -385,6 +385,10 @@ NO_BOXES = ('type="boundingbox_camera"', 'type="segmentation"')
         (('<label>7</label>', '<label>barrier</label>'), r'<label> barrier is no class'),
         (('<max_step_size>0.003333333', '<max_step_size>0.004'), r'does not divide'),
         (('<box_type>visible_2d', '<box_type>full_2d'), r'full_2d.*needs visible_2d'),
+        (
+            ('<topic>box_camera/', '<topic>camera/'),
+            r'both send their calibration to camera/camera_info.*<topic> of the box sensor',
+        ),
     ],
 )
 def test_a_world_that_the_benchmark_cannot_use_is_refused(
