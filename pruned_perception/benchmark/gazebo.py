@@ -223,20 +223,17 @@ def _run(
         parameters['member'] = bundle.name
     if setup.budget_ms:
         parameters['latency_budget_ms'] = setup.budget_ms
-    try:
-        return run_series(
-            session,
-            PERCEPTION,
-            parameters,
-            None,
-            folder=folder,
-            namespace=namespace,
-            seconds=0.0,
-            started=lambda *_: simulation.measure(setup.seconds),
-        )
-    except UserError:
-        simulation.require_alive()  # the better explanation, where one of these has ended
-        raise
+    return run_series(
+        session,
+        PERCEPTION,
+        parameters,
+        None,
+        folder=folder,
+        namespace=namespace,
+        seconds=0.0,
+        started=lambda *_: simulation.measure(setup.seconds),
+        require=simulation.require_alive,
+    )
 
 
 def pass_result(

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -118,11 +119,23 @@ def simulator_facts() -> dict[str, Any]:
         version = done.stdout.strip().splitlines()[0] if done.stdout.strip() else version
     return {
         'simulator': f'gz sim {version}',
-        'renderer': 'ogre2',
+        'renderer': renderer(),
         'transport': environment.get('GZ_TRANSPORT_IMPLEMENTATION', 'zeromq (default)'),
         **{name: environment[name] for name in gazebo.HIGH_WATER_MARKS},
         'bridge': 'ros_gz_bridge' if gazebo.bridge_executable() else 'pruned_perception',
     }
+
+
+def renderer() -> str:
+    """Return the rendering engine, and which driver it last ran on as its log tells.
+
+    A driver that computes on the processor, llvmpipe, says why a simulation is slow.
+    """
+    log = Path.home() / '.gz' / 'rendering' / 'ogre2.log'
+    text = log.read_text(errors='replace') if log.is_file() else ''
+    found = [re.search(rf'GL_{what} = (.+)', text) for what in ('RENDERER', 'VERSION')]
+    driver = ', '.join(each[1].strip() for each in found if each)
+    return f'ogre2 on {driver}' if driver else 'ogre2'
 
 
 @dataclass

@@ -19,6 +19,7 @@ Node, camera and what else runs are processes of their own; the subscriber is th
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
@@ -151,6 +152,7 @@ def run_series(
     seconds: float,
     started: Started = lambda _session, _children, _node: None,
     finished: Callable[[], None] = lambda: None,
+    require: Callable[[], None] = lambda: None,
     remap: str = '',
     endless: bool = False,
 ) -> Series:
@@ -159,7 +161,8 @@ def run_series(
     `camera` publishes `<namespace>/image_raw` and ends by itself, its last line being a JSON object
     with the stamps `sent`, and `indices`; unless it is `endless`: then it is ended. None where
     another camera publishes the topic `remap` already. `started` is called once frames come, while
-    they do, and `finished` when they have ended.
+    they do, and `finished` when they have ended. `require` raises where something else that frames
+    need has ended; it is asked while they are waited for.
 
     Raises UserError where a process fails, nothing comes back, or the other camera ends early.
     """
@@ -224,15 +227,13 @@ def run_series(
     try:
         with Children(folder, os.environ) as children:
             start = time.monotonic()
+            wait = functools.partial(wait_for, session, require=require)
             tested = children.start(f'{namespace[1:]}_{node}', command)
-            wait_for(
-                session, lambda: bool(models), START_S, tested, f'{node} did not become active'
-            )
+            wait(lambda: bool(models), START_S, tested, f'{node} did not become active')
             source = None
             if camera is not None:
                 source = children.start(f'{namespace[1:]}_camera', camera)
-            wait_for(
-                session,
+            wait(
                 lambda: bool(arrivals) or (source is not None and not source.alive),
                 START_S,
                 tested,
@@ -242,13 +243,13 @@ def run_series(
             started(session, children, tested)
             if source is None or endless:
                 session.spin_for(max(0.0, seconds - (time.monotonic() - wall)))
+                require()
                 if source is None:
                     _require_recent(arrivals, remap)
                 else:
                     source.require_alive()
             else:
-                wait_for(
-                    session,
+                wait(
                     lambda: not source.alive,
                     seconds + START_S,
                     tested,
@@ -264,8 +265,7 @@ def run_series(
                 children.stop(source)
             # Two reports that began after the last frame: these counts are final.
             final = reports + 2
-            wait_for(
-                session,
+            wait(
                 lambda: reports >= final and (camera is None or not counts['waiting']),
                 START_S,
                 tested,
@@ -295,13 +295,22 @@ def run_series(
 
 
 def wait_for(
-    session: Session, condition: Callable[[], bool], timeout: float, child: Child, failure: str
+    session: Session,
+    condition: Callable[[], bool],
+    timeout: float,
+    child: Child,
+    failure: str,
+    require: Callable[[], None] = lambda: None,
 ) -> None:
-    """Run callbacks until `condition()`; raises UserError where the child ends or time runs out."""
+    """Run callbacks until `condition()`.
+
+    Raises UserError where the child ends or time runs out, and what `require` raises.
+    """
     end = time.monotonic() + timeout
     while not session.spin_until(condition, 0.5):
         if not session.running:
             raise KeyboardInterrupt
+        require()
         child.require_alive()
         if time.monotonic() > end:
             raise UserError(f'{failure} within {timeout:.0f} s:\n{child.last_lines()}')

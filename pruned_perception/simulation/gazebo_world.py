@@ -63,13 +63,20 @@ ROUTE = 'warehouse_route.csv'
 RATE_HZ = 30
 STEPS_PER_FRAME = 10
 """Steps of the physics in one period of the camera: the step size divides it."""
-IMAGE_TOPIC, BOX_TOPIC = 'camera/image', 'camera/boxes'
+IMAGE_TOPIC, BOX_TOPIC = 'camera/image', 'box_camera/boxes'
+"""Each sensor sends its calibration beside it, as camera_info: one for each image."""
 COMMAND_TOPIC, ODOMETRY_TOPIC, POSE_TOPIC = 'robot/cmd_vel', 'robot/odometry', 'model/robot/pose'
 OPTICAL_FRAME = 'camera_optical_frame'
 LIGHT_OBJECTS = 2
 """Objects of each label in the light world."""
 RING = 16
 """Corners of a truncated cone's circles."""
+DIFFUSE = 0.68
+"""What Ogre (HlmsPbs, its default BRDF) reflects of a lamp's light, relative to the colour.
+
+The normalised diffuse of Disney is 1 - roughness · (1 - 1 / 1.51), and 4 % are left to the gloss:
+between 0.74 and 0.64 for our surfaces. Ambient light is reflected whole.
+"""
 
 SYSTEMS = {
     'gz-sim-physics-system': 'Physics',
@@ -144,14 +151,14 @@ def _light_levels(lighting: Lighting) -> tuple[Color, Color, tuple[Color, ...]]:
 
     In MuJoCo they add up before the colour is shown, here before it is encoded: a sum of linearised
     levels would be too dark. The lamps' are scaled by the slope between the shade and half of
-    all light, where most faces are.
+    all light, where most faces are, and by what the renderer does not reflect of them.
     """
     channels: list[list[float]] = []
     for channel in range(3):
         ambient = lighting.ambient[channel]
         others = [lighting.viewer[channel], *(lamp.color[channel] for lamp in lighting.lights)]
         half = sum(others) / 2
-        slope = (linear(ambient + half) - linear(ambient)) / half
+        slope = (linear(ambient + half) - linear(ambient)) / half / DIFFUSE
         channels.append([linear(ambient), *(slope * level for level in others)])
     red, green, blue = channels
     shade, viewer, *lamps = zip(red, green, blue, strict=True)
@@ -247,9 +254,10 @@ class _World:
             bottom = part.shape.bottom_radius
             _mesh(geometry, uri, (bottom, bottom, part.shape.length))
         elif isinstance(part.shape, Box) and part.surface.texture is not None:
-            size, period = part.shape.size, part.surface.texture.period
-            uri = f'meshes/slab_{"_".join(f"{value / period:.4f}" for value in size[:2])}.obj'
-            self._files[uri] = _slab(size[0] / period, size[1] / period).encode()
+            size = part.shape.size
+            across, along = (value / part.surface.texture.period / 2 for value in size[:2])
+            uri = f'meshes/slab_{across:.4f}_{along:.4f}.obj'
+            self._files[uri] = _slab(across, along).encode()
             _mesh(geometry, uri, size)
         else:
             _primitive(geometry, part.shape)
@@ -374,8 +382,10 @@ def _plugin(parent: Element, file: str) -> Element:
 def _lamp(parent: Element, name: str, level: Sequence[float], shadow: bool) -> Element:
     light = _add(parent, 'light', name=name, type='directional')
     _add(light, 'cast_shadows', str(shadow).lower())
-    _add(light, 'diffuse', _color([min(1.0, each) for each in level]))
-    _add(light, 'specular', _color([min(1.0, 0.3 * each) for each in level]))
+    strength = max(1.0, *level)  # colours end at 1
+    _add(light, 'intensity', _numbers([strength]))
+    _add(light, 'diffuse', _color([each / strength for each in level]))
+    _add(light, 'specular', _color([0.3 * each / strength for each in level]))
     return light
 
 
@@ -467,10 +477,13 @@ def _frustum(ratio: float) -> str:
 
 
 def _slab(across: float, along: float) -> str:
-    """Return a unit cube as OBJ; a texture repeats `across` and `along` times on x and y."""
+    """Return a unit cube as OBJ; a texture repeats `across` and `along` times on x and y.
+
+    As in MuJoCo its upper left corner is where x is lowest and y highest.
+    """
     corners = list(itertools.product((-0.5, 0.5), repeat=3))
     lines = [f'v {x:g} {y:g} {z:g}' for x, y, z in corners]
-    lines += [f'vt {x * across:.6f} {y * along:.6f}' for x, y, _ in corners]
+    lines += [f'vt {(x + 0.5) * across:.6f} {(y - 0.5) * along:.6f}' for x, y, _ in corners]
     for axis, sign in itertools.product(range(3), (-1, 1)):
         normal = np.zeros(3, int)
         normal[axis] = sign

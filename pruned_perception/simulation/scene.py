@@ -130,7 +130,7 @@ class Texture:
     pattern: str
     colors: tuple[Color, Color]
     seed: int
-    period: float  # metres that one repetition covers
+    period: float  # half the metres that one repetition covers: MuJoCo's texrepeat is over 2 m
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,11 @@ def read_world(path: Path, labels: Sequence[str]) -> WorldFacts:
             )
     if (kind := _text(path, boxes, 'camera/box_type')) != 'visible_2d':
         raise UserError(f'{path}: <box_type> is {kind}; the benchmark needs visible_2d')
+    if _info_topic(camera) == (topic := _info_topic(boxes)):
+        raise UserError(
+            f'{path}: camera and box sensor both send their calibration to {topic}, so that each '
+            'image would have two: put the <topic> of the box sensor elsewhere'
+        )
     rate = float(_text(path, camera, 'update_rate'))
     step = float(_text(path, world, 'physics/max_step_size'))
     if abs(round(1 / rate / step) - 1 / rate / step) > 1e-4:
@@ -173,6 +178,12 @@ def _text(path: Path, element: ElementTree.Element, tag: str) -> str:
         where = element.get('name') or element.tag
         raise UserError(f'{path}: {element.tag} {where} has no <{tag}>')
     return text
+
+
+def _info_topic(sensor: ElementTree.Element) -> str:
+    """Return the topic of a camera's calibration: beside its images, unless it says so."""
+    beside, _, _ = (sensor.findtext('topic') or '').strip().rpartition('/')
+    return (sensor.findtext('camera/camera_info_topic') or f'{beside}/camera_info').strip(' /')
 
 
 def _label(path: Path, text: str | None, labels: Sequence[str]) -> int:

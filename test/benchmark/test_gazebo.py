@@ -363,6 +363,23 @@ def test_where_frames_stay_is_counted_stage_by_stage(tmp_path: Path, factor: flo
     assert all('0.050, below 0.1' in each for each in remarks)
 
 
+def test_the_report_names_the_driver_that_renders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv('HOME', str(tmp_path))
+    assert gazebo_simulation.renderer() == 'ogre2'
+    log = tmp_path / '.gz' / 'rendering' / 'ogre2.log'
+    log.parent.mkdir(parents=True)
+    log.write_text(  # as gz-rendering 8.2 writes it
+        '17:21:26: GL_VERSION = 4.5 (Core Profile) Mesa 22.3.6\n'
+        '17:21:26: GL_VENDOR = Mesa\n'
+        '17:21:26: GL_RENDERER = llvmpipe (LLVM 15.0.6, 256 bits)\n'
+    )
+    assert gazebo_simulation.renderer() == (
+        'ogre2 on llvmpipe (LLVM 15.0.6, 256 bits), 4.5 (Core Profile) Mesa 22.3.6'
+    )
+
+
 def test_a_dark_image_is_not_a_black_one() -> None:
     dark = np.full((48, 64, 3), 5, np.uint8)
     with pytest.raises(UserError, match='image 2 of 2 is black'):

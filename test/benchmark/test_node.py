@@ -281,6 +281,31 @@ def test_a_camera_that_ends_early_is_named(
 
 @pytest.mark.ros
 @pytest.mark.usefixtures('alone')
+def test_what_the_frames_need_is_asked_for_while_they_are_waited_for(
+    tiny_bundle: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    for name, value in private_domain().items():
+        monkeypatch.setenv(name, value)
+
+    def require() -> None:
+        raise UserError('the simulator ended')
+
+    # Without it, the message would be that no detections came back.
+    with ros_session('needed') as session, pytest.raises(UserError, match='simulator ended'):
+        series.run_series(
+            session,
+            'perception_node',
+            {'model': str(tiny_bundle.path)},
+            None,
+            folder=tmp_path,
+            namespace='/needed',
+            seconds=0.0,
+            require=require,
+        )
+
+
+@pytest.mark.ros
+@pytest.mark.usefixtures('alone')
 def test_a_topic_that_is_no_image_is_refused(monkeypatch: Any) -> None:
     from std_msgs.msg import String
 

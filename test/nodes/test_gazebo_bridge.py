@@ -66,7 +66,7 @@ MESSAGES = {
     "/camera/camera_info": lambda: N(header=header("camera_optical_frame"), width=4, height=2,
         distortion=N(k=[0.0] * 5), intrinsics=N(k=[float(i) for i in range(9)]),
         projection=N(p=[0.0] * 12), rectification_matrix=[0.0] * 9),
-    "/camera/boxes": lambda: N(header=header("robot::base_link::boxes"), annotated_box=[
+    "/box_camera/boxes": lambda: N(header=header("robot::base_link::boxes"), annotated_box=[
         N(label=7, box=N(min_corner=N(x=10.0, y=20.0), max_corner=N(x=30.0, y=60.0)))]),
     "/clock": lambda: N(sim=N(sec=3, nsec=70)),
     "/model/robot/pose": pose,

@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import shutil
 import xml.etree.ElementTree as ElementTree
@@ -28,10 +29,21 @@ import pytest
 
 from pruned_perception.cli.main import main
 from pruned_perception.errors import UserError
-from pruned_perception.simulation import LABELS, gazebo_world, world_check
+from pruned_perception.simulation import LABELS, gazebo_world, textures, world_check
 from pruned_perception.simulation.driver import load_mujoco
+from pruned_perception.simulation.renderer import Renderer
 from pruned_perception.simulation.robot import CAMERA_MOUNT, Robot, build_scene
-from pruned_perception.simulation.scene import Array, Pose, Scene
+from pruned_perception.simulation.scene import (
+    Array,
+    Box,
+    Lighting,
+    Part,
+    Pose,
+    Scene,
+    SceneObject,
+    Surface,
+    Texture,
+)
 
 WORLDS = Path(__file__).resolve().parents[2] / 'worlds'
 BOTH = (gazebo_world.WORLD, gazebo_world.LIGHT_WORLD)
@@ -214,6 +226,48 @@ def test_meshes_have_the_shape_of_the_frusta(scene: Scene, mujoco_file: str) -> 
         assert min(np.abs(points - each).max() for each in theirs) < MILLIMETRE
 
 
+def test_a_texture_lies_on_a_slab_as_in_mujoco() -> None:
+    """Seen from above, what MuJoCo renders is the texture at the coordinates of Gazebo's mesh."""
+    try:
+        load_mujoco()
+    except UserError as error:
+        pytest.skip(str(error))
+    texture = Texture('bricks', ((0.1, 0.1, 0.1), (0.9, 0.6, 0.3)), 5, 1.5)
+    slab = Part(Box((7.0, 5.0, 0.1)), Surface(texture=texture), Pose((0.0, 0.0, -0.05)))
+    scene = Scene(
+        'slab',
+        (7.0, 5.0),
+        (SceneObject('floor', (slab,)),),
+        (),
+        Lighting((0.5,) * 3, (0.5,) * 3, ()),
+    )
+    [mesh] = [
+        content.decode()
+        for path, content in gazebo_world.world_files(scene, 'slab').items()
+        if path.startswith('meshes/slab')
+    ]
+    lines = [line.split() for line in mesh.splitlines()]
+    corners = np.array([line[1:3] for line in lines if line[0] == 'v'], float) * slab.shape.size[:2]
+    coordinates = np.array([line[1:3] for line in lines if line[0] == 'vt'], float)
+    affine, *_ = np.linalg.lstsq(np.column_stack([corners, np.ones(8)]), coordinates, rcond=None)
+
+    eye = Pose((0.3, 0.2, 2.5), (0.0, math.pi / 2, 0.0))
+    renderer = Renderer(scene)
+    renderer.look(eye)
+    image = renderer.image().astype(float)
+    renderer.close()
+    points = np.array(list(itertools.product(np.linspace(-0.9, 0.9, 60), repeat=2)))
+    columns, rows = scene.camera.project(np.column_stack([points, np.zeros(len(points))]), eye).T
+    u, v = (np.column_stack([points, np.ones(len(points))]) @ affine).T
+    # An image's first row is at v = 1.
+    size = textures.SIZE
+    painted = textures.paint(texture).astype(float)
+    expected = painted[((1 - v) % 1 * size).astype(int), (u % 1 * size).astype(int)]
+    seen = image[rows.astype(int), columns.astype(int)]
+    assert np.median(np.abs(seen - expected)) <= 4
+    assert np.mean(np.abs(seen - expected) > 40) < 0.1  # but for the joints' edges
+
+
 def projected_by_sdf(path: Path, corners: Array) -> Array:
     """Return the pixels of world points in the camera of a world file: a pinhole along x."""
     robot = next(
@@ -259,11 +313,17 @@ def test_both_cameras_see_ten_corners_at_the_same_pixels(scene: Scene, mujoco_fi
 def test_faces_are_as_bright_in_gazebo_as_in_mujoco(scene: Scene) -> None:
     """In the shade and in half of all light; MuJoCo multiplies what is shown, Gazebo linear light.
 
-    Ogre divides ambient light by π with the colours (HlmsPbs), lamps not.
+    Ogre (HlmsPbs) divides ambient light by π with the colours, lamps not; of these it reflects
+    less the rougher a surface is: Disney's normalised diffuse, and 4 % that are left to the gloss.
     """
     root = ElementTree.parse(WORLDS / 'warehouse.sdf')
+    roughness = np.median([float(each.text) for each in root.iter('roughness')])
+    reflected = 0.96 * (1 - roughness * (1 - 1 / 1.51))
     shade = numbers(root.findtext('world/scene/ambient'))[:3] / math.pi
-    lamps = [numbers(each.findtext('diffuse'))[:3] for each in root.iter('light')]
+    lamps = [
+        float(each.findtext('intensity')) * numbers(each.findtext('diffuse'))[:3]
+        for each in root.iter('light')
+    ]
     light = scene.lighting
     others = [np.array(light.viewer), *(np.array(lamp.color) for lamp in light.lights)]
     assert len(lamps) == len(others)
@@ -271,7 +331,7 @@ def test_faces_are_as_bright_in_gazebo_as_in_mujoco(scene: Scene) -> None:
         face = gazebo_world.linear(albedo)
         for share in (0.0, 0.5):
             mujoco = albedo * (np.array(light.ambient) + share * sum(others))
-            gazebo = encoded(face * (shade + share * sum(lamps)))
+            gazebo = encoded(face * (shade + share * reflected * sum(lamps)))
             np.testing.assert_allclose(gazebo, mujoco, atol=0.03)
 
 
@@ -325,6 +385,10 @@ NO_BOXES = ('type="boundingbox_camera"', 'type="segmentation"')
         (('<label>7</label>', '<label>barrier</label>'), r'<label> barrier is no class'),
         (('<max_step_size>0.003333333', '<max_step_size>0.004'), r'does not divide'),
         (('<box_type>visible_2d', '<box_type>full_2d'), r'full_2d.*needs visible_2d'),
+        (
+            ('<topic>box_camera/', '<topic>camera/'),
+            r'both send their calibration to camera/camera_info.*<topic> of the box sensor',
+        ),
     ],
 )
 def test_a_world_that_the_benchmark_cannot_use_is_refused(
