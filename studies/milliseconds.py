@@ -24,6 +24,8 @@ are refitted, and judged on `test`, paired. The seed draws the frames that are s
 to; no label of `drive` is read, and nothing is taught.
 
 WORK keeps what is done: the same command goes on there, and prints what there is in the end.
+`--plans` cuts nothing and needs no WORK: it prints how far the two plans differ where the table
+says that both take as long.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,7 +71,7 @@ PARENT = Path('models/warehouse/dense')
 RECIPE = RECIPES['quick']
 MATCHED = 0.02  # of the measured time
 TRIES = 6
-ROUNDS, RUNS = 24, 5
+ROUNDS, RUNS = 12, 5
 
 
 class Seed(NamedTuple):
@@ -171,7 +174,11 @@ def cell(seed: Seed, speed: float, table: LatencyTable, data: Path, folder: Path
     by_time = planned(seed, Latency(table.whole.ms / speed, table))
     by_macs, how = matched(seed, by_time, table, folder)
     found: dict[str, Any] = {'seed': seed.number, 'speed': speed, **how}
+    found['moved'] = moved(by_time, by_macs)
     for name, plan in (('ms', by_time), ('macs', by_macs)):
+        if plan is by_macs and plan.kept == by_time.kept:
+            found[name] = found['ms']
+            continue
         bundle = bundle_of(seed, refitted(seed, plan), plan, folder / name)
         metrics = evaluate(bundle, data / 'test')[0]
         assert metrics.draws is not None
@@ -184,6 +191,28 @@ def cell(seed: Seed, speed: float, table: LatencyTable, data: Path, folder: Path
     return found
 
 
+def plans(seed: Seed, speeds: Sequence[float], table: LatencyTable) -> list[tuple[object, ...]]:
+    """Return, for each speed, the shares that are kept, how far widths differ, and the losses."""
+    rows: list[tuple[object, ...]] = []
+    errors = seed.evidence.errors
+    assert errors is not None
+    for speed in speeds:
+        by_time = planned(seed, Latency(table.whole.ms / speed, table))
+        assert by_time.predicted_ms is not None
+        by_macs = planned(seed, Macs(share_of(seed, by_time.predicted_ms, table)))
+        both = by_time, by_macs
+        losses = [sum(float(errors[k][n]) for k, n in each.widths.items()) for each in both]
+        shares = [each.macs / each.dense_macs for each in both]
+        rows.append((speed, seed.number, *shares, moved(by_time, by_macs), *losses))
+    return rows
+
+
+def moved(one: Plan, other: Plan) -> float:
+    """Return how many channels the widths of two plans differ by, relative to the first's."""
+    gaps = (abs(width - other.widths[name]) for name, width in one.widths.items())
+    return sum(gaps) / sum(one.widths.values())
+
+
 def as_text(cells: list[dict[str, Any]]) -> str:
     """Return a line for each cell, and for each speed all seeds together."""
 
@@ -194,8 +223,9 @@ def as_text(cells: list[dict[str, Any]]) -> str:
         return np.array(each['ms']['draws']) - np.array(each['macs']['draws'])
 
     header = (
-        'faster, by the table:g | seed | measured, MACs : ms | MACs kept, ms:.3f | '
-        'MACs kept, MACs:.3f | AP50, ms:.3f | AP50, MACs:.3f | difference, 95 % by layouts'
+        'faster, by the table:g | seed | time, MACs ÷ ms | widths that differ:.1% | '
+        'MACs kept, ms:.3f | MACs kept, MACs:.3f | AP50, ms:.3f | AP50, MACs:.3f | '
+        'difference, 95 % by layouts'
     )
     rows: list[tuple[object, ...]] = []
     lines = []
@@ -203,16 +233,18 @@ def as_text(cells: list[dict[str, Any]]) -> str:
         mine = [each for each in cells if each['speed'] == speed]
         for each in mine:
             low, high = np.percentile(draws(each), [2.5, 97.5])
+            measured = '{:.3f} [{:.3f}, {:.3f}]'.format(each['ratio'], *each['interval'])
             rows.append(
-                (speed, each['seed'], '{:.3f} [{:.3f}, {:.3f}]'.format(each['ratio'], *each['interval']),
-                 each['ms']['share'], each['macs']['share'], each['ms']['ap50'],
-                 each['macs']['ap50'], f'{difference(each):+.4f} [{low:+.4f}, {high:+.4f}]')
+                (speed, each['seed'], measured, each['moved'], each['ms']['share'],
+                 each['macs']['share'], each['ms']['ap50'], each['macs']['ap50'],
+                 f'{difference(each):+.4f} [{low:+.4f}, {high:+.4f}]')
             )  # fmt: skip
         gains = [difference(each) for each in mine]
         low, high = np.percentile(np.mean([draws(each) for each in mine], axis=0), [2.5, 97.5])
-        text = f'{speed:g} × faster, {len(mine)} seeds: {np.mean(gains):+.4f} [{low:+.4f}, {high:+.4f}] by layouts'
+        text = f'{speed:g} × faster, {len(mine)} seeds: {np.mean(gains):+.4f}, 95 % by layouts '
+        text += f'[{low:+.4f}, {high:+.4f}]'
         if len(mine) > 1:
-            text += ', [{:+.4f}, {:+.4f}] by seeds'.format(*mean_interval(gains))
+            text += ', by seeds [{:+.4f}, {:+.4f}]'.format(*mean_interval(gains))
         lines.append(text)
     return Table.under(header, rows).to_markdown() + '\n\n' + '\n'.join(lines)
 
@@ -222,13 +254,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0])
     parser.add_argument('data', type=Path)
     parser.add_argument('--table', type=Path, required=True, help='of `profile` of the parent')
-    parser.add_argument('--work', type=Path, required=True)
+    parser.add_argument('--work', type=Path)
+    parser.add_argument('--plans', action='store_true', help='compare plans alone')
     parser.add_argument('--speeds', type=float, nargs='+', default=[2.0, 4.0], metavar='X')
     parser.add_argument('--seeds', type=int, default=3)
     parser.add_argument('--images', type=int, default=RECIPE.images, help='that a seed draws')
     args = parser.parse_args()
     use_one_thread()
     table = read_table(args.table)
+    if args.plans:
+        header = (
+            'faster, by the table:g | seed | MACs kept, ms:.3f | MACs kept, MACs:.3f | '
+            'widths that differ:.1% | loss, ms:.3f | loss, MACs:.3f'
+        )
+        every = (prepared(args.data, number, args.images) for number in range(args.seeds))
+        rows = [row for seed in every for row in plans(seed, args.speeds, table)]
+        print(Table.under(header, rows).to_markdown())
+        return
+    if args.work is None:
+        parser.error('--work is needed')
     cells, seeds = [], {}
     for speed, number in itertools.product(args.speeds, range(args.seeds)):
         folder = args.work / f'{number}-{speed:g}'

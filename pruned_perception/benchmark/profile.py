@@ -139,9 +139,7 @@ def profile(
         started = LatencyTable(here, block, whole, (), complete=False, int8_gain=gain)
     done = {each.geometry: each for each in started.times}
     # Beside the layers what takes their place at low rank, whose first halves they have already.
-    seconds = [
-        factored(each, full_rank(each))[1] for each in layers if not each.geometry.depthwise
-    ]
+    seconds = [factored(each, full_rank(each))[1] for each in layers if not each.geometry.depthwise]
     wanted = list(dict.fromkeys(each.geometry for each in (*layers, *seconds)))
     for number, geometry in enumerate(wanted):
         if geometry not in done:

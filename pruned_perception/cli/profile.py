@@ -154,7 +154,7 @@ def _check(table: LatencyTable, network: Network, args: argparse.Namespace) -> N
     results = engine.compare(networks, times, sessions)
     rows = []
     for which, each in enumerate(results[1:], 1):
-        predicted, why = _predicted(table, layers_of(each.network, threads)[0])
+        predicted, why = predicted_ms(table, layers_of(each.network, threads)[0])
         rows.append(_row(each, predicted, table.predict(table.whole.layers), why))
         if bundles:
             entry = engine.latency_entry(results, which, configuration)
@@ -174,7 +174,7 @@ def _bundles(paths: Sequence[Path]) -> list[Bundle]:
     return found
 
 
-def _predicted(table: LatencyTable, layers: Sequence[Convolution]) -> tuple[float | None, str]:
+def predicted_ms(table: LatencyTable, layers: Sequence[Convolution]) -> tuple[float | None, str]:
     """Return the milliseconds, or None and the layer that the table does not hold."""
     from pruned_perception.inference.latency_table import LatencyTableError
 

@@ -110,9 +110,7 @@ def run(args: argparse.Namespace) -> int:
             execution_provider=args.execution_provider,
             on_progress=bar.share,
         )
-    latency, entry = _timed(
-        bundle, quantized, args.rounds, args.threads, args.execution_provider
-    )
+    latency, entry = _timed(bundle, quantized, args.rounds, args.threads, args.execution_provider)
     say(_report(bundle, record, latency))
     faster = latency[1].speedup_interval is not None and latency[1].speedup_interval[0] > 1
     if not (faster or args.keep):
@@ -174,8 +172,7 @@ def _timed(
     from pruned_perception.benchmark import engine
 
     networks = [
-        replace(engine.of_bundle(each), execution_provider=provider)
-        for each in (bundle, quantized)
+        replace(engine.of_bundle(each), execution_provider=provider) for each in (bundle, quantized)
     ]
     configuration = {'rounds': rounds, 'runs_per_round': 5, 'threads': threads}
     sessions = engine.open_sessions(networks, threads=threads)

@@ -38,12 +38,12 @@ from pruned_perception.pruning.structure import InputSpec
 
 @dataclass(frozen=True)
 class LayerSize:
-    """Parameters (of a layer with its bias), multiply-accumulates for one example, and, where a
-    latency table says it, milliseconds."""
+    """Parameters (of a layer with its bias), and multiply-accumulates for one example."""
 
     parameters: int
     macs: int
     ms: float = 0.0
+    """Milliseconds by a latency table; 0 without one."""
 
     def of(self, budget: Macs | Params | Latency) -> float:
         """Return the part that the budget is about."""
