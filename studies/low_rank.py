@@ -23,7 +23,9 @@ rank costs is said in the same loss: of a layer with outputs of covariance C and
 eigenvalues of Λ½ C Λ½ beyond the rank, which is what the best projection loses. Both are divided
 by `least_sum` as one: each layer that the table says is faster as two has its ranks as a group
 beside the groups of channels. A rank stands in the total time only where two layers are faster at
-the widths that the channels have by then. Nothing is cut.
+the widths that the channels have by then. Nothing is cut, but with `--work FOLDER`: there the first
+of the speeds is cut both ways and refitted (and then layers made two by the projection above, as
+it is after the refit), measured by turns and judged on `test`.
 """
 
 from __future__ import annotations
@@ -31,10 +33,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from pruned_perception._tables import Table
+from pruned_perception.inference.accuracy import evaluate
+from pruned_perception.inference.coco_metrics import gain
 from pruned_perception.inference.latency_table import (
     Convolution,
     LatencyTable,
@@ -42,17 +47,20 @@ from pruned_perception.inference.latency_table import (
     factored,
     read_table,
 )
+from pruned_perception.pruning import allocate
 from pruned_perception.pruning.allocation import RULES, blocks_for, least_sum
 from pruned_perception.pruning.contributions import kernel
 from pruned_perception.pruning.criteria import Subject
 from pruned_perception.pruning.criteria.compensated import output_curvature
 from pruned_perception.pruning.criteria.joint_error import POSITIONS, field_moments
-from pruned_perception.pruning.structure import LayerTerm
+from pruned_perception.pruning.lowrank.factorisation import Factors, factored_layer
+from pruned_perception.pruning.structure import LayerTerm, Widths, trace
 from pruned_perception.training.compute import use_one_thread
 from pruned_perception.training.label_free.losses import projection
-from studies.milliseconds import RECIPE, Seed, prepared
+from studies.milliseconds import RECIPE, Seed, bundle_of, prepared, ratio, refitted
 
 RANK = 'rank of '
+DAMPING = 1e-2  # of Λ, relative to its mean: what the frames cannot tell still counts
 
 
 def lost_by_rank(seed: Seed) -> dict[str, list[float]]:
@@ -124,6 +132,58 @@ def latency_with(
     return latency
 
 
+def decomposed(seed: Seed, fitted: Any, ranks: Mapping[str, int]) -> Any:
+    """Make two of each layer of a refitted network, as loses least of the loss; in place.
+
+    Outputs y of mean ȳ become S (y − ȳ) + ȳ with S = R⁻¹ U Uᵀ R, R² = Λ and U the leading
+    eigenvectors of R C R.
+    """
+    structure = trace(fitted, seed.network.example_inputs)
+    subject = Subject(fitted, structure, seed.calibration, projection(seed.bundle), seed.number)
+    curvature = output_curvature(subject)
+    moments = field_moments(subject, POSITIONS, list(ranks))
+    for name, rank in ranks.items():
+        layer = fitted.get_submodule(name)
+        weight = kernel(layer)[0].double().flatten(1)
+        own = torch.zeros(len(weight)).double() if layer.bias is None else layer.bias.double()
+        mean = weight @ (moments[name].first / moments[name].count) + own
+        values, vectors = torch.linalg.eigh(curvature[name])
+        values = (values.clamp(min=0) + DAMPING * values.mean()).sqrt()
+        root, inverse = ((vectors * each) @ vectors.T for each in (values, 1 / values))
+        weighed = root @ weight
+        leading = torch.linalg.eigh(weighed @ moments[name].covariance @ weighed.T).eigenvectors
+        basis = leading[:, -rank:]
+        kept = inverse @ basis @ basis.T @ root
+        factors = Factors((basis.T @ weighed)[None], (inverse @ basis)[None])
+        with torch.no_grad():
+            both = factored_layer(layer, factors, (mean + kept @ (own - mean)).detach())
+        parent, _, leaf = name.rpartition('.')
+        setattr(fitted.get_submodule(parent), leaf, both)
+    return fitted
+
+
+def judged(
+    seed: Seed, alone: Widths, joint: Widths, ranks: Mapping[str, int], data: Path, work: Path
+) -> str:
+    """Cut both ways, and say how long both take and how good they are."""
+    bundles = []
+    for name, widths in (('channels', alone), ('both', joint)):
+        own = {each: widths[each] for each in seed.evidence.structure.channels}
+        plan = allocate(seed.evidence, widths=own, round_to=RECIPE.round_to, seed=seed.number)
+        network = refitted(seed, plan)
+        if name == 'both':
+            network = decomposed(seed, network, ranks)
+        bundles.append(bundle_of(seed, network, plan, work / name))
+    time, interval = ratio(*bundles)
+    channels, both = (evaluate(each, data / 'test')[0] for each in bundles)
+    difference = gain(both, channels)
+    assert difference is not None
+    return (
+        f'time, channels and ranks ÷ channels: {time:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]; '
+        f'AP50 {both.ap50:.4f} and {channels.ap50:.4f}, difference {difference.to_text()}'
+    )
+
+
 def main() -> None:
     """Divide budgets both ways, and print what is lost and which ranks are chosen."""
     parser = argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0])
@@ -133,6 +193,7 @@ def main() -> None:
         '--speeds', type=float, nargs='+', default=[1.25, 1.5, 2, 3, 4], metavar='X'
     )
     parser.add_argument('--images', type=int, default=RECIPE.images)
+    parser.add_argument('--work', type=Path, help='cut the first speed both ways there')
     args = parser.parse_args()
     use_one_thread()
     table = read_table(args.table)
@@ -154,6 +215,7 @@ def main() -> None:
         for name, own in ranks.items()
     }
     rows: list[tuple[object, ...]] = []
+    text = ''
     for speed in args.speeds:
         ms = table.whole.ms / speed
         alone = least_sum(channels, latency, ms, blocks)
@@ -169,14 +231,17 @@ def main() -> None:
         ]
         rows.append(
             (speed, left[0], left[1], left[1] / left[0], len(chosen),
-             ', '.join(f'{name}: {rank}' for name, rank in chosen.items()))
+             ', '.join(f'{name} {rank}' for name, rank in chosen.items()))
         )  # fmt: skip
+        if args.work is not None and not text:
+            text = judged(seed, alone, joint, chosen, args.data, args.work)
     header = (
         'faster, by the table:g | loss, channels:.4g | loss, channels and ranks:.4g | ratio:.3f | '
-        'layers of low rank | layer: rank'
+        'layers of low rank | ranks'
     )
     print(f'{len(ranks)} layers are faster at some rank, of {len(lost)}')
     print(Table.under(header, rows).to_markdown())
+    print(text)
 
 
 if __name__ == '__main__':
