@@ -16,10 +16,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+import blobs
 import pytest
 import torch
 from torch import Tensor, nn
 
+from pruned_perception.cli.main import main
 from pruned_perception.inference.latency_table import (
     Convolution,
     LatencyTable,
@@ -53,17 +58,17 @@ class Pair(nn.Module):
         return self.last(self.small(self.wide(x).relu()).relu())
 
 
-def layers_of(model: nn.Module) -> list[Convolution]:
+def layers_of(model: nn.Module, example: tuple[Tensor, ...] = EXAMPLE) -> list[Convolution]:
     return [
         convolution(shape[:4], shape[4:8], shape[8:])
-        for layer in count(model, EXAMPLE).layers
+        for layer in count(model, example).layers
         for shape in layer.shapes
     ]
 
 
-def table_of(overhead: float = 0.3) -> LatencyTable:
+def table_of(overhead: float = 0.3, layers: list[Convolution] | None = None) -> LatencyTable:
     """Return a table in which every layer takes so many ms beside its arithmetic."""
-    layers = layers_of(Pair())
+    layers = layers_of(Pair()) if layers is None else layers
     times = []
     seconds = [factored(each, BLOCK)[1] for each in layers]
     for geometry in dict.fromkeys(each.geometry for each in (*layers, *seconds)):
@@ -117,3 +122,20 @@ def test_a_table_without_the_second_layers_is_refused() -> None:
     old = LatencyTable(table.target, BLOCK, table.whole, table.times[:2])
     with pytest.raises(LatencyTableError, match='does not hold a convolution of 1 × 1'):
         chosen('svd', 7.0, old)
+
+
+def test_the_command_takes_milliseconds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layers = layers_of(blobs.Net(), (torch.zeros(1, 1, 8, 8),))
+    table, out = tmp_path / 'robot.json', tmp_path / 'small.pt'
+    table.write_text(json.dumps(table_of(1e-9, layers).to_dict()))
+    command = ['prune', '--task', 'blobs:task', '--ms', '7', '--table', str(table), '--force']
+    command += ['--out', str(out), '--kind']
+
+    assert main([*command, 'low_rank', '--criterion', 'svd']) == 0
+    plan = json.loads(out.with_suffix('.json').read_text())['plan']
+    assert plan['predicted_ms'] <= 7
+    assert set(plan['layers']) <= {'second', 'third'}
+    assert plan['left_alone']['head'] == 'faster at no rank'  # no convolution: not in the table
+
+    assert main([*command, 'sparsity', '--criterion', 'magnitude']) == 1
+    assert '--ms is for channels and low rank' in capsys.readouterr().err
