@@ -20,6 +20,8 @@ with the bundle in float and what `quantize` made of it. Under QEMU's user emula
 takes the kernels of the processor that is named, and computes as they do; times mean nothing there:
 
     qemu-x86_64 -cpu Haswell python -S -m studies.int8_elsewhere …
+
+(without `site`, which may start Python anew, unemulated; the packages by PYTHONPATH).
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pruned_perception._io import write_json
-from pruned_perception.benchmark.engine import Network, measure, random_inputs
+from pruned_perception.benchmark.engine import Network, measure, open_sessions, random_inputs
 from pruned_perception.inference import onnx_writer
 from pruned_perception.inference.engine import profiled_nodes, version
 from pruned_perception.inference.latency_table import (
@@ -46,6 +46,8 @@ from pruned_perception.inference.latency_table import (
     Times,
     Whole,
     convolution,
+    factored,
+    full_rank,
     read_table,
 )
 from pruned_perception.inference.processor import integer_arithmetic, processor_name
@@ -119,18 +121,29 @@ def profile(
     if not layers:
         raise LatencyTableError(f'{network.name}: no convolution in it to make a table of')
     if started is None:
-        runs = measure([network], rounds=_ROUNDS, runs=_RUNS_PER_ROUND, threads=threads)
+        sessions = open_sessions([network], threads=threads)
+        runs = measure(
+            [network], rounds=_ROUNDS, runs=_RUNS_PER_ROUND, threads=threads, sessions=sessions
+        )
+        nodes = sessions[0].execution.nodes
         whole = Whole(
-            network.name, network.sha256, float(np.median(runs, axis=2).min()), share, layers
+            network.name,
+            network.sha256,
+            float(np.median(runs, axis=2).min()),
+            share,
+            layers,
+            None if nodes is None else dict(nodes),
         )
         block = channel_block(conditions, any(each.geometry.in_8_bits for each in layers))
         gain = int8_gain(layers, conditions)
         started = LatencyTable(here, block, whole, (), complete=False, int8_gain=gain)
     done = {each.geometry: each for each in started.times}
-    wanted = list(dict.fromkeys(each.geometry for each in layers))
+    # Beside the layers what takes their place at low rank, whose first halves they have already.
+    seconds = [factored(each, full_rank(each))[1] for each in layers if not each.geometry.depthwise]
+    wanted = list(dict.fromkeys(each.geometry for each in (*layers, *seconds)))
     for number, geometry in enumerate(wanted):
         if geometry not in done:
-            same = [each for each in layers if each.geometry == geometry]
+            same = [each for each in (*layers, *seconds) if each.geometry == geometry]
             done[geometry] = _times(geometry, same, started.block, conditions)
             write_json(file, _with(started, done, complete=False).to_dict())
         on_progress((number + 1) / len(wanted))

@@ -46,6 +46,7 @@ from pruned_perception.inference.detector import MOST_CANDIDATES, Detector
 from pruned_perception.inference.errors import ImageError, InferenceError
 from pruned_perception.inference.frame_times import DETECTOR_STAGES, FrameTimes
 from pruned_perception.inference.latency import NS_PER_MS, summarize
+from pruned_perception.inference.providers import Execution
 from pruned_perception.inference.sources import Frame, Source, UnreadableFrame, open_source
 
 
@@ -159,7 +160,7 @@ def _detect(args: argparse.Namespace, bundle: Bundle, stack: ExitStack) -> int:
             crowded += bool(detections.left_out)
             found.update(bundle.labels[class_id] for class_id in detections.class_ids)
             as_text = json_line if args.json else text_line
-            line = as_text(frame, detections, frame_times, bundle.labels, execution.provider)
+            line = as_text(frame, detections, frame_times, bundle.labels, execution)
             print(line, file=out(), flush=True)
             if args.annotate is not None or video is not None:
                 canvas = _drawn(frame, detections, bundle.labels)
@@ -197,7 +198,7 @@ def json_line(
     detections: Detections,
     times: FrameTimes,
     labels: Sequence[str],
-    provider: str,
+    execution: Execution,
 ) -> str:
     """Return one frame's detections as a JSON object; pixels of the source image, xywh boxes."""
     height, width = frame.image.shape[:2]
@@ -214,7 +215,7 @@ def json_line(
         'timings_ms': {
             stage: round(getattr(times, stage) / NS_PER_MS, 4) for stage in DETECTOR_STAGES
         },
-        'execution_provider': provider,
+        **execution.to_dict(),
     }
     return json.dumps(content, ensure_ascii=False)
 
@@ -224,7 +225,7 @@ def text_line(
     detections: Detections,
     times: FrameTimes,
     labels: Sequence[str],
-    provider: str,
+    execution: Execution,
 ) -> str:
     """Return one frame's detections as a line for people."""
     height, width = frame.image.shape[:2]

@@ -180,7 +180,7 @@ def run(args: argparse.Namespace) -> int:
     if 'certify' in args.steps and family.HOLDOUT in sets:
         _certify(out, sets[family.HOLDOUT], spec.longest)
     if 'latency' in args.steps:
-        _measure_latency(out)
+        _measure_latency(out, folders.runs / spec.name)
     if 'summary' in args.steps:
         print(family.summary(load_family(out)))
     return 0
@@ -272,13 +272,36 @@ def _is_of(certificate: dict[str, Any], dense: Bundle, member: Bundle, digest: s
     )
 
 
-def _measure_latency(out: Path) -> None:
-    """Measure all members by turns with one thread and write the result into their manifests."""
+def _measure_latency(out: Path, tables: Path) -> None:
+    """Measure all members by turns with one thread and write the result into their manifests.
+
+    With it goes what latency tables predict: of the dense member, and of it in 8 bits, made here
+    for it. A table of another machine stays, and is refused.
+    """
     from pruned_perception.benchmark import engine
+    from pruned_perception.benchmark.profile import layers_of, profile
     from pruned_perception.bundle import load_family, record_evidence
+    from pruned_perception.cli.profile import predicted_ms
     from pruned_perception.cli.progress import Progress
 
     networks = engine.load_networks([out])
+    predicted: dict[str, float] = {}
+    tables.mkdir(parents=True, exist_ok=True)
+    for in_8_bits in (False, True):
+        mine = [
+            network
+            for network, bundle in zip(networks, load_family(out).members, strict=True)
+            if ('quantization' in bundle.manifest) == in_8_bits
+        ]
+        if not mine:
+            continue
+        file = tables / f'latency-{mine[0].name}-{mine[0].sha256[:12]}.json'
+        with Progress(f'profiling {mine[0].name}') as bar:
+            table = profile(mine[0], file, on_progress=bar.share)
+        for network in mine:
+            ms, _ = predicted_ms(table, layers_of(network)[0])
+            if ms is not None:
+                predicted[network.name] = ms
     configuration = {'rounds': ROUNDS, 'runs_per_round': RUNS, 'threads': 1}
     sessions = engine.open_sessions(networks)
     with Progress('latency') as bar:
@@ -289,4 +312,5 @@ def _measure_latency(out: Path) -> None:
     print(engine.as_table(results))
     for which, bundle in enumerate(load_family(out).members):
         entry = engine.latency_entry(results, which, configuration)
+        entry['predicted_ms'] = predicted.get(bundle.name)
         record_evidence(bundle, 'latency', entry, keys=('configuration',))

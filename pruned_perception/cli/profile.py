@@ -74,17 +74,21 @@ def run(args: argparse.Namespace) -> int:
         table = profile(network, args.out, threads=args.threads, on_progress=bar.share)
     say(_description(args.out, table))
     say(_int8(table))
+    say(_low_rank(table))
     if args.check:
         _check(table, network, args)
     return 0
 
 
 def _description(file: Path, table: LatencyTable) -> str:
+    from pruned_perception.inference.providers import Execution
+
     target, whole = table.target, table.whole
+    provider = Execution(target.provider, whole.nodes).to_text()
     counts = sum(len(row) for each in table.times for row in each.ms)
     return (
         f'{file}: {whole.name} on {target.processor} ({target.arithmetic}), {target.engine}, '
-        f'{target.provider}, {target.threads} thread{"s" * (target.threads > 1)}: '
+        f'{provider}, {target.threads} thread{"s" * (target.threads > 1)}: '
         f'{whole.ms:.3g} ms, {whole.share:.0%} of it in {len(whole.layers)} convolutions\n'
         f'{len(table.times)} geometries at {counts} widths; channels go in blocks of {table.block}'
     )
@@ -103,6 +107,25 @@ def _int8(table: LatencyTable) -> str:
     return (
         f'INT8 does not pay on this processor: convolutions alone are {gain:.2f} times as fast as '
         f'in float ({arithmetic}); pruning is what helps here'
+    )
+
+
+def _low_rank(table: LatencyTable) -> str:
+    """Say in one sentence where low rank is faster on the target."""
+    from pruned_perception.inference.latency_table import LatencyTableError, full_rank
+
+    full = [each for each in table.whole.layers if not each.geometry.depthwise]
+    try:
+        faster = [(full_rank(each), table.faster_ranks(each)) for each in full]
+    except LatencyTableError:
+        return 'low rank: not measured by the version that made this table; make it again'
+    most = [max(ranks, default=0) / rank for rank, ranks in faster]
+    half, any_rank = sum(each >= 0.5 for each in most), sum(each > 0 for each in most)
+    if not any_rank:
+        return 'Low rank does not pay on this processor: no convolution is faster as two'
+    return (
+        f'Low rank: as two of half their rank, {half} of {len(full)} convolutions are faster on '
+        f'this processor; at some rank, {any_rank}'
     )
 
 
@@ -131,7 +154,7 @@ def _check(table: LatencyTable, network: Network, args: argparse.Namespace) -> N
     results = engine.compare(networks, times, sessions)
     rows = []
     for which, each in enumerate(results[1:], 1):
-        predicted, why = _predicted(table, layers_of(each.network, threads)[0])
+        predicted, why = predicted_ms(table, layers_of(each.network, threads)[0])
         rows.append(_row(each, predicted, table.predict(table.whole.layers), why))
         if bundles:
             entry = engine.latency_entry(results, which, configuration)
@@ -151,7 +174,7 @@ def _bundles(paths: Sequence[Path]) -> list[Bundle]:
     return found
 
 
-def _predicted(table: LatencyTable, layers: Sequence[Convolution]) -> tuple[float | None, str]:
+def predicted_ms(table: LatencyTable, layers: Sequence[Convolution]) -> tuple[float | None, str]:
     """Return the milliseconds, or None and the layer that the table does not hold."""
     from pruned_perception.inference.latency_table import LatencyTableError
 

@@ -144,7 +144,9 @@ def _check_other_kind(args: argparse.Namespace, kind: str) -> None:
         raise PruningError(
             f'kind {kind!r}: our detector is exported by its widths; with --task only'
         )
-    for name in ('same_widths_as', 'report', 'ms'):
+    if args.ms is not None and kind != 'low_rank':
+        raise PruningError(f'--ms is for channels and low rank, and not for kind {kind!r}')
+    for name in ('same_widths_as', 'report'):
         if getattr(args, name) is not None:
             option = name.replace('_', '-')
             raise PruningError(f'--{option} is for channels, and does not go with kind {kind!r}')
@@ -244,10 +246,9 @@ def _other_kind(
 ) -> tuple[nn.Module, PruningRecord]:
     import warnings
 
-    from pruned_perception.training.method import budget_from, pruned
+    from pruned_perception.training.method import pruned
 
-    unit = next(name for name in BUDGETS if getattr(args, name) is not None)
-    budget = budget_from(unit, getattr(args, unit))
+    budget = _budget(args, next(name for name in BUDGETS if getattr(args, name) is not None))
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', message='this network collapses')  # printed in the end
         return pruned(network.task, how, budget, args.seed)

@@ -17,12 +17,13 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from pruned_perception._tables import Table
-from pruned_perception.cli.arguments import at_least, fraction, not_negative
+from pruned_perception.cli.arguments import add_execution_provider, at_least, fraction, not_negative
 from pruned_perception.cli.output import say
 from pruned_perception.errors import UserError
 
@@ -81,6 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--rounds', type=at_least(6), default=20, help='of timing (%(default)s)')
     parser.add_argument('--threads', type=at_least(1), default=1, help='of a run (%(default)s)')
+    add_execution_provider(parser)
     parser.add_argument('--keep', action='store_true', help='write it though it is not faster')
     parser.add_argument('--force', action='store_true', help='replace an existing bundle')
 
@@ -105,9 +107,10 @@ def run(args: argparse.Namespace) -> int:
             scheme=args.scheme,
             max_error=args.max_error,
             float_share=args.float_share,
+            execution_provider=args.execution_provider,
             on_progress=bar.share,
         )
-    latency, entry = _timed(bundle, quantized, args.rounds, args.threads)
+    latency, entry = _timed(bundle, quantized, args.rounds, args.threads, args.execution_provider)
     say(_report(bundle, record, latency))
     faster = latency[1].speedup_interval is not None and latency[1].speedup_interval[0] > 1
     if not (faster or args.keep):
@@ -163,12 +166,14 @@ def frames_of(
 
 
 def _timed(
-    bundle: Bundle, quantized: Bundle, rounds: int, threads: int
+    bundle: Bundle, quantized: Bundle, rounds: int, threads: int, provider: str
 ) -> tuple[list[NetworkLatency], dict[str, Any]]:
     """Return the latency of both, interleaved, and the entry for the manifest of the second."""
     from pruned_perception.benchmark import engine
 
-    networks = [engine.of_bundle(each) for each in (bundle, quantized)]
+    networks = [
+        replace(engine.of_bundle(each), execution_provider=provider) for each in (bundle, quantized)
+    ]
     configuration = {'rounds': rounds, 'runs_per_round': 5, 'threads': threads}
     sessions = engine.open_sessions(networks, threads=threads)
     times = engine.measure(networks, rounds=rounds, runs=5, threads=threads, sessions=sessions)
@@ -192,6 +197,10 @@ def _report(bundle: Bundle, record: QuantizationRecord, latency: list[NetworkLat
             'objects at the threshold',
             f'{record.shown} in float; {record.lost} lost, {record.invented} invented; '
             f'agreement {agreement}',
+        ),
+        (
+            'runs on',
+            '–' if in_8_bits.execution is None else in_8_bits.execution.to_text(),
         ),
         ('frames', f'{record.calibration_images} calibrate, {record.held_out_images} held out'),
         ('ms, p50', f'{in_float.latency.p50:.3f} in float, {in_8_bits.latency.p50:.3f} in 8 bits'),

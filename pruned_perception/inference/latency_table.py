@@ -88,6 +88,26 @@ def convolution(
     return Convolution(geometry, source[1], outputs)
 
 
+def full_rank(layer: Convolution) -> int:
+    """Return the most that the weights of a layer, outputs by all else, can have."""
+    taps = layer.geometry.kernel_height * layer.geometry.kernel_width
+    return min(layer.outputs, layer.inputs * taps)
+
+
+def factored(layer: Convolution, rank: int) -> tuple[Convolution, Convolution]:
+    """Return what low rank makes of a layer: its own geometry to `rank` channels, 1 × 1 from them.
+
+    >>> layer = Convolution(Geometry(3, 3, 2, 2, 8, 8, False), 32, 64)
+    >>> [(str(each.geometry), each.inputs, each.outputs) for each in factored(layer, 16)]
+    ... # doctest: +NORMALIZE_WHITESPACE
+    [('3 × 3, stride 2 × 2, output 8 × 8', 32, 16),
+     ('1 × 1, stride 1 × 1, output 8 × 8', 16, 64)]
+    """
+    _, _, _, _, height, width, _, in_8_bits = layer.geometry
+    pointwise = Geometry(1, 1, 1, 1, height, width, False, in_8_bits)
+    return layer._replace(outputs=rank), Convolution(pointwise, rank, layer.outputs)
+
+
 @dataclass(frozen=True)
 class Times:
     """Milliseconds of one geometry at channel counts; a depthwise one has one row."""
@@ -139,6 +159,8 @@ class Whole:
     share: float
     """Of its time that its convolutions take, 0 … 1, as the engine's profiler says."""
     layers: tuple[Convolution, ...]
+    nodes: dict[str, int] | None = None
+    """How many of its nodes each execution provider took; None: not told."""
 
 
 @dataclass(frozen=True)
@@ -167,11 +189,14 @@ class LatencyTable:
             sum(each.elements for each in layers),
         )
 
-    def written_otherwise(self, layer: Convolution) -> Convolution | None:
-        """Return the table's layer of as many weights between the same sizes; None without any.
+    def as_written(self, layer: Convolution) -> Convolution:
+        """Return a layer that the table lacks as the one it has between the same sizes, if any.
 
-        Deployment may write a layer in another way, as our export does with the first one.
+        Deployment may write a layer in another way, as our export does with the first one: it is
+        told by as many weights.
         """
+        if self.holds(layer.geometry):
+            return layer
         for each in self.whole.layers:
             if (
                 each.geometry[4:] == layer.geometry[4:]
@@ -179,7 +204,7 @@ class LatencyTable:
                 and _weights(each) == _weights(layer)
             ):
                 return each
-        return None
+        return layer
 
     def holds(self, geometry: Geometry) -> bool:
         """Say whether times of this geometry were measured."""
@@ -208,6 +233,18 @@ class LatencyTable:
             for count, top in zip((inputs, outputs), full, strict=True)
         )
         return found.at(*rounded)
+
+    def faster_ranks(self, layer: Convolution) -> dict[int, float]:
+        """Return the ranks, in whole blocks, at which two layers are faster than this one, and ms.
+
+        Of a network's time as `predict` has it; empty for depthwise layers, and where none is.
+        Raises LatencyTableError where the table does not hold the second of the two.
+        """
+        if layer.geometry.depthwise:
+            return {}
+        dense, ranks = self.predict([layer]), range(self.block, full_rank(layer), self.block)
+        times = {rank: self.predict(factored(layer, rank)) for rank in ranks}
+        return {rank: ms for rank, ms in times.items() if ms < dense}
 
     def network_ms(self, convolutions_ms: float, elements: float) -> float:
         """Return what a network takes: of its layers the times alone, and the elements, summed."""

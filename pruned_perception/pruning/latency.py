@@ -61,9 +61,7 @@ def latency_of(structure: Structure, table: LatencyTable) -> Callable[[Mapping[s
 
 def _in_table(shape: tuple[int, ...], term: LayerTerm, table: LatencyTable) -> Convolution:
     layer = convolution(shape[:4], shape[4:8], shape[8:])
-    if not table.holds(layer.geometry) and not term.inputs:
-        return table.written_otherwise(layer) or layer
-    return layer
+    return layer if term.inputs else table.as_written(layer)
 
 
 def _gone(

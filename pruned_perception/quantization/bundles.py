@@ -35,6 +35,7 @@ from pruned_perception.inference.detector import Detector
 from pruned_perception.inference.divergence import divergence, relative_error
 from pruned_perception.inference.engine import version
 from pruned_perception.inference.processor import integer_arithmetic, processor_name
+from pruned_perception.inference.providers import CPU
 from pruned_perception.inference.reference import packed, reference_picture, sampled
 from pruned_perception.quantization.errors import QuantizationError
 from pruned_perception.quantization.qdq import Quantizer
@@ -93,6 +94,7 @@ def quantize_bundle(
     scheme: str = 'auto',
     max_error: float | None = None,
     float_share: float = FLOAT_SHARE,
+    execution_provider: str = CPU,
     on_progress: Callable[[float], None] = lambda done: None,
 ) -> tuple[Bundle, QuantizationRecord]:
     """Write a bundle of the same detector in 8 bits, and return it with the record.
@@ -110,12 +112,15 @@ def quantize_bundle(
         scheme: a name in SCHEMES; 'auto' is `scheme_for_here()`.
         max_error: divergence on calibration images that is good enough; see `choose`.
         float_share: 0 … 1 of the multiply–accumulates that may stay in float; 0: all in 8 bits.
+        execution_provider: what both run on, and the new one checks itself for; see
+            `inference.providers`. Ranges are always measured on the processor.
         on_progress: told the share of the work that is done.
 
     Raises:
         QuantizationError: no images, or all alike; unknown scheme; a network that the quantiser
             does not take.
         BundleError: the bundle cannot be written.
+        ProviderError: the provider is not there, or takes nothing of a network.
     """
     scheme = scheme_for_here() if scheme == 'auto' else scheme
     if scheme not in SCHEMES:
@@ -124,7 +129,7 @@ def quantize_bundle(
         raise QuantizationError(f'float_share: must be in 0 … 1, got {float_share}')
     pictures = _some(images, 'calibration')
     held = _some(held_out, 'held-out')
-    parent = Detector(bundle)
+    parent = Detector(bundle, execution_provider=execution_provider)
     feeds = [parent.feeds(picture) for picture in pictures]
     quantizer = Quantizer(bundle.onnx_bytes, feeds, str(bundle.onnx_path))
 
@@ -132,7 +137,7 @@ def quantize_bundle(
     wanted = [parent.decoded(parent.outputs(each)) for each in chosen_on]
 
     def error_of(layers: Sequence[str]) -> float:
-        child = _child(bundle, quantizer.quantized(SCHEMES[scheme], layers))
+        child = _child(parent, quantizer.quantized(SCHEMES[scheme], layers), execution_provider)
         return divergence(wanted, [child.decoded(child.outputs(each)) for each in chosen_on])
 
     choice = choose(
@@ -144,7 +149,7 @@ def quantize_bundle(
     )
     in_8_bits = [each.name for each in quantizer.layers if each.name not in choice.in_float]
     data = quantizer.quantized(SCHEMES[scheme], in_8_bits)
-    child = _child(bundle, data)
+    child = _child(parent, data, execution_provider)
     found = _measure(parent, child, held)
     record = QuantizationRecord(
         scheme=scheme,
@@ -159,6 +164,8 @@ def quantize_bundle(
     )
     manifest = _manifest(bundle, record, name or f'{bundle.name}-int8', pictures, float_share)
     manifest['quantization']['check'] = _check(parent, child)
+    if child.execution.provider != CPU:
+        manifest['quantization']['made_on']['provider'] = child.execution.provider
     return write_bundle(folder, data, manifest), record
 
 
@@ -178,9 +185,10 @@ def _some(images: Iterable[Picture], what: str) -> list[Picture]:
     return pictures
 
 
-def _child(bundle: Bundle, model: bytes) -> Detector:
+def _child(parent: Detector, model: bytes, execution_provider: str) -> Detector:
     """Return the detector with another network, which nothing is known of yet."""
-    return Detector(replace(bundle, onnx_bytes=model))
+    bundle = replace(parent.bundle, onnx_bytes=model)
+    return Detector(bundle, execution_provider=execution_provider)
 
 
 def _measure(parent: Detector, child: Detector, pictures: Sequence[Picture]) -> dict[str, Any]:

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from pruned_perception.pruning import criteria, lowrank, sparsity
 from pruned_perception.pruning.allocation import RULES
-from pruned_perception.pruning.budget import Budget, ErrorBound, Macs, Params
+from pruned_perception.pruning.budget import Budget, ErrorBound, Latency, Macs, Params
 from pruned_perception.pruning.errors import BudgetError, PruningError
 from pruned_perception.pruning.graph.cost import count
 from pruned_perception.pruning.outcome import Outcome, finish, warn_of, with_nearest
@@ -151,9 +151,11 @@ class LowRank(ByPlan):
         _known('criterion', lowrank.get, self.criterion)
 
     def plan(self, task: Task, budget: Budget, seed: int) -> lowrank.Decomposition:
-        """Return the ranks within a budget of MACs or parameters."""
-        if not isinstance(budget, Macs | Params):
-            raise BudgetError(f'low rank: the budget must be of MACs or parameters, got {budget}')
+        """Return the ranks within a budget of MACs, parameters or milliseconds."""
+        if not isinstance(budget, Macs | Params | Latency):
+            raise BudgetError(
+                f'low rank: the budget must be of MACs, parameters or milliseconds, got {budget}'
+            )
         return lowrank.get(self.criterion)(
             task.model,
             task.example_inputs,

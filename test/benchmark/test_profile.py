@@ -29,6 +29,7 @@ from pruned_perception.inference.latency_table import (
     Convolution,
     Geometry,
     LatencyTableError,
+    factored,
     read_table,
 )
 
@@ -85,6 +86,22 @@ def test_a_table_holds_what_was_measured_and_predicts_the_network(tmp_path: Path
         assert (np.diff(rows, axis=1) >= 0).all()
         assert (np.diff(rows, axis=0) >= 0).all()
     assert table.predict(LAYERS) == pytest.approx(table.whole.ms)
+
+
+def test_a_table_holds_what_takes_a_layers_place_at_low_rank(tmp_path: Path) -> None:
+    dense = ow.node('Conv', ['x', 'w'], ['y'], kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
+    model = ow.model(
+        [dense],
+        [ow.value('x', 'float32', [1, 32, 8, 8])],
+        [ow.value('y', 'float32', [1, 64, 4, 4])],
+        {'w': np.ones((64, 32, 3, 3), np.float32)},
+    )
+    table = profile(Network('low rank', '1' * 64, None, model), tmp_path / 'table.json')
+    (layer,) = table.whole.layers
+    first, second = factored(layer, 64)
+    assert [each.geometry for each in table.times] == [first.geometry, second.geometry]
+    assert table.times[1].inputs[-1] == table.times[1].outputs[-1] == 64
+    assert all(ms < table.predict([layer]) for ms in table.faster_ranks(layer).values())
 
 
 def test_an_interrupted_profile_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +169,9 @@ def test_layers_in_8_bits_have_times_of_their_own(tmp_path: Path) -> None:
     table = profile(quantised, tmp_path / 'table.json')
 
     assert table.whole.layers == (IN_8_BITS,)
-    assert [each.geometry for each in table.times] == [IN_8_BITS.geometry]
+    second = factored(IN_8_BITS, 3)[1].geometry
+    assert second.in_8_bits
+    assert [each.geometry for each in table.times] == [IN_8_BITS.geometry, second]
     assert not table.holds(LAYERS[0].geometry)
     with pytest.raises(LatencyTableError, match='does not hold'):
         table.predict(LAYERS[:1])
@@ -168,4 +187,6 @@ def test_a_table_says_what_8_bits_gain(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_table_says_of_which_provider_it_is(tmp_path: Path) -> None:
-    assert profile(network(), tmp_path / 'table.json').target.provider == 'cpu'
+    table = profile(network(), tmp_path / 'table.json')
+    assert table.target.provider == 'cpu'
+    assert table.whole.nodes is None or set(table.whole.nodes) == {'cpu'}  # as ONNX Runtime tells

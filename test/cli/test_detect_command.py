@@ -34,7 +34,7 @@ from pruned_perception.cli.main import main
 from pruned_perception.inference import cameras
 
 FIELDS = ['source', 'index', 'stamp', 'width', 'height', 'detections', 'timings_ms']
-FIELDS += ['execution_provider']
+FIELDS += ['execution_provider', 'nodes', 'passed_over']
 
 
 @pytest.fixture
@@ -71,6 +71,8 @@ def test_json_is_one_object_a_frame_with_exactly_these_fields(pictures, tiny_bun
     assert found['bbox'] == pytest.approx([200, 160, 120, 120], abs=0.1)
     assert list(first['timings_ms']) == ['preprocess', 'inference', 'postprocess']
     assert all(value > 0 for value in first['timings_ms'].values())
+    assert first['execution_provider'] == 'cpu'
+    assert first['nodes'] is None or first['nodes']['cpu'] > 1  # before ONNX Runtime 1.24: None
     assert second['source'] == str(pictures / 'sub' / 'b.png')
     assert (second['width'], second['height'], second['detections']) == (320, 240, [])
     assert captured.err == ''

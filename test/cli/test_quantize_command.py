@@ -51,12 +51,30 @@ def test_it_compares_and_writes_what_was_asked_for(
     assert code == 0
     assert 'agreement 100.0%' in text
     assert '6 calibrate, 2 held out' in text
+    assert 'runs on' in text
+    assert 'provider' not in bundle.manifest['quantization']['made_on']  # the processor itself
     assert 'on this processor' in text
     assert bundle.name == 'small'
     assert bundle.manifest['latency'][0]['compared_with'] == 'tiny'
     Detector(bundle)
     assert main([*arguments, '--out', str(out)]) == 1
     assert 'a bundle is there already; give --force' in capsys.readouterr().err
+
+
+def test_it_runs_on_the_provider_that_is_asked_for(
+    tiny_bundle: Bundle, drive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ['quantize', str(tiny_bundle.path), '--images', str(drive), '--rounds', '6']
+    arguments += ['--keep', '--float-share', '0', '--out']
+    code = main([*arguments, str(tmp_path / 'none'), '--execution-provider', 'tensorrt'])
+    assert code == 1
+    assert "execution_provider 'tensorrt': tensorrt: not there" in capsys.readouterr().err
+
+    code = main([*arguments, str(tmp_path / 'out'), '--execution-provider', 'tensorrt, cpu'])
+    assert code == 0
+    (entry,) = load_bundle(tmp_path / 'out').manifest['latency']
+    assert entry['execution_provider'] == 'cpu'
+    assert entry['passed_over'] == {'tensorrt': 'not there'}
 
 
 def test_one_frame_does_not_do(

@@ -90,8 +90,8 @@ def test_a_layer_wider_than_the_table_is_named() -> None:
 
 def test_a_layer_may_be_written_otherwise() -> None:
     planes = Convolution(Geometry(1, 3, 1, 1, 8, 8, False), 24, 16)
-    assert TABLE.written_otherwise(planes) == TABLE.whole.layers[0]
-    assert TABLE.written_otherwise(planes._replace(inputs=23)) is None
+    assert TABLE.as_written(planes) == TABLE.whole.layers[0]
+    assert TABLE.as_written(planes._replace(inputs=23)) == planes._replace(inputs=23)
 
 
 @pytest.mark.parametrize(

@@ -248,7 +248,7 @@ def test_budgets_have_names_in_files() -> None:
         (
             Method(LowRank('svd')),
             ErrorBound(0.1),
-            'must be of MACs or parameters',
+            'must be of MACs, parameters or milliseconds',
         ),
         (Method(Function('test_pipeline:absent')), Macs(0.5), 'absent'),
         (Method(Function('blobs')), Macs(0.5), 'package.module:function'),

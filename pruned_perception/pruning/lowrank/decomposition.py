@@ -22,7 +22,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -104,6 +104,8 @@ class Decomposition(Record):
     left_alone: dict[str, str]
     calibration: CalibrationRecord | None = None
     projections: dict[str, Projection] = field(default_factory=dict)
+    predicted_ms: float | None = None
+    """Of a budget of milliseconds: p50 that its latency table predicts."""
     kind: ClassVar[str] = 'low_rank'
 
     @property
@@ -154,6 +156,9 @@ class Decomposition(Record):
             )
         return small
 
+    def _written(self, data: dict[str, Any]) -> dict[str, Any]:
+        return {k: v for k, v in data.items() if k != 'predicted_ms' or v is not None}
+
     @property
     def choice(self) -> dict[str, tuple[int, int]]:
         """Groups k and rank j of each layer that is decomposed."""
@@ -166,6 +171,8 @@ class Decomposition(Record):
             f'({self.parameters / self.dense_parameters:.1%}), {self.macs:,} of '
             f'{self.dense_macs:,} MACs ({self.macs / self.dense_macs:.1%})'
         )
+        if self.predicted_ms is not None:
+            title += f', {self.predicted_ms:.3g} ms predicted'
         header = 'layer | groups:d | rank:d | parameters:,d | MACs:10,d | error:6.4f | bound:6.4f'
         rows: list[tuple[object, ...]] = [
             (name, each.groups, each.rank, each.parameters, each.macs, each.error, each.bound)
@@ -191,10 +198,11 @@ def assemble(
     layers: dict[str, LayerPlan] = {}
     left_alone = dict(network.left_alone)
     projections = projections or {}
+    faster = 0.0
     for name, shape in network.shapes.items():
         if name not in choice:
-            smaller = any(shape.shrinks(groups, 1) for groups in shape.groupings)
-            left_alone[name] = 'dense by choice' if smaller else 'no smaller even at rank 1'
+            none = 'no smaller even at rank 1' if shape.ms is None else 'faster at no rank'
+            left_alone[name] = 'dense by choice' if shape.shrinkable else none
             continue
         groups, rank = choice[name]
         parts = slices(model.get_submodule(name), groups)
@@ -210,6 +218,8 @@ def assemble(
             error=relative_error(parts, factors_of(parts, rank, projection)),
             bound=None if projection else error_bound(parts, rank),
         )
+        if shape.ms is not None:
+            faster += shape.ms[0] - shape.ms[rank]
     saved = LayerSize(
         sum(each.dense_parameters - each.parameters for each in layers.values()),
         sum(each.dense_macs - each.macs for each in layers.values()),
@@ -225,6 +235,7 @@ def assemble(
         left_alone=left_alone,
         projections=dict(projections),
         calibration=calibration,
+        predicted_ms=network.ms - faster if network.ms else None,
     )
 
 

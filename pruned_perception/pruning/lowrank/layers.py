@@ -22,13 +22,15 @@ of the input channels have j (c κ + k f) and P j (c κ + k f): both shrink by t
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from pruned_perception.pruning.budget import Macs, Params
+from pruned_perception.inference.latency_table import LatencyTable, convolution
+from pruned_perception.pruning.budget import Latency, Macs, Params
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.cost import LAYERS, NetworkCost, count
 from pruned_perception.pruning.structure import InputSpec
@@ -40,9 +42,13 @@ class LayerSize:
 
     parameters: int
     macs: int
+    ms: float = 0.0
+    """Milliseconds by a latency table; 0 without one."""
 
-    def of(self, budget: Macs | Params) -> int:
+    def of(self, budget: Macs | Params | Latency) -> float:
         """Return the part that the budget is about."""
+        if isinstance(budget, Latency):
+            return self.ms
         return self.macs if isinstance(budget, Macs) else self.parameters
 
 
@@ -61,11 +67,14 @@ class LayerShape:
     positions: int
     bias: bool
     sliceable: bool
+    ms: dict[int, float] | None = None
+    """By a latency table: of the ranks at which one group is faster than the layer, and of the
+    layer itself, as rank 0. Then no other rank is offered, and no slices, which no table has."""
 
     @property
     def groupings(self) -> tuple[int, ...]:
         """Numbers of groups k, ascending, into which the input channels can be sliced."""
-        most = self.inputs if self.sliceable else 1
+        most = self.inputs if self.sliceable and self.ms is None else 1
         return tuple(k for k in range(1, most + 1) if self.inputs % k == 0)
 
     def full_rank(self, groups: int) -> int:
@@ -75,20 +84,33 @@ class LayerShape:
     @property
     def dense(self) -> LayerSize:
         """Size of the layer as it is."""
-        return self._size(self.outputs * self.inputs * self.taps, self.bias)
+        return self._size(self.outputs * self.inputs * self.taps, self.bias, 0)
 
     def factored(self, groups: int, rank: int, *, shifted: bool = False) -> LayerSize:
         """Return the size of the factors; `shifted`: with a bias even where the layer has none."""
         weights = rank * (self.inputs * self.taps + groups * self.outputs)
-        return self._size(weights, self.bias or shifted)
+        return self._size(weights, self.bias or shifted, rank)
 
     def shrinks(self, groups: int, rank: int, *, shifted: bool = False) -> bool:
-        """Whether the factors have fewer parameters and fewer multiply-accumulates."""
+        """Whether the factors have fewer parameters and fewer multiply-accumulates.
+
+        With a latency table: whether it says that they are faster.
+        """
+        if self.ms is not None:
+            return groups == 1 and rank in self.ms
         factored = self.factored(groups, rank, shifted=shifted)
         return factored.parameters < self.dense.parameters and factored.macs < self.dense.macs
 
-    def _size(self, weights: int, bias: bool) -> LayerSize:
-        return LayerSize(weights + self.outputs * bias, weights * self.positions)
+    @property
+    def shrinkable(self) -> bool:
+        """Whether the factors do at any rank."""
+        if self.ms is not None:
+            return len(self.ms) > 1
+        return any(self.shrinks(groups, 1) for groups in self.groupings)
+
+    def _size(self, weights: int, bias: bool, rank: int) -> LayerSize:
+        ms = 0.0 if self.ms is None else self.ms.get(rank, math.inf)
+        return LayerSize(weights + self.outputs * bias, weights * self.positions, ms)
 
 
 @dataclass(frozen=True)
@@ -99,15 +121,21 @@ class Candidates:
     cost: NetworkCost
     shapes: dict[str, LayerShape]
     left_alone: dict[str, str]
+    ms: float = 0.0
+    """Of the whole network, by a latency table."""
 
     @property
     def dense(self) -> LayerSize:
         """Size of the whole network as it is."""
-        return LayerSize(self.cost.parameters, self.cost.macs)
+        return LayerSize(self.cost.parameters, self.cost.macs, self.ms)
 
 
 def find_layers(
-    model: nn.Module, example_inputs: Sequence[Tensor], *, ignored_layers: Collection[str] = ()
+    model: nn.Module,
+    example_inputs: Sequence[Tensor],
+    *,
+    ignored_layers: Collection[str] = (),
+    budget: Macs | Params | Latency | None = None,
 ) -> Candidates:
     """Return the layers of `model` that can be decomposed.
 
@@ -115,8 +143,10 @@ def find_layers(
         model: any network; it is run once, on zeros, and left untouched.
         example_inputs: its positional inputs.
         ignored_layers: names of layers to leave alone.
+        budget: of milliseconds: layers have the ranks that its table says are faster, alone.
 
     Raises:
+        LatencyTableError: the table does not hold a convolution.
         PruningError: a name in `ignored_layers` is no layer of the network, or a weight is not
             finite.
     """
@@ -129,6 +159,8 @@ def find_layers(
     # A copy, since counting sets all of a network's layers to one training mode.
     cost = count(copy.deepcopy(model), tuple(each.example() for each in inputs))
     macs = {layer.name: layer.macs for layer in cost.layers}
+    table = budget.table if isinstance(budget, Latency) else None
+    runs = {layer.name: layer.shapes for layer in cost.layers}
     owners: dict[int, list[str]] = {}
     for name, module in model.named_modules():
         for parameter in module.parameters(recurse=False):
@@ -141,12 +173,27 @@ def find_layers(
             'asked to keep it' if name in ignored_layers else _obstacle(name, layer, used, owners)
         )
         if reason is None:
-            shapes[name] = _shape(layer, used)
+            ms = None if table is None else _times(runs[name], table)
+            shapes[name] = replace(_shape(layer, used), ms=ms)
             if not torch.isfinite(layer.weight).all():
                 raise PruningError(f'{name}: the weight has values that are NaN or infinite')
         else:
             left_alone[name] = reason
-    return Candidates(inputs, cost, shapes, left_alone)
+    whole = 0.0
+    if table is not None:
+        whole = sum(_times(each, table)[0] for each in runs.values())
+    return Candidates(inputs, cost, shapes, left_alone, whole)
+
+
+def _times(runs: Sequence[tuple[int, ...]], table: LatencyTable) -> dict[int, float]:
+    """Return milliseconds of a layer (rank 0), all its runs together, and of its faster ranks."""
+    layers = [table.as_written(convolution(each[:4], each[4:8], each[8:])) for each in runs]
+    faster = [table.faster_ranks(each) for each in layers]
+    ranks = set.intersection(*map(set, faster)) if faster else set()
+    return {
+        0: table.predict(layers),
+        **{rank: sum(each[rank] for each in faster) for rank in sorted(ranks)},
+    }
 
 
 def _obstacle(name: str, layer: nn.Module, macs: int, owners: dict[int, list[str]]) -> str | None:

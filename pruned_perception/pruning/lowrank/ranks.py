@@ -36,7 +36,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from pruned_perception.pruning.budget import Macs, Params
+from pruned_perception.pruning.budget import Latency, Macs, Params
 from pruned_perception.pruning.calibration import Batch, CheckedBatches
 from pruned_perception.pruning.errors import BudgetError, PruningError
 from pruned_perception.pruning.graph.device import on_cpu
@@ -55,7 +55,7 @@ class RankMethod(Protocol):
         self,
         model: nn.Module,
         example_inputs: Sequence[Tensor],
-        budget: Macs | Params,
+        budget: Macs | Params | Latency,
         *,
         ignored_layers: Collection[str] = (),
         seed: int = 0,
@@ -66,7 +66,8 @@ class RankMethod(Protocol):
         Args:
             model: the dense network; untouched.
             example_inputs: its positional inputs, which are run once.
-            budget: the share of the dense multiply-accumulates or parameters that may remain.
+            budget: the share of the dense multiply-accumulates or parameters that may remain, or
+                milliseconds: then a layer has the ranks that the table says are faster, alone.
             ignored_layers: names of layers to leave alone.
             seed: of methods that draw random numbers.
             calibration: batches of inputs without labels, of methods that look at data.
@@ -133,7 +134,7 @@ def options(
     return found
 
 
-def frontier(options: Sequence[Option], budget: Macs | Params) -> list[Option]:
+def frontier(options: Sequence[Option], budget: Macs | Params | Latency) -> list[Option]:
     """Return the options that no other beats in cost and level, from the cheapest to level 0."""
     best: list[Option] = []
     for option in sorted(options, key=lambda each: (each.size.of(budget), each.level)):
@@ -143,26 +144,33 @@ def frontier(options: Sequence[Option], budget: Macs | Params) -> list[Option]:
 
 
 def equalise(
-    network: Candidates, options: Mapping[str, Sequence[Option]], budget: Macs | Params
+    network: Candidates, options: Mapping[str, Sequence[Option]], budget: Macs | Params | Latency
 ) -> Choice:
     """Return the choice whose highest level is the lowest that the budget allows.
 
     Args:
         network: as `find_layers` returns.
         options: of each layer that can be decomposed; one of them at level 0.
-        budget: a share of the dense network.
+        budget: a share of the dense network, or milliseconds.
 
     Raises:
         BudgetError: the cheapest options of all layers do not meet it; says what can be met.
     """
-    if not isinstance(budget, Macs | Params):
-        raise BudgetError(f'budget: ranks are chosen for Macs or Params, got {budget}')
+    if not isinstance(budget, Macs | Params | Latency):
+        raise BudgetError(f'budget: ranks are chosen for Macs, Params or Latency, got {budget}')
     fronts = {name: frontier(each, budget) for name, each in options.items()}
     dense = network.dense.of(budget)
     fixed = dense - sum(network.shapes[name].dense.of(budget) for name in fronts)
-    allowed = math.floor(budget.share * dense)
     least = fixed + sum(front[0].size.of(budget) for front in fronts.values())
-    if least > allowed:
+    if isinstance(budget, Latency):
+        allowed = budget.ms
+        if least > allowed:
+            raise BudgetError(
+                f'a budget of {budget} cannot be met by low rank: where it is faster at all, the '
+                f'nearest is {math.ceil(1e3 * least) / 1e3:g} ms ({dense:.4g} ms whole); prune '
+                'channels'
+            )
+    elif least > (allowed := math.floor(budget.share * dense)):
         share = math.ceil(1e4 * least / dense) / 1e4
         raise BudgetError(
             f'a budget of {budget} cannot be met by low rank: at rank 1 wherever it is smaller, '
@@ -173,7 +181,7 @@ def equalise(
     spare = allowed - least
     position = dict.fromkeys(fronts, 0)
 
-    def entry(name: str) -> tuple[float, int, str] | None:
+    def entry(name: str) -> tuple[float, float, str] | None:
         now, *later = fronts[name][position[name] : position[name] + 2]
         price = later[0].size.of(budget) - now.size.of(budget) if later else 0
         return (-now.level, price, name) if later else None
@@ -198,7 +206,7 @@ _RANKS = 64  # evaluated per number of groups: an error costs an eigendecomposit
 def alds(
     model: nn.Module,
     example_inputs: Sequence[Tensor],
-    budget: Macs | Params,
+    budget: Macs | Params | Latency,
     *,
     ignored_layers: Collection[str] = (),
     seed: int = 0,
@@ -225,7 +233,7 @@ def alds(
     channel pruning, which is relative to the contributions of the channels to an output: no common
     budget of errors can be divided between the two.
     """
-    network = find_layers(model, example_inputs, ignored_layers=ignored_layers)
+    network = find_layers(model, example_inputs, ignored_layers=ignored_layers, budget=budget)
     found = {}
     for name, shape in network.shapes.items():
         layer = model.get_submodule(name)
@@ -249,7 +257,7 @@ def _ranks(shape: LayerShape, groups: int) -> list[int]:
 def l_rank(
     model: nn.Module,
     example_inputs: Sequence[Tensor],
-    budget: Macs | Params,
+    budget: Macs | Params | Latency,
     *,
     ignored_layers: Collection[str] = (),
     seed: int = 0,
@@ -269,7 +277,7 @@ def l_rank(
     of each layer (CVPR 2020), of whose alternation between learning and compression this is the
     latter step, at the weights as they are.
     """
-    network = find_layers(model, example_inputs, ignored_layers=ignored_layers)
+    network = find_layers(model, example_inputs, ignored_layers=ignored_layers, budget=budget)
     found = {}
     for name, shape in network.shapes.items():
         values = torch.linalg.svdvals(slices(model.get_submodule(name), 1)[0])
@@ -279,7 +287,7 @@ def l_rank(
     return assemble('l_rank', model, network, equalise(network, found, budget))
 
 
-def marginal(front: Sequence[Option], budget: Macs | Params) -> list[Option]:
+def marginal(front: Sequence[Option], budget: Macs | Params | Latency) -> list[Option]:
     """Return the options on the convex hull, each at the smallest λ at which it is the minimum.
 
     Args:
@@ -305,7 +313,7 @@ def marginal(front: Sequence[Option], budget: Macs | Params) -> list[Option]:
 def pca(
     model: nn.Module,
     example_inputs: Sequence[Tensor],
-    budget: Macs | Params,
+    budget: Macs | Params | Latency,
     *,
     ignored_layers: Collection[str] = (),
     seed: int = 0,
@@ -332,7 +340,7 @@ def pca(
         raise PruningError(
             'pca: needs a calibration set; give batches of inputs without labels as `calibration`'
         )
-    network = find_layers(model, example_inputs, ignored_layers=ignored_layers)
+    network = find_layers(model, example_inputs, ignored_layers=ignored_layers, budget=budget)
     batches = CheckedBatches(calibration, example_inputs)
     means, bases, found = {}, {}, {}
     for name, (mean, covariance) in _moments(model, network.shapes, batches).items():
@@ -378,7 +386,7 @@ def _moments(
 def svd(
     model: nn.Module,
     example_inputs: Sequence[Tensor],
-    budget: Macs | Params,
+    budget: Macs | Params | Latency,
     *,
     ignored_layers: Collection[str] = (),
     seed: int = 0,
@@ -391,7 +399,7 @@ def svd(
     Every layer keeps the share ρ of its full rank min(f, c κ), one ρ for all; k = 1. The baseline
     without any choice per layer (Denton et al., Exploiting linear structure, NeurIPS 2014).
     """
-    network = find_layers(model, example_inputs, ignored_layers=ignored_layers)
+    network = find_layers(model, example_inputs, ignored_layers=ignored_layers, budget=budget)
     found = {}
     for name, shape in network.shapes.items():
         full = shape.full_rank(1)
@@ -404,7 +412,7 @@ def svd(
 def svd_energy(
     model: nn.Module,
     example_inputs: Sequence[Tensor],
-    budget: Macs | Params,
+    budget: Macs | Params | Latency,
     *,
     ignored_layers: Collection[str] = (),
     seed: int = 0,
@@ -419,7 +427,7 @@ def svd_energy(
     (Alvarez and Salzmann, Compression-aware training of deep networks, NeurIPS 2017, choose ranks
     like this.)
     """
-    network = find_layers(model, example_inputs, ignored_layers=ignored_layers)
+    network = find_layers(model, example_inputs, ignored_layers=ignored_layers, budget=budget)
     found = {}
     for name, shape in network.shapes.items():
         lost = lost_energy(torch.linalg.svdvals(slices(model.get_submodule(name), 1)[0]).square())

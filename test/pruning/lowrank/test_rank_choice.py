@@ -188,7 +188,7 @@ def test_budget_that_cannot_be_met_says_the_nearest(method: str, unit: type[Para
 
 
 def test_budget_of_an_error_is_refused() -> None:
-    with pytest.raises(BudgetError, match='Macs or Params'):
+    with pytest.raises(BudgetError, match='Macs, Params or Latency'):
         get('svd')(networks.build(networks.Residual), networks.INPUT, ErrorBound(0.1))
 
 

@@ -99,6 +99,7 @@ def test_the_family_holds_its_evidence(family: Path) -> None:
         (latency,) = bundle.manifest['latency']
         assert latency['configuration']['threads'] == 1
         assert latency['latency_ms']['n'] == 4
+        assert latency['predicted_ms'] > 0
         assert bundle.manifest['provenance']['data_licence'] == 'CC0-1.0'
 
 
