@@ -247,7 +247,8 @@ def table(results: Path) -> str:
     """Return the lines of the results as a Markdown table."""
     header = (
         'detector | MACs kept:.2f | recipe | changed | CPU minutes:.1f | steps:,d | '
-        'refitted: error:.2f | agreement:.3f | taught: agreement:.3f | AP50:.4f | person:.4f | '
+        'refitted: error:.2f | agreement:.3f | of the parent’s, AP50:.3f | taught: agreement:.3f | '
+        'of the parent’s, AP50:.3f | AP50:.4f | person:.4f | '
         'ball:.4f | note'
     )
     rows = []
@@ -261,8 +262,8 @@ def table(results: Path) -> str:
         changed = found['change'].strip('{}').replace('"', '')
         rows.append(
             (found['study'], found['share'], found['recipe'] if stages else 'the parent', changed,
-             minutes, steps, refitted.get('error'), refitted.get('agreement'),
-             taught.get('agreement'), found['ap50'], found.get(LABELS[0]), found.get(LABELS[1]),
+             minutes, steps, refitted.get('error'), refitted.get('agreement'), refitted.get('ap50'),
+             taught.get('agreement'), taught.get('ap50'), found['ap50'], found.get(LABELS[0]), found.get(LABELS[1]),
              found.get('note'))
         )  # fmt: skip
     return Table.under(header, rows).to_markdown()
