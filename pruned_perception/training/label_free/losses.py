@@ -164,13 +164,17 @@ def _nanodet(
     outputs: Sequence[Tensor], parameters: Mapping[str, Any], size: tuple[int, int]
 ) -> Found:
     levels = parameters.get('strides', (8, 16, 32))
-    scores = torch.cat([each.float() for each in outputs[: len(levels)]], 1)
-    logits = torch.cat([each.float() for each in outputs[len(levels) :]], 1)
+    if len(outputs) == 1:
+        sides = 4 * parameters.get('bins', 8)
+        scores, logits = outputs[0][..., :-sides].float(), outputs[0][..., -sides:].float()
+    else:
+        scores = torch.cat([each.float() for each in outputs[: len(levels)]], 1)
+        logits = torch.cat([each.float() for each in outputs[len(levels) :]], 1)
     corners, strides = _cells(size, levels)
     shares = logits.unflatten(-1, (4, -1)).softmax(-1)
-    sides = (shares * torch.arange(shares.shape[-1], dtype=shares.dtype)).sum(-1) * strides
+    gaps = (shares * torch.arange(shares.shape[-1], dtype=shares.dtype)).sum(-1) * strides
     centres = (corners + parameters.get('cell_centre', 0.5)) * strides
-    return Found(torch.cat((centres - sides[..., :2], centres + sides[..., 2:]), -1), scores)
+    return Found(torch.cat((centres - gaps[..., :2], centres + gaps[..., 2:]), -1), scores)
 
 
 def _fastestdet(

@@ -111,6 +111,15 @@ def test_boxes_count_only_where_the_parent_finds_something() -> None:
     assert float(detection_loss(Found(moved, theirs.scores), theirs)['boxes']) > 0.5
 
 
+def test_one_output_of_nanodet_says_what_its_several_do() -> None:
+    several = outputs('nanodet')
+    scores, sides = (torch.cat(each, 1) for each in (several[:3], several[3:]))
+    found = DECODERS['nanodet'](several, {}, SIZE)
+    again = DECODERS['nanodet']([torch.cat((scores, sides), -1)], {'bins': 8}, SIZE)
+    for one, other in zip(found, again, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize('shape', [(20, 6), (6, 20), (6, 4, 5)])
 def test_raw_outputs_are_relative_to_how_much_each_channel_varies(shape: tuple[int, ...]) -> None:
     """Whatever the units of a channel: boxes in pixels do not drown scores."""
