@@ -263,8 +263,8 @@ def table(results: Path) -> str:
         rows.append(
             (found['study'], found['share'], found['recipe'] if stages else 'the parent', changed,
              minutes, steps, refitted.get('error'), refitted.get('agreement'), refitted.get('ap50'),
-             taught.get('agreement'), taught.get('ap50'), found['ap50'], found.get(LABELS[0]), found.get(LABELS[1]),
-             found.get('note'))
+             taught.get('agreement'), taught.get('ap50'), found['ap50'],
+             found.get(LABELS[0]), found.get(LABELS[1]), found.get('note'))
         )  # fmt: skip
     return Table.under(header, rows).to_markdown()
 
