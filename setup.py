@@ -78,6 +78,7 @@ setup(
             'jinja2>=3',
             'onnx>=1.16',
             'onnxscript',
+            'pycocotools>=2.0.7',
             'scipy>=1.10',
             'torch>=2.4',
         ],

@@ -134,13 +134,13 @@ def robot(name: str, data: Path, folder: Path) -> Case:
     truth = [
         _truth(file, file.with_suffix('.txt'), IN_ROBOCUP) for day in JUDGED for file in days[day]
     ]
-    bundle = _bundle(name, data, folder / 'parent')
+    bundle = bundle_of(name, data, folder / 'parent')
     return Case(bundle, pictures(others), pictures(STEERED), pictures(JUDGED), truth, LABELS)
 
 
 def coco(data: Path, folder: Path) -> Case:
     """Return FastestDet with photographs: every second one is judged on."""
-    bundle = _bundle('fastestdet', data, folder / 'parent')
+    bundle = bundle_of('fastestdet', data, folder / 'parent')
     files = sorted((data / 'coco128_train' / 'images').glob('*.jpg'))
     own = [cv2.imread(str(each)) for each in files[::2]]
     labels = [data / 'coco128_train' / 'labels' / f'{each.stem}.txt' for each in files[1::2]]
@@ -153,7 +153,8 @@ def coco(data: Path, folder: Path) -> Case:
     return Case(bundle, own, held_out, judged, truth, bundle.labels)
 
 
-def _bundle(name: str, data: Path, folder: Path) -> Bundle:
+def bundle_of(name: str, data: Path, folder: Path) -> Bundle:
+    """Write the bundle of a public detector: its ONNX file, and how its authors prepare images."""
     facts = DETECTORS[name]
     labels = (data / 'coco128_train' / 'coco.names').read_text('utf-8').split('\n')[:80]
     spec = {
@@ -246,7 +247,8 @@ def table(results: Path) -> str:
     """Return the lines of the results as a Markdown table."""
     header = (
         'detector | MACs kept:.2f | recipe | changed | CPU minutes:.1f | steps:,d | '
-        'refitted: error:.2f | agreement:.3f | taught: agreement:.3f | AP50:.4f | person:.4f | '
+        'refitted: error:.2f | agreement:.3f | of the parent’s, AP50:.3f | taught: agreement:.3f | '
+        'of the parent’s, AP50:.3f | AP50:.4f | person:.4f | '
         'ball:.4f | note'
     )
     rows = []
@@ -260,9 +262,9 @@ def table(results: Path) -> str:
         changed = found['change'].strip('{}').replace('"', '')
         rows.append(
             (found['study'], found['share'], found['recipe'] if stages else 'the parent', changed,
-             minutes, steps, refitted.get('error'), refitted.get('agreement'),
-             taught.get('agreement'), found['ap50'], found.get(LABELS[0]), found.get(LABELS[1]),
-             found.get('note'))
+             minutes, steps, refitted.get('error'), refitted.get('agreement'), refitted.get('ap50'),
+             taught.get('agreement'), taught.get('ap50'), found['ap50'],
+             found.get(LABELS[0]), found.get(LABELS[1]), found.get('note'))
         )  # fmt: skip
     return Table.under(header, rows).to_markdown()
 

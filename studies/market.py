@@ -41,7 +41,7 @@ from pruned_perception.optimize.alternatives import at_lower_resolution
 from pruned_perception.optimize.probing import timed
 from pruned_perception.quantization import quantize_bundle
 from pruned_perception.training.compute import use_one_thread
-from studies.label_free import DETECTORS, LABELS, Case, _bundle, accuracy, coco, robot, warehouse
+from studies.label_free import DETECTORS, LABELS, Case, accuracy, bundle_of, coco, robot, warehouse
 
 RESULTS = Path(__file__).with_name('results') / 'market.jsonl'
 ROUNDS, RUNS = 15, 4
@@ -58,7 +58,7 @@ def networks(args: argparse.Namespace, case: Case) -> Iterator[tuple[str, Bundle
     if args.study in DETECTORS:
         for name in DETECTORS:
             if name != args.study:
-                yield name, _bundle(name, args.data, args.folder / name)
+                yield name, bundle_of(name, args.data, args.folder / name)
     for path in args.bundles:
         yield f'{path.parent.name}/{path.name}', load_bundle(path)
 

@@ -241,7 +241,8 @@ def coco_metrics(
     values = None
     if outcomes and names:
         without = [weighted((members != g).astype(float))[0] for g in range(len(names))]
-        values = -(len(names) - 1) * np.array(without)
+        # Nothing to find where the only group with boxes is left out: 0, and not undefined.
+        values = -(len(names) - 1) * np.nan_to_num(without)
         values += overall.ap50 - values.mean()
     return Metrics(
         images=len(ground_truth),

@@ -94,7 +94,7 @@ def table(forecasts: Sequence[Forecast], dense: dict[str, Any]) -> str:
     by_table = any(each.probe.predicted_ms is not None for each in forecasts)
     header = (
         'member | asked for | MMAC:.0f | ONNX, MiB:.2f | ms, one thread:.2f | × faster:.2f | '
-        'agreement, untaught:.3f | error:.2f' + ' | ms, by the table:.2f' * by_table
+        'agreement, untaught:.3f | AP50:.3f | error:.2f' + ' | ms, by the table:.2f' * by_table
     )
     rows: list[tuple[Any, ...]] = [
         (
@@ -105,6 +105,7 @@ def table(forecasts: Sequence[Forecast], dense: dict[str, Any]) -> str:
             dense['ms'],
             1.0,
             1.0,
+            1.0,
             0.0,
             *[None] * by_table,
         )
@@ -113,7 +114,7 @@ def table(forecasts: Sequence[Forecast], dense: dict[str, Any]) -> str:
         probe = each.probe
         rows.append(
             (each.name, each.asked, probe.macs / 1e6, probe.bytes / 2**20, probe.ms, probe.speedup,
-             probe.agreement, probe.error, *[probe.predicted_ms] * by_table)
+             probe.agreement, probe.ap50, probe.error, *[probe.predicted_ms] * by_table)
         )  # fmt: skip
     return Table.under(header, rows).to_text()
 

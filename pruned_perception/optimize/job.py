@@ -38,6 +38,8 @@ MINUTES = {'quick': 3.0, 'standard': 25.0, 'thorough': 90.0, 'compact': 90.0}
 """Of work that teaching a member takes by default, by recipe."""
 COSTLY = ('members', 'latency.json')
 """What is there once the long part has begun."""
+LOOKED_AT = 'sight.json'
+"""What is there once detector and frames were taken; refused before, a job leaves no folder."""
 ROOM = 200 * 2**20
 """Bytes that must be free beside what frames take."""
 
@@ -139,27 +141,39 @@ def claimed(settings: Settings) -> Iterator[None]:
         FolderError: another process works there, or it holds something else.
     """
     family, work = settings.family, settings.work
-    taken = family.exists() and (not family.is_dir() or any(family.iterdir()))
+    new = not family.exists()
+    taken = not new and (not family.is_dir() or any(family.iterdir()))
     if taken and not work.exists():
         raise FolderError(
             f'{family}: is there already, and not of this command; choose a new folder'
         )
     with locked(work):
-        identity, file = settings.identity(), work / 'job.json'
-        found = read_json(file) if file.is_file() else identity
-        differing = [key for key in identity if found.get(key) != identity[key]]
-        if differing and any((work / each).exists() for each in COSTLY):
-            key = differing[0]
-            raise FolderError(
-                f'{family}: holds the work on another job ({key}: {found.get(key)} there, '
-                f'{identity[key]} here); choose another folder, or delete this one'
-            )
-        if differing:  # it did not get far: refused, or only foretold
-            _forget(work)
-        if not file.is_file():
-            check_room(family, ROOM)
-            write_json(file, identity)
-        yield
+        try:
+            _claim(settings)
+            yield
+        except UserError:
+            if new and not (work / LOOKED_AT).exists():
+                shutil.rmtree(family, ignore_errors=True)
+            raise
+
+
+def _claim(settings: Settings) -> None:
+    """Write whose the folder is; raise FolderError where it is another job's that has begun."""
+    family, work = settings.family, settings.work
+    identity, file = settings.identity(), work / 'job.json'
+    found = read_json(file) if file.is_file() else identity
+    differing = [key for key in identity if found.get(key) != identity[key]]
+    if differing and any((work / each).exists() for each in COSTLY):
+        key = differing[0]
+        raise FolderError(
+            f'{family}: holds the work on another job ({key}: {found.get(key)} there, '
+            f'{identity[key]} here); choose another folder, or delete this one'
+        )
+    if differing:  # it did not get far: refused, or only foretold
+        _forget(work)
+    if not file.is_file():
+        check_room(family, ROOM)
+        write_json(file, identity)
 
 
 def _forget(work: Path) -> None:

@@ -42,7 +42,7 @@ from pruned_perception.pruning.structure import trace
 from pruned_perception.training.onnx_import import OnnxNetwork, export_onnx
 
 IMAGES = 48
-"""Frames that sensitivities are measured on, and probes fitted to."""
+"""Frames that sensitivities are measured on."""
 JUDGED = 48
 """Held-out frames that probes are compared on."""
 ROUNDS, RUNS = 9, 5
@@ -101,8 +101,8 @@ class Probe:
     """Of the same rounds, against the parent."""
     agreement: float | None = None
     """With the parent on held-out frames, see `Likeness`; None where it was not looked at."""
+    ap50: float | None = None
     error: float | None = None
-
     pays: bool | None = None
     """Whether teaching is likely to bring it back, see `label_free.Prediction`."""
     predicted_ms: float | None = None

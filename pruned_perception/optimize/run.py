@@ -75,7 +75,14 @@ from pruned_perception.optimize.frames import (
     fingerprints_of,
     split_frames,
 )
-from pruned_perception.optimize.job import Report, Settings, claimed, kept, with_time_left
+from pruned_perception.optimize.job import (
+    LOOKED_AT,
+    Report,
+    Settings,
+    claimed,
+    kept,
+    with_time_left,
+)
 from pruned_perception.optimize.parent import DENSE, import_detector
 from pruned_perception.optimize.probing import (
     IMAGES,
@@ -212,7 +219,7 @@ class _Job:
         check_certifiable(
             settings, self.split.drives if self.split.by_drives else 0, PARTS['certify']
         )
-        sight = judging.Sight(**kept(self.work / 'sight.json', self._look))
+        sight = judging.Sight(**kept(self.work / LOOKED_AT, self._look))
         sight.check(settings.detector, force=settings.force)
         self.sight = sight
         self._say_what_there_is(remarks)
@@ -297,8 +304,9 @@ class _Job:
         minutes = self.settings.teaching_minutes
         self.say(table(self.forecasts, found['dense']))
         self.say(
-            'agreement: 2 · matched / (both networks’ detections); error: of the raw outputs, '
-            'relative to their deviation; on frames to choose by, cut and fitted, not taught yet'
+            'agreement: 2 · matched / (both networks’ detections); AP50: with the parent’s as the '
+            'truth; error: of the raw outputs, relative to their deviation; on frames to choose '
+            'by, cut and fitted, not taught yet'
         )
         hopeless = [each for each in self.forecasts if each.hopeless]
         if hopeless:
@@ -311,7 +319,7 @@ class _Job:
     def _say_alternatives(self, hopeless: Sequence[Forecast]) -> None:
         """Say that pruning does not pay, and what does; end here where no member is left."""
         names = ', '.join(
-            f'{each.name} (agreement {each.probe.agreement:.0%}, error {each.probe.error:.2f})'
+            f'{each.name} (AP50 {each.probe.ap50:.2f} against what the parent finds)'
             for each in hopeless
         )
         text = (
@@ -401,7 +409,7 @@ class _Job:
                 ms = latency_of(prober.sensitivity.structure, table)({}) / target.value
             budget, elsewhere = Latency(ms, table), bool(self._elsewhere(table))
         recipe = self.recipe()
-        recipe = dataclasses.replace(recipe, cuts=1, images=min(IMAGES, recipe.images))
+        recipe = dataclasses.replace(recipe, cuts=1)
         for _ in range(CANDIDATES):
             self.report(f'a candidate for {target}', 0.0, str(budget))
             result = prune_label_free(
@@ -420,6 +428,7 @@ class _Job:
             found = dataclasses.replace(
                 prober.timed(result.network, share, stage.macs, stage.parameters),
                 agreement=refitted.agreement,
+                ap50=refitted.ap50,
                 error=refitted.error,
                 pays=Prediction(stage.macs, result.record.dense_macs, refitted).pays,
                 predicted_ms=getattr(result.plans[-1], 'predicted_ms', None),

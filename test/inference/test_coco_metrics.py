@@ -209,6 +209,19 @@ def test_outcomes_of_groups_average_to_ap50_and_spread_like_its_bootstrap() -> N
     assert values.std(ddof=1) / 40**0.5 == pytest.approx(metrics.draws[:, 0].std(), rel=0.3)
 
 
+@pytest.mark.parametrize('groups', [['hall', 'hall'], ['hall', 'empty']])
+def test_outcomes_where_all_boxes_are_in_one_group(groups: list[str]) -> None:
+    truth = [
+        Boxes(np.array([[0, 0, 60, 60.0]]), np.array([1])),
+        Boxes(np.zeros((0, 4)), np.zeros(0, int)),
+    ]
+    box = Detections(np.array([[0, 0, 60, 60.0]]), np.array([0.9]), np.array([1]))
+    metrics = coco_metrics(truth, [box, box], LABELS, groups=groups, outcomes=True)
+    assert metrics.ap50_outcomes is not None
+    assert len(metrics.ap50_outcomes) == len(set(groups))
+    assert metrics.ap50_outcomes.mean() == pytest.approx(metrics.ap50)
+
+
 def test_classes_without_boxes_are_left_out_and_json_has_no_nan() -> None:
     truth = [Boxes(np.array([[0, 0, 60, 60.0]]), np.array([1]))]
     found = [Detections(np.array([[0, 0, 60, 60.0]]), np.array([0.9]), np.array([1]))]

@@ -226,12 +226,27 @@ def test_an_onnx_file_without_names_or_of_no_known_detector(place, command, tmp_
     code, text = command(*asked, tmp_path / 'g', '--names', tmp_path / 'two.txt')
     assert code == 1
     assert 'may mean several things. Whose network is it?' in text
+    assert sorted(each.name for each in tmp_path.iterdir()) == ['two.txt']
+
+
+def test_what_is_no_detector_leaves_no_folder_and_nothing_of_an_older_one(place, command, tmp_path):
+    (tmp_path / 'notes.txt').write_text('not a network')
+    (tmp_path / 'empty').mkdir()
+    for folder in ('new', 'empty'):
+        code, text = command(
+            tmp_path / 'notes.txt', '--images', place.drives, '--macs', '0.6',
+            '--out', tmp_path / folder,
+        )  # fmt: skip
+        assert code == 1
+        assert 'notes.txt' in text
+    assert not (tmp_path / 'new').exists()
+    assert (tmp_path / 'empty').is_dir()
 
 
 def test_where_pruning_does_not_pay_it_says_so_before_the_work(
     place, command, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(prediction, 'MENDABLE', -1.0)
+    monkeypatch.setattr(prediction, 'MENDABLE', 2.0)
     asked = (place.dense, '--images', place.drives, '--macs', '0.6', *SHORT, '--out')
     code, text = command(*asked, tmp_path / 'f')
     assert code == 1

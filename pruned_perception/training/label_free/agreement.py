@@ -26,6 +26,8 @@ from numpy.typing import NDArray
 from torch import fx
 
 from pruned_perception.bundle import Bundle
+from pruned_perception.inference.accuracy import MIN_SCORE
+from pruned_perception.inference.coco_metrics import Boxes, coco_metrics
 from pruned_perception.inference.decisions import match_objects
 from pruned_perception.inference.detections import Detections
 from pruned_perception.inference.detector import Detector
@@ -42,11 +44,16 @@ WORST = 1e6
 class Likeness(Record):
     """`agreement`: 2 · matched / (parent's + child's detections), at the operating threshold.
 
+    `ap50`: with the parent's detections there as the truth, mean over the classes that it finds;
+    the child's count at any score, so that what fell below the threshold is not lost, and classes
+    alike, so that the usual one does not hide what became of the others.
+
     `error`: root of the squared error of the outputs, relative to their squares around their mean
-    over the frames; of several outputs the mean. Where outputs are not finite: 0, and `WORST`.
+    over the frames; of several outputs the mean. Where outputs are not finite: 0, 0, and `WORST`.
     """
 
     agreement: float
+    ap50: float
     error: float
 
 
@@ -69,7 +76,8 @@ class HeldOut:
         self.bundle, self.network, self.frames = bundle, network, frames
         self.outputs, self.detections = _run(bundle, frames)
         score = bundle.thresholds.score
-        if not any((each.scores >= score).any() for each in self.detections):
+        self.truth = [_shown(each, score) for each in self.detections]
+        if not any(len(each.class_ids) for each in self.truth):
             raise PruningError(
                 f'held-out frames: {bundle.name} finds nothing on any of the {len(frames)} at its '
                 f'threshold of {score:g}: they are of another domain than it was trained for, or '
@@ -83,14 +91,15 @@ class HeldOut:
         try:
             outputs, detections = _run(child, self.frames)
         except InferenceError:  # what has run away in training
-            return Likeness(0.0, WORST)
+            return Likeness(0.0, 0.0, WORST)
         score = self.bundle.thresholds.score
         lost = invented = total = 0
         for parent, other in zip(self.detections, detections, strict=True):
             decided = match_objects(parent, other, score_threshold=score)
             lost, invented = lost + len(decided.lost), invented + len(decided.invented)
             total += len(decided.shown) + len(decided.detected)
-        return Likeness(1 - (lost + invented) / total, self._error(outputs))
+        found = coco_metrics(self.truth, detections, self.bundle.labels, score_threshold=score)
+        return Likeness(1 - (lost + invented) / total, found.ap50, self._error(outputs))
 
     def _error(self, outputs: Sequence[Sequence[NDArray[Any]]]) -> float:
         wrong = np.zeros(len(self.means))
@@ -102,12 +111,19 @@ class HeldOut:
         return min(WORST, float(np.sqrt(wrong / scale.clip(1e-30)).mean()))
 
 
+def _shown(detections: Detections, score: float) -> Boxes:
+    sure = detections.scores >= score
+    return Boxes(detections.boxes[sure], detections.class_ids[sure])
+
+
 def _run(
     bundle: Bundle, frames: Sequence[Picture]
 ) -> tuple[list[list[NDArray[Any]]], list[Detections]]:
+    """Return outputs and detections; these down to a low score, which AP needs."""
     detector = Detector(bundle)
+    settings = dataclasses.replace(detector.settings, score_threshold=MIN_SCORE)
     outputs, detections = [], []
     for frame in frames:
         outputs.append([each.copy() for each in detector.outputs(frame)])
-        detections.append(detector.detect(frame)[0])
+        detections.append(detector.detect(frame, settings=settings)[0])
     return outputs, detections

@@ -17,11 +17,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from pruned_perception.bundle import Bundle
@@ -32,6 +32,7 @@ CONFIDENT = 0.1  # the parent's best score of a cell, from which on its box is w
 BOX_WEIGHT = 2.0
 OVERLAP_GAP = 0.05  # a usual one: 1 − IoU grows like |error|, at this gap as error² / gap does
 LEAST = 1e-6  # of a score, so that its logit is finite
+CONSTANT = 1e-3  # of a channel's size: what varies less does not vary
 
 
 class Found(NamedTuple):
@@ -46,12 +47,40 @@ OutputLoss = Callable[[Sequence[Tensor], Sequence[Tensor], tuple[int, int]], dic
 they are the same."""
 
 
-def output_loss(bundle: Bundle) -> OutputLoss:
-    """Return the loss for a bundle's decoder; for one that is not known here, of raw outputs."""
-    decode = DECODERS.get(bundle.output.decoder)
-    if decode is None:
-        return lambda ours, theirs, size: raw_loss(ours, theirs)
-    parameters = bundle.output.parameters
+def deviations(network: nn.Module, batches: Iterable[Tensor]) -> tuple[Tensor, ...]:
+    """Return how far the channels of each output are from their means over the images.
+
+    Root mean squares over images and positions, of the outputs' number of axes. What an axis is,
+    nothing says: of four, the second one has the channels, as convolutions have it; of three, the
+    shorter one after the images; of fewer, all elements count as one channel.
+    """
+    count, sums, squares = 0, list[Tensor](), list[Tensor]()
+    for batch in batches:
+        with torch.no_grad():
+            found = [each.double() for each in tensors(network(batch))]
+        added = [each.sum(0) for each in found], [each.square().sum(0) for each in found]
+        sums, squares = (
+            [a + b for a, b in zip(had, new, strict=True)] if count else new
+            for had, new in zip((sums, squares), added, strict=True)
+        )
+        count += len(batch)
+    return tuple(_deviation(a / count, b / count) for a, b in zip(sums, squares, strict=True))
+
+
+def _deviation(mean: Tensor, square: Tensor) -> Tensor:
+    """Return the deviation of channels, by an output's means over the images, and of its square."""
+    axis = {3: 0, 2: int(mean.shape[1] < mean.shape[0])}.get(mean.ndim)
+    others = [k for k in range(mean.ndim) if k != axis]
+    varied = (square - mean.square()).clamp(min=0).mean(others, keepdim=True).sqrt()
+    least = CONSTANT * square.mean(others, keepdim=True).sqrt()
+    return varied.maximum(least).clamp(min=LEAST).float()[None]
+
+
+def output_loss(bundle: Bundle, scales: Sequence[Tensor] | None = None) -> OutputLoss:
+    """Return the loss for a bundle's decoder, or with scales that of raw outputs."""
+    if scales is not None:
+        return lambda ours, theirs, size: raw_loss(ours, theirs, scales)
+    decode, parameters = DECODERS[bundle.output.decoder], bundle.output.parameters
 
     def loss(
         ours: Sequence[Tensor], theirs: Sequence[Tensor], size: tuple[int, int]
@@ -87,9 +116,17 @@ def detection_loss(ours: Found, theirs: Found) -> dict[str, Tensor]:
     }
 
 
-def raw_loss(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Return the squared error of outputs, each relative to the parent's around its mean."""
-    found = [relative_error(a, b) for a, b in zip(ours, theirs, strict=True)]
+def raw_loss(
+    ours: Sequence[Tensor], theirs: Sequence[Tensor], scales: Sequence[Tensor]
+) -> dict[str, Tensor]:
+    """Return the squared error of outputs, each channel relative to its scale.
+
+    Boxes in pixels so count no more than scores in 0 … 1, which may be channels of one output.
+    """
+    found = [
+        ((a.float() - b.detach().float()) / scale).square().mean()
+        for a, b, scale in zip(ours, theirs, scales, strict=True)
+    ]
     return {'outputs': torch.stack(found).mean()}
 
 
@@ -127,13 +164,17 @@ def _nanodet(
     outputs: Sequence[Tensor], parameters: Mapping[str, Any], size: tuple[int, int]
 ) -> Found:
     levels = parameters.get('strides', (8, 16, 32))
-    scores = torch.cat([each.float() for each in outputs[: len(levels)]], 1)
-    logits = torch.cat([each.float() for each in outputs[len(levels) :]], 1)
+    if len(outputs) == 1:
+        sides = 4 * parameters.get('bins', 8)
+        scores, logits = outputs[0][..., :-sides].float(), outputs[0][..., -sides:].float()
+    else:
+        scores = torch.cat([each.float() for each in outputs[: len(levels)]], 1)
+        logits = torch.cat([each.float() for each in outputs[len(levels) :]], 1)
     corners, strides = _cells(size, levels)
     shares = logits.unflatten(-1, (4, -1)).softmax(-1)
-    sides = (shares * torch.arange(shares.shape[-1], dtype=shares.dtype)).sum(-1) * strides
+    gaps = (shares * torch.arange(shares.shape[-1], dtype=shares.dtype)).sum(-1) * strides
     centres = (corners + parameters.get('cell_centre', 0.5)) * strides
-    return Found(torch.cat((centres - sides[..., :2], centres + sides[..., 2:]), -1), scores)
+    return Found(torch.cat((centres - gaps[..., :2], centres + gaps[..., 2:]), -1), scores)
 
 
 def _fastestdet(
@@ -157,10 +198,20 @@ def _yolov8(
     return Found(_corners(raw[..., :2], raw[..., 2:4]), raw[..., 4:])
 
 
+def _ppyoloe(
+    outputs: Sequence[Tensor], parameters: Mapping[str, Any], size: tuple[int, int]
+) -> Found:
+    if len(outputs) == 1:
+        raw = outputs[0].float()
+        return Found(raw[..., :4], raw[..., 4:])
+    return Found(outputs[0].float(), outputs[1].float().transpose(1, 2))
+
+
 DECODERS: dict[str, Callable[[Sequence[Tensor], Mapping[str, Any], tuple[int, int]], Found]] = {
     'anchor_free': _anchor_free,
     'fastestdet': _fastestdet,
     'nanodet': _nanodet,
+    'ppyoloe': _ppyoloe,
     'yolov8': _yolov8,
     'yolox': _yolox,
 }
@@ -185,16 +236,21 @@ def _corners(centres: Tensor, sizes: Tensor) -> Tensor:
 Projection = Callable[[Any, int, torch.Generator], Tensor]
 
 
-def projection(bundle: Bundle) -> Projection | None:
+def projection(bundle: Bundle, scales: Sequence[Tensor] | None = None) -> Projection:
     """Return a random projection of what outputs say, for criteria that differentiate.
 
     Its squared gradients are those of the Gauss–Newton approximation of `detection_loss` around the
     parent: scores count by 1/√(p (1 − p)), boxes relative to their size, by the root of the best
-    score, where something is found. None for decoders that are not known here.
+    score, where something is found. With scales, those of `raw_loss`.
     """
-    decode = DECODERS.get(bundle.output.decoder)
-    if decode is None:
-        return None
+    if scales is not None:
+        return lambda outputs, index, generator: torch.stack(
+            [
+                (each / scale * _signs(each, generator)).sum()
+                for each, scale in zip(tensors(outputs), scales, strict=True)
+            ]
+        ).sum()
+    decode = DECODERS[bundle.output.decoder]
     size = (bundle.input.height, bundle.input.width)
 
     def project(outputs: Any, index: int, generator: torch.Generator) -> Tensor:

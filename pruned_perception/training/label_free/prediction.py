@@ -28,9 +28,9 @@ from pruned_perception.training.label_free.prune import prune_label_free
 from pruned_perception.training.label_free.recipe import LabelFree
 from pruned_perception.training.loop import OnProgress
 
-MENDABLE = 0.8
-"""Error of the outputs after one cut and refit up to which minutes of teaching were seen to bring
-a network back; see docs/label_free.md for the networks that it was calibrated on."""
+MENDABLE = 0.2
+"""AP50 against the parent's detections after one cut and refit, from which on minutes of teaching
+were seen to bring a network back; see docs/label_free.md for the networks that say so."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Prediction(Record):
     @property
     def pays(self) -> bool:
         """Say whether teaching is likely to bring it back in minutes, by what others took."""
-        return self.refitted.error <= MENDABLE
+        return self.refitted.ap50 >= MENDABLE
 
     def to_text(self) -> str:
         """Return a line."""
@@ -55,8 +55,9 @@ class Prediction(Record):
             'lower resolution'
         )
         return (
-            f'{self.macs:,} of {self.dense_macs:,} MACs: error {self.refitted.error:.2f} of the '
-            f'outputs after cut and refit, agreement {self.refitted.agreement:.3f}; {verdict}'
+            f'{self.macs:,} of {self.dense_macs:,} MACs: after cut and refit AP50 '
+            f'{self.refitted.ap50:.3f} against what the parent finds, agreement '
+            f'{self.refitted.agreement:.3f} at its threshold; {verdict}'
         )
 
 

@@ -44,7 +44,7 @@ from pruned_perception.training.budget import TrainingBudget
 from pruned_perception.training.checkpoint import read_checkpoint, save_checkpoint, weights_of
 from pruned_perception.training.compute import fastest
 from pruned_perception.training.label_free.agreement import HeldOut, Likeness, Picture
-from pruned_perception.training.label_free.losses import projection
+from pruned_perception.training.label_free.losses import DECODERS, deviations, projection
 from pruned_perception.training.label_free.recipe import LabelFree
 from pruned_perception.training.label_free.record import (
     LabelFreeRecord,
@@ -77,8 +77,8 @@ def prune_label_free(
 ) -> LabelFreeResult:
     """Return a detector's network cut to a budget, refitted and taught without any label.
 
-    What is returned of each stage is what agrees most with the parent on `held_out`: the network
-    as it was cut, refitted or taught.
+    What is returned of each stage is what is most like the parent on `held_out`, by AP50 against
+    what that finds: the network as it was cut, refitted or taught.
 
     Args:
         bundle: the parent, of any detector that imports.
@@ -144,6 +144,9 @@ class _Work:
         self.bundle, self.network, self.frames = bundle, network, frames
         self.calibration, self.held_out, self.budget = calibration, held_out, budget
         self.recipe, self.seed, self.report = recipe, seed, report
+        self.scales: tuple[Tensor, ...] | None = None
+        if recipe.raw or bundle.output.decoder not in DECODERS:
+            self.scales = deviations(network.module, calibration)
         self.current: fx.GraphModule = network.module
         self.plans: list[Plan] = []
         self.stages: list[LabelFreeStage] = []
@@ -237,7 +240,7 @@ class _Work:
             allocation_by=recipe.allocation_by,
             round_to=recipe.round_to,
             calibration=self.calibration,
-            loss=projection(self.bundle),
+            loss=projection(self.bundle, self.scales),
             seed=self.seed,
         )
         small: Any = recalibrate(plan.apply(self.current), self.calibration)
@@ -276,7 +279,9 @@ class _Work:
         parent = self.network.module
         structure = trace(parent, self.network.example_inputs)
         pairs = layer_pairs(parent, structure, composed([*self.plans, plan]), normed)
-        task = teaching_task(self.bundle, self.network, normed, pairs, self.frames, self.recipe)
+        task = teaching_task(
+            self.bundle, self.network, normed, pairs, self.frames, self.recipe, self.scales
+        )
         seed = self.seed + 1000 * number
         steps = self._steps(task, part, folder)
         trained = train(
@@ -347,8 +352,8 @@ def _identity(budget: Budget) -> list[Any]:
     return [type(budget).__name__, budget.share]  # type: ignore[union-attr]
 
 
-def _rank(likeness: Likeness) -> tuple[float, float]:
-    return likeness.agreement, -likeness.error
+def _rank(likeness: Likeness) -> tuple[float, float, float]:
+    return likeness.ap50, likeness.agreement, -likeness.error
 
 
 def _parts(training: TrainingBudget | None, recipe: LabelFree) -> list[TrainingBudget | None]:

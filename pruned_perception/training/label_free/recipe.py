@@ -45,6 +45,8 @@ class LabelFree(Record):
     """Of the training, what the last of several cuts has; the others share the rest."""
     outputs: float = 1.0
     """Weight of the loss on boxes and scores."""
+    raw: bool = False
+    """Compare outputs channel by channel, as is done where nobody knows what they say."""
     features: float = 2.0
     """Weight of the loss on the layers' outputs."""
     turns: int = 3

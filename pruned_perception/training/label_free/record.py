@@ -37,7 +37,7 @@ class LabelFreeStage(Record):
     refitted: Likeness | None
     taught: Likeness | None
     kept: str
-    """What was gone on with: 'cut', 'refitted' or 'taught'; the one that agrees most."""
+    """What was gone on with: 'cut', 'refitted' or 'taught'; the one of the highest AP50."""
     steps: int
     cpu_seconds: float
     """Of choosing, fitting and teaching."""
@@ -65,8 +65,8 @@ class LabelFreeRecord(Record):
     def to_text(self) -> str:
         """Return a table: what each stage left, and what recovered it."""
         header = (
-            'cut:d | MACs:11,d | parameters:,d | cut: agreement:.3f | error:.3f | '
-            'refitted: agreement:.3f | error:.3f | taught: agreement:.3f | error:.3f | '
+            'cut:d | MACs:11,d | parameters:,d | cut: agreement:.3f | AP50:.3f | '
+            'refitted: agreement:.3f | AP50:.3f | taught: agreement:.3f | AP50:.3f | '
             'steps:,d | kept'
         )
         rows = []
@@ -75,13 +75,14 @@ class LabelFreeRecord(Record):
             figures = [
                 value
                 for each in found
-                for value in ((None, None) if each is None else (each.agreement, each.error))
+                for value in ((None, None) if each is None else (each.agreement, each.ap50))
             ]
             row = (number, stage.macs, stage.parameters, *figures, stage.steps, stage.kept)
             rows.append(row)
         return (
             f'{self.budget}, from {self.dense_macs:,} MACs; fitted on {self.frames} frames, judged '
-            f'on {self.held_out} others\n' + Table.under(header, rows).to_text()
+            f'on {self.held_out} others by what the parent finds there\n'
+            + Table.under(header, rows).to_text()
         )
 
 

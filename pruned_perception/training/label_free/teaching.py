@@ -49,6 +49,7 @@ def teaching_task(
     pairs: Mapping[str, tuple[str, Tensor | None]],
     frames: Sequence[Picture],
     recipe: LabelFree,
+    scales: Sequence[Tensor] | None = None,
 ) -> Task:
     """Return the task of teaching `small`: its batches are views, its step asks the parent.
 
@@ -59,10 +60,11 @@ def teaching_task(
         pairs: see `layer_pairs`.
         frames: BGR pictures.
         recipe: what the views are like, and how much which loss counts.
+        scales: of raw outputs, where the loss is to be theirs; see `deviations`.
     """
     teacher = copy.deepcopy(network.module).eval().requires_grad_(False)
     teacher = teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    spec, loss = bundle.input, output_loss(bundle)
+    spec, loss = bundle.input, output_loss(bundle, scales)
     phases = phases_of(spec, teacher, recipe)
     things = found_in(bundle, frames) if len(phases) > 1 else ()
     layers = list(pairs) if recipe.features else []

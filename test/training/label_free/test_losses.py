@@ -28,6 +28,7 @@ from pruned_perception.training.label_free.losses import (  # noqa: E402
     DECODERS,
     Found,
     detection_loss,
+    deviations,
     raw_loss,
 )
 
@@ -46,6 +47,10 @@ def outputs(name: str) -> list[torch.Tensor]:
         return [torch.cat((40 * uniform(CELLS, 4), uniform(CELLS, CLASSES)), -1)]
     if name == 'yolox':
         return [torch.cat((4 * uniform(CELLS, 4) - 2, uniform(CELLS, 1 + CLASSES)), -1)]
+    if name == 'ppyoloe':
+        corners = 60 * uniform(CELLS, 2)
+        boxes = torch.cat((corners, corners + 20 + 20 * uniform(CELLS, 2)), -1)
+        return [boxes, uniform(CLASSES, CELLS)]
     if name == 'yolov8':
         return [torch.cat((60 * uniform(4, CELLS), uniform(CLASSES, CELLS)), 1)]
     if name == 'fastestdet':
@@ -106,10 +111,37 @@ def test_boxes_count_only_where_the_parent_finds_something() -> None:
     assert float(detection_loss(Found(moved, theirs.scores), theirs)['boxes']) > 0.5
 
 
-def test_raw_outputs_are_relative_to_how_much_they_vary() -> None:
-    theirs = torch.randn(4, 10, generator=torch.Generator().manual_seed(0))
-    noise = 0.1 * torch.randn(4, 10, generator=torch.Generator().manual_seed(1))
-    small = raw_loss([theirs + noise], [theirs])['outputs']
-    large = raw_loss([1000 * (theirs + noise)], [1000 * theirs])['outputs']
-    torch.testing.assert_close(small, large)
-    assert float(raw_loss([theirs], [theirs])['outputs']) == 0
+def test_one_output_of_nanodet_says_what_its_several_do() -> None:
+    several = outputs('nanodet')
+    scores, sides = (torch.cat(each, 1) for each in (several[:3], several[3:]))
+    found = DECODERS['nanodet'](several, {}, SIZE)
+    again = DECODERS['nanodet']([torch.cat((scores, sides), -1)], {'bins': 8}, SIZE)
+    for one, other in zip(found, again, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize('shape', [(20, 6), (6, 20), (6, 4, 5)])
+def test_raw_outputs_are_relative_to_how_much_each_channel_varies(shape: tuple[int, ...]) -> None:
+    """Whatever the units of a channel: boxes in pixels do not drown scores."""
+    generator = torch.Generator().manual_seed(0)
+    theirs = 5 + torch.randn(8, *shape, generator=generator)
+    ours = theirs + 0.1 * torch.randn(8, *shape, generator=generator)
+    axis = shape.index(6)
+    units = torch.logspace(-2, 3, 6).reshape([6 if k == axis else 1 for k in range(len(shape))])
+
+    def loss(units: torch.Tensor) -> torch.Tensor:
+        scales = deviations(torch.nn.Identity(), (theirs * units).split(4))
+        torch.testing.assert_close(scales[0], units[None], rtol=0.5, atol=0)
+        return raw_loss([ours * units], [theirs * units], scales)['outputs']
+
+    torch.testing.assert_close(loss(units), loss(torch.ones_like(units)), rtol=1e-3, atol=0)
+    scales = deviations(torch.nn.Identity(), [theirs])
+    assert float(raw_loss([theirs], [theirs], scales)['outputs']) == 0
+
+
+def test_channels_that_do_not_vary_have_a_scale_all_the_same() -> None:
+    constant = torch.full((4, 30, 2), 100.0)
+    constant[..., 1] = 0
+    (scale,) = deviations(torch.nn.Identity(), [constant])
+    assert scale.shape == (1, 1, 2)
+    torch.testing.assert_close(scale.flatten(), torch.tensor([0.1, 1e-6]))

@@ -31,7 +31,8 @@ torch = pytest.importorskip('torch', reason="the off-line stage needs torch: ext
 pytest.importorskip('onnx', reason="importing needs onnx: extra 'train'")
 
 from latency_tables import arithmetic_table  # noqa: E402
-from tiny_parent import pictures, write_parent  # noqa: E402
+from tiny_parent import CLASSES, pictures, write_parent  # noqa: E402
+from torch import nn  # noqa: E402
 
 from pruned_perception._io import FolderError  # noqa: E402
 from pruned_perception._processes import Interrupted  # noqa: E402
@@ -134,7 +135,8 @@ def test_the_record_is_plain_data_and_what_was_measured(
     held_out = HeldOut(parent, import_bundle_network(parent), HELD_OUT)
     last = result.record.stages[-1]
     assert held_out.likeness(result.network) == getattr(last, last.kept)
-    assert held_out.likeness(import_bundle_network(parent).module).agreement == 1
+    same = held_out.likeness(import_bundle_network(parent).module)
+    assert (same.agreement, same.ap50) == (1, 1)
     assert result.record.agreement == getattr(last, last.kept).agreement
     assert 'refitted' in result.record.to_text()
 
@@ -152,10 +154,10 @@ def test_what_teaching_spoils_is_not_kept(parent: Bundle) -> None:
     for stage in prune(parent, recipe=recipe).record.stages:
         assert stage.refitted is not None
         assert stage.taught is not None
-        assert stage.taught.agreement < stage.refitted.agreement
+        assert stage.taught.ap50 < stage.refitted.ap50
         assert stage.kept != 'taught'
         kept = getattr(stage, stage.kept)
-        assert kept.agreement == max(stage.cut.agreement, stage.refitted.agreement)
+        assert kept.ap50 == max(stage.cut.ap50, stage.refitted.ap50)
 
 
 def test_the_control_has_the_widths_and_random_weights(
@@ -278,6 +280,21 @@ def test_a_parent_that_finds_nothing_is_said(tmp_path: Path) -> None:
         prune(blind)
 
 
+def test_scores_that_fell_below_the_threshold_are_not_lost_to_ap50(parent: Bundle) -> None:
+    network = import_bundle_network(parent)
+    held_out = HeldOut(parent, network, HELD_OUT)
+    (head,) = (each for each in network.module.modules() if _of_outputs(each))
+    with torch.no_grad():
+        head.bias[4:] -= 1
+    found = held_out.likeness(network.module)
+    assert found.agreement < 0.9
+    assert found.ap50 == 1
+
+
+def _of_outputs(module: nn.Module) -> bool:
+    return isinstance(module, nn.Conv2d) and module.out_channels == 4 + CLASSES
+
+
 @pytest.mark.parametrize(
     'field', [{'cuts': 0}, {'features': -1.0}, {'scale': (2.0, 1.0)}, {'allocation': 'luck'}]
 )
@@ -299,8 +316,8 @@ def test_a_prediction_is_one_cut_and_refit(parent: Bundle) -> None:
     once = dataclasses.replace(RECIPE, cuts=1)
     stage = prune(parent, recipe=once, training=None, budget=Macs(0.8)).record.stages[0]
     assert (half.macs, half.refitted) == (stage.macs, stage.refitted)
-    assert half.refitted.error < tenth.refitted.error
-    assert (half.pays, tenth.pays) == (half.refitted.error <= 0.8, tenth.refitted.error <= 0.8)
+    assert half.refitted.ap50 > tenth.refitted.ap50
     assert half.pays
-    assert not tenth.pays
-    assert 'INT8' in tenth.to_text()
+    lost = dataclasses.replace(tenth, refitted=dataclasses.replace(tenth.refitted, ap50=0.1))
+    assert not lost.pays
+    assert 'INT8' in lost.to_text()
