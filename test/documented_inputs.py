@@ -117,12 +117,6 @@ def with_family(folder: Path) -> None:
     (folder / 'models').symlink_to(ROOT / 'models')
 
 
-def with_drives_of_a_family(folder: Path) -> None:
-    """Write drives, and a family that was made of them."""
-    images(folder)
-    write_wide_bundle(folder / 'my_family' / 'dense')
-
-
 def pytorch(folder: Path) -> None:
     """Write the page's task, with a stand-in for Ultralytics' package, and pictures."""
     page = (ROOT / 'docs' / 'start.md').read_text(encoding='utf-8')
@@ -227,8 +221,8 @@ PREPARED: dict[str, Callable[[Path], object]] = {
     'bundles': bundles,
     'simulation': simulation,
     'profile': with_family,
-    'live': with_drives_of_a_family,
-    'bags': with_drives_of_a_family,
+    'live': with_family,
+    'bags': with_family,
     'benchmarks': with_family,
     'shipped': shipped,
     'files': checkout,

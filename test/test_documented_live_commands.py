@@ -39,7 +39,7 @@ pytestmark = pytest.mark.ros
 
 
 @pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Return that of processes that meet nobody but each other."""
     from ros_domain import DOMAIN
 
@@ -49,7 +49,6 @@ def environment(tmp_path: Path) -> dict[str, str]:
         'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
         'PYTHONPATH': os.pathsep.join(filter(None, [str(ROOT), *sys.path])),
         'PYTHONUNBUFFERED': '1',
-        'PWD': str(tmp_path),
     }
 
 
@@ -96,8 +95,7 @@ def test_the_commands_of_a_road_run(
 
 def started(step: Step, folder: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
     """Start a command; what runs until it is interrupted says everything on one pipe."""
-    words = [os.path.expandvars(word) for word in shlex.split(f'{step.line} {step.add}')]
-    words = [word.replace('$PWD', str(folder)) for word in words]
+    words = shlex.split(f'{step.line} {step.add}'.replace('$PWD', str(folder)))
     return subprocess.Popen(
         [sys.executable, '-m', 'pruned_perception.cli.main', *words[1:]],
         cwd=folder,
