@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -73,6 +74,8 @@ FLOAT, INT8, SMALLER, SMALLER_INT8, OTHERS = KINDS = (
 STYLES = ('o#0072b2', 's#d55e00', 'v#009e73', '^#cc79a7', 'D#000000')  # marker and colour
 TICKS = (1, 1.5, 2, 3, 4, 6, 10, 15, 20, 30, 60)  # ms
 STEP = 1.25
+PLACES = ((4, 3), (4, -3), (-4, 3), (-4, -3), (0, 6), (0, -6), (6, 0), (-6, 0))
+"""Of names, from their points, in points; the first that is free."""
 
 
 def main() -> None:
@@ -342,6 +345,7 @@ def draw(points: Sequence[Point], path: Path) -> None:
     with library.rc_context({'font.size': 9, 'svg.fonttype': 'none', 'svg.hashsalt': 'frontier'}):
         figure = library.figure.Figure(figsize=(10.5, 4.6), layout='constrained')
         left, right = figure.subplots(1, 2)
+        named = []
         for axis, value, title in (
             (left, lambda each: each.ap50, 'all classes'),
             (right, lambda each: each.common, 'classes that COCO has, too'),
@@ -369,7 +373,7 @@ def draw(points: Sequence[Point], path: Path) -> None:
                 for k, each in enumerate(best)
                 if all(value(each) > value(other) for other in best[:k])
             ]
-            axis.step(
+            (front_line,) = axis.step(
                 [each.ms for each in front],
                 [value(each) for each in front],
                 where='post',
@@ -377,14 +381,7 @@ def draw(points: Sequence[Point], path: Path) -> None:
                 linewidth=1,
                 zorder=0,
             )
-            for each in shown:
-                axis.annotate(
-                    literal(each.name),
-                    (each.ms, value(each)),
-                    xytext=(3, -10) if each.kind == FLOAT else (3, 4),
-                    textcoords='offset points',
-                    fontsize=7,
-                )
+            named.append((axis, [(each.name, each.ms, value(each)) for each in shown], front_line))
             axis.set_xscale('log')
             axis.set_xticks(TICKS, map(str, TICKS))
             axis.set_xticks([], minor=True)
@@ -397,8 +394,55 @@ def draw(points: Sequence[Point], path: Path) -> None:
         left.set_ylabel('AP50')
         handles, labels = right.get_legend_handles_labels()
         figure.legend(handles, labels, loc='outside lower center', ncols=len(labels), frameon=False)
+        figure.draw_without_rendering()  # the layout, which moves the axes
+        for axis, points_named, line in named:
+            label(axis, points_named, line)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=150, metadata={'Date': None} if path.suffix == '.svg' else None)
+
+
+def label(axis: Any, points: Sequence[tuple[str, float, float]], line: Any) -> None:
+    """Name points (name, x, y), each where its name lies over least else.
+
+    Of eight places around a point, the first that no other name, point or part of the line is in;
+    or the one with least of these.
+    """
+    from matplotlib.transforms import Bbox
+
+    marks = axis.transData.transform([(x, y) for _, x, y in points])
+    path = axis.transData.transform(np.stack(line.get_data(), axis=1))
+    corners = np.stack([path[1:, 0], path[:-1, 1]], axis=1)  # of its steps, 'post'
+    path = np.concatenate([path[:1], np.stack([corners, path[1:]], axis=1).reshape(-1, 2)])
+    share = np.linspace(0, 1, 200)[:, None]
+    along = np.concatenate([a + share * (b - a) for a, b in itertools.pairwise(path)])
+    taken: list[Bbox] = []
+    for (name, x, y), mark in zip(points, marks, strict=True):
+        others = marks[(marks != mark).any(1)]
+        candidates = []
+        for dx, dy in PLACES:
+            text = axis.annotate(
+                literal(name),
+                (x, y),
+                xytext=(dx, dy),
+                textcoords='offset points',
+                ha='left' if dx > 0 else 'right' if dx < 0 else 'center',
+                va='bottom' if dy > 0 else 'top' if dy < 0 else 'center',
+                fontsize=7,
+            )
+            box = text.get_window_extent().padded(1)
+            inside = axis.get_window_extent()
+            over = (
+                100.0 * sum(box.overlaps(each) for each in taken)
+                + 100.0 * sum(box.padded(4).contains(*each) for each in others)
+                + sum(box.contains(*each) for each in along)
+                + 1e4 * (not (inside.x0 <= box.x0 and box.x1 <= inside.x1))
+            )
+            candidates.append((over, text, box))
+        _, chosen, box = min(candidates, key=lambda each: each[0])
+        taken.append(box)
+        for _, text, _ in candidates:
+            if text is not chosen:
+                text.remove()
 
 
 if __name__ == '__main__':

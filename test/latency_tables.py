@@ -24,7 +24,7 @@ from pruned_perception.inference.latency_table import (
     Whole,
     convolution,
 )
-from pruned_perception.pruning.structure import trace
+from pruned_perception.pruning.tracing import trace
 from pruned_perception.training.onnx_import.task import import_bundle_network
 
 ROBOT = Target('a robot', 'AVX2', 'engine 1', 'CPU', 1)

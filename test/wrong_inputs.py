@@ -174,7 +174,10 @@ WRONG_OFF_LINE: dict[str, tuple[str, ...]] = {
     ),
     'train {place}/text.txt': ('text.txt',),
     'quantize {place}/bundle --images {place}/nowhere --out {place}/new': ('nowhere',),
-    'certify {place}/nowhere {place}/bundle --holdout {place}/pictures': ('nowhere',),
+    'certify --parent {place}/nowhere --child {place}/bundle --holdout {place}/pictures': (
+        'nowhere',
+    ),
+    'certify --parent {place}/bundle --holdout {place}/pictures': ('--child',),
 }  # fmt: skip
 
 

@@ -37,6 +37,8 @@ from pruned_perception.errors import UserError
 from pruned_perception.images import read_image
 from pruned_perception.inference.drawing import draw
 
+WIDTH = 9.6
+"""Of most plots, in inches."""
 FRAMES, PAGE = 'frames', 'report.html'
 """Names in the output folder."""
 
@@ -151,17 +153,17 @@ def _svg(
     plot: Callable[[Demonstration, Any], None],
     demonstration: Demonstration,
     title: str,
-    height: float,
+    size: tuple[float, float],
 ) -> Any:
     """Return a plot as an SVG element that says what it shows to those who cannot see it.
 
-    It has the page's style and is 9.6 inches wide, of which height is given.
+    It has the page's style; `size` is its width and height in inches.
     """
     from markupsafe import Markup
 
     library, buffer = matplotlib(), io.StringIO()
     with library.rc_context(_STYLE):
-        figure = library.figure.Figure(figsize=(9.6, height), layout='constrained')
+        figure = library.figure.Figure(figsize=size, layout='constrained')
         plot(demonstration, figure.add_subplot())
         figure.savefig(buffer, format='svg', metadata={'Date': None}, transparent=True)
     _, _, svg = buffer.getvalue().partition('<svg')
@@ -247,7 +249,7 @@ def _ratios(demonstration: Demonstration, axes: Any) -> None:
             axes.barh(at, each.network[index], color=color, height=0.34, label=label)
             axes.barh(
                 at, each.rest[index], left=each.network[index], color=_LINE, height=0.34,
-                label='all else: transport, image → tensor, boxes' if row == index == 0 else None,
+                label='all else: transport, images, boxes' if row == index == 0 else None,
             )  # fmt: skip
             total = each.network[index] + each.rest[index]
             axes.text(total + 0.01 * longest, at, f'{total:.1f} ms', va='center', fontsize=9)
@@ -256,7 +258,7 @@ def _ratios(demonstration: Demonstration, axes: Any) -> None:
     axes.set_xlim(0, 1.14 * longest)
     axes.set_xlabel('ms a frame, medians')
     axes.grid(axis='y', visible=False)
-    _legend_above(axes, 3)
+    _legend_above(axes, 1)
 
 
 def _spread(demonstration: Demonstration, axes: Any) -> None:
@@ -324,12 +326,13 @@ def render(demonstration: Demonstration, pictures: Sequence[Path]) -> str:
     """Return the page; everything is inside it, nothing is fetched from anywhere."""
     runs = len(demonstration.document['runs'])
     measured = _measured(demonstration)
+    # The first is what a phone must show whole; of the others it shows a part at a time.
     plots = {
-        'ratios': (_ratios, 'A frame, measured three ways', 0.9 + 0.85 * len(measured)),
-        'stages': (_stages, 'Stages of a typical frame, per run', 0.75 + 0.62 * runs),
-        'spread': (_spread, 'Distribution of end-to-end latency', 3.6),
-        'timeline': (_timeline, 'End-to-end latency of every frame', 3.2),
-        'classes': (_classes, 'AP50 per class', 3.2),
+        'ratios': (_ratios, 'A frame, measured three ways', (5.0, 1.2 + 0.7 * len(measured))),
+        'stages': (_stages, 'Stages of a typical frame, per run', (WIDTH, 0.75 + 0.62 * runs)),
+        'spread': (_spread, 'Distribution of end-to-end latency', (WIDTH, 3.6)),
+        'timeline': (_timeline, 'End-to-end latency of every frame', (WIDTH, 3.2)),
+        'classes': (_classes, 'AP50 per class', (WIDTH, 3.2)),
     }
     return pages.render(
         'benchmark/report.html',
@@ -338,8 +341,8 @@ def render(demonstration: Demonstration, pictures: Sequence[Path]) -> str:
         measured=measured,
         summary=summary(demonstration, notes=True),
         plots={
-            name: _svg(plot, demonstration, title, height)
-            for name, (plot, title, height) in plots.items()
+            name: _svg(plot, demonstration, title, size)
+            for name, (plot, title, size) in plots.items()
         },
         pictures={path.stem.replace('_', ' '): _jpeg(path) for path in pictures},
         made=_facts(demonstration),

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from pruned_perception.cli.arguments import add_device, at_least, compute_on, fraction
 from pruned_perception.cli.output import check_output
 from pruned_perception.cli.pruning_inputs import emit
+from pruned_perception.errors import UserError
 
 if TYPE_CHECKING:
     from pruned_perception.pruning.certificate import Certificate
@@ -85,28 +86,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def check(args: argparse.Namespace) -> None:
     """Raise UserError for what shows without PyTorch."""
+    from pruned_perception.bundle import load_bundle, load_member, resolve_model
+
     check_output(args.out)
+    _longest(args.longest)
+    of_bundles = [args.parent, args.child, args.holdout]
+    if args.task is None and args.device != 'cpu':
+        raise UserError('--device: is for --task; bundles run in ONNX Runtime, on the CPU')
+    if args.task is None and None not in of_bundles:
+        load_member(resolve_model(args.parent))
+        load_bundle(resolve_model(args.child))
+    elif args.task is None or args.pruned is None or any(of_bundles):
+        raise UserError(
+            'give --parent, --child and --holdout for bundles, or --task and --pruned for a '
+            'network of your own'
+        )
+    elif args.record:
+        raise UserError('--record writes into a bundle; keep this certificate with --out')
 
 
 def run(args: argparse.Namespace) -> int:
     """Compare, certify, write."""
     from pruned_perception._io import write_json
-    from pruned_perception.pruning import PruningError
 
-    of_bundles = [args.parent, args.child, args.holdout]
-    if args.task is None and args.device != 'cpu':
-        raise PruningError('--device: is for --task; bundles run in ONNX Runtime, on the CPU')
-    if args.task is None and None not in of_bundles:
-        certificate = _of_bundles(args)
-    elif args.task is not None and args.pruned is not None and not any(of_bundles):
-        if args.record:
-            raise PruningError('--record writes into a bundle; keep this certificate with --out')
-        certificate = _of_task(args)
-    else:
-        raise PruningError(
-            'give --parent, --child and --holdout for bundles, or --task and --pruned for a '
-            'network of your own'
-        )
+    certificate = _of_bundles(args) if args.task is None else _of_task(args)
     if args.out is not None:
         write_json(args.out, certificate.to_dict())
     emit(args.json, certificate.to_dict(), certificate.to_text())
@@ -115,15 +118,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _longest(words: list[str] | None) -> dict[str, int]:
     """Return what `--longest` declares."""
-    from pruned_perception.pruning import PruningError
-
     declared: dict[str, int] = {}
     names = iter(('frames', 'objects'))
     for word in words or ():
         name, equals, number = word.rpartition('=')
         key = name if equals else next(names, '')
         if not key or not number.isdigit() or int(number) < 1:
-            raise PruningError(
+            raise UserError(
                 f'--longest {word}: give frames and objects of the longest drive, and NAME=N for a '
                 'slice, for example --longest 600 2000 person=400'
             )

@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     from pruned_perception._io import write_json
     from pruned_perception.cli.progress import Progress
     from pruned_perception.pruning import PruningError, estimate_sensitivity
-    from pruned_perception.pruning.sensitivity import with_second_half
+    from pruned_perception.pruning.estimation import with_second_half
 
     compute = compute_on(args.device)
     network = load_network(args)

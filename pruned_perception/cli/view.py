@@ -36,11 +36,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--port', type=at_least(0, 65535), default=PORT, help='default %(default)s; 0: any'
     )
+    parser.add_argument('--enclave', default='', help='security enclave (docs/security.md)')
+    parser.add_argument('--use-sim-time', action='store_true', help='ages by /clock')
 
 
 def run(args: argparse.Namespace) -> int:
     """Serve until Ctrl-C or SIGTERM."""
-    with ros_session('perception_view') as session:
+    with ros_session(
+        'perception_view', use_sim_time=args.use_sim_time, enclave=args.enclave
+    ) as session:
         view = View(session, [args.namespace] if args.namespace else ())
         server = open_server(view, args.port)
         say(f'http://{HOST}:{server.server_port}  (this machine alone; Ctrl-C ends)')

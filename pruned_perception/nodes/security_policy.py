@@ -118,6 +118,12 @@ class Camera:
             subscribe=(*self._clock(), '/diagnostics', *dict.fromkeys((beside, *topics))),
         )
 
+    def view(self) -> Profile:
+        """Return the profile of `pruned-perception view`: a monitor, and what the node draws."""
+        drawn = f'{self.namespace.rstrip("/")}/{self.node_name}/annotated_image'
+        watching = self.monitor()
+        return replace(watching, node='perception_view', subscribe=(*watching.subscribe, drawn))
+
     def enclaves(self) -> dict[str, tuple[Profile, ...]]:
         """Return the profiles of each enclave: one a process, and one for a whole simulation."""
         prefix = self.namespace.rstrip('/')
@@ -129,6 +135,7 @@ class Camera:
             f'{prefix}/echo_node': (self.detector('echo_node'),),
             f'{prefix}/simulated_robot': (robot,),
             f'{prefix}/monitor': (monitor,),
+            f'{prefix}/view': (self.view(),),
             f'{prefix}/simulation': (robot, simulated.detector(self.node_name), monitor),
         }
 

@@ -38,7 +38,7 @@ from pruned_perception.errors import UserError
 from pruned_perception.pruning import Macs, Plan, Sensitivity, allocate, estimate_sensitivity
 from pruned_perception.pruning.allocation import floor_widths
 from pruned_perception.pruning.budget import BudgetError
-from pruned_perception.pruning.structure import trace
+from pruned_perception.pruning.tracing import trace
 from pruned_perception.training.onnx_import import OnnxNetwork, export_onnx
 
 IMAGES = 48

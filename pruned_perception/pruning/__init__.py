@@ -16,20 +16,46 @@
 
 For any network that can be traced; every step is a function of plain objects, and nothing is
 pruned before `plan.apply`.
+
+Names are imported when they are used: prediction needs no PyTorch.
 """
 
-from pruned_perception.pruning.budget import Budget, ErrorBound, Latency, Macs, Params
-from pruned_perception.pruning.errors import BudgetError, PruningError
-from pruned_perception.pruning.graph.cost import NetworkCost, count
-from pruned_perception.pruning.graph.groups import ChannelGroup, ChannelGroups, Slice
-from pruned_perception.pruning.outcome import Outcome, finish, output_error, prune
-from pruned_perception.pruning.plan import Plan, Planner, allocate, make_plan, score
-from pruned_perception.pruning.prediction import Curve, predict
-from pruned_perception.pruning.recalibration import recalibrate
-from pruned_perception.pruning.scores import Evidence, Scores
-from pruned_perception.pruning.sensitivity import Sensitivity, estimate_sensitivity
-from pruned_perception.pruning.structure import Structure, trace
-from pruned_perception.pruning.surgery import find_groups, mask_channels, slice_channels
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pruned_perception.pruning.budget import Budget, ErrorBound, Latency, Macs, Params
+    from pruned_perception.pruning.errors import BudgetError, PruningError
+    from pruned_perception.pruning.estimation import estimate_sensitivity
+    from pruned_perception.pruning.graph.channels import ChannelGroup, ChannelGroups, Slice
+    from pruned_perception.pruning.graph.cost import NetworkCost, count
+    from pruned_perception.pruning.outcome import Outcome, finish, output_error, prune
+    from pruned_perception.pruning.plan import Plan, Planner, allocate, make_plan, score
+    from pruned_perception.pruning.prediction import Curve, predict
+    from pruned_perception.pruning.recalibration import recalibrate
+    from pruned_perception.pruning.scores import Evidence, Scores
+    from pruned_perception.pruning.sensitivity import Sensitivity
+    from pruned_perception.pruning.structure import Structure
+    from pruned_perception.pruning.surgery import find_groups, mask_channels, slice_channels
+    from pruned_perception.pruning.tracing import trace
+
+_FROM = {
+    'budget': ('Budget', 'ErrorBound', 'Latency', 'Macs', 'Params'),
+    'errors': ('BudgetError', 'PruningError'),
+    'estimation': ('estimate_sensitivity',),
+    'graph.channels': ('ChannelGroup', 'ChannelGroups', 'Slice'),
+    'graph.cost': ('NetworkCost', 'count'),
+    'outcome': ('Outcome', 'finish', 'output_error', 'prune'),
+    'plan': ('Plan', 'Planner', 'allocate', 'make_plan', 'score'),
+    'prediction': ('Curve', 'predict'),
+    'recalibration': ('recalibrate',),
+    'scores': ('Evidence', 'Scores'),
+    'sensitivity': ('Sensitivity',),
+    'structure': ('Structure',),
+    'surgery': ('find_groups', 'mask_channels', 'slice_channels'),
+    'tracing': ('trace',),
+}
+_MODULES = {name: module for module, names in _FROM.items() for name in names}
 
 __all__ = [
     'Budget',
@@ -66,3 +92,15 @@ __all__ = [
     'slice_channels',
     'trace',
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    value = getattr(importlib.import_module(f'{__name__}.{_MODULES[name]}'), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -26,7 +26,6 @@ all blocks are coarse (grouped convolutions), one of a group is then exchanged f
 from __future__ import annotations
 
 import bisect
-import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +34,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pruned_perception.pruning.bounds import draws_for_all
+from pruned_perception.pruning.bounds import draws_for_all, tail_sums
 from pruned_perception.pruning.budget import Budget, ErrorBound, Latency, Macs, Params
 from pruned_perception.pruning.errors import BudgetError, PruningError
 from pruned_perception.pruning.latency import latency_of
@@ -313,12 +312,6 @@ def find_rule(name: str, evidence: Evidence) -> Rule:
 def default_rule(evidence: Evidence) -> str:
     """Return the rule that makes most of what the evidence offers."""
     return DEFAULT_RULES[evidence.offers]
-
-
-def tail_sums(values: Tensor) -> list[float]:
-    """Return, for k = 0 … c, the sum of all but the k highest values."""
-    ascending = values.double().sort().values.tolist()
-    return [0.0, *itertools.accumulate(ascending)][::-1]
 
 
 def _runs(evidence: Evidence, group: str) -> tuple[Tensor, int]:

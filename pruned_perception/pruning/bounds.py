@@ -37,15 +37,17 @@ Liebenwein et al., Provable filter pruning (ICLR 2020), whose constants are deri
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import ArrayLike, NDArray
 
 from pruned_perception.pruning.errors import PruningError
+
+DELTA = 1e-3  # with which bounds may fail, unless it is said
 
 _STEPS, _GRID, _FINEST = 60, 256, 1e-9  # of Newton's method, and the grid that it begins on
 _AT_ONCE, _TINY = 2.0**-60, 1e-300
@@ -132,25 +134,25 @@ class Claim:
         )
 
 
-def expected_distinct(probabilities: Tensor, m: float) -> float:
+def expected_distinct(probabilities: ArrayLike, m: float) -> float:
     """Return U(m) = Σ_j 1 − (1 − p_j)^m, the distinct channels expected in m draws."""
-    return float((1 - _missed(probabilities.double(), m)).sum())
+    return float((1 - _missed(_doubles(probabilities), m)).sum())
 
 
-def distinct_variance(probabilities: Tensor, m: float) -> float:
+def distinct_variance(probabilities: ArrayLike, m: float) -> float:
     """Return the variance of the number of distinct channels in m draws.
 
     With q_j = (1 − p_j)^m the chance to miss channel j, and (1 − p_i − p_j)^m to miss two:
     Σ_j q_j (1 − q_j) + Σ_{i≠j} ((1 − p_i − p_j)^m − q_i q_j).
     """
-    p = probabilities.double()
+    p = _doubles(probabilities)
     q = _missed(p, m)
     both = _missed(p[:, None] + p[None, :], m) - q[:, None] * q[None, :]
-    both.fill_diagonal_(0.0)
+    np.fill_diagonal(both, 0.0)
     return max(0.0, float((q * (1 - q)).sum() + both.sum()))
 
 
-def draws_for_distinct(probabilities: Tensor, wanted: float) -> float:
+def draws_for_distinct(probabilities: ArrayLike, wanted: float) -> float:
     """Return the m (a real number) with U(m) = `wanted`; infinite at the last possible channel.
 
     U never reaches the number of channels with p_j > 0, hence the infinity there.
@@ -158,15 +160,23 @@ def draws_for_distinct(probabilities: Tensor, wanted: float) -> float:
     Raises:
         PruningError: more wanted than there are channels with p_j > 0, or less than none.
     """
-    possible = int((probabilities > 0).sum())
+    p = _doubles(probabilities)
+    possible = int((p > 0).sum())
     _check(0 <= wanted <= possible, f'{wanted} distinct channels of {possible} with p > 0')
-    return _inverse(probabilities, [wanted])[0]
+    return _inverse(p, [wanted])[0]
 
 
-def draws_for_all(probabilities: Tensor) -> list[float]:
+def draws_for_all(probabilities: ArrayLike) -> list[float]:
     """Return the m with U(m) = k for each k = 0 … the number of channels with p_j > 0."""
-    possible = int((probabilities > 0).sum())
-    return _inverse(probabilities, range(possible + 1))
+    p = _doubles(probabilities)
+    possible = int((p > 0).sum())
+    return _inverse(p, range(possible + 1))
+
+
+def tail_sums(values: ArrayLike) -> list[float]:
+    """Return, for k = 0 … c, the sum of all but the k highest values (c,)."""
+    ascending = np.sort(_doubles(values)).tolist()
+    return [0.0, *itertools.accumulate(ascending)][::-1]
 
 
 def calibration_size(channels: int, *, delta: float, K_prime: float = 1.0) -> int:
@@ -208,19 +218,24 @@ def _terms(
     return spread, spread + 1 if signed else spread, math.log(4 * events / delta)
 
 
-def _missed(p: Tensor, m: float) -> Tensor:
+def _doubles(values: ArrayLike) -> NDArray[np.float64]:
+    return np.asarray(values, dtype=np.float64)
+
+
+def _missed(p: NDArray[np.float64], m: float) -> NDArray[np.float64]:
     if m == 0 or math.isinf(m):  # where m · log(1 − p) would be 0 · ∞
-        return torch.ones_like(p) if m == 0 else (p <= 0).double()
-    return (m * torch.log1p(-p.clamp(max=1.0))).exp()
+        return np.ones_like(p) if m == 0 else (p <= 0).astype(np.float64)
+    with np.errstate(divide='ignore'):  # of p = 1, which one draw is sure of
+        return np.exp(m * np.log1p(-p.clip(max=1.0)))
 
 
-def _inverse(probabilities: Tensor, wanted: Sequence[float]) -> list[float]:
+def _inverse(probabilities: NDArray[np.float64], wanted: Sequence[float]) -> list[float]:
     """Return the m with U(m) = k for each k in `wanted`.
 
     By Newton's method on log Σ_j (1 − p_j)^m, which is convex and falls: from the left it gets
     nearer with each step and never beyond, and from the place on a grid it takes few.
     """
-    p = probabilities.double().clamp(max=1.0).numpy()
+    p = probabilities.clip(max=1.0)
     p = p[p > 0]
     missed = len(p) - np.array(wanted, dtype=np.float64)
     rates = np.log1p(-p[p < 1])  # what has p = 1 is drawn at once

@@ -18,25 +18,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pruned_perception.pruning.errors import PruningError
+from pruned_perception.pruning.records import CalibrationRecord
 
 # One batch: the network's positional inputs, the first dimension of each counting the examples. Any
 # but the first may be None, where the network takes that.
 Batch = Tensor | Sequence[Tensor]
-
-
-@dataclass(frozen=True)
-class CalibrationRecord:
-    """What a calibration set was: its size and the SHA-256 of its inputs, in their order."""
-
-    images: int
-    sha256: str
 
 
 class CheckedBatches:

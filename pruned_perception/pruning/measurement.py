@@ -28,15 +28,16 @@ import torch
 from torch import Tensor, nn
 
 from pruned_perception._tables import Table
-from pruned_perception.pruning.calibration import Batch, CalibrationRecord, CheckedBatches
+from pruned_perception.pruning.calibration import Batch, CheckedBatches
 from pruned_perception.pruning.contributions import contributions, fields, sampled, whole_kernel
+from pruned_perception.pruning.estimation import mixing_outputs
 from pruned_perception.pruning.graph.device import CPU
 from pruned_perception.pruning.graph.observation import observed, run
 from pruned_perception.pruning.graph.plain import plain
 from pruned_perception.pruning.plan import Plan
-from pruned_perception.pruning.records import Record
-from pruned_perception.pruning.sensitivity import mixing_outputs
-from pruned_perception.pruning.structure import Structure, trace
+from pruned_perception.pruning.records import CalibrationRecord, Record
+from pruned_perception.pruning.structure import Structure
+from pruned_perception.pruning.tracing import trace
 
 POSITIONS = 8
 _OTHERS = 1 << 40

@@ -33,24 +33,24 @@ from pruned_perception._tables import Table
 from pruned_perception.pruning import criteria
 from pruned_perception.pruning import selection as select
 from pruned_perception.pruning.allocation import RULES, default_rule, widths_for
-from pruned_perception.pruning.bounds import Claim
+from pruned_perception.pruning.bounds import DELTA, Claim
 from pruned_perception.pruning.budget import Budget, ErrorBound, Latency, Macs, Params
-from pruned_perception.pruning.calibration import Batch, CalibrationRecord
+from pruned_perception.pruning.calibration import Batch
 from pruned_perception.pruning.errors import BudgetError, CannotDifferentiateError, PruningError
+from pruned_perception.pruning.graph.channels import ChannelGroups
 from pruned_perception.pruning.graph.cost import LAYERS, count
 from pruned_perception.pruning.graph.device import on_cpu
-from pruned_perception.pruning.graph.groups import ChannelGroups
 from pruned_perception.pruning.graph.observation import outside_inference_mode
 from pruned_perception.pruning.graph.plain import plain
 from pruned_perception.pruning.latency import latency_of
 from pruned_perception.pruning.presets import RECOMMENDED, find_preset
-from pruned_perception.pruning.records import Record
+from pruned_perception.pruning.records import CalibrationRecord, Record
 from pruned_perception.pruning.scores import Evidence, in_runs
 from pruned_perception.pruning.sensitivity import POSITIONS, Sensitivity
-from pruned_perception.pruning.structure import InputSpec, Structure, Widths, trace
+from pruned_perception.pruning.structure import InputSpec, Structure, Widths
 from pruned_perception.pruning.surgery import find_groups, slice_channels, unsliceable
+from pruned_perception.pruning.tracing import trace
 
-DELTA = 1e-3
 ROUND_TO = 16  # where a criterion is named
 COARSE = 0.005  # of the dense cost: a plan that leaves more of the budget says so
 

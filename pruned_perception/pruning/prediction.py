@@ -12,7 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What a network will cost at which error: predicted from sensitivities, nothing pruned yet."""
+"""What a network will cost at which error: predicted from sensitivities, nothing pruned yet.
+
+From a file of sensitivities alone: without the network, and without PyTorch.
+"""
 
 from __future__ import annotations
 
@@ -21,20 +24,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor
+from numpy.typing import NDArray
 
 from pruned_perception._tables import Table
-from pruned_perception.pruning.allocation import tail_sums
 from pruned_perception.pruning.bounds import (
+    DELTA,
     Claim,
     distinct_variance,
     expected_distinct,
     sample_complexity,
+    tail_sums,
 )
 from pruned_perception.pruning.errors import PruningError
-from pruned_perception.pruning.plan import DELTA
 from pruned_perception.pruning.records import Record
-from pruned_perception.pruning.scores import in_runs
 from pruned_perception.pruning.sensitivity import Sensitivity
 
 POINTS = 25
@@ -125,7 +127,9 @@ def predict(
     structure = sensitivity.structure
     beside = structure.side_by_side()
     units = {group.name: group.unit for group in structure.groups.prunable}
-    values = {name: in_runs(each, units[name]) for name, each in sensitivity.values.items()}
+    values = {
+        name: each.reshape(-1, units[name]).sum(1) for name, each in sensitivity.largest.items()
+    }
     if epsilons is None:
         totals = {name: float(each.sum()) for name, each in values.items()}
         last = {n: claim.error(1, S) if selection == 'random' else S for n, S in totals.items()}
@@ -159,7 +163,9 @@ def predict(
     )
 
 
-def _drawn(values: Tensor, epsilon: float, claim: Claim, *, spread: bool) -> tuple[float, float]:
+def _drawn(
+    values: NDArray[np.float64], epsilon: float, claim: Claim, *, spread: bool
+) -> tuple[float, float]:
     """Return the expected number of distinct channels, and its variance, where it is wanted."""
     total = float(values.sum())
     if total == 0:
@@ -171,6 +177,6 @@ def _drawn(values: Tensor, epsilon: float, claim: Claim, *, spread: bool) -> tup
     return expected_distinct(values / total, m), variance
 
 
-def _kept(values: Tensor, epsilon: float) -> float:
+def _kept(values: NDArray[np.float64], epsilon: float) -> float:
     tails = tail_sums(values)
     return float(next(kept for kept in range(1, len(tails)) if tails[kept] <= epsilon))

@@ -29,13 +29,11 @@ import base64
 import dataclasses
 import functools
 import reprlib
+import sys
 import types
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, TypeVar
-
-import torch
-from torch import Tensor
 
 from pruned_perception.pruning.errors import PruningError
 
@@ -50,6 +48,14 @@ _WORDS: dict[Any, str] = {
     Mapping: 'a mapping',
 }
 _MANY: dict[Any, str] = {int: 'integers', float: 'numbers', str: 'texts'}
+
+
+@dataclasses.dataclass(frozen=True)
+class CalibrationRecord:
+    """What a calibration set was: its size and the SHA-256 of its inputs, in their order."""
+
+    images: int
+    sha256: str
 
 
 class Written:
@@ -162,7 +168,7 @@ def _check_mapping(data: Any, path: str) -> None:
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         return to_dict(value)
-    if isinstance(value, Tensor):
+    if _is_tensor(type(value)):
         return value.tolist()
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
@@ -197,7 +203,7 @@ def _read(hint: Any, value: Any, path: str) -> Any:
         return value if isinstance(value, kind) else from_dict(kind, value, f'{path}.')
     if kind is tuple:
         return _read_tuple(hint, value, path)
-    if kind is Tensor or kind is bytes:
+    if kind is bytes or _is_tensor(kind):
         return _read_array(kind, value, path)
     if kind not in _WORDS:
         return value
@@ -236,11 +242,18 @@ def _read_tuple(hint: Any, value: Any, path: str) -> tuple[Any, ...]:
     return tuple(_read(item, each, f'{path}[{index}]') for index, (item, each) in pairs)
 
 
-def _read_array(kind: type, value: Any, path: str) -> Tensor | bytes:
+def _is_tensor(kind: Any) -> bool:
+    """Whether a type is a tensor's, of which there are none before PyTorch is imported."""
+    torch = sys.modules.get('torch')
+    return torch is not None and isinstance(kind, type) and issubclass(kind, torch.Tensor)
+
+
+def _read_array(kind: type, value: Any, path: str) -> Any:
     """Return a tensor (double) of nested lists, or bytes of base64."""
     try:
         if kind is bytes:
             return base64.b64decode(value, validate=True)
+        torch = sys.modules['torch']
         return torch.tensor(value, dtype=torch.float64)
     except (TypeError, ValueError) as error:
         what = 'bytes in base64' if kind is bytes else 'nested lists of numbers'

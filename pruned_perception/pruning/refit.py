@@ -51,7 +51,8 @@ from pruned_perception.pruning.graph.observation import (
 from pruned_perception.pruning.graph.plain import plain
 from pruned_perception.pruning.plan import Plan
 from pruned_perception.pruning.recalibration import measuring
-from pruned_perception.pruning.structure import Structure, trace
+from pruned_perception.pruning.structure import Structure
+from pruned_perception.pruning.tracing import trace
 
 POSITIONS = 64
 RIDGE = 1e-3  # relative to the mean square of the inputs

@@ -25,9 +25,8 @@ from torch import Tensor
 
 from pruned_perception._tables import Table
 from pruned_perception.pruning.bounds import Claim
-from pruned_perception.pruning.calibration import CalibrationRecord
 from pruned_perception.pruning.errors import PruningError
-from pruned_perception.pruning.records import Record
+from pruned_perception.pruning.records import CalibrationRecord, Record
 from pruned_perception.pruning.structure import Structure
 
 

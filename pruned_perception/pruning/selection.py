@@ -29,8 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pruned_perception.pruning.allocation import tail_sums
-from pruned_perception.pruning.bounds import Claim, draws_for_distinct
+from pruned_perception.pruning.bounds import Claim, draws_for_distinct, tail_sums
 
 SELECTIONS = ('deterministic', 'random', 'mixed')
 

@@ -43,12 +43,11 @@ from pruned_perception.pruning.graph.agreement import (
     telling,
     verifying_inputs,
 )
+from pruned_perception.pruning.graph.channels import ChannelGroup, ChannelGroups
 from pruned_perception.pruning.graph.cost import LAYERS
 from pruned_perception.pruning.graph.device import on_cpu
 from pruned_perception.pruning.graph.groups import (
     Atoms,
-    ChannelGroup,
-    ChannelGroups,
     Coupling,
     for_training,
     group_channels,

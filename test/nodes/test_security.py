@@ -16,8 +16,10 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -192,13 +194,43 @@ def start(tmp_path: Path) -> Iterator[Callable[..., None]]:
         process.wait(60)
 
 
+def free_port() -> int:
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.fixture
+def look() -> Iterator[Callable[[int], None]]:
+    """Return a function that looks at the live image of `view`, once its page is there."""
+    looking: list[http.client.HTTPResponse] = []
+
+    def look(port: int) -> None:
+        end = time.monotonic() + 60
+        while True:
+            connection = http.client.HTTPConnection('127.0.0.1', port, timeout=60)
+            try:
+                connection.request('GET', '/image')
+                looking.append(connection.getresponse())
+            except ConnectionRefusedError:
+                assert time.monotonic() < end, f'nothing on port {port}'
+                time.sleep(0.1)
+                continue
+            return
+
+    yield look
+    for each in looking:
+        each.close()
+
+
 @pytest.mark.ros
 @pytest.mark.parametrize(
-    'node', ['perception_node', 'echo_node', 'simulated_robot', 'perception_monitor']
+    'node',
+    ['perception_node', 'echo_node', 'simulated_robot', 'perception_monitor', 'perception_view'],
 )
 def test_the_policy_allows_what_a_running_node_uses_and_no_more(
     observer: Any,
     start: Any,
+    look: Callable[[int], None],
     camera: Camera,
     policy: ElementTree.Element,
     node: str,
@@ -226,20 +258,25 @@ def test_the_policy_allows_what_a_running_node_uses_and_no_more(
         start(f'nodes.{node}', detector)
     else:
         start('nodes.perception_node', [*detector, *renamed])
-    if started == 'perception_monitor':  # with all that there is to see
+    if watches := started in ('perception_monitor', 'perception_view'):  # all that there is to see
         from sensor_msgs.msg import CameraInfo
 
         prefix = camera.namespace.rstrip('/')
         folder = camera.image.removesuffix('/compressed').rpartition('/')[0] or prefix
         observer.node.create_publisher(CameraInfo, f'{folder}/camera_info', 1)
+        command = started.removeprefix('perception_')
         options = ['--use-sim-time'] if camera.use_sim_time else []
-        start('cli.main', ['monitor', camera.namespace, *options])
-        enclave, namespace = f'{prefix}/monitor', '/'
+        if command == 'view':
+            options += ['--port', str(port := free_port())]
+        start('cli.main', [command, camera.namespace, *options])
+        enclave, namespace = f'{prefix}/{command}', '/'
 
     expected = allowed(policy, enclave, node)
-    if started == 'perception_monitor' and folder != prefix:  # listened to before the node is known
+    if watches and folder != prefix:  # listened to before the node is known
         expected['subscribe'] -= {f'{prefix}/camera_info'}
     found: dict[str, set[str]] = {}
+    if started == 'perception_view':  # which has the node draw while somebody looks
+        look(port)
 
     def settled() -> bool:
         nonlocal found

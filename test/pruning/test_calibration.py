@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from pruned_perception.pruning import PruningError
-from pruned_perception.pruning.calibration import CalibrationRecord, CheckedBatches, fingerprint
-from pruned_perception.pruning.records import from_dict, to_dict
+from pruned_perception.pruning.calibration import CheckedBatches, fingerprint
+from pruned_perception.pruning.records import CalibrationRecord, from_dict, to_dict
 
 IMAGES = torch.rand(12, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 EXAMPLE = (IMAGES[:1],)

@@ -25,7 +25,7 @@ from torch import Tensor, nn  # noqa: E402
 
 from pruned_perception.pruning import criteria  # noqa: E402
 from pruned_perception.pruning.criteria import compensated, joint_error  # noqa: E402
-from pruned_perception.pruning.structure import trace  # noqa: E402
+from pruned_perception.pruning.tracing import trace  # noqa: E402
 
 ROWS = 400
 

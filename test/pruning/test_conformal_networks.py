@@ -27,8 +27,9 @@ from torch import Tensor, nn
 
 from pruned_perception.pruning import Macs, PruningError, allocate, estimate_sensitivity
 from pruned_perception.pruning.conformal import conformal_factor, largest_ratios
-from pruned_perception.pruning.sensitivity import Sensitivity, with_second_half
-from pruned_perception.pruning.structure import trace
+from pruned_perception.pruning.estimation import with_second_half
+from pruned_perception.pruning.sensitivity import Sensitivity
+from pruned_perception.pruning.tracing import trace
 
 DELTA = 0.1
 FIRST, SECOND, NEW = 100, 199, 301

@@ -33,7 +33,8 @@ from pruned_perception.inference.latency_table import (  # noqa: E402
 )
 from pruned_perception.pruning import BudgetError, Latency, Macs, Plan, make_plan  # noqa: E402
 from pruned_perception.pruning.latency import latency_of  # noqa: E402
-from pruned_perception.pruning.structure import Structure, trace  # noqa: E402
+from pruned_perception.pruning.structure import Structure  # noqa: E402
+from pruned_perception.pruning.tracing import trace  # noqa: E402
 
 BLOCK = 4
 EXAMPLE = (torch.zeros(1, 3, 16, 16),)

@@ -37,7 +37,7 @@ from pruned_perception.pruning import (
     estimate_sensitivity,
     trace,
 )
-from pruned_perception.pruning import sensitivity as module
+from pruned_perception.pruning import estimation as module
 from pruned_perception.pruning.contributions import (
     Fields,
     contributions,

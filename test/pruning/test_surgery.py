@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pruned_perception.pruning import PruningError, count
-from pruned_perception.pruning.graph.groups import ChannelGroups
+from pruned_perception.pruning.graph.channels import ChannelGroups
 from pruned_perception.pruning.surgery import (
     check_deterministic,
     find_groups,

@@ -36,13 +36,10 @@ from torch import Tensor, nn
 
 from pruned_perception.pruning.calibration import Batch, CheckedBatches
 from pruned_perception.pruning.errors import PruningError
+from pruned_perception.pruning.estimation import estimate_sensitivity
 from pruned_perception.pruning.graph.observation import tensors
 from pruned_perception.pruning.scores import Evidence, Scores
-from pruned_perception.pruning.sensitivity import (
-    POSITIONS,
-    Sensitivity,
-    estimate_sensitivity,
-)
+from pruned_perception.pruning.sensitivity import POSITIONS, Sensitivity
 from pruned_perception.pruning.structure import Structure
 
 __all__ = ['Criterion', 'Loss', 'Subject', 'criterion', 'evidence', 'get', 'names']

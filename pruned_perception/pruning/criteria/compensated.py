@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from pruned_perception.pruning.contributions import whole_kernel
 from pruned_perception.pruning.criteria import Subject, criterion
 from pruned_perception.pruning.criteria.joint_error import POSITIONS, field_moments
-from pruned_perception.pruning.graph.groups import Slice
+from pruned_perception.pruning.graph.channels import Slice
 from pruned_perception.pruning.graph.observation import evaluating
 from pruned_perception.pruning.scores import Scores
 

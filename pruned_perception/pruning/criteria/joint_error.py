@@ -38,7 +38,7 @@ from pruned_perception.pruning.contributions import (
     whole_kernel,
 )
 from pruned_perception.pruning.criteria import Subject, criterion
-from pruned_perception.pruning.graph.groups import ChannelGroup, Slice
+from pruned_perception.pruning.graph.channels import ChannelGroup, Slice
 from pruned_perception.pruning.graph.observation import evaluating, observed, run, tensors
 from pruned_perception.pruning.scores import Scores
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from pruned_perception.pruning.contributions import kernel
 from pruned_perception.pruning.criteria import Subject, criterion
-from pruned_perception.pruning.graph.groups import ChannelGroup
+from pruned_perception.pruning.graph.channels import ChannelGroup
 from pruned_perception.pruning.scores import Scores
 
 

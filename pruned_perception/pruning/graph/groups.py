@@ -36,75 +36,13 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.utils._pytree import tree_leaves
 
 from pruned_perception.pruning.errors import PruningError
+from pruned_perception.pruning.graph.channels import ChannelGroup, ChannelGroups, Slice
 from pruned_perception.pruning.graph.cost import LAYERS
 from pruned_perception.pruning.graph.even import Balance, tie_evenly
 from pruned_perception.pruning.graph.labels import STAYS, Channels, LabelFlow, Ties
 from pruned_perception.pruning.graph.observation import check_model, tensors
 from pruned_perception.pruning.graph.response import response_axis
 from pruned_perception.pruning.graph.take import Take
-
-
-@dataclass(frozen=True)
-class Slice:
-    """A layer's part in a group: its channel `indices[i]` belongs to the group's `roots[i]`.
-
-    After a flatten a consumer has many inputs per channel; after a concatenation its indices
-    start somewhere in the middle; where two groups are added to one concatenated layer, that layer
-    has a part in both.
-    """
-
-    layer: str
-    indices: tuple[int, ...]
-    roots: tuple[int, ...]
-
-    def of(self, channels: set[int]) -> list[int]:
-        """Return the layer's indices that belong to these channels of the group."""
-        return [i for i, root in zip(self.indices, self.roots, strict=True) if root in channels]
-
-
-@dataclass(frozen=True)
-class ChannelGroup:
-    """Coupled channels: cut one of them and it is cut in every layer named here.
-
-    Channels are numbered by the group, 0 … `channels` − 1: as the outputs of its first producer,
-    unless `unit` > 1 and what goes together there is not side by side (halves of a split).
-
-    Attributes:
-        name: its first producer; with `:start` where only a part of that layer is in the group.
-        channels: how many there are.
-        producers: lose outputs (several, where their outputs are added).
-        consumers: lose inputs. Depthwise and grouped convolutions are producers and consumers;
-            global response norms are consumers, too.
-        channel_parameters: what one channel has in batch norms and the like, apart from the layers
-            that are named here.
-        unit: channels are kept or go in whole runs of so many: 0 … unit − 1, and so on (group
-            norm, grouped convolution, splits into equal parts).
-    """
-
-    name: str
-    channels: int
-    producers: tuple[Slice, ...]
-    consumers: tuple[Slice, ...]
-    channel_parameters: float = 0
-    unit: int = 1
-
-
-@dataclass(frozen=True)
-class ChannelGroups:
-    """All groups that may be pruned, and why the other layers' outputs are kept.
-
-    `not_pruned` is by layer; `layer:start` where only a part of the layer's outputs is kept. `even`
-    names grouped convolutions that keep their groups, each of which loses equally many channels;
-    of others, whole groups go.
-    """
-
-    prunable: tuple[ChannelGroup, ...]
-    not_pruned: dict[str, str]
-    even: tuple[str, ...] = ()
-
-    def __getitem__(self, name: str) -> ChannelGroup:
-        return next(group for group in self.prunable if group.name == name)
-
 
 # Treat each channel by itself and have something for each of them; group norms whole runs of them.
 PER_CHANNEL = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.PReLU)

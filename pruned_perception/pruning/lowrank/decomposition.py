@@ -28,7 +28,6 @@ import torch
 from torch import Tensor, nn
 
 from pruned_perception._tables import Table
-from pruned_perception.pruning.calibration import CalibrationRecord
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.cost import count
 from pruned_perception.pruning.graph.device import on_cpu
@@ -46,7 +45,7 @@ from pruned_perception.pruning.lowrank.layers import (
     LayerSize,
     find_layers,
 )
-from pruned_perception.pruning.records import Record
+from pruned_perception.pruning.records import CalibrationRecord, Record
 from pruned_perception.pruning.structure import InputSpec
 
 

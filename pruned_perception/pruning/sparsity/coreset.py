@@ -62,12 +62,12 @@ from torch.nn.utils import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from pruned_perception._tables import Table
 from pruned_perception.pruning.bounds import expected_distinct, sample_complexity
-from pruned_perception.pruning.calibration import Batch, CalibrationRecord
+from pruned_perception.pruning.calibration import Batch
 from pruned_perception.pruning.contributions import Layer, kernel
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.device import on_cpu
 from pruned_perception.pruning.graph.observation import observed
-from pruned_perception.pruning.records import Record
+from pruned_perception.pruning.records import CalibrationRecord, Record
 from pruned_perception.pruning.sparsity.selection import from_kernel
 from pruned_perception.pruning.sparsity.sensitivity import Side, sides_of, weight_sensitivities
 

@@ -35,15 +35,15 @@ import torch
 from torch import Tensor, nn
 
 from pruned_perception._tables import Table
+from pruned_perception.pruning.bounds import DELTA
 from pruned_perception.pruning.budget import Params
-from pruned_perception.pruning.calibration import CalibrationRecord
 from pruned_perception.pruning.contributions import Layer
 from pruned_perception.pruning.errors import BudgetError, PruningError
 from pruned_perception.pruning.graph.device import on_cpu
 from pruned_perception.pruning.graph.observation import outside_inference_mode
 from pruned_perception.pruning.graph.plain import plain
-from pruned_perception.pruning.plan import DELTA, bound_text
-from pruned_perception.pruning.records import Record
+from pruned_perception.pruning.plan import bound_text
+from pruned_perception.pruning.records import CalibrationRecord, Record
 from pruned_perception.pruning.sensitivity import POSITIONS
 from pruned_perception.pruning.sparsity import selection as methods
 from pruned_perception.pruning.sparsity.selection import (

@@ -28,10 +28,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pruned_perception.pruning.calibration import CalibrationRecord
 from pruned_perception.pruning.contributions import Layer
 from pruned_perception.pruning.errors import BudgetError, PruningError
 from pruned_perception.pruning.graph.cost import LAYERS
+from pruned_perception.pruning.records import CalibrationRecord
 
 
 def find_layers(model: nn.Module) -> dict[str, Layer]:

@@ -60,15 +60,11 @@ import torch
 from torch import Tensor, nn
 
 from pruned_perception.pruning.bounds import Claim, expected_distinct, sample_complexity
-from pruned_perception.pruning.calibration import (
-    Batch,
-    CalibrationRecord,
-    CheckedBatches,
-    as_inputs,
-)
+from pruned_perception.pruning.calibration import Batch, CheckedBatches, as_inputs
 from pruned_perception.pruning.contributions import Layer, fields, kernel, sampled
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.observation import observed, run
+from pruned_perception.pruning.records import CalibrationRecord
 
 # What is lost of sides this far below others is lost below the rounding of the others' outputs.
 _NEGLIGIBLE = 1e-6

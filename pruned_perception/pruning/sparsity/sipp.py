@@ -42,8 +42,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pruned_perception.pruning.calibration import CalibrationRecord
 from pruned_perception.pruning.contributions import Layer, kernel
+from pruned_perception.pruning.records import CalibrationRecord
 from pruned_perception.pruning.sparsity.selection import (
     Choice,
     Pool,

@@ -39,7 +39,7 @@ from pruned_perception.pruning.plan import Plan, composed, make_plan
 from pruned_perception.pruning.recalibration import recalibrate
 from pruned_perception.pruning.records import from_dict, to_dict
 from pruned_perception.pruning.refit import refit
-from pruned_perception.pruning.structure import trace
+from pruned_perception.pruning.tracing import trace
 from pruned_perception.training.budget import TrainingBudget
 from pruned_perception.training.checkpoint import read_checkpoint, save_checkpoint, weights_of
 from pruned_perception.training.compute import fastest

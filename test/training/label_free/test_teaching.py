@@ -30,7 +30,7 @@ from torch import Tensor, nn  # noqa: E402
 from pruned_perception.bundle import Bundle  # noqa: E402
 from pruned_perception.inference.detector import Detector  # noqa: E402
 from pruned_perception.pruning import Macs, make_plan  # noqa: E402
-from pruned_perception.pruning.structure import trace  # noqa: E402
+from pruned_perception.pruning.tracing import trace  # noqa: E402
 from pruned_perception.training.label_free import LabelFree, teaching  # noqa: E402
 from pruned_perception.training.onnx_import import with_batch_norms  # noqa: E402
 from pruned_perception.training.onnx_import.task import import_bundle_network  # noqa: E402

@@ -33,8 +33,8 @@ from torch.nn import functional  # noqa: E402
 from pruned_perception.inference.engine import create_session  # noqa: E402
 from pruned_perception.pruning.graph.observation import tensors  # noqa: E402
 from pruned_perception.pruning.graph.take import Take  # noqa: E402
-from pruned_perception.pruning.structure import trace  # noqa: E402
 from pruned_perception.pruning.surgery import slice_channels  # noqa: E402
+from pruned_perception.pruning.tracing import trace  # noqa: E402
 from pruned_perception.training.exporting import onnx_bytes  # noqa: E402
 from pruned_perception.training.onnx_import import (  # noqa: E402
     OnnxExportError,
