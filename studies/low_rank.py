@@ -54,7 +54,8 @@ from pruned_perception.pruning.criteria import Subject
 from pruned_perception.pruning.criteria.compensated import output_curvature
 from pruned_perception.pruning.criteria.joint_error import POSITIONS, field_moments
 from pruned_perception.pruning.lowrank.factorisation import Factors, factored_layer
-from pruned_perception.pruning.structure import LayerTerm, Widths, trace
+from pruned_perception.pruning.structure import LayerTerm, Widths
+from pruned_perception.pruning.tracing import trace
 from pruned_perception.training.compute import use_one_thread
 from pruned_perception.training.label_free.losses import projection
 from studies.milliseconds import RECIPE, Seed, bundle_of, prepared, ratio, refitted

@@ -56,7 +56,7 @@ def excerpt(
             f'{source}: annotations of SHA-256 {notes.digest[:12]}…, but {sha256[:12]}… is asked '
             'for: another version of the data, or a part of it; figures would not be comparable'
         )
-    record = {
+    record: dict[str, object] = {
         'source_sha256': notes.digest,
         'groups': sorted(groups),
         'group_by': group_by,

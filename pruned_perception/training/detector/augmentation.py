@@ -152,7 +152,7 @@ def _paste(
     )
     moved, seen, fair = view_boxes(frames.boxes[part.index], part.matrix, part.size)
     return (
-        moved[seen] + np.float32([left, top, left, top]),
+        moved[seen] + np.array([left, top, left, top], np.float32),
         frames.class_ids[part.index][seen],
         (frames.crowd[part.index] | ~fair)[seen],
     )
