@@ -220,8 +220,8 @@ def rates(table: LatencyTable) -> str:
     share = sum(ms for ms, _ in large) / whole
     low, high = (pick(rate for _, rate in large) for pick in (min, max))
     return (
-        f'{len(large)} of {len(found)} convolutions take {share:.0%} of their time, at {low:.1f} to '
-        f'{high:.1f} GMAC/s'
+        f'{len(large)} of {len(found)} convolutions take {share:.0%} of their time, at '
+        f'{low:.1f} to {high:.1f} GMAC/s'
     )
 
 
