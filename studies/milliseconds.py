@@ -207,6 +207,24 @@ def plans(seed: Seed, speeds: Sequence[float], table: LatencyTable) -> list[tupl
     return rows
 
 
+def rates(table: LatencyTable) -> str:
+    """Say how evenly the network's layers use the processor, but for those of under 1 % of it."""
+    found = []
+    for layer in table.whole.layers:
+        kernel = layer.geometry.kernel_height * layer.geometry.kernel_width
+        inputs = 1 if layer.geometry.depthwise else layer.inputs
+        ms = table.layer_ms(layer.geometry, layer.inputs, layer.outputs)
+        found.append((ms, layer.elements * kernel * inputs / ms / 1e6))
+    whole = sum(ms for ms, _ in found)
+    large = [(ms, rate) for ms, rate in found if ms > 0.01 * whole]
+    share = sum(ms for ms, _ in large) / whole
+    low, high = (pick(rate for _, rate in large) for pick in (min, max))
+    return (
+        f'{len(large)} of {len(found)} convolutions take {share:.0%} of their time, at '
+        f'{low:.1f} to {high:.1f} GMAC/s'
+    )
+
+
 def moved(one: Plan, other: Plan) -> float:
     """Return how many channels the widths of two plans differ by, relative to the first's."""
     gaps = (abs(width - other.widths[name]) for name, width in one.widths.items())
@@ -267,6 +285,7 @@ def main() -> None:
             'faster, by the table:g | seed | MACs kept, ms:.3f | MACs kept, MACs:.3f | '
             'widths that differ:.1% | loss, ms:.3f | loss, MACs:.3f'
         )
+        print(rates(table), flush=True)
         every = (prepared(args.data, number, args.images) for number in range(args.seeds))
         rows = [row for seed in every for row in plans(seed, args.speeds, table)]
         print(Table.under(header, rows).to_markdown())
