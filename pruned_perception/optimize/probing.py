@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What a member will cost, before anything is trained: cut, fitted to few frames, timed, compared.
+"""What a member will cost, before anything is trained: cut, fitted, timed, compared.
 
 A probe is one cut of the parent, exported and timed beside it in ONNX Runtime. MACs are not
 milliseconds, so a budget in time is searched for by probes that cut by sensitivities, which cost
