@@ -23,6 +23,7 @@ import socket
 import traceback
 from collections.abc import Callable
 
+import cv2
 import torch
 
 from pruned_perception.errors import UserError
@@ -42,6 +43,7 @@ def run_together(count: int, function: Callable[[Compute], object]) -> list[int 
     with contextlib.closing(socket.socket()) as probe:
         probe.bind(('127.0.0.1', 0))
         port = probe.getsockname()[1]
+    cv2.setNumThreads(1)  # forked copies of threads never answer
     context = multiprocessing.get_context('fork')
     processes = [
         context.Process(target=_run, args=(rank, count, port, function)) for rank in range(count)

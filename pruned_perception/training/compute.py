@@ -158,7 +158,8 @@ def workers_for(device: torch.device) -> int:
     if device.type == 'cpu':
         return 0
     together = int(os.environ.get('LOCAL_WORLD_SIZE', '1'))
-    return max(1, min(MOST_WORKERS, len(os.sched_getaffinity(0)) // together - 1))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    return max(1, min(MOST_WORKERS, (cores or 1) // together - 1))
 
 
 MOST_WORKERS = 8

@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import functools
 import signal
 import time
@@ -152,7 +153,8 @@ class Feed:
 
     def _made_ahead(self) -> Part:
         if self.loader is None:
-            self.loader = iter(self._loader())
+            with _one_opencv_thread():
+                self.loader = iter(self._loader())
         try:
             part = next(self.loader)
         except RuntimeError as error:
@@ -221,7 +223,17 @@ def _prepare_worker(die: Callable[[], None] | None, number: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if die is not None:
         die()
+
+
+@contextlib.contextmanager
+def _one_opencv_thread() -> Iterator[None]:
+    """Let workers be forked while OpenCV has no threads: they would wait for copies of them."""
+    before = cv2.getNumThreads()
     cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
 
 
 def _follows(batches: Any, recipe: Recipe) -> bool:

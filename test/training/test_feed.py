@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import blobs
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -90,6 +91,21 @@ def test_batches_are_the_same_whoever_makes_them_and_others_do(workers: int) -> 
     assert len(makers) == workers
     assert float(os.getpid()) not in makers
     ahead.close()
+
+
+def test_workers_are_made_beside_the_threads_of_opencv() -> None:
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(2)
+    try:
+        image = np.zeros((1000, 1000, 3), np.uint8)
+        cv2.GaussianBlur(cv2.resize(image, (2000, 2000)), (5, 5), 0)  # in two threads
+        feed = _feed(1)
+        feed.batches.make = lambda drawn: torch.tensor(cv2.getNumThreads())
+        assert feed.next().batch == 1  # copies of threads would never answer
+        feed.close()
+        assert cv2.getNumThreads() == 2
+    finally:
+        cv2.setNumThreads(before)
 
 
 def test_a_place_in_the_data_is_that_of_the_last_batch_not_of_those_made_ahead() -> None:

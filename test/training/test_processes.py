@@ -75,41 +75,44 @@ def _task(**changes: Any) -> Task:
     return task
 
 
-def _losses(task: Task, path: Path, **options: Any) -> None:
+def _losses(task: Task, path: Path, steps: int, **options: Any) -> None:
     """Train, and write the loss of each step and the weights."""
     losses: list[float] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop._Log, 'add', lambda log, values: losses.append(values['total']))
-        network = train(task.model, task, STEPS, **options).network
+        network = train(task.model, task, TrainingBudget(steps=steps), **options).network
     torch.save({'losses': losses, 'weights': network.state_dict()}, path)
 
 
-def _first(compute: Compute, path: Path) -> Path:
+def _own(compute: Compute, path: Path) -> Path:
     return path / f'{compute.processes.rank}.pt'
 
 
 @pytest.mark.parametrize(
-    'options',
+    ('steps', 'options'),
     [
-        {},
-        {
-            'recipe': Recipe(optimiser='adamw', ema=0.9, clip=1.0, learning_rate=3e-3),
-            'teacher': blobs.network(),
-            'distillation': Distillation(0.5),
-        },
+        (50, {}),
+        (
+            12,
+            {
+                'recipe': Recipe(optimiser='adamw', ema=0.9, clip=1.0, learning_rate=3e-3),
+                'teacher': blobs.network(),
+                'distillation': Distillation(0.5),
+            },
+        ),
     ],
 )
 def test_two_processes_have_the_losses_and_the_weights_of_one(
-    tmp_path: Path, options: dict[str, Any]
+    tmp_path: Path, steps: int, options: dict[str, Any]
 ) -> None:
     task = _task()
-    _losses(task, tmp_path / 'one.pt', **options)
+    _losses(task, tmp_path / 'one.pt', steps, **options)
     ended = run_together(
-        2, lambda compute: _losses(task, _first(compute, tmp_path), **options, compute=compute)
+        2, lambda compute: _losses(task, _own(compute, tmp_path), steps, **options, compute=compute)
     )
     assert ended == [0, 0]
     one, first, second = (torch.load(tmp_path / f'{each}.pt') for each in ('one', 0, 1))
-    assert len(one['losses']) == 50
+    assert len(one['losses']) == steps
     np.testing.assert_allclose(first['losses'], one['losses'], rtol=0, atol=1e-4)
     for name, value in one['weights'].items():
         assert torch.equal(first['weights'][name], second['weights'][name]), name
@@ -162,7 +165,7 @@ def test_a_detector_whose_losses_are_relative_to_all_objects_of_a_batch_is_train
 
     def run(compute: Compute) -> None:
         network = train(task.model, task, budget, **options, compute=compute).network
-        torch.save(network.state_dict(), _first(compute, tmp_path))
+        torch.save(network.state_dict(), _own(compute, tmp_path))
 
     assert run_together(2, run) == [0, 0]
     found, same = (torch.load(tmp_path / f'{rank}.pt') for rank in (0, 1))
@@ -318,7 +321,7 @@ def test_a_cut_is_chosen_once_and_its_stages_are_the_same_everywhere(tmp_path: P
         assert [each.pruning.plan for each in own.stages] == [
             each.pruning.plan for each in record.stages
         ]
-        torch.save(small.state_dict(), _first(compute, tmp_path))
+        torch.save(small.state_dict(), _own(compute, tmp_path))
 
     for _ in range(2):  # the second time, all of it is in the folder
         assert run_together(2, run) == [0, 0]
