@@ -231,7 +231,8 @@ def with_nearest(
 ) -> Outcome | None:
     """Return the outcome with the nearest budget that holds, where this one does not.
 
-    Found by bisection over the same scores: the larger the budget, the smaller the error, usually.
+    Found by bisection of whole per cents over the same scores: the larger the budget, the smaller
+    the error, usually.
     """
     if outcome is None or not outcome.collapses or not isinstance(budget, Macs | Params):
         return outcome
@@ -239,7 +240,11 @@ def with_nearest(
     too_small, enough = budget.share, 1.0
     nearest = None
     for _ in range(STEPS):
-        share = (too_small + enough) / 2
+        share = (
+            math.ceil(round(50 * (too_small + enough), 6)) / 100
+        )  # whole per cent, as it is said
+        if share >= enough:
+            break
         plan = planner.plan(type(budget)(share))
         found = finish(
             planner.model,
