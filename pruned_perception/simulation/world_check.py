@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pruned_perception.errors import UserError
-from pruned_perception.simulation.gazebo_world import SYSTEMS
+from pruned_perception.simulation.gazebo_world import SYSTEMS, sensor_period
 
 LATER_ELEMENTS = ('optical_frame_id',)
 """In SDF 1.9 since sdformat 12.4; the tools of Debian 12 (12.3) copy them without knowing them."""
@@ -51,6 +51,7 @@ class WorldFacts:
     image_topic: str
     box_topic: str
     rate_hz: float
+    """At which images come: see `sensor_period`."""
     width: int
     height: int
     labels: tuple[int, ...]
@@ -93,17 +94,19 @@ def read_world(path: Path, labels: Sequence[str]) -> WorldFacts:
         )
     rate = float(_text(path, camera, 'update_rate'))
     step = float(_text(path, world, 'physics/max_step_size'))
-    if abs(round(1 / rate / step) - 1 / rate / step) > 1e-4:
+    period = sensor_period(rate)
+    if abs(round(period / step) - period / step) > 1e-4:
         raise UserError(
-            f"{path}: <max_step_size> {step:g} s does not divide the camera's period "
-            f'{1 / rate:.6f} s, so that stamps would be uneven: take {1 / rate / 10:.9f}'
+            f"{path}: <max_step_size> {step:g} s does not divide the camera's period {period:g} s "
+            f'(of {rate:g} Hz, in whole milliseconds), so that stamps would be uneven: take '
+            f'{period / 10:g}'
         )
     found = sorted({_label(path, each.text, labels) for each in world.iter('label')})
     return WorldFacts(
         name=world.get('name', ''),
         image_topic=_text(path, camera, 'topic'),
         box_topic=_text(path, boxes, 'topic'),
-        rate_hz=rate,
+        rate_hz=1 / period,
         width=int(_text(path, camera, 'camera/image/width')),
         height=int(_text(path, camera, 'camera/image/height')),
         labels=tuple(found),

@@ -38,7 +38,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
 
-STEP_NS = 3_333_333
+STEP_NS = 3_300_000
 STEPS = 10
 FRAME_S = 0.05  # wall-clock time of a frame: a real-time factor of two thirds
 
