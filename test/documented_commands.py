@@ -81,19 +81,13 @@ ROADS: dict[str, tuple[Step, ...]] = {
         ),
         Step('pruned-perception data check my_set'),
         Step('pruned-perception evaluate my_set/test --model my_family'),
+        Step('pruned-perception benchmark engine my_family', '--rounds 2 --runs 2'),
     ),
     'onnx': (
         Step(
             'pruned-perception bundle create detector.onnx my_models/detector --labels labels.txt '
             '--image picture.jpg'
         ),
-        Step(
-            'pruned-perception optimize my_models/detector --images drives/ --speedup 2 '
-            '--out my_family',
-            f'{OPTIMIZE} --force',
-            long=True,
-        ),
-        Step('pruned-perception benchmark engine my_family', '--rounds 2 --runs 2', long=True),
     ),
     'optimize': (
         Step(
@@ -340,6 +334,7 @@ ELSEWHERE: dict[str, str] = {
     r'^pruned-perception (models|compare studies/)': 'hours; data of its own',
     r'^python -m studies\.(?!market table)': 'minutes to hours, and data of others',
     r'^(for net in|done)': 'a loop around a study',
+    r'--speedup 2 ': 'needs a network that takes milliseconds',
     r'--device cuda': 'needs a GPU',
     r'robocup_msl|fastestdet|yolox/parent|TRAINING_SET|TEST_SET': 'needs data of others',
     r'runs/dense/final.pt|tuned.pt|--child half': 'needs a training of minutes',
