@@ -233,7 +233,7 @@ ROADS: dict[str, tuple[Step, ...]] = {
         ),
         Step(
             'pruned-perception play bag --new-stamps --stamps stamps.json',
-            '--wait-for 0',
+            '--wait-for /front/image_raw=0 /front/camera_info=0',
             long=True,
         ),
     ),
