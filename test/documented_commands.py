@@ -59,6 +59,8 @@ class Step:
     """Appended: options that come last win."""
     says: str = ''
     """What a command says that runs until it is interrupted; it is interrupted then."""
+    status: int = 0
+    """What it ends with; 1 of a monitor to whom nobody sends detections, and who says so."""
     long: bool = False
     """Run where PRUNED_PERCEPTION_COMMANDS=1 alone."""
 
@@ -81,19 +83,13 @@ ROADS: dict[str, tuple[Step, ...]] = {
         ),
         Step('pruned-perception data check my_set'),
         Step('pruned-perception evaluate my_set/test --model my_family'),
+        Step('pruned-perception benchmark engine my_family', '--rounds 2 --runs 2'),
     ),
     'onnx': (
         Step(
             'pruned-perception bundle create detector.onnx my_models/detector --labels labels.txt '
             '--image picture.jpg'
         ),
-        Step(
-            'pruned-perception optimize my_models/detector --images drives/ --speedup 2 '
-            '--out my_family',
-            f'{OPTIMIZE} --force',
-            long=True,
-        ),
-        Step('pruned-perception benchmark engine my_family', '--rounds 2 --runs 2', long=True),
     ),
     'optimize': (
         Step(
@@ -219,8 +215,8 @@ ROADS: dict[str, tuple[Step, ...]] = {
         ),
         Step('pruned-perception monitor', '--duration 3'),
         Step('pruned-perception view /front', '--port 0', says='http://127.0.0.1:', long=True),
-        Step('pruned-perception monitor /front', '--duration 3', long=True),
-        Step('pruned-perception monitor /front /rear', '--duration 3', long=True),
+        Step('pruned-perception monitor /front', '--duration 3', status=1, long=True),
+        Step('pruned-perception monitor /front /rear', '--duration 3', status=1, long=True),
         Step('pruned-perception monitor --json --duration 60', '--duration 3', long=True),
         Step(
             'pruned-perception up perception model:=$PWD/my_family latency_budget_ms:=30 '
@@ -235,25 +231,29 @@ ROADS: dict[str, tuple[Step, ...]] = {
             '--duration 2',
             long=True,
         ),
-        Step('pruned-perception play bag --new-stamps --stamps stamps.json', long=True),
+        Step(
+            'pruned-perception play bag --new-stamps --stamps stamps.json',
+            '--wait-for /front/image_raw=0 /front/camera_info=0',
+            long=True,
+        ),
     ),
     'benchmarks': (
         Step(
             'pruned-perception benchmark node --model models/warehouse/tenth --rate 10,30,60,max '
             '--html node.html',
-            '--rate 30,max --rounds 1 --seconds 1',
+            '--rate 30,max --rounds 1 --seconds 3',
             long=True,
         ),
         Step(
             'pruned-perception benchmark node --model models/warehouse/tenth '
             'models/warehouse/tenth --seconds 3',
-            '--rounds 1 --seconds 1',
+            '--rounds 1',
             long=True,
         ),
         Step(
             'pruned-perception benchmark node --model models/warehouse models/warehouse/dense '
             'models/warehouse/tenth --budget 30 --rounds 1 --seconds 6',
-            '--seconds 1',
+            '--seconds 3',
             long=True,
         ),
         Step(
@@ -340,6 +340,7 @@ ELSEWHERE: dict[str, str] = {
     r'^pruned-perception (models|compare studies/)': 'hours; data of its own',
     r'^python -m studies\.(?!market table)': 'minutes to hours, and data of others',
     r'^(for net in|done)': 'a loop around a study',
+    r'--speedup 2 ': 'needs a network that takes milliseconds',
     r'--device cuda': 'needs a GPU',
     r'robocup_msl|fastestdet|yolox/parent|TRAINING_SET|TEST_SET': 'needs data of others',
     r'runs/dense/final.pt|tuned.pt|--child half': 'needs a training of minutes',

@@ -48,8 +48,11 @@ def main() -> None:
         least = sorted(cpu for _, cpu, *_ in rows)
         print(Table.under('wall, s:.2f | CPU, s:.2f | status:d | command', rows).to_text())
         within = sum(wall < 1 for wall, *_ in rows)
-        median = least[len(least) // 2]
-        print(f'{within} of {len(rows)} within a second; CPU time: median {median:.2f} s')
+        little, median = sum(cpu < 1 for cpu in least), least[len(least) // 2]
+        print(
+            f'{within} of {len(rows)} within a second, {little} within a second of CPU time, whose '
+            f'median is {median:.2f} s'
+        )
 
 
 def measured(line: str, place: Path) -> tuple[float, float, int, str]:

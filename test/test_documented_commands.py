@@ -158,7 +158,9 @@ def test_the_commands_of_a_road_run(
     for step in steps:
         status = run(step, tmp_path)
         said = capfd.readouterr()
-        assert status == 0, f'{step.line} {step.add}\n{said.out[-500:]}\n{said.err[-1500:]}'
+        assert status == step.status, (
+            f'{step.line} {step.add}\n{said.out[-500:]}\n{said.err[-1500:]}'
+        )
 
 
 def run(step: Step, folder: Path) -> int:

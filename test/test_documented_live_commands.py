@@ -85,7 +85,9 @@ def test_the_commands_of_a_road_run(
                 wait_for(step, process)
                 continue
             out, error = process.communicate(timeout=300)
-            assert process.returncode == 0, f'{step.line} {step.add}\n{out[-500:]}\n{error[-1500:]}'
+            assert process.returncode == step.status, (
+                f'{step.line} {step.add}\n{out[-500:]}\n{error[-1500:]}'
+            )
     finally:
         for process in background:
             process.send_signal(signal.SIGINT)

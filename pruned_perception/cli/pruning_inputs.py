@@ -17,7 +17,9 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -272,11 +274,25 @@ def check_network(args: argparse.Namespace) -> None:
         )
     if args.task is not None and not all(args.task.partition(':')):
         raise UserError(f'--task {args.task}: must be package.module:function')
+    if args.task is not None:
+        _check_module(args.task)
     if args.checkpoint is not None and not is_onnx(args.checkpoint):
         check_checkpoint(args.checkpoint)
     for path in (args.weights, args.pruned) if args.task is not None else ():
         if path is not None:
             check_checkpoint(path)
+
+
+def _check_module(task: str) -> None:
+    """Raise UserError where the module of a task is neither here nor on Python's path."""
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
+    name = task.partition(':')[0].partition('.')[0]
+    if importlib.util.find_spec(name) is None:
+        raise UserError(
+            f'task {task!r}: cannot be imported: there is no module {name!r} in this folder or '
+            "on Python's path"
+        )
 
 
 def is_onnx(path: Path) -> bool:
