@@ -91,7 +91,7 @@ def warehouse() -> Task:
         model=Detector(architecture),
         example_inputs=(torch.zeros(1, 3, *size),),
         calibration=(),
-        **learning(noise(size, architecture.num_classes), experiment.recipe, 0),
+        **learning(noise(size, architecture.num_classes), experiment.recipe, 0, architecture.strides),
     )
 
 

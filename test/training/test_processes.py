@@ -151,7 +151,7 @@ def _detector() -> Task:
     recipe = Recipe('adamw', learning_rate=1e-3, ema=0.9, clip=1.0, batch=5, phases=phases)
     torch.manual_seed(0)
     model = Detector(architecture)
-    fields = learning(_frames(), recipe, 0)
+    fields = learning(_frames(), recipe, 0, model.strides)
     return Task(model=model, example_inputs=(torch.zeros(1, 3, 64, 96),), calibration=(), **fields)
 
 
