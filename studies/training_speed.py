@@ -91,7 +91,9 @@ def warehouse() -> Task:
         model=Detector(architecture),
         example_inputs=(torch.zeros(1, 3, *size),),
         calibration=(),
-        **learning(noise(size, architecture.num_classes), experiment.recipe, 0, architecture.strides),
+        **learning(
+            noise(size, architecture.num_classes), experiment.recipe, 0, architecture.strides
+        ),
     )
 
 
