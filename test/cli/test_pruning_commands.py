@@ -366,7 +366,7 @@ def test_an_interrupted_fine_tuning_goes_on(here: Path, capsys: pytest.CaptureFi
     options = ['--pruned', 'i.pt', '--weights', 'mynet.pt', '--steps', '12']
     interrupted = ['finetune', *options, '--out', 'broken.pt']
     assert main([*interrupted, '--task', 'tasks:interrupts']) == 130
-    assert 'run the same command again to go on from broken.run' in capsys.readouterr().err
+    assert 'the same command goes on from broken.run' in capsys.readouterr().err
     assert not Path('broken.pt').exists()
     assert torch.load('broken.run/training.pt', weights_only=True)['steps'] == 5
 
