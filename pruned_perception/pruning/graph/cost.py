@@ -24,7 +24,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from pruned_perception.pruning.graph.device import on_cpu
@@ -33,6 +32,7 @@ from pruned_perception.pruning.graph.observation import (
     evaluating,
     outside_inference_mode,
 )
+from pruned_perception.pruning.graph.operators import Operators
 
 LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
@@ -137,7 +137,7 @@ _HARMLESS = ('upsample', 'interpolate', 'im2col', 'col2im', 'vector_norm')
 _PLAIN = frozenset(('prim', 'prims', 'debugprims', 'profiler', 'higher_order'))
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(Operators):
     """While it is entered, counts what every operation multiplies, for the innermost module."""
 
     def __init__(self) -> None:
@@ -158,10 +158,6 @@ class _Counter(TorchDispatchMode):
         if isinstance(module, nn.Conv2d) and isinstance(output, Tensor) and output.dim() == 4:
             source, target = (1, *inputs[0].shape[1:]), (1, *output.shape[1:])
             self.shapes.setdefault(name, []).append((*module.weight.shape, *source, *target))
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # else PyTorch imports its compiler at the first operation: seconds
 
     def __torch_dispatch__(
         self,

@@ -28,9 +28,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
+
+from pruned_perception.pruning.graph.operators import Operators
 
 STAYS = 0  # the label of what is no channel of a layer: inputs of the network, constants
 
@@ -123,7 +124,7 @@ REDUCTIONS = {'amax', 'amin', 'mean', 'prod', 'std', 'sum', 'var'}
 ALONG = {'_log_softmax', '_softmax', 'cumsum'}
 
 
-class LabelFlow(TorchDispatchMode):
+class LabelFlow(Operators):
     """While it is entered, every operation passes the labels of its inputs on to its outputs.
 
     Attributes:
@@ -153,10 +154,6 @@ class LabelFlow(TorchDispatchMode):
         for tensor in tensors:
             if (channels := self.of.get(tensor)) is not None:
                 self.ties.fix(channels.labels, why)
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # else PyTorch imports its compiler at the first operation: seconds
 
     def __torch_dispatch__(
         self,

@@ -31,9 +31,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from pruned_perception.pruning.graph.cost import LAYERS
+from pruned_perception.pruning.graph.operators import Operators
 
 _HOOKS = (WeightNorm, SpectralNorm, prune.BasePruningMethod)
 _SPARE = 3  # positions of a convolution that is tried, each way
@@ -159,16 +159,12 @@ def _probe(layer: nn.Module, weight: Tensor, seed: int) -> Tensor:
     return torch.randn(shape, generator=generator).to(weight)
 
 
-class _Calls(TorchDispatchMode):
+class _Calls(Operators):
     """Records what convolutions and products are called with."""
 
     def __init__(self) -> None:
         super().__init__()
         self.found: list[tuple[Tensor, Tensor, Tensor | None, tuple[Any, ...]]] = []
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # else PyTorch imports its compiler at the first operation: seconds
 
     def __torch_dispatch__(
         self,
