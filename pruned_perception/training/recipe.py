@@ -41,17 +41,20 @@ class Phase(Written):
     """Magnification, lowest and highest."""
     mosaic: float = 0.0
     """Share of the views that are composed of four, of as many examples."""
+    colours: float = 1.0
+    """How far light and colours are moved, relative to the usual."""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.colours <= 4:
+            raise PruningError(f'colours: must be in [0, 4], got {self.colours!r}')
         if not 0 <= self.mosaic <= 1:
             raise PruningError(f'mosaic: must be in [0, 1], got {self.mosaic!r}')
         if not 0 < self.scale[0] <= self.scale[1]:
             raise PruningError(f'scale: must be [low, high], 0 < low ≤ high, got {self.scale}')
 
     def _written(self, data: dict[str, Any]) -> dict[str, Any]:
-        if not self.mosaic:
-            del data['mosaic']
-        return data
+        usual = {'mosaic': 0.0, 'colours': 1.0}
+        return {name: value for name, value in data.items() if usual.get(name) != value}
 
 
 @dataclass(frozen=True)

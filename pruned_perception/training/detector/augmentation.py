@@ -120,7 +120,7 @@ def draw_views(
             )
             for each, corner, window in windows
         )
-        views.append(View(size, parts, random_colours(size, generator)))
+        views.append(View(size, parts, random_colours(size, generator, phase.colours)))
     return views
 
 
@@ -231,12 +231,18 @@ def view_boxes(
     return clipped, (w > 0) & (h > 0), fair
 
 
-def random_colours(size: tuple[int, int], generator: np.random.Generator) -> Colours:
-    """Return another light for an image of `size` (height, width), now and then blur or noise."""
+def random_colours(
+    size: tuple[int, int], generator: np.random.Generator, strength: float = 1.0
+) -> Colours:
+    """Return another light for an image of `size` (height, width), now and then blur or noise.
+
+    `strength` is how far gamma, contrast, brightness and the colours' balance are moved, on a
+    logarithmic scale, relative to the usual.
+    """
     ramp = np.arange(256) / 255
-    gamma = math.exp(generator.uniform(-0.35, 0.35))
-    contrast = generator.uniform(0.75, 1.3)
-    gains = generator.uniform(0.9, 1.1, 3) * generator.uniform(0.8, 1.2)
+    gamma = math.exp(generator.uniform(-0.35, 0.35) * strength)
+    contrast = generator.uniform(0.75, 1.3) ** strength
+    gains = generator.uniform(0.9, 1.1, 3) ** strength * generator.uniform(0.8, 1.2) ** strength
     tones = (ramp[:, None] ** gamma - 0.5) * contrast + 0.5
     table = np.clip(tones * gains * 255, 0, 255).astype(np.uint8)
     chance = generator.random()

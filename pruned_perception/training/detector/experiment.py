@@ -88,9 +88,10 @@ class Experiment(Written):
     Exactly one of `architecture` (train from scratch), `parent` (prune the result of that
     experiment, then fine-tune) and `control_of` (the widths of that experiment's net from
     scratch) is set. `pretrained` names weights that the backbone of an `architecture` starts from,
-    see `pretrained.PRETRAINED`; a control's are random. The `budget` of a control is by default the
-    CPU time of that experiment's whole ancestry; on a faster or slower machine than the ancestry's,
-    give as many steps as its time bought. `data` names folders below the data root. With `distill`
+    see `pretrained.PRETRAINED`; a control's are random. `freeze` says how many of its first stages
+    keep them (what is pruned from the result learns in all). The `budget` of a control is by
+    default the CPU time of that experiment's whole ancestry; on a faster or slower machine than the
+    ancestry's, give as many steps as its time bought. `data` names folders below the data root. With `distill`
     the parent is the teacher; its time counts against the budget. In its file, the fields of the
     `recipe` stand among the others.
     """
@@ -101,6 +102,7 @@ class Experiment(Written):
     budget: TrainingBudget | None = None
     architecture: Architecture | None = None
     pretrained: str | None = None
+    freeze: int = 0
     parent: str | None = None
     prune: Pruning | None = None
     distill: Distillation | None = None
@@ -109,6 +111,8 @@ class Experiment(Written):
 
     def _written(self, data: dict[str, Any]) -> dict[str, Any]:
         recipe = data.pop('recipe')
+        if not self.freeze:
+            del data['freeze']
         return {name: value for name, value in data.items() if value is not None} | recipe
 
 
@@ -145,6 +149,11 @@ def experiment_from(data: Any) -> Experiment:
         raise ExperimentError('the fields parent and prune belong together')
     if 'pretrained' in values and 'architecture' not in values:
         raise ExperimentError('field pretrained: needs the field architecture, of its layers')
+    freeze = values.get('freeze', 0)
+    if isinstance(freeze, bool) or not isinstance(freeze, int) or not 0 <= freeze <= 5:
+        raise ExperimentError(f'field freeze: must be a number of stages, 0 … 5; got {freeze!r}')
+    if freeze and 'pretrained' not in values:
+        raise ExperimentError('field freeze: needs the field pretrained; random weights must learn')
     if 'distill' in values and 'parent' not in values:
         raise ExperimentError('field distill: needs the field parent, the net to learn from')
     if 'budget' not in values and 'control_of' not in values:

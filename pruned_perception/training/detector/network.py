@@ -200,6 +200,14 @@ class Detector(nn.Module):
                 assert output.bias is not None
                 nn.init.constant_(output.bias, bias)
 
+    def train(self, mode: bool = True) -> Detector:
+        """Set the mode; stages of the backbone that are frozen keep their norms' statistics."""
+        super().train(mode)
+        for stage in self.backbone:
+            if not any(each.requires_grad for each in stage.parameters()):
+                stage.eval()
+        return self
+
     def forward(self, images: Tensor) -> Tensor:
         """Return the raw outputs (B, N, 4 + C) of images (B, 3, H, W)."""
         features = []

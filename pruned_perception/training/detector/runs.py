@@ -192,7 +192,9 @@ def _fresh(experiment: Experiment, ancestor: Detector | None) -> tuple[Detector,
         return detector, {'control_of': experiment.control_of}
     if experiment.pretrained is None:
         return detector, {}
-    return detector, {PRETRAINED_KEY: start_from(detector, experiment.pretrained)}
+    origins = {PRETRAINED_KEY: start_from(detector, experiment.pretrained)}
+    detector.backbone[: experiment.freeze].requires_grad_(False)
+    return detector, origins
 
 
 def _task(

@@ -17,11 +17,13 @@ import numpy as np
 import pytest
 import torch
 
+from pruned_perception.pruning.errors import PruningError
 from pruned_perception.training.detector.augmentation import (
     Batch,
     collate,
     draw_views,
     make_batch,
+    random_colours,
     view_boxes,
 )
 from pruned_perception.training.detector.data import FrameSet
@@ -84,6 +86,19 @@ def test_mosaics_are_drawn_only_where_they_are_asked_for() -> None:
     assert {len(each.parts) for each in draw_views(frames, [0] * 20, plain, generator)} == {1}
     some = Phase(1, (64, 64), (1, 1), mosaic=0.5)
     assert {len(each.parts) for each in draw_views(frames, [0] * 20, some, generator)} == {1, 4}
+
+
+def test_colours_move_as_far_as_is_asked_for() -> None:
+    def spread(strength: float) -> float:
+        generator = np.random.default_rng(0)
+        tables = [random_colours((8, 8), generator, strength).table for _ in range(100)]
+        return float(np.abs(np.stack(tables) - np.arange(256.0)[:, None]).mean())
+
+    assert Phase(1, (64, 64), (1, 1), colours=2.0).to_dict()['colours'] == 2
+    assert spread(0) < 0.6  # rounding
+    assert spread(0) < 0.2 * spread(1) < 0.16 * spread(2)
+    with pytest.raises(PruningError, match='colours: must be in'):
+        Phase(1, (64, 64), (1, 1), colours=9.0)
 
 
 def test_views_differ_and_are_reproducible() -> None:

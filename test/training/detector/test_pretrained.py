@@ -27,11 +27,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pruned_perception.training.checkpoint import read_checkpoint
 from pruned_perception.training.detector import pretrained
 from pruned_perception.training.detector.architecture import Architecture
+from pruned_perception.training.detector.checkpoint import detector_from
 from pruned_perception.training.detector.experiment import ExperimentError
 from pruned_perception.training.detector.network import Detector
 from pruned_perception.training.detector.pretrained import PRETRAINED, PretrainedError, start_from
+from pruned_perception.training.detector.runs import Folders, run_experiment
 
 BACKBONE = [
     [8, {'kernel': 3, 'hidden': 8, 'width': 4, 'expand': False}],
@@ -170,6 +173,44 @@ def test_absent_other_and_unknown_weights_are_named(
     file.write_bytes(file.read_bytes() + b'\0')
     with pytest.raises(PretrainedError, match='is not the file that is known as made-up'):
         start_from(detector, name)
+
+
+def test_frozen_stages_keep_their_weights_and_statistics(
+    name: str, shapes_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr('pruned_perception.training.detector.runs.VALIDATIONS', 1)
+    experiment = tiny.experiment(
+        architecture=_architecture().to_dict(), pretrained=name, freeze=2, budget={'steps': 2}
+    )
+    assert experiment.to_dict()['freeze'] == 2
+    outcome = run_experiment(experiment, Folders(tmp_path, shapes_data, tmp_path / 'runs'))
+    trained = detector_from(read_checkpoint(outcome.checkpoint)).backbone.state_dict()
+    started = Detector(_architecture())
+    start_from(started, name)
+    kept = {
+        key.split('.')[0]
+        for key, value in started.backbone.state_dict().items()
+        if 'num_batches' not in key and torch.equal(value, trained[key])
+    }
+    learnt = {
+        key.split('.')[0]
+        for key, value in started.backbone.state_dict().items()
+        if 'num_batches' not in key and not torch.equal(value, trained[key])
+    }
+    assert (kept, learnt) == ({'0', '1'}, {'2', '3', '4'})
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'freeze': 2}, 'field freeze: needs the field pretrained'),
+        ({'freeze': 6, 'pretrained': 'efficientnet-lite0'}, '0 … 5; got 6'),
+        ({'freeze': True, 'pretrained': 'efficientnet-lite0'}, '0 … 5; got True'),
+    ],
+)
+def test_what_cannot_be_frozen_is_refused(change: dict, message: str) -> None:
+    with pytest.raises(ExperimentError, match=message):
+        tiny.experiment(**change)
 
 
 def test_only_an_architecture_starts_from_others_weights() -> None:
