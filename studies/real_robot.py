@@ -113,10 +113,10 @@ def table(study: Mapping[str, Any], cells: Mapping[str, Mapping[str, Any]]) -> s
     rows: list[tuple[object, ...]] = []
     first = next(iter(study['choices']))
     for choice in study['choices']:
-        mine = [cells.get(f'{fold}/{choice}') for fold in study['folds']]
-        if any(each is None for each in mine):
+        mine = [cells[key] for fold in study['folds'] if (key := f'{fold}/{choice}') in cells]
+        if len(mine) < len(study['folds']):
             continue
-        ap50 = {venue: each for one in mine for venue, each in one['ap50'].items()}  # type: ignore[index]
+        ap50 = {venue: each for one in mine for venue, each in one['ap50'].items()}
         by_class = 100 * np.array(
             [[ap50[venue][name] for name in judged] for venue in venues], float
         )
@@ -126,7 +126,7 @@ def table(study: Mapping[str, Any], cells: Mapping[str, Mapping[str, Any]]) -> s
             gains = means[choice] - means[first]
             low, high = mean_interval(gains)
             difference = f'{gains.mean():+.1f} [{low:+.1f}, {high:+.1f}]'
-        steps = '+'.join(str(one['steps']) for one in mine)  # type: ignore[index]
+        steps = '+'.join(str(one['steps']) for one in mine)
         minutes = sum(one['cpu_minutes'] for one in mine)
         rows.append(
             (choice, steps, minutes, means[choice].mean(), *by_class.mean(0), *means[choice],

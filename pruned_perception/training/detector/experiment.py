@@ -86,12 +86,12 @@ class Experiment(Written):
     """One training run.
 
     Exactly one of `architecture` (train from scratch), `parent` (prune the result of that
-    experiment, then fine-tune) and `control_of` (the widths of that experiment's net from
-    scratch) is set. `pretrained` names weights that the backbone of an `architecture` starts from,
-    see `pretrained.PRETRAINED`; a control's are random. `freeze` says how many of its first stages
-    keep them (what is pruned from the result learns in all). The `budget` of a control is by
-    default the CPU time of that experiment's whole ancestry; on a faster or slower machine than the
-    ancestry's, give as many steps as its time bought. `data` names folders below the data root. With `distill`
+    experiment, then fine-tune) and `control_of` (the widths of that experiment's net from scratch)
+    is set. `pretrained` names weights that the backbone of an `architecture` starts from, see
+    `pretrained.PRETRAINED`; a control's are random. `freeze` says how many of its first stages keep
+    them (what is pruned from the result learns in all). The `budget` of a control is by default the
+    CPU time of that experiment's whole ancestry; on a faster or slower machine than the ancestry's,
+    give as many steps as its time bought. `data` names folders below the data root. With `distill`
     the parent is the teacher; its time counts against the budget. In its file, the fields of the
     `recipe` stand among the others.
     """
