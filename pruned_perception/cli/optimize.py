@@ -81,6 +81,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'the same command ends with the same weights',
     )
     how.add_argument(
+        '--training',
+        metavar='package.module:function',
+        help="your own training in place of the parent's teaching: given the network that was cut "
+        'and fitted, it returns a Task with `training` and `step`',
+    )
+    how.add_argument(
         '--seed', type=at_least(0), default=0, help='of everything random (%(default)s)'
     )
     how.add_argument(
@@ -211,6 +217,7 @@ def _settings(args: argparse.Namespace) -> Settings:
         weights=args.weights,
         described=described(args) if is_described(args) else {},
         labels=args.labels,
+        training=args.training,
         skip=frozenset(args.skip),
         confidence=args.confidence,
         at_most=args.at_most,

@@ -69,6 +69,8 @@ class Settings:
     described: Mapping[str, Any] = field(default_factory=dict)
     labels: Path | None = None
     """Annotated data set, for accuracy beside agreement."""
+    training: str | None = None
+    """`package.module:function`: the user's own training in place of the parent's teaching."""
     skip: frozenset[str] = frozenset()
     confidence: float = 0.95
     table: Path | None = None
@@ -91,6 +93,8 @@ class Settings:
             raise UserError(f'recipe {self.recipe!r}: there are {", ".join(MINUTES)}')
         if self.minutes is not None and not self.minutes > 0:
             raise UserError(f'--minutes {self.minutes:g}: must be > 0')
+        if self.training is not None and 'recovery' in self.skip:
+            raise UserError(f'--training {self.training}: --skip recovery leaves training out')
 
     @property
     def work(self) -> Path:
@@ -126,6 +130,7 @@ class Settings:
             'weights': None if self.weights is None else str(self.weights.absolute()),
             'description': _plain(self.described),
             'labels': None if self.labels is None else str(self.labels.expanduser().absolute()),
+            'training': self.training,
             'skip': sorted(self.skip),
             'confidence': self.confidence,
             'at most': self.at_most,

@@ -108,12 +108,14 @@ from pruned_perception.training.detector.checkpoint import SEEN
 from pruned_perception.training.label_free import (
     RECIPES,
     LabelFree,
+    Lessons,
     Prediction,
     prune_label_free,
 )
 from pruned_perception.training.label_free.teaching import phases_of, pixels_seen
 from pruned_perception.training.onnx_import import OnnxNetwork
 from pruned_perception.training.onnx_import.task import export_bundle_network
+from pruned_perception.training.task import load_function
 
 ROUNDS, RUNS = 20, 10
 """Of the final timing of all members by turns."""
@@ -199,6 +201,9 @@ class _Job:
         """Import the detector, read frames, look whether the two belong together."""
         settings = self.settings
         self.table = None if settings.table is None else read_table(settings.table)
+        self.lessons: Lessons | None = None
+        if settings.training is not None:
+            self.lessons = load_function(settings.training, '--training')
         self.report('importing the detector', 0.0, '')
         self._import()
         self.notes = self._annotations()
@@ -311,10 +316,12 @@ class _Job:
         hopeless = [each for each in self.forecasts if each.hopeless]
         if hopeless:
             self._say_alternatives(hopeless)
+        how = self.settings.training or self.settings.recipe
         self.say(
-            f'next: {len(self.forecasts)} × about {minutes:g} minutes of teaching '
-            f'({self.settings.recipe})' if minutes else 'next: cut and refit, no teaching'
-        )  # fmt: skip
+            f'next: {len(self.forecasts)} × about {minutes:g} minutes of teaching ({how})'
+            if minutes
+            else 'next: cut and refit, no teaching'
+        )
 
     def _say_alternatives(self, hopeless: Sequence[Forecast]) -> None:
         """Say that pruning does not pay, and what does; end here where no member is left."""
@@ -470,7 +477,9 @@ class _Job:
         if self.table is not None and (ms := forecast.probe.predicted_ms) is not None:
             budget = Latency(ms * (1 + ROUNDING), self.table)
         training = None
-        if settings.teaching_minutes:
+        if self.lessons is not None:  # whose batches are not ours to count
+            training = TrainingBudget(cpu_minutes=settings.teaching_minutes)
+        elif settings.teaching_minutes:
             steps = steps_for(
                 settings.teaching_minutes,
                 forecast.probe.macs,
@@ -490,6 +499,7 @@ class _Job:
             recipe=recipe,
             training=training,
             held_out=self._judged(),
+            lessons=self.lessons,
             seed=settings.seed,
             folder=self.work / 'members' / target.name,
             report=lambda title, done, remark: self.report(f'{target.name}: {title}', done, remark),
@@ -657,6 +667,11 @@ class _Job:
             return None
         if not self.split.by_drives:
             return few_drives(len({each.drive for each in self.frames}))
+        if self.lessons is not None:
+            return (
+                f'no certificate: what {self.settings.training} trained on is not known here, and '
+                'a certificate takes frames that nothing was fitted to'
+            )
         recorded = load_bundle(bundle.path).manifest['certificate']
         if recorded is not None:
             found = read_certificate(recorded)

@@ -184,6 +184,38 @@ def test_with_labels_the_certificate_is_of_true_objects(place, tmp_path, capsys)
     assert rows[1]['certified'] == certificate.headline.bound
 
 
+LESSONS = """
+import torch
+from pruned_perception.training.recipe import Recipe
+from pruned_perception.training.task import Task
+
+
+def lessons(network):
+    return Task(
+        model=network, example_inputs=(), calibration=(),
+        training=lambda seed: iter(lambda: torch.rand(1, 96, 128, 3), None),
+        step=lambda network, batch: sum(each.square().mean() for each in network(batch)),
+        recipe=Recipe(optimiser='adamw', learning_rate=1e-3),
+    )
+"""
+
+
+def test_members_are_taught_by_the_users_own_training(place, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'own_lessons.py').write_text(LESSONS)
+    asked = ['optimize', str(place.dense), '--images', str(place.drives), *ASKED, 'report']
+    asked += ['--minutes', '0.01', '--out', 'family', '--training']
+    assert main([*asked, 'own_lessons:absent']) == 1
+    assert "--training 'own_lessons:absent': cannot be imported" in capsys.readouterr().err
+    assert not (tmp_path / 'family').exists()
+    assert main([*asked, 'own_lessons:lessons']) == 0
+    assert '0.01 minutes of teaching (own_lessons:lessons)' in capsys.readouterr().out
+    record = json.loads((tmp_path / 'family/.optimize/members/macs60.json').read_text())
+    assert record['taught_by'] == 'own_lessons:lessons'
+    assert record['stages'][0]['kept'] == 'taught'
+    assert load_bundle(tmp_path / 'family' / 'macs60').manifest['certificate'] is None
+
+
 def test_of_one_drive_nothing_is_proven_and_that_comes_first(place, tmp_path, capsys):
     asked = ['optimize', str(place.dense), '--images', str(place.one_drive), *ASKED]
     assert main([*asked, '--out', str(tmp_path / 'family'), '--recipe', 'standard']) == 0

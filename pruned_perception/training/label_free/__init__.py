@@ -19,7 +19,7 @@ frames → views → parent's outputs and features → losses → the pruned net
 
 from pruned_perception.training.label_free.agreement import Likeness
 from pruned_perception.training.label_free.prediction import Prediction, predict_label_free
-from pruned_perception.training.label_free.prune import prune_label_free
+from pruned_perception.training.label_free.prune import Lessons, prune_label_free
 from pruned_perception.training.label_free.recipe import RECIPES, LabelFree
 from pruned_perception.training.label_free.record import (
     LabelFreeRecord,
@@ -33,6 +33,7 @@ __all__ = [
     'LabelFreeRecord',
     'LabelFreeResult',
     'LabelFreeStage',
+    'Lessons',
     'Likeness',
     'Prediction',
     'predict_label_free',

@@ -21,7 +21,7 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ from pruned_perception.training.label_free.agreement import HeldOut, Likeness, P
 from pruned_perception.training.label_free.losses import DECODERS, deviations, projection
 from pruned_perception.training.label_free.recipe import LabelFree
 from pruned_perception.training.label_free.record import (
+    PARENT,
     LabelFreeRecord,
     LabelFreeResult,
     LabelFreeStage,
@@ -59,6 +60,9 @@ from pruned_perception.training.onnx_import.task import import_bundle_network
 from pruned_perception.training.scratch import reinitialised
 from pruned_perception.training.task import Task
 
+Lessons = Callable[[nn.Module], Task]
+"""(network, cut and fitted, with batch norms, of the outputs that its ONNX file has) → its task, of
+which `training`, `step`, `recipe` and `optimiser` are used."""
 TIMED_STEPS = 4
 _CONTIGUOUS = torch.contiguous_format
 
@@ -71,6 +75,7 @@ def prune_label_free(
     recipe: LabelFree,
     training: TrainingBudget | None,
     held_out: Sequence[Picture],
+    lessons: Lessons | None = None,
     seed: int = 0,
     folder: Path | None = None,
     report: OnProgress | None = None,
@@ -88,6 +93,8 @@ def prune_label_free(
         training: of all cuts together; None for no teaching. CPU minutes are turned into steps when
             the teaching of a cut starts, so that what an interrupted call ends with is the same.
         held_out: BGR pictures that steer and nothing is fitted on; of another drive, best.
+        lessons: somebody's own training in place of the parent's teaching, perhaps with labels;
+            what it made is what is returned of a stage then, however like the parent it is.
         seed: of everything random.
         folder: for what an interrupted call needs to go on.
         report: told what goes on, the share of it that is done, and a remark.
@@ -110,7 +117,7 @@ def prune_label_free(
     calibration = inputs_of(bundle.input, frames, recipe.images, size)
     work = _Work(
         bundle, network, frames, calibration, HeldOut(bundle, network, held_out), budget, recipe,
-        seed, report or (lambda title, share, remark: None),
+        lessons, seed, report or (lambda title, share, remark: None),
     )  # fmt: skip
     with locked(folder) if folder else contextlib.nullcontext():
         if folder:
@@ -121,7 +128,7 @@ def prune_label_free(
     dense = count(network.module, network.example_inputs)
     record = LabelFreeRecord(
         recipe, str(budget), seed, len(frames), len(held_out), dense.macs, dense.parameters,
-        tuple(work.stages),
+        tuple(work.stages), PARENT if lessons is None else _name(lessons),
     )  # fmt: skip
     return LabelFreeResult(work.current, tuple(work.plans), record)
 
@@ -138,12 +145,13 @@ class _Work:
         held_out: HeldOut,
         budget: Budget,
         recipe: LabelFree,
+        lessons: Lessons | None,
         seed: int,
         report: OnProgress,
     ) -> None:
         self.bundle, self.network, self.frames = bundle, network, frames
         self.calibration, self.held_out, self.budget = calibration, held_out, budget
-        self.recipe, self.seed, self.report = recipe, seed, report
+        self.recipe, self.lessons, self.seed, self.report = recipe, lessons, seed, report
         self.scales: tuple[Tensor, ...] | None = None
         if recipe.raw or bundle.output.decoder not in DECODERS:
             self.scales = deviations(network.module, calibration)
@@ -160,6 +168,7 @@ class _Work:
             'budget': _identity(self.budget),
             'training': None if training is None else training.to_dict(),
             'recipe': self.recipe.to_dict(),
+            'lessons': self.lessons and _name(self.lessons),
             'seed': self.seed,
         }
         file = folder / 'work.json'
@@ -191,7 +200,7 @@ class _Work:
             candidates['taught'] = taught, self.held_out.likeness(taught)
             seconds += spent
         kept = max(candidates.items(), key=lambda each: _rank(each[1][1]))[0]
-        if self.recipe.fresh and part is not None:  # what it is compared with is not what it is
+        if (self.recipe.fresh or self.lessons) and part is not None:  # being alike is not its aim
             kept = 'taught'
         cost = count(candidates[kept][0], self.network.example_inputs)
         found = {name: likeness for name, (_, likeness) in candidates.items()}
@@ -271,17 +280,12 @@ class _Work:
         title: str,
         folder: Path | None,
     ) -> tuple[fx.GraphModule, int, float]:
-        """Return the network as its parent taught it, the steps, and CPU seconds."""
+        """Return the network as it was taught, the steps, and CPU seconds."""
         normed = with_batch_norms(small, self.calibration)
         if self.recipe.fresh:
             untaught: Any = reinitialised(normed, seed=self.seed, initialise=_forget)
             normed = untaught
-        parent = self.network.module
-        structure = trace(parent, self.network.example_inputs)
-        pairs = layer_pairs(parent, structure, composed([*self.plans, plan]), normed)
-        task = teaching_task(
-            self.bundle, self.network, normed, pairs, self.frames, self.recipe, self.scales
-        )
+        task = self._task(normed, plan)
         seed = self.seed + 1000 * number
         steps = self._steps(task, part, folder)
         trained = train(
@@ -296,6 +300,17 @@ class _Work:
         )
         network: Any = trained.network.to(memory_format=_CONTIGUOUS)  # type: ignore[call-overload]
         return folded(network), trained.steps, trained.cpu_seconds
+
+    def _task(self, normed: fx.GraphModule, plan: Plan) -> Task:
+        """Return how to teach a network with batch norms."""
+        if self.lessons is not None:
+            return _own(self.lessons, normed)
+        parent = self.network.module
+        structure = trace(parent, self.network.example_inputs)
+        pairs = layer_pairs(parent, structure, composed([*self.plans, plan]), normed)
+        return teaching_task(
+            self.bundle, self.network, normed, pairs, self.frames, self.recipe, self.scales
+        )
 
     def _steps(self, task: Task, part: TrainingBudget, folder: Path | None) -> int:
         """Return how many steps a part of the training is; CPU minutes are measured once."""
@@ -343,6 +358,22 @@ def _forget(network: nn.Module) -> None:
             nn.init.kaiming_normal_(layer.weight, nonlinearity='relu')
             if layer.bias is not None:
                 nn.init.normal_(layer.weight, std=0.01)
+
+
+def _own(lessons: Lessons, network: nn.Module) -> Task:
+    """Return somebody's task of training a network."""
+    task = lessons(network)
+    if not isinstance(task, Task) or task.training is None or task.step is None:
+        found = 'a Task without them' if isinstance(task, Task) else type(task).__name__
+        raise PruningError(
+            f'{_name(lessons)}: must return a Task with `training` (batches) and `step` (the loss '
+            f'of the network that it is given), not {found}'
+        )
+    return task
+
+
+def _name(function: Lessons) -> str:
+    return f'{function.__module__}:{getattr(function, "__qualname__", type(function).__name__)}'
 
 
 def _identity(budget: Budget) -> list[Any]:

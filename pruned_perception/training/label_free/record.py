@@ -26,6 +26,8 @@ from pruned_perception.pruning.records import Record
 from pruned_perception.training.label_free.agreement import Likeness
 from pruned_perception.training.label_free.recipe import LabelFree
 
+PARENT = 'the parent'
+
 
 @dataclass(frozen=True)
 class LabelFreeStage(Record):
@@ -55,6 +57,8 @@ class LabelFreeRecord(Record):
     dense_macs: int
     dense_parameters: int
     stages: tuple[LabelFreeStage, ...]
+    taught_by: str = PARENT
+    """`PARENT`, or the function whose training it was."""
 
     @property
     def agreement(self) -> float:
@@ -81,8 +85,8 @@ class LabelFreeRecord(Record):
             rows.append(row)
         return (
             f'{self.budget}, from {self.dense_macs:,} MACs; fitted on {self.frames} frames, judged '
-            f'on {self.held_out} others by what the parent finds there\n'
-            + Table.under(header, rows).to_text()
+            f'on {self.held_out} others by what the parent finds there; taught by '
+            f'{self.taught_by}\n' + Table.under(header, rows).to_text()
         )
 
 

@@ -64,6 +64,8 @@ from pruned_perception.training.onnx_import.task import (  # noqa: E402
     import_bundle_network,
 )
 from pruned_perception.training.pipeline import load_pruned, save_pruned  # noqa: E402
+from pruned_perception.training.recipe import Recipe  # noqa: E402
+from pruned_perception.training.task import Task  # noqa: E402
 
 RECIPE = LabelFree(cuts=2, round_to=1, batch=4, learning_rate=1e-3)
 FRAMES, HELD_OUT = pictures(12, seed=0), pictures(6, seed=1)
@@ -321,3 +323,45 @@ def test_a_prediction_is_one_cut_and_refit(parent: Bundle) -> None:
     lost = dataclasses.replace(tenth, refitted=dataclasses.replace(tenth.refitted, ap50=0.1))
     assert not lost.pays
     assert 'INT8' in lost.to_text()
+
+
+def silence(network: nn.Module) -> Task:
+    """Train a network to find nothing: what likeness to the parent would never choose."""
+
+    def step(student: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+        return sum((each**2).mean() for each in student(batch))
+
+    return Task(
+        model=network,
+        example_inputs=(),
+        calibration=(),
+        training=lambda seed: iter(lambda: torch.rand(4, 32, 48, 3), None),
+        step=step,
+        recipe=Recipe(optimiser='adamw', learning_rate=0.03),
+    )
+
+
+def test_somebodys_own_training_takes_the_place_of_the_parents(
+    parent: Bundle, tmp_path: Path
+) -> None:
+    recipe = dataclasses.replace(RECIPE, cuts=1)
+    options: dict[str, Any] = {'recipe': recipe, 'training': TrainingBudget(steps=30)}
+    found = prune(parent, lessons=silence, folder=tmp_path, **options)
+    stage = found.record.stages[0]
+    assert stage.taught is not None
+    assert stage.refitted is not None
+    assert (stage.kept, stage.steps) == ('taught', 30)
+    assert stage.taught.ap50 < stage.refitted.ap50
+    assert found.record.taught_by.endswith('test_prune:silence')
+    assert 'taught by' in found.record.to_text()
+    with pytest.raises(FolderError, match='its lessons differ'):
+        prune(parent, folder=tmp_path, **options)
+
+
+@pytest.mark.parametrize('wrong', [None, Task(nn.Identity(), (), ())])
+def test_a_training_that_is_none_is_named(parent: Bundle, wrong: Any) -> None:
+    def nothing(network: nn.Module) -> Any:
+        return wrong
+
+    with pytest.raises(PruningError, match=r'nothing: must return a Task with `training`'):
+        prune(parent, lessons=nothing)
