@@ -165,7 +165,7 @@ def _light_levels(lighting: Lighting) -> tuple[Color, Color, tuple[Color, ...]]:
     for channel in range(3):
         ambient = lighting.ambient[channel]
         others = [lighting.viewer[channel], *(lamp.color[channel] for lamp in lighting.lights)]
-        half = sum(others) / 2
+        half = sum(others) / 2 or math.ulp(1.0)  # without lamps whatever the slope is times nothing
         slope = (linear(ambient + half) - linear(ambient)) / half / DIFFUSE
         channels.append([linear(ambient), *(slope * level for level in others)])
     red, green, blue = channels

@@ -226,6 +226,21 @@ def test_meshes_have_the_shape_of_the_frusta(scene: Scene, mujoco_file: str) -> 
         assert min(np.abs(points - each).max() for each in theirs) < MILLIMETRE
 
 
+def test_a_world_without_any_lamp_is_lit_by_its_ambient_light() -> None:
+    slab = Part(Box((7.0, 5.0, 0.1)), Surface(), Pose((0.0, 0.0, -0.05)))
+    dark = Scene(
+        'dark',
+        (7.0, 5.0),
+        (SceneObject('floor', (slab,)),),
+        (),
+        Lighting((0.5,) * 3, (0.0,) * 3, ()),
+    )
+    sdf = gazebo_world.world_files(dark, 'dark')['dark.sdf'].decode()
+    ambient = ElementTree.fromstring(sdf).findtext('.//scene/ambient')
+    assert ambient is not None
+    assert float(ambient.split()[0]) == pytest.approx(0.214, abs=0.001)  # half the light of sRGB
+
+
 def test_a_texture_lies_on_a_slab_as_in_mujoco() -> None:
     """Seen from above, what MuJoCo renders is the texture at the coordinates of Gazebo's mesh."""
     try:
