@@ -238,7 +238,8 @@ def test_a_world_without_any_lamp_is_lit_by_its_ambient_light() -> None:
     sdf = gazebo_world.world_files(dark, 'dark')['dark.sdf'].decode()
     ambient = ElementTree.fromstring(sdf).findtext('.//scene/ambient')
     assert ambient is not None
-    assert float(ambient.split()[0]) == pytest.approx(0.214, abs=0.001)  # half the light of sRGB
+    # Half the light of sRGB, which the renderer divides by π.
+    assert float(ambient.split()[0]) == pytest.approx(0.214 * math.pi, abs=0.001)
 
 
 def test_a_texture_lies_on_a_slab_as_in_mujoco() -> None:
