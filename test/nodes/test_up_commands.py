@@ -187,10 +187,11 @@ def test_every_process_is_in_the_enclave(executable: str) -> None:
         ({'image_transport': 'theora'}, 'image_transport:=theora is none of raw, compressed'),
         ({'autostart': 'maybe'}, 'autostart:=maybe is none of true, false'),
         ({'params_file': '/nowhere.yaml'}, 'params_file:=/nowhere.yaml: there is no such file'),
+        ({'model': 'warehose'}, 'model:=warehose: .* no family of that name is shipped.*warehouse'),
     ],
 )
 def test_bad_arguments_are_refused_by_name(given: dict[str, str], expected: str) -> None:
-    with pytest.raises(UserError, match=expected.replace('.', r'\.')):
+    with pytest.raises(UserError, match=expected.replace('.yaml', r'\.yaml')):
         PERCEPTION.values(given)
 
 
