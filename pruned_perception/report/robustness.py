@@ -78,7 +78,7 @@ def sections(found: Robustness) -> list[Section]:
             'Objects missed, percent',
             f'{found.objects} objects in {measured}, {at}; of the members, the difference from '
             f'{dense} on the same corrupted pixels, with 95 % intervals of a bootstrap over '
-            f'{found.unit}s, each for itself.',
+            f'{found.resampled}; each for itself.',
             Table(
                 _columns('frames', dense, *small),
                 [

@@ -71,7 +71,7 @@ def test_a_shipped_family_is_found_by_its_name(prefixes, tmp_path, monkeypatch):
 
 
 def test_a_family_that_is_not_shipped_is_answered_with_those_that_are():
-    with pytest.raises(BundleError, match='no family of that name is shipped; .*warehouse'):
+    with pytest.raises(BundleError, match=r'no family of that name is shipped; .*warehouse'):
         resolve_model('warehose')
     assert resolve_model('nothing.onnx') == Path('nothing.onnx')  # a file's name
 

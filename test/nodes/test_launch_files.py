@@ -189,7 +189,9 @@ def test_a_value_that_is_no_choice_is_refused(launch: Any) -> None:
         launch('perception', {'image_transport': 'theora'})
     with pytest.raises(RuntimeError, match=r'autostart.*maybe.*true.*false'):
         launch('perception', {'autostart': 'maybe'})
-    with pytest.raises(UserError, match='no family of that name is shipped; there are .*warehouse'):
+    with pytest.raises(
+        UserError, match=r'no family of that name is shipped; there are .*warehouse'
+    ):
         launch('perception', {'model': 'warehose'})
 
 
