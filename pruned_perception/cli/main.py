@@ -57,6 +57,7 @@ SUBCOMMANDS: dict[str, str] = {
     'compare': 'Compare ways of pruning: methods × budgets × seeds, one table and plot.',
     'export': 'Export a checkpoint, or your own network, as a bundle.',
     'evaluate': 'Measure the COCO accuracy of a bundle or family on a data set.',
+    'gallery': 'Show parent and members side by side on frames, failures first.',
     'models': 'Rebuild a shipped family: data, training, pruning, export, evaluation.',
     'demo': 'Run a simulated robot with two detectors, and compare them.',
     'report': 'Make the page and the summary of a demo again.',

@@ -249,7 +249,7 @@ def slices(
     Raises:
         UserError: a class that the data have not, or no groups where bins are of these.
     """
-    chosen = _chosen(notes.labels, classes)
+    chosen = class_indices(notes.labels, classes)
     names, members = clusters(notes.groups)
     if bins is None and len(names) == len(notes):
         raise UserError(
@@ -318,7 +318,8 @@ def slices(
     )
 
 
-def _chosen(labels: Sequence[str], classes: Sequence[str] | None) -> set[int]:
+def class_indices(labels: Sequence[str], classes: Sequence[str] | None) -> set[int]:
+    """Return the indices of classes, None for all; raise UserError for one that is no label."""
     for name in classes or ():
         if name not in labels:
             raise UserError(f'{name!r} is no class here: there are {", ".join(labels)}')
