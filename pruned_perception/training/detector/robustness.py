@@ -42,6 +42,7 @@ from pruned_perception import __version__
 from pruned_perception._io import locked, read_json, write_json
 from pruned_perception.bundle import Bundle
 from pruned_perception.datasets import Dataset, corruptions, read_dataset
+from pruned_perception.datasets.fingerprints import fingerprints
 from pruned_perception.errors import UserError
 from pruned_perception.inference.accuracy import MIN_SCORE
 from pruned_perception.inference.coco_metrics import Boxes, coco_metrics
@@ -49,6 +50,7 @@ from pruned_perception.inference.decisions import match_decisions, match_truth
 from pruned_perception.inference.detections import Detections
 from pruned_perception.inference.detector import Detector
 from pruned_perception.inference.resampling import frame_weights, resampled_over
+from pruned_perception.pruning.certificate import check_unseen
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.prune_potential import (
     PrunePotential,
@@ -56,6 +58,7 @@ from pruned_perception.pruning.prune_potential import (
     loss_evidence,
 )
 from pruned_perception.pruning.statistics import check_confidence
+from pruned_perception.training.detector.certification import TRAINING, sets_used
 
 NET = 'member, on corrupted frames'
 """Whose accuracy an entry of the manifest is."""
@@ -561,6 +564,11 @@ def _check_not_trained_on(members: Sequence[Bundle], notes: Dataset) -> None:
             raise PruningError(
                 f'{notes.source}: {each.name} was trained on these frames; give others'
             )
+    used = {
+        name: known for name, known in sets_used(*members).items() if name == TRAINING and known
+    }
+    if used:
+        check_unseen(fingerprints(notes), notes.groups, used)
 
 
 def _check_folder(out: Path, identity: dict[str, Any]) -> None:
