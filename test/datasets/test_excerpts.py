@@ -66,3 +66,18 @@ def test_what_an_excerpt_refuses(halls: Path, tmp_path: Path) -> None:
     (halls / 'north' / '0.txt').write_text('7 0.5 0.5 0.25 0.5\n')
     with pytest.raises(DataError, match='class'):
         excerpt(halls, ['north'], tmp_path / 'new')
+
+
+def test_a_folder_that_lacks_pictures_is_refused_with_what_is_missing(
+    halls: Path, tmp_path: Path
+) -> None:
+    known = read_dataset(halls).digest
+    (halls / 'south' / '1.png').unlink()
+    with pytest.raises(DataError, match=r'1\.(png|txt)'):  # its labels are there
+        excerpt(halls, ['south'], tmp_path / 'part', sha256=known)
+    (halls / 'south' / '1.txt').unlink()
+    with pytest.raises(DataError, match='another version of the data, or a part of it'):
+        excerpt(halls, ['north'], tmp_path / 'part', sha256=known)
+    with pytest.raises(DataError, match='nowhere'):
+        excerpt(tmp_path / 'nowhere', ['north'], tmp_path / 'part')
+    assert not (tmp_path / 'part').exists()

@@ -48,6 +48,7 @@ from pruned_perception.training.detector.export import COMPARED_FRAMES, export_b
 from pruned_perception.training.detector.importing import import_bundle
 from pruned_perception.training.detector.runs import Folders
 
+TRAIN = 'train'
 HOLDOUT = 'holdout'
 """The data set of a family that certificates are made on, and that nothing else looks at."""
 
@@ -117,9 +118,11 @@ def read_family_spec(path: str | os.PathLike[str]) -> FamilySpec:
     path = Path(path)
     try:
         data = yaml.safe_load(path.read_text(encoding='utf-8'))
+        sets = {name: _data_set(each) for name, each in data['data'].items()}
+        _check_apart(sets, path)
         return FamilySpec(
             name=str(data['name']),
-            data={name: _data_set(each) for name, each in data['data'].items()},
+            data=sets,
             members=tuple(Member(**member) for member in data['members']),
             provenance=dict(data.get('provenance', {})),
             longest=dict(data.get('longest', {})),
@@ -137,6 +140,21 @@ def _data_set(data: Mapping[str, Any]) -> Split | Excerpt:
     if 'source' not in data:
         return Split(**data)
     return Excerpt(**{**data, 'groups': tuple(map(str, data['groups']))})
+
+
+def _check_apart(sets: Mapping[str, Split | Excerpt], path: Path) -> None:
+    """Raise ExperimentError where a group is trained or certified on, and used otherwise, too."""
+    for name in (TRAIN, HOLDOUT):
+        own = sets.get(name)
+        for other, each in sets.items():
+            if not isinstance(own, Excerpt) or not isinstance(each, Excerpt) or other == name:
+                continue
+            both = [group for group in own.groups if group in each.groups]
+            if both and (own.source, own.group_by) == (each.source, each.group_by):
+                raise ExperimentError(
+                    f'{path}: {own.unit} {both[0]} is in data.{name} and in data.{other}: what is '
+                    'learnt or certified on is for nothing else'
+                )
 
 
 def _quantization(data: Mapping[str, Any]) -> Quantization | None:
