@@ -153,7 +153,6 @@ class ProcessSet:
         params_file = meant.get('params_file')
         if params_file and not Path(params_file).is_file():
             raise UserError(f'params_file:={params_file}: there is no such file')
-        check_model(meant.get('model', ''))
         return {name: meant.get(name) or argument.default for name, argument in known.items()}
 
 

@@ -161,8 +161,8 @@ def _potential(found: Robustness, measured: str, at: str) -> Section:
     )
     if found.layouts < needed:
         note += (
-            f' {found.layouts} can hardly certify anything: even without any loss it takes {needed} '
-            f'{found.unit}s.'
+            f' {found.layouts} can hardly certify anything: even without any loss it takes '
+            f'{needed} {found.unit}s.'
         )
     rows = []
     for name in found.potential:
