@@ -112,6 +112,7 @@ def run(args: argparse.Namespace) -> int:
     from pruned_perception.inference.coco_metrics import gain
     from pruned_perception.inference.detector import Detector
     from pruned_perception.inference.errors import DeviationError
+    from pruned_perception.inference.slices import axes_from, check_slices
 
     path = resolve_model(args.model)
     if is_family(path):
@@ -122,6 +123,8 @@ def run(args: argparse.Namespace) -> int:
     name = args.data_name or args.dataset.resolve().name
     notes = read_dataset(args.dataset).with_labels(bundles[0].labels, bundles[0].name)
     notes.check_labelled()
+    if args.by is not None:
+        check_slices(notes, axes_from(args.by), args.classes)
     measured: dict[str, Metrics] = {}
     found: dict[str, list[Detections]] = {}
     for bundle in bundles:

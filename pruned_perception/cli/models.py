@@ -190,6 +190,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _extract(wanted: Excerpt, sources: Path, out: Path) -> None:
     """Copy a part of an annotated data set, unless it is there."""
+    from pruned_perception._io import read_json
+    from pruned_perception.datasets.conversion import RECORD
     from pruned_perception.datasets.excerpts import excerpt
 
     notes = excerpt(
@@ -197,10 +199,12 @@ def _extract(wanted: Excerpt, sources: Path, out: Path) -> None:
         wanted.groups,
         out,
         sha256=wanted.sha256,
+        pictures_sha256=wanted.pictures_sha256,
         group_by=wanted.group_by,
         unit=wanted.unit,
     )
-    print(f'{out}: {len(notes)} frames, SHA-256 {notes.digest}')
+    pictures = read_json(out / RECORD).get('pictures_sha256', 'unknown')
+    print(f'{out}: {len(notes)} frames, SHA-256 {notes.digest}, of pictures {pictures}')
 
 
 def _generate(split: Split, out: Path) -> None:

@@ -221,6 +221,18 @@ def axes_from(words: Sequence[str]) -> dict[str, Axis | None]:
     return found
 
 
+def check_slices(
+    notes: Dataset, axes: Mapping[str, Axis | None], classes: Sequence[str] | None
+) -> None:
+    """Raise UserError where data have no such class, or no groups where bins are of these."""
+    class_indices(notes.labels, classes)
+    if GROUP in axes and len(set(notes.groups)) == len(notes):
+        raise UserError(
+            f'{notes.source}: does not say which frames belong together; `pruned-perception data '
+            'convert --group-by` does'
+        )
+
+
 def slices(
     notes: Dataset,
     found: Mapping[str, Sequence[Detections]],
@@ -249,13 +261,9 @@ def slices(
     Raises:
         UserError: a class that the data have not, or no groups where bins are of these.
     """
+    check_slices(notes, {axis: bins}, classes)
     chosen = class_indices(notes.labels, classes)
     names, members = clusters(notes.groups)
-    if bins is None and len(names) == len(notes):
-        raise UserError(
-            f'{notes.source}: does not say which frames belong together; `pruned-perception data '
-            'convert --group-by` does'
-        )
     titles = tuple(map(str, names)) if bins is None else bins.bins()
     frames = [
         Frame(size, math.nan if light is None else light[index])

@@ -70,6 +70,9 @@ class Excerpt:
     """Folder of the data set, below that of the sources."""
     groups: tuple[str, ...]
     sha256: str | None = None
+    """Of the annotations of the whole data set."""
+    pictures_sha256: str | None = None
+    """Of these groups' pictures, see `datasets.excerpts`."""
     group_by: str = BY_FOLDER
     unit: str = 'venue'
 

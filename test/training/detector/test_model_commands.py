@@ -16,6 +16,7 @@ import json
 import resource
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ from pruned_perception.bundle import load_bundle, load_family, write_bundle
 from pruned_perception.cli import main as command
 from pruned_perception.cli import models
 from pruned_perception.datasets import read_dataset
+from pruned_perception.datasets.conversion import write_coco
 from pruned_perception.inference.reference import packed, unpacked
 from pruned_perception.training.checkpoint import read_checkpoint
 from pruned_perception.training.detector.experiment import ExperimentError
@@ -309,6 +311,24 @@ def test_a_group_that_is_trained_on_is_for_nothing_else(family: Path, other: str
     spec['data'][other]['source'] = 'handball'  # halls of the same name elsewhere
     file.write_text(yaml.safe_dump(spec))
     assert set(read_family_spec(file).data) == {'train', other}
+
+
+def test_a_hold_out_of_one_venue_certifies_nothing_and_is_looked_at_all_the_same(
+    family: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    spec = yaml.safe_load((family / 'shapes.yaml').read_text())
+    spec['data']['holdout'] = spec['data']['test']
+    (tmp_path / 'shapes.yaml').write_text(yaml.safe_dump(spec))
+    whole = read_dataset(family / 'shapes' / 'test')
+    alone = replace(whole, groups=('hall',) * len(whole), unit='venue')
+    write_coco([alone], tmp_path / 'data' / 'shapes' / 'holdout', {})
+    arguments = ['models', str(tmp_path / 'shapes.yaml'), '--data', str(tmp_path / 'data')]
+    assert command.main([*arguments, '--out', str(family / 'models'), '--steps', 'certify']) == 0
+    out = capsys.readouterr().out
+    assert 'no certificates: ' in out
+    assert 'is of one venue, which says nothing of how venues differ' in out
+    assert '**AP50 by venue**' in out
+    assert 'One venue is too few for an interval over venues' in out
 
 
 @pytest.fixture
