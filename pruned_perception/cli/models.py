@@ -185,6 +185,8 @@ def run(args: argparse.Namespace) -> int:
         _measure_latency(out, folders.runs / spec.name)
     if 'summary' in args.steps:
         print(family.summary(load_family(out)))
+        if certified := family.certificates(load_family(out)):
+            print(f'\n{certified}')
     return 0
 
 

@@ -490,6 +490,13 @@ class Certificate:
         lines.insert(1, f'Seen: {seen}, in {self.frames:,} frames{self._apart()}.')
         return [*self._too_few(), *lines, self._novelty()]
 
+    def reach(self) -> list[str]:
+        """Return how far it reaches: that so few drives say next to nothing of others, or of whom.
+
+        One sentence, the same for all networks of a family, but for what was seen.
+        """
+        return self._too_few() or [self._assumption()]
+
     def _too_few(self) -> list[str]:
         """Return what has to be said first of drives that are too few to say anything of others."""
         first, count = self.headline, len(self.drives)

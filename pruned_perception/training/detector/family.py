@@ -38,6 +38,7 @@ from pruned_perception.inference.accuracy import (
     evaluation_record,
 )
 from pruned_perception.inference.detector import Detector
+from pruned_perception.pruning.certificate import Certificate, Statement, read_certificate
 from pruned_perception.quantization import FLOAT_SHARE, quantize_bundle, scheme_for_here
 from pruned_perception.quantization.bundles import calibration_sha256
 from pruned_perception.training.checkpoint import read_checkpoint, save_checkpoint
@@ -326,6 +327,35 @@ def summary(family: Family) -> str:
             )
         )
     return Table.under(header, rows).to_markdown()
+
+
+def certificates(family: Family) -> str:
+    """Return what is certified of each member in Markdown: seen, and the bound; '' of none."""
+    found = {}
+    for bundle in family.members:
+        recorded = bundle.manifest['certificate']
+        certificate = None if recorded is None else read_certificate(recorded)
+        if isinstance(certificate, Certificate):
+            found[bundle.name] = certificate
+    if not found:
+        return ''
+    first = next(iter(found.values()))
+    rows = [
+        (name, *(_seen_and_bound(each.statements.get(kind)) for kind in first.statements))
+        for name, each in found.items()
+    ]
+    columns = [
+        ('member', ''),
+        *((f'{each.verb} {each.of}', '') for each in first.statements.values()),
+    ]
+    notes = dict.fromkeys(line for each in found.values() for line in each.reach())
+    return '\n\n'.join([*notes, Table(columns, rows).to_markdown()])
+
+
+def _seen_and_bound(each: Statement | None) -> str:
+    if each is None or each.rate is None:
+        return '–'
+    return f'{each.rate:.1%}, {each.bound_text}'
 
 
 def _accuracy_cells(entry: Mapping[str, Any] | None) -> list[str]:

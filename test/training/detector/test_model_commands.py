@@ -19,18 +19,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import shapes
 import tiny
 import torch
 import yaml
 
-from pruned_perception.bundle import load_bundle, load_family, write_bundle
+from pruned_perception.bundle import load_bundle, load_family, record_evidence, write_bundle
 from pruned_perception.cli import main as command
 from pruned_perception.cli import models
 from pruned_perception.datasets import read_dataset
 from pruned_perception.datasets.conversion import write_coco
+from pruned_perception.datasets.fingerprints import Fingerprints
 from pruned_perception.inference.reference import packed, unpacked
+from pruned_perception.pruning.certificate import certify_counts
 from pruned_perception.training.checkpoint import read_checkpoint
 from pruned_perception.training.detector.experiment import ExperimentError
 from pruned_perception.training.detector.family import read_family_spec
@@ -121,6 +124,31 @@ def test_the_summary_says_what_the_manifests_say(
     assert rows[1][7].startswith(f'{half["evaluation"][1]["ap50"]:.3f}')
     assert rows[0][7] == '–'
     assert rows[0][9].startswith('1.00')
+
+
+def test_the_summary_says_what_is_certified_and_how_far_that_reaches(
+    family: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    shutil.copytree(family / 'models', tmp_path / 'models')
+    arguments = ['models', str(family / 'shapes.yaml'), '--out', str(tmp_path / 'models')]
+    for venues, said in (
+        (2, 'Of a new venue this says next to nothing: 2 venues of'),
+        (30, 'Holds after every venue at once'),
+    ):
+        certificate = certify_counts(
+            {'missed': (np.tile([1, 0], venues), np.full(2 * venues, 5))},
+            clusters=np.repeat(np.arange(venues), 2),
+            longest={'objects': 10},
+            unit='venue',
+            holdout=Fingerprints(),
+            used={},
+        )
+        half = load_bundle(tmp_path / 'models' / 'half')
+        record_evidence(half, 'certificate', certificate.to_dict())
+        assert command.main([*arguments, '--steps', 'summary']) == 0
+        out = capsys.readouterr().out
+        assert said in out
+        assert f'| half | 10.0%, {certificate.headline.bound_text} |' in out
 
 
 def test_evaluate_prints_json_lines(family: Path, capsys: pytest.CaptureFixture) -> None:
