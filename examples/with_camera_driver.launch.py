@@ -52,7 +52,7 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 'model',
                 default_value='',
-                description='Bundle or family (default: the shipped one).',
+                description='Bundle or family, or the name of a shipped one (default: warehouse).',
             ),
             Node(
                 package='v4l2_camera',

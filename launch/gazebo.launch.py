@@ -88,8 +88,8 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 'model',
                 default_value='',
-                description='Bundle or family: a folder or package://PACKAGE/PATH '
-                '(default: the shipped family).',
+                description='Bundle or family: the name of a shipped one, a folder or '
+                'package://PACKAGE/PATH (default: warehouse).',
             ),
             DeclareLaunchArgument(
                 'member',

@@ -45,8 +45,8 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 'model',
                 default_value='',
-                description='Bundle or family: a folder or package://PACKAGE/PATH '
-                '(default: the shipped family).',
+                description='Bundle or family: the name of a shipped one, a folder or '
+                'package://PACKAGE/PATH (default: warehouse).',
             ),
             DeclareLaunchArgument(
                 'member',
@@ -164,6 +164,7 @@ def start_node(context: LaunchContext) -> list[Node]:
     def chosen(name: str, choices: up.Choices) -> str:
         return choices.find(given(name)) or ''
 
+    up.check_model(given('model'))
     texts = {name: given(name) for name in TEXTS}
     texts['image_transport'] = chosen('image_transport', up.IMAGE_TRANSPORTS)
     # By --params-file: of a file that is not there, `parameters` would only warn.

@@ -66,6 +66,12 @@ def write_text(path: Path, text: str, *, error: type[UserError] = UserError) -> 
         temporary.write_text(text, encoding='utf-8')
 
 
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write bytes, whole or not at all; raise UserError where that fails."""
+    with errors_of_writing(path), replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
 def write_json(path: Path, data: Any) -> None:
     """Write JSON, whole or not at all; raise UserError where that fails."""
     write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + '\n')

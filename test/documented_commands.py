@@ -326,6 +326,7 @@ TESTED: dict[str, str] = {
     'pruned-perception up perception model:=my_family latency': 'test/nodes/test_up.py',
     'pruned-perception up perception model:=$PWD/yolo member': 'test/nodes/test_up.py',
     'ray s': 'test/compare/test_ray_engine.py',
+    '--unlabelled --model': 'test/report/test_gallery.py',
 }
 
 # Pattern → why a test does not run it.
@@ -343,6 +344,7 @@ ELSEWHERE: dict[str, str] = {
     r'--speedup 2 ': 'needs a network that takes milliseconds',
     r'--device cuda': 'needs a GPU',
     r'small.onnx mine --decoder (yolox|nanodet)': 'needs a repository of others',
+    r'pruned_perception/robocup/|model:=robocup': 'needs a training on data of others',
     r'robocup_msl|fastestdet|yolox/parent|TRAINING_SET|TEST_SET': 'needs data of others',
     r'runs/dense/final.pt|tuned.pt|--child half': 'needs a training of minutes',
 }

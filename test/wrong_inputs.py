@@ -134,6 +134,15 @@ WRONG: dict[str, tuple[str, ...]] = {
     'play {place}/empty': ('empty',),
     'data check {place}/empty': ('empty',),
     'evaluate {place}/pictures --model {place}/bundle': ('pictures', 'data set'),
+    'evaluate {place}/pictures --model {place}/bundle --by size': ("'size' is no axis", 'height'),
+    'evaluate {place}/pictures --model {place}/bundle --by height=9,3': ('height=9,3', 'that rise'),
+    'evaluate {place}/pictures --model {place}/bundle --classes red': ('--classes', '--by'),
+    'evaluate {place}/pictures --model warehose': ('warehose', 'no family of that name'),
+    'gallery {place}/pictures --model {place}/bundle --out {place}/x.gif': ('x.gif', '.html'),
+    'gallery {place}/pictures --model {place}/bundle --out {place}/x.html': (
+        'pictures', 'data set',
+    ),
+    'up perception model:=warehose': ('model:=warehose', 'there are', 'warehouse'),
     'benchmark node --source images:{place}/empty --rounds 1': ('empty',),
     'benchmark node --source camera --rounds 1': ("'camera'", 'topic:NAME'),
     # places that cannot be written

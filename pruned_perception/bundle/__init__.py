@@ -41,7 +41,7 @@ from pruned_perception.bundle.manifest import (
     OutputSpec,
     Thresholds,
 )
-from pruned_perception.bundle.resolve import resolve_model
+from pruned_perception.bundle.resolve import resolve_model, shipped_families
 
 __all__ = [
     'MANIFEST',
@@ -62,6 +62,7 @@ __all__ = [
     'member_names',
     'record_evidence',
     'resolve_model',
+    'shipped_families',
     'signature',
     'write_bundle',
 ]

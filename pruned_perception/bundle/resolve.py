@@ -12,42 +12,47 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Where a model is: plain paths and `package://` addresses."""
+"""Where a model is: plain paths, names of shipped families and `package://` addresses."""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from pruned_perception.bundle.manifest import BundleError
 
 SCHEME = 'package://'
+MODELS = 'models'
+"""Folder of the shipped families, in the checkout and in the package's share."""
+_NAME = re.compile(r'[A-Za-z0-9_-]+')
 
 
 def resolve_model(uri: str | os.PathLike[str]) -> Path:
     """Return the path of a bundle or family.
 
-    `uri` is a path (`~` is expanded) or `package://PACKAGE/SUB/PATH`, looked up as
+    `uri` is a path (`~` is expanded); the name of a family that is shipped, where no folder here
+    is called so (`warehouse`); or `package://PACKAGE/SUB/PATH`, looked up as
     `share/PACKAGE/SUB/PATH` below each prefix of AMENT_PREFIX_PATH; for this package pip's prefix
     and the checkout's own folder come last, so that it works without a ROS environment.
 
-    Raises BundleError that lists the places where it was looked for.
+    Raises BundleError that lists the places where it was looked for, or the names that there are.
     """
     text = os.fspath(uri)
     if not text.startswith(SCHEME):
         if not text:
             raise BundleError('no model given; give the path of a bundle or family')
-        return Path(text).expanduser()
+        path = Path(text).expanduser()
+        if not _NAME.fullmatch(text) or path.exists():
+            return path
+        return _family(text)
 
     package, _, inner = text[len(SCHEME) :].partition('/')
     if not package:
         raise BundleError(f'{text}: no package named; write {SCHEME}PACKAGE/SUB/PATH')
-    prefixes = os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
-    places = [Path(prefix) / 'share' / package / inner for prefix in prefixes if prefix]
-    checkout = Path(__file__).resolve().parents[2]
-    if package == checkout_package():
-        places += [Path(sys.prefix) / 'share' / package / inner, checkout / inner]
+    places = [each / inner for each in _shares(package)]
     for place in places:
         if place.exists():
             return place
@@ -56,6 +61,35 @@ def resolve_model(uri: str | os.PathLike[str]) -> Path:
         f'{text}: not found (looked at: {tried}); is the package {package!r} installed and its '
         'workspace sourced?'
     )
+
+
+def shipped_families() -> dict[str, Path]:
+    """Return the folders of the families that come with this package, by name."""
+    found: dict[str, Path] = {}
+    for share in _shares(checkout_package()):
+        for manifest in sorted((share / MODELS).glob('*/*/manifest.json')):
+            found.setdefault(manifest.parents[1].name, manifest.parents[1])
+    return found
+
+
+def _family(name: str) -> Path:
+    families = shipped_families()
+    if name not in families:
+        raise BundleError(
+            f'{name}: there is no such folder here, and no family of that name is shipped; there '
+            f'are {", ".join(sorted(families)) or "none"}'
+        )
+    return families[name]
+
+
+def _shares(package: str) -> Iterator[Path]:
+    """Yield the folders that may be a package's share, the first one wins."""
+    for prefix in os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep):
+        if prefix:
+            yield Path(prefix) / 'share' / package
+    if package == checkout_package():
+        yield Path(sys.prefix) / 'share' / package
+        yield Path(__file__).resolve().parents[2]
 
 
 def checkout_package() -> str:

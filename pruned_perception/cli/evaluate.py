@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,9 +28,13 @@ from pruned_perception._tables import Table
 from pruned_perception.cli import evaluate_corruptions
 from pruned_perception.cli.arguments import add_execution_provider, at_least
 from pruned_perception.cli.output import say
+from pruned_perception.errors import UserError
 
 if TYPE_CHECKING:
+    from pruned_perception.datasets import Dataset
     from pruned_perception.inference.coco_metrics import Metrics
+    from pruned_perception.inference.detections import Detections
+    from pruned_perception.inference.slices import ByGroup, Slices
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +61,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--record', action='store_true', help="write the result into the bundles' manifests"
     )
     parser.add_argument('--data-name', help='what to call the data set (default: its folder)')
+    where = parser.add_argument_group('where it fails')
+    where.add_argument(
+        '--by',
+        nargs='+',
+        metavar='AXIS',
+        help='tables of what is found and what is right by height (of the box), radius (its '
+        'place), light (of the frame) or group (venue, drive, layout; with AP50); NAME=0,8,16 '
+        "gives the bins' lower edges",
+    )
+    where.add_argument(
+        '--classes', nargs='+', metavar='NAME', help='of the tables by height, radius, light: '
+        'these alone (default: all)',
+    )  # fmt: skip
     evaluate_corruptions.add_arguments(parser)
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raise UserError for what shows before anything is run."""
+    from pruned_perception.inference.slices import axes_from
+
+    if args.by is not None:
+        axes_from(args.by)
+        if args.corruptions is not None:
+            raise UserError('--by is of clean frames: give --corruptions in another command')
+    elif args.classes is not None:
+        raise UserError('--classes goes with --by')
 
 
 def run(args: argparse.Namespace) -> int:
@@ -74,10 +103,16 @@ def run(args: argparse.Namespace) -> int:
     from pruned_perception.cli.progress import Progress
     from pruned_perception.datasets import read_dataset
     from pruned_perception.datasets.fingerprints import fingerprints
-    from pruned_perception.inference.accuracy import MEMBER, evaluate, evaluation_record
+    from pruned_perception.inference.accuracy import (
+        MEMBER,
+        detect_all,
+        evaluation_record,
+        score,
+    )
     from pruned_perception.inference.coco_metrics import gain
     from pruned_perception.inference.detector import Detector
     from pruned_perception.inference.errors import DeviationError
+    from pruned_perception.inference.slices import axes_from, check_slices
 
     path = resolve_model(args.model)
     if is_family(path):
@@ -86,7 +121,12 @@ def run(args: argparse.Namespace) -> int:
     else:
         bundles = (load_bundle(path),)
     name = args.data_name or args.dataset.resolve().name
+    notes = read_dataset(args.dataset).with_labels(bundles[0].labels, bundles[0].name)
+    notes.check_labelled()
+    if args.by is not None:
+        check_slices(notes, axes_from(args.by), args.classes)
     measured: dict[str, Metrics] = {}
+    found: dict[str, list[Detections]] = {}
     for bundle in bundles:
         try:
             detector = Detector(
@@ -98,20 +138,24 @@ def run(args: argparse.Namespace) -> int:
             say(f'{bundle.name}: left out: {error}', file=sys.stderr)
             continue
         with Progress(f'evaluating {bundle.name}') as bar:
-            metrics, digest = evaluate(
-                bundle,
-                args.dataset,
-                resamples=args.resamples,
-                detector=detector,
+            found[bundle.name] = detect_all(
+                detector,
+                notes,
                 progress=lambda done, total, bar=bar: bar.share(  # type: ignore[misc]
                     done / total
                 ),
             )
-        frames = fingerprints(read_dataset(args.dataset)) if args.record else None
+        metrics = score(
+            notes,
+            found[bundle.name],
+            score_threshold=bundle.thresholds.score,
+            resamples=args.resamples,
+        )
+        frames = fingerprints(notes) if args.record else None
         execution = detector.execution
         entry = {
             'net': MEMBER,
-            **evaluation_record(metrics, name, digest, frames),
+            **evaluation_record(metrics, name, notes.digest, frames),
             **execution.to_dict(),
         }
         if args.record:
@@ -131,12 +175,44 @@ def run(args: argparse.Namespace) -> int:
             say(metrics.to_text())
     if len(measured) > 1 and not args.json:
         say(_against(measured))
+    if args.by is not None:
+        _by(args, notes, found, bundles[0].thresholds.score)
     return 0
+
+
+def _by(
+    args: argparse.Namespace,
+    notes: Dataset,
+    found: Mapping[str, Sequence[Detections]],
+    threshold: float,
+) -> None:
+    """Print where the networks fail."""
+    from pruned_perception.inference.slices import axes_from, brightness, by_group, slices
+
+    axes = axes_from(args.by)
+    light = brightness(notes) if 'light' in axes else None
+    for axis, bins in axes.items():
+        parts: list[Slices | ByGroup] = [
+            slices(
+                notes,
+                found,
+                axis,
+                bins=bins,
+                light=light,
+                score_threshold=threshold,
+                classes=args.classes,
+                resamples=args.resamples,
+            )
+        ]
+        if bins is None:
+            parts.append(by_group(notes, found))
+        for each in parts:
+            say(json.dumps({'by': axis, **each.to_dict()}) if args.json else f'\n{each.to_text()}')
 
 
 def _against(measured: Mapping[str, Metrics]) -> str:
     """Return the members' AP50, and what each gains over the first one, frame by frame."""
-    from pruned_perception.inference.coco_metrics import few_groups, gain
+    from pruned_perception.inference.coco_metrics import gain
 
     (first, dense), *others = measured.items()
     rows: list[tuple[str, float, str]] = [(first, dense.ap50, '–')]
@@ -147,7 +223,7 @@ def _against(measured: Mapping[str, Metrics]) -> str:
     columns = [('member', ''), ('AP50', '.3f'), (f'against {first} [95 %]', '')]
     return (
         f'{Table(columns, rows).to_markdown()}\n'
-        f'paired: the same {dense.images} frames; intervals of a bootstrap over {dense.groups} '
-        'groups of them, the same resamples for both, each interval for itself'
-        + few_groups(dense.groups)
+        f'paired: the same {dense.images} frames, in {dense.groups} groups; intervals of a '
+        'bootstrap with the same resamples for both, each interval for itself; resampled: '
+        f'{dense.resampled}'
     )

@@ -86,6 +86,7 @@ def run(args: argparse.Namespace) -> int:
     from pruned_perception.cli.progress import Progress
     from pruned_perception.datasets import read_dataset
     from pruned_perception.datasets.corruptions import CORRUPTIONS, SEVERITIES
+    from pruned_perception.datasets.fingerprints import SEEN, fingerprints
     from pruned_perception.report import robustness as report
     from pruned_perception.training.detector.robustness import MARGIN, measure
 
@@ -127,8 +128,10 @@ def run(args: argparse.Namespace) -> int:
             progress=lambda done, total: bar.share(done / total),
         )
     if args.record:
+        frames = {SEEN: fingerprints(notes).to_dict()}  # which may certify no more
         for each in members:
-            record_evidence(each, 'evaluation', entries[each.name], keys=('net', 'data'))
+            entry = entries[each.name] | frames
+            record_evidence(each, 'evaluation', entry, keys=('net', 'data'))
     if args.json:
         print(json.dumps({'data': name, **found.to_dict()}))
     else:

@@ -18,9 +18,11 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import importlib
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 
 from pruned_perception import __version__
@@ -57,6 +59,7 @@ SUBCOMMANDS: dict[str, str] = {
     'compare': 'Compare ways of pruning: methods × budgets × seeds, one table and plot.',
     'export': 'Export a checkpoint, or your own network, as a bundle.',
     'evaluate': 'Measure the COCO accuracy of a bundle or family on a data set.',
+    'gallery': 'Show parent and members side by side on frames, failures first.',
     'models': 'Rebuild a shipped family: data, training, pruning, export, evaluation.',
     'demo': 'Run a simulated robot with two detectors, and compare them.',
     'report': 'Make the page and the summary of a demo again.',
@@ -66,6 +69,9 @@ SUBCOMMANDS: dict[str, str] = {
     'record': 'Record topics into a rosbag2 folder (MCAP).',
     'play': 'Play a rosbag2 folder onto its topics.',
 }
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Of disks that are full, and of users' shares and limits of them."""
 
 # What is imported, by the extra that brings it.
 EXTRAS: dict[str, tuple[str, ...]] = {
@@ -123,6 +129,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output (head, less) went away: nothing to report
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # what libraries write, mostly to temporary files
+        if error.errno not in NO_ROOM:
+            raise
+        where = error.filename or f'a file, perhaps below {tempfile.gettempdir()}'
+        say(
+            f'pruned-perception: error: {where}: cannot be written: {error.strerror}; make room '
+            'and give the command again',
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
         return 130
     finally:

@@ -34,6 +34,8 @@ from pruned_perception.cli.arguments import (
 from pruned_perception.cli.train import INTERRUPTED, add_folders
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pruned_perception.bundle import Bundle
     from pruned_perception.training.detector.family import Excerpt, Quantization, Split
 
@@ -183,11 +185,15 @@ def run(args: argparse.Namespace) -> int:
         _measure_latency(out, folders.runs / spec.name)
     if 'summary' in args.steps:
         print(family.summary(load_family(out)))
+        if certified := family.certificates(load_family(out)):
+            print(f'\n{certified}')
     return 0
 
 
 def _extract(wanted: Excerpt, sources: Path, out: Path) -> None:
     """Copy a part of an annotated data set, unless it is there."""
+    from pruned_perception._io import read_json
+    from pruned_perception.datasets.conversion import RECORD
     from pruned_perception.datasets.excerpts import excerpt
 
     notes = excerpt(
@@ -195,10 +201,12 @@ def _extract(wanted: Excerpt, sources: Path, out: Path) -> None:
         wanted.groups,
         out,
         sha256=wanted.sha256,
+        pictures_sha256=wanted.pictures_sha256,
         group_by=wanted.group_by,
         unit=wanted.unit,
     )
-    print(f'{out}: {len(notes)} frames, SHA-256 {notes.digest}')
+    pictures = read_json(out / RECORD).get('pictures_sha256', 'unknown')
+    print(f'{out}: {len(notes)} frames, SHA-256 {notes.digest}, of pictures {pictures}')
 
 
 def _generate(split: Split, out: Path) -> None:
@@ -242,10 +250,17 @@ def _certify(out: Path, holdout: Path, longest: dict[str, int]) -> None:
     from pruned_perception.training.detector.certification import certify_bundles
 
     dense, *others = load_family(out).members
-    digest = read_dataset(holdout).digest
+    notes = read_dataset(holdout)
+    if len(set(notes.groups)) < 2:
+        unit = notes.unit or 'group'
+        print(
+            f'no certificates: {holdout} is of one {unit}, which says nothing of how {unit}s '
+            'differ; name two or more'
+        )
+        others = []
     for member in others:
         there = member.manifest['certificate']
-        if there is not None and _is_of(there, dense, member, digest):
+        if there is not None and _is_of(there, dense, member, notes.digest):
             print(f'{member.name}: certified already')
             continue
         with Progress(f'certifying {member.name}') as bar:
@@ -260,6 +275,41 @@ def _certify(out: Path, holdout: Path, longest: dict[str, int]) -> None:
             )
         record_evidence(member, 'certificate', certificate.to_dict())
         print(f'{member.name} against {dense.name}:\n{certificate.to_text()}')
+    _by_group(load_family(out).members, holdout)
+
+
+def _by_group(members: Sequence[Bundle], holdout: Path) -> None:
+    """Print the members' AP50 in each group of the hold-out, where groups are few, as venues are.
+
+    It is looked at alone: what is recorded as an evaluation can certify no more.
+    """
+    from pruned_perception.cli.progress import Progress
+    from pruned_perception.datasets import read_dataset
+    from pruned_perception.inference.accuracy import detect_all
+    from pruned_perception.inference.detector import Detector
+    from pruned_perception.inference.errors import DeviationError
+    from pruned_perception.inference.resampling import ENOUGH_GROUPS
+    from pruned_perception.inference.slices import by_group
+
+    notes = read_dataset(holdout).with_labels(members[0].labels, members[0].name)
+    if len(set(notes.groups)) >= ENOUGH_GROUPS:
+        return
+    found = {}
+    for member in members:
+        try:
+            detector = Detector(member)
+        except DeviationError as error:  # in 8 bits, for other processors
+            print(f'{member.name}: left out: {error}')
+            continue
+        with Progress(f'looking, {member.name}') as bar:
+            found[member.name] = detect_all(
+                detector,
+                notes,
+                progress=lambda done, total, bar=bar: bar.share(  # type: ignore[misc]
+                    done / total
+                ),
+            )
+    print(by_group(notes, found).to_text())
 
 
 def _is_of(certificate: dict[str, Any], dense: Bundle, member: Bundle, digest: str) -> bool:

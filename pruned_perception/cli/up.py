@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
     for name, kind in (('namespace', namespace), ('image', topic)):
         if value := values.get(name):
             checked(f'{name}:={value}', kind, str(value))
+    up.check_model(values['model'])
     commands = {
         f'{process.executable}-{number}': up.command_line(process, chosen, values)
         for number, process in enumerate(chosen.processes, start=1)

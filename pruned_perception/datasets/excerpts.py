@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Collection
@@ -33,6 +34,7 @@ def excerpt(
     out: Path,
     *,
     sha256: str | None = None,
+    pictures_sha256: str | None = None,
     group_by: str = BY_FOLDER,
     unit: str = 'venue',
 ) -> Dataset:
@@ -43,6 +45,7 @@ def excerpt(
         groups: which of its groups, all by name.
         out: folder; one that holds something must be the same excerpt.
         sha256: of the source's annotations; another version is refused.
+        pictures_sha256: of the excerpt's pictures, see `files_sha256`; likewise.
         group_by: what tells its groups, see `division.grouped`.
         unit: what a group is.
 
@@ -56,15 +59,6 @@ def excerpt(
             f'{source}: annotations of SHA-256 {notes.digest[:12]}…, but {sha256[:12]}… is asked '
             'for: another version of the data, or a part of it; figures would not be comparable'
         )
-    record: dict[str, object] = {
-        'source_sha256': notes.digest,
-        'groups': sorted(groups),
-        'group_by': group_by,
-        'unit': unit,
-    }
-    if out.is_dir() and any(out.iterdir()):
-        _check_same(out, record)
-        return read_dataset(out)
     notes = with_groups(notes, group_by, unit)
     there = set(notes.groups)
     if unknown := sorted(set(groups) - there):
@@ -72,8 +66,40 @@ def excerpt(
             f'{source}: has no {unit} {unknown[0]!r}; there are {", ".join(sorted(there))}'
         )
     chosen = [index for index, group in enumerate(notes.groups) if group in groups]
-    write_coco([replace(notes.subset(chosen), split='')], out, record)
+    part = replace(notes.subset(chosen), split='')
+    found = files_sha256(part)
+    if pictures_sha256 is not None and found != pictures_sha256:
+        raise DataError(
+            f'{source}: pictures of SHA-256 {found[:12]}… of {unit} {", ".join(sorted(groups))}, '
+            f'but {pictures_sha256[:12]}… is asked for: other pictures than those of that version'
+        )
+    record: dict[str, object] = {
+        'source_sha256': notes.digest,
+        'pictures_sha256': found,
+        'groups': sorted(groups),
+        'group_by': group_by,
+        'unit': unit,
+    }
+    if out.is_dir() and any(out.iterdir()):
+        _check_same(out, record)
+    else:
+        write_coco([part], out, record)
     return read_dataset(out)
+
+
+def files_sha256(notes: Dataset) -> str:
+    """Return the SHA-256 of those of all pictures' files, sorted: no names, no order.
+
+    Raises:
+        DataError: one cannot be read.
+    """
+    hashes = []
+    for path in notes.paths:
+        try:
+            hashes.append(hashlib.sha256(path.read_bytes()).digest())
+        except OSError as error:
+            raise DataError(f'{path}: cannot be read: {error.strerror}') from error
+    return hashlib.sha256(b''.join(sorted(hashes))).hexdigest()
 
 
 def _check_same(out: Path, record: dict[str, object]) -> None:
@@ -81,5 +107,7 @@ def _check_same(out: Path, record: dict[str, object]) -> None:
         there = json.loads((out / RECORD).read_text(encoding='utf-8'))
     except (OSError, ValueError):
         there = None
-    if there != record:
+    # One that was made before pictures were hashed lacks that.
+    same = isinstance(there, dict) and 'groups' in there and {**record, **there} == record
+    if not same:
         raise DataError(f'{out}: holds something else than this excerpt; remove that folder')

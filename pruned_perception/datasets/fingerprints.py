@@ -26,6 +26,7 @@ import base64
 import binascii
 import contextlib
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,7 @@ SEEN = 'seen'
 """Where checkpoints and manifests keep which frames a set has."""
 
 _BYTES = 6
+_DAY = re.compile(r'(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])')
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ class Fingerprints:
 
         Args:
             pictures: of each the hash, from `picture_hash`.
-            drives: their names. A number is no name: data sets count from 0, each its own drives.
+            drives: their names. A number is no name: data sets count from 0, each its own drives;
+                but a day, such as 20240716, is.
         """
         return cls(
             frozenset(pictures), frozenset(_hash(each.encode()) for each in drives if named(each))
@@ -86,8 +89,15 @@ class Fingerprints:
 
 
 def named(drive: str) -> bool:
-    """Say whether a drive has a name, by which it is told in other sets, and no mere number."""
-    return not drive.strip().isdigit()
+    """Say whether a drive has a name, by which it is told in other sets, and no mere number.
+
+    A day is a name: recordings lie in folders of that.
+
+    >>> named('hall_3'), named('17'), named('20240716'), named('20241716')
+    (True, False, True, False)
+    """
+    text = drive.strip()
+    return not text.isdigit() or bool(_DAY.fullmatch(text))
 
 
 def picture_hash(pixels: NDArray[Any]) -> bytes:

@@ -17,7 +17,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +26,7 @@ from pruned_perception.bundle import Bundle
 from pruned_perception.datasets import Dataset, read_dataset
 from pruned_perception.datasets.fingerprints import SEEN, Fingerprints
 from pruned_perception.inference.coco_metrics import Boxes, Metrics, coco_metrics
+from pruned_perception.inference.detections import Detections
 from pruned_perception.inference.detector import Detector
 
 MIN_SCORE = 0.01  # AP needs the tail below the operating threshold
@@ -75,12 +76,37 @@ def evaluate_notes(
 ) -> Metrics:
     """Return the COCO accuracy of `bundle` on annotated frames with its labels; see `evaluate`."""
     detector = Detector(bundle) if detector is None else detector
+    return score(
+        notes,
+        detect_all(detector, notes, progress=progress),
+        score_threshold=detector.settings.score_threshold,
+        resamples=resamples,
+        seed=seed,
+    )
+
+
+def detect_all(
+    detector: Detector, notes: Dataset, *, progress: Callable[[int, int], None] | None = None
+) -> list[Detections]:
+    """Return what a detector finds in each frame, down to `MIN_SCORE`."""
     settings = replace(detector.settings, score_threshold=MIN_SCORE)
     found = []
     for index, image in enumerate(notes.images()):
         found.append(detector.detect(image, 'bgr', settings)[0])
         if progress is not None:
             progress(index + 1, len(notes))
+    return found
+
+
+def score(
+    notes: Dataset,
+    found: Sequence[Detections],
+    *,
+    score_threshold: float,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Metrics:
+    """Return the COCO accuracy of what was found in each of the annotated frames."""
     truth = [
         Boxes(boxes, class_ids, crowd)
         for boxes, class_ids, crowd in zip(notes.boxes, notes.class_ids, notes.crowd, strict=True)
@@ -89,7 +115,7 @@ def evaluate_notes(
         truth,
         found,
         notes.labels,
-        score_threshold=detector.settings.score_threshold,
+        score_threshold=score_threshold,
         groups=notes.groups,
         resamples=resamples,
         seed=seed,

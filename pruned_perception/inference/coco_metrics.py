@@ -34,9 +34,8 @@ from pruned_perception._tables import Table
 from pruned_perception.datasets.boxes import check_corners
 from pruned_perception.errors import UserError
 from pruned_perception.inference.detections import Detections
+from pruned_perception.inference.resampling import clusters, frame_weights, resampled_over
 
-ENOUGH_GROUPS = 20
-"""Rule of thumb: over fewer groups a bootstrap's percentile intervals are clearly too short."""
 SMALL = 48
 """A box is small when its longer side, in pixels of the source image, is below this."""
 
@@ -79,7 +78,7 @@ class Metrics:
     `overall`, `small` and `large` average AP over the classes that have boxes there (COCO's
     rule); recall and precision are over all boxes together. `score_threshold` is the operating
     threshold of recall and precision; AP uses every detection given. Intervals are 95 %
-    percentile intervals of a bootstrap over groups of images, None where it was not asked for.
+    percentile intervals of a bootstrap, see `resampling`; None where it was not asked for.
     """
 
     images: int
@@ -97,6 +96,11 @@ class Metrics:
     resamples for every network."""
     ap50_outcomes: np.ndarray | None = field(default=None, compare=False)
     """(groups,) pseudo-values of AP50, whose mean it is."""
+
+    @property
+    def resampled(self) -> str:
+        """What intervals come from resampling of, see `resampling.frame_weights`."""
+        return resampled_over(self.groups, self.images)
 
     @property
     def ap50(self) -> float:
@@ -138,8 +142,8 @@ class Metrics:
             lines.append(
                 f'95 % intervals over {self.groups} groups of images: '
                 f'AP50 {self.ap50_interval[0]:.3f}–{self.ap50_interval[1]:.3f}, '
-                f'AP50:95 {self.ap50_95_interval[0]:.3f}–{self.ap50_95_interval[1]:.3f}'
-                + few_groups(self.groups)
+                f'AP50:95 {self.ap50_95_interval[0]:.3f}–{self.ap50_95_interval[1]:.3f}; '
+                f'resampled: {self.resampled}'
             )
         total = max(1, self.overall.boxes)
         lines.append(f'box sizes (longer side, px) in {self.images} images:')
@@ -148,17 +152,6 @@ class Metrics:
             for name, count in self.size_histogram.items()
         ]
         return '\n'.join(lines)
-
-
-def few_groups(groups: int) -> str:
-    """Return what has to be said of a bootstrap over so few groups; nothing where they are enough.
-
-    >>> few_groups(2), few_groups(60)
-    (' (2 groups are too few for that: the intervals are too short)', '')
-    """
-    if groups >= ENOUGH_GROUPS:
-        return ''
-    return f' ({groups} groups are too few for that: the intervals are too short)'
 
 
 def coco_metrics(
@@ -184,8 +177,8 @@ def coco_metrics(
         labels: class names.
         score_threshold: operating threshold at which recall and precision are reported.
         groups: for each image, which cluster it belongs to (a layout, a venue); the bootstrap
-            draws whole clusters, since frames of one scene are not independent. Default: every
-            image is its own cluster.
+            draws whole clusters, since frames of one scene are not independent, but for those that
+            are too few (`resampling.frame_weights`). Default: every image is its own cluster.
         resamples: bootstrap resamples for the intervals; 0 leaves them out.
         seed: of the bootstrap.
         outcomes: compute the pseudo-value of each group, too: n AP50 − (n − 1) AP50 without it
@@ -221,7 +214,7 @@ def coco_metrics(
         )
 
     everything = range(len(labels))
-    names, members = _clusters(len(ground_truth) if groups is None else groups)
+    names, members = clusters(range(len(ground_truth)) if groups is None else groups)
     ap50_interval = ap50_95_interval = draws = None
 
     def weighted(weights: np.ndarray) -> tuple[float, float]:
@@ -229,11 +222,8 @@ def coco_metrics(
         return _mean([ap[0] for ap in aps]), _mean([float(np.mean(ap)) for ap in aps])
 
     if resamples > 0 and names:
-        generator = np.random.default_rng(seed)
-        drawn = generator.multinomial(
-            len(names), np.full(len(names), 1 / len(names)), size=resamples
-        )
-        draws = np.array([weighted(each[members].astype(float)) for each in drawn])
+        drawn = frame_weights(members.tolist(), resamples=resamples, seed=seed)
+        draws = np.array([weighted(each.astype(float)) for each in drawn])
         low, high = np.nanpercentile(draws, [2.5, 97.5], axis=0)
         ap50_interval = (float(low[0]), float(high[0]))
         ap50_95_interval = (float(low[1]), float(high[1]))
@@ -442,14 +432,6 @@ def _longer_sides(per_image: Sequence[np.ndarray]) -> np.ndarray:
     none = np.zeros((0, 4))
     boxes = np.concatenate([none, *(np.asarray(each).reshape(-1, 4) for each in per_image)])
     return np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
-
-
-def _clusters(groups: int | Sequence[Hashable]) -> tuple[list[Hashable], np.ndarray]:
-    """Return the distinct groups and, per image, the index of its group."""
-    each: Sequence[Hashable] = range(groups) if isinstance(groups, int) else groups
-    index: dict[Hashable, int] = {}
-    members = np.array([index.setdefault(group, len(index)) for group in each], int)
-    return list(index), members
 
 
 def _mean(values: Sequence[float]) -> float:

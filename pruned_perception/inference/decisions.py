@@ -83,6 +83,57 @@ class ObjectDecisions:
     """Those of them without a counterpart among the child's: seen without knowing the truth."""
 
 
+@dataclass(frozen=True)
+class Hits:
+    """What one network finds of a frame's objects; crowd boxes are neither objects nor missed."""
+
+    objects: tuple[int, ...]
+    """Indices of the objects that are to be found."""
+    missed: tuple[int, ...]
+    """Those of them that no detection is of."""
+    detected: tuple[int, ...]
+    """Indices of the detections at the threshold that count: all but those within a crowd box."""
+    false: tuple[int, ...]
+    """Those of them that are of no object."""
+
+
+def match_truth(
+    found: Detections,
+    truth: GroundTruth,
+    *,
+    score_threshold: float,
+    iou_threshold: float = 0.5,
+) -> Hits:
+    """Compare a network's detections on one frame with its objects, one to one within each class.
+
+    At the operating threshold; as many are matched as can be, so that no order of the scores
+    matters.
+
+    Args:
+        found: its detections.
+        truth: the frame's objects.
+        score_threshold: operating threshold.
+        iou_threshold: least overlap of an object and its detection.
+
+    Raises:
+        InferenceError: an IoU threshold outside (0, 1].
+    """
+    _check_overlap(iou_threshold)
+    crowd = np.zeros(len(truth.class_ids), bool)
+    if truth.crowd is not None:
+        crowd = truth.crowd.astype(bool)
+    shown = found.scores >= score_threshold
+    links = _links(truth.boxes, truth.class_ids, found.boxes, found.class_ids, iou_threshold)
+    false = set(_unmatched(links.T, shown, ~crowd))
+    beside = false & set(np.flatnonzero(_inside(found, truth, crowd, iou_threshold)).tolist())
+    return Hits(
+        objects=tuple(np.flatnonzero(~crowd).tolist()),
+        missed=_unmatched(links, ~crowd, shown),
+        detected=tuple(k for k in np.flatnonzero(shown).tolist() if k not in beside),
+        false=tuple(sorted(false - beside)),
+    )
+
+
 def match_objects(
     parent: Detections,
     child: Detections,

@@ -79,3 +79,29 @@ def draw_boxes(
         ink = (0, 0, 0) if dark else (255, 255, 255)
         cv2.putText(canvas, text, (left, base), font, font_scale, ink, font_thickness, cv2.LINE_AA)
     return np.asarray(canvas, np.uint8)
+
+
+def draw_dashed(canvas: NDArray[np.uint8], box: Sequence[int], dash: int = 6) -> None:
+    """Draw a box (left, top, right, bottom) in black and white into `canvas`."""
+    left, top, right, bottom = box
+    white, black = (255, 255, 255), (0, 0, 0)
+    thickness = 2 if min(right - left, bottom - top) >= 24 else 1
+    for start, end in (
+        ((left, top), (right, top)),
+        ((right, top), (right, bottom)),
+        ((right, bottom), (left, bottom)),
+        ((left, bottom), (left, top)),
+    ):
+        a, b = np.array(start, float), np.array(end, float)
+        length = float(np.abs(b - a).max())
+        pieces = max(1, round(length / dash))
+        for piece in range(pieces):
+            p, q = (a + (b - a) * (piece + k) / pieces for k in (0, 1))
+            color = white if piece % 2 else black
+            cv2.line(
+                canvas,
+                tuple(p.astype(int).tolist()),
+                tuple(q.astype(int).tolist()),
+                color,
+                thickness,
+            )

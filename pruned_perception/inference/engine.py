@@ -240,6 +240,17 @@ def simplified(model: bytes) -> bytes:
         return Path(options.optimized_model_filepath).read_bytes()
 
 
+def _profile(file: Path) -> list[dict[str, Any]]:
+    """Return what ONNX Runtime has measured; it does not say where it could not write it all."""
+    try:
+        events: list[dict[str, Any]] = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise InferenceError(
+            f'{file}: the profile cannot be written: is the disk of {file.parents[1]} full?'
+        ) from error
+    return events
+
+
 def profiled_nodes(
     model: bytes,
     feeds: Callable[[onnxruntime.InferenceSession], Mapping[str, NDArray[Any]]],
@@ -271,7 +282,7 @@ def profiled_nodes(
         inputs = feeds(session)
         for _ in range(runs + 2):
             session.run(None, inputs)
-        events = json.loads(Path(session.end_profiling()).read_text())
+        events = _profile(Path(session.end_profiling()))
     nodes = [
         {**each['args'], 'dur': each['dur']}
         for each in events

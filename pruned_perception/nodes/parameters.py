@@ -187,8 +187,8 @@ PERCEPTION_PARAMETERS = (
         'model',
         'package://pruned_perception/models/warehouse',
         LIVE,
-        'Bundle or family: a path or package://PACKAGE/PATH. A new one is loaded and checked '
-        'beside the one that runs, and takes over between two frames.',
+        'Bundle or family: the name of a shipped one, a path or package://PACKAGE/PATH. A new one '
+        'is loaded and checked beside the one that runs, and takes over between two frames.',
     ),
     Parameter(
         'member',

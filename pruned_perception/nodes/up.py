@@ -29,6 +29,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from pruned_perception.bundle.resolve import SCHEME, resolve_model
 from pruned_perception.errors import UserError
 from pruned_perception.nodes import transport
 
@@ -94,6 +95,19 @@ class Argument:
             raise UserError(f'{self.name}:={value} is not of type {self.type.__name__}') from error
 
 
+def check_model(value: str) -> None:
+    """Raise UserError where `model:=value` names a family that is not shipped; '' names none.
+
+    What `package://` leads to may stand in the environment of the node alone.
+    """
+    if not value or value.startswith(SCHEME):
+        return
+    try:
+        resolve_model(value)
+    except UserError as error:
+        raise UserError(f'model:={error}') from error
+
+
 def number(name: str, value: str) -> float:
     """Return an argument's value as a float; raises UserError naming it."""
     found: float = Argument(name, '', type=float).parse(value)
@@ -143,7 +157,9 @@ class ProcessSet:
 
 
 _MODEL = Argument(
-    'model', 'Bundle or family: a folder or package://PACKAGE/PATH (default: the shipped family).'
+    'model',
+    'Bundle or family: the name of a shipped one, a folder or package://PACKAGE/PATH (default: '
+    'warehouse).',
 )
 _CHOICE = (
     Argument('member', 'Use this member of the family alone, by name (default: the family).'),

@@ -22,9 +22,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from pruned_perception.bundle import Bundle
 from pruned_perception.datasets import Dataset
@@ -32,9 +30,9 @@ from pruned_perception.datasets.fingerprints import Fingerprints, picture_hash
 from pruned_perception.errors import UserError
 from pruned_perception.inference.detections import Detections
 from pruned_perception.inference.detector import Detector
-from pruned_perception.inference.drawing import draw
 from pruned_perception.optimize.frames import Picture, Pictures
 from pruned_perception.pruning.certificate import Certificate
+from pruned_perception.report.gallery import drawn, encoded
 from pruned_perception.training.detector.certification import (
     Decisions,
     certify_unlabelled,
@@ -45,8 +43,6 @@ SEEING = 0.02
 """Share of frames in which the parent must see something, for them to be of its domain."""
 SHOWN = 4
 """Frames of a member that the page shows; those where it differs most come first."""
-WIDTH = 480
-"""Of a picture on the page, pixels."""
 
 
 @dataclass(frozen=True)
@@ -227,11 +223,13 @@ def side_by_side(
             each = decisions[bundle.name] if number else next(iter(decisions.values()))
             found = each.child[place] if number else each.parent[place]
             marked = each.objects[place].invented if number else ()
-            lost = _of(each.parent[place], each.objects[place].lost) if number else None
+            lost = each.parent[place].boxes[list(each.objects[place].lost)] if number else None
             views.append(
                 {
                     'name': bundle.name,
-                    'jpeg': _drawn(picture, _at(found, bundle), bundle.labels, lost),
+                    'jpeg': base64.b64encode(
+                        encoded(drawn(picture, _at(found, bundle), bundle.labels, missed=lost))
+                    ).decode(),
                     'lost': len(each.objects[place].lost) if number else 0,
                     'added': len(marked),
                 }
@@ -247,44 +245,3 @@ def _at(found: Detections, bundle: Bundle) -> Detections:
 def _of(found: Detections, places: Any) -> Detections:
     index = np.asarray(places, int)
     return Detections(found.boxes[index], found.scores[index], found.class_ids[index])
-
-
-def _drawn(
-    picture: NDArray[np.uint8],
-    found: Detections,
-    labels: Sequence[str],
-    lost: Detections | None,
-) -> str:
-    """Return a JPEG in base 64: detections, and dashed in white what the parent shows alone."""
-    scale = min(1.0, WIDTH / picture.shape[1])
-    size = (round(picture.shape[1] * scale), round(picture.shape[0] * scale))
-    small = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
-    canvas = draw(small, _scaled(found, scale), labels)
-    if lost is not None:
-        for box in (lost.boxes * scale).round().astype(int).tolist():
-            _dashed(canvas, box)
-    done, data = cv2.imencode('.jpg', canvas, [cv2.IMWRITE_JPEG_QUALITY, 78])
-    assert done
-    return base64.b64encode(data.tobytes()).decode()
-
-
-def _scaled(found: Detections, scale: float) -> Detections:
-    return Detections(found.boxes * np.float32(scale), found.scores, found.class_ids)
-
-
-def _dashed(canvas: NDArray[np.uint8], box: Sequence[int], dash: int = 6) -> None:
-    left, top, right, bottom = box
-    white, black = (255, 255, 255), (0, 0, 0)
-    for start, end in (
-        ((left, top), (right, top)),
-        ((right, top), (right, bottom)),
-        ((right, bottom), (left, bottom)),
-        ((left, bottom), (left, top)),
-    ):
-        a, b = np.array(start, float), np.array(end, float)
-        length = float(np.abs(b - a).max())
-        pieces = max(1, round(length / dash))
-        for piece in range(pieces):
-            p, q = (a + (b - a) * (piece + k) / pieces for k in (0, 1))
-            color = white if piece % 2 else black
-            cv2.line(canvas, tuple(p.astype(int).tolist()), tuple(q.astype(int).tolist()), color, 2)

@@ -40,11 +40,17 @@ import pruned_perception
 from pruned_perception._tables import Table
 from pruned_perception.datasets.fingerprints import Fingerprints, picture_hash
 from pruned_perception.pruning.calibration import Batch, CheckedBatches, as_inputs
-from pruned_perception.pruning.eprocess import drives_needed, rate_bound
+from pruned_perception.pruning.eprocess import drives_needed, least_bound, rate_bound
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.device import fed_from_cpu
 from pruned_perception.pruning.graph.observation import tensors
 
+FEW_DRIVES = 20
+"""As many, or fewer, are told apart in words and tables."""
+NEXT_TO_NOTHING = 0.5
+"""A bound that high, where it could be no lower, is said to be none."""
+ENOUGH = 0.1
+"""The bound for which it is said how many drives it takes."""
 VERSION = 2
 """Of the format; the first one had no number (`FormerCertificate`)."""
 
@@ -461,6 +467,7 @@ class Certificate:
         return '\n'.join(
             [
                 *self.paragraphs(),
+                *self._by_drive(),
                 *self._table(),
                 *(f'{name}: {_brief(value)}' for name, value in self.record.items()),
                 ', '.join(f'{name} {value}' for name, value in self.versions.items()),
@@ -468,7 +475,10 @@ class Certificate:
         )
 
     def paragraphs(self) -> list[str]:
-        """Return the sentences: the headline first, with its assumption, the band's last."""
+        """Return the sentences: the headline first, with its assumption, the band's last.
+
+        Where so few drives can prove next to nothing of a new one, that goes before.
+        """
         first, level = self.headline, _level(self.confidence)
         others = list(self.statements.values())[1:]
         lines = [f'{self._proven()}{self._outlook()}', self._assumption()]
@@ -477,8 +487,51 @@ class Certificate:
             if same:
                 lines.append(f'{title}, all such lines together at {level}: {" ".join(same)}')
         seen = f'{sum(first.events):,} of {sum(first.counts):,} ({first.rate:.1%})'
-        lines.insert(1, f'Seen: {seen}, in {self.frames:,} frames.')
-        return [*lines, self._novelty()]
+        lines.insert(1, f'Seen: {seen}, in {self.frames:,} frames{self._apart()}.')
+        return [*self._too_few(), *lines, self._novelty()]
+
+    def reach(self) -> list[str]:
+        """Return how far it reaches: that so few drives say next to nothing of others, or of whom.
+
+        One sentence, the same for all networks of a family, but for what was seen.
+        """
+        return self._too_few() or [self._assumption()]
+
+    def _too_few(self) -> list[str]:
+        """Return what has to be said first of drives that are too few to say anything of others."""
+        first, count = self.headline, len(self.drives)
+        assert first.bound is not None
+        assert first.rate is not None
+        best = least_bound(count, first.confidence)
+        high = first.bound >= NEXT_TO_NOTHING and first.rate < NEXT_TO_NOTHING / 2
+        if best < NEXT_TO_NOTHING and not high:
+            return []
+        enough = count
+        while least_bound(enough, first.confidence) > ENOUGH:
+            enough += 1
+        return [
+            f'Of a new {self.unit} this says next to nothing: {count} {_plural(self.unit, count)} '
+            'of the declared length, without a single event, would prove no less than '
+            f'{_up(best)}, and {_up(ENOUGH)} takes {enough}. What was seen is of these '
+            f'{_plural(self.unit, count)} alone.'
+        ]
+
+    def _apart(self) -> str:
+        """Return how far the drives are apart, and that the bound is of none of them by itself."""
+        first = self.headline
+        rates = {
+            name: events / counts
+            for name, events, counts in zip(self.drives, first.events, first.counts, strict=True)
+            if counts
+        }
+        if len(rates) < 2 or len(self.drives) > FEW_DRIVES:
+            return ''
+        least, most = min(rates, key=lambda x: rates[x]), max(rates, key=lambda x: rates[x])
+        return (
+            f'; from {rates[least]:.1%} ({self.unit} {least}) to {rates[most]:.1%} ({self.unit} '
+            f'{most}): the bound is of all {first.unit} together, and a single {self.unit} may '
+            'well be above it'
+        )
 
     def _proven(self) -> str:
         first = self.headline
@@ -523,6 +576,24 @@ class Certificate:
         if not self.unseen and not self.unchecked:
             text += '; not checked that nothing was fitted, chosen or stopped on it'
         return text
+
+    def _by_drive(self) -> list[str]:
+        """Return what was seen in each drive, where they are few."""
+        if len(self.drives) > FEW_DRIVES:
+            return []
+        rows = []
+        for place, name in enumerate(self.drives):
+            cells = []
+            for each in self.statements.values():
+                events, counts = each.events[place], each.counts[place]
+                share = f' ({events / counts:.1%})' if counts else ''
+                cells.append(f'{events:,} of {counts:,}{share}')
+            rows.append((name, *cells))
+        columns = [(self.unit, ''), *((name, '') for name in self.statements)]
+        return [
+            f'Seen in each {self.unit}, without bounds: a single one is no sample of them.',
+            Table(columns, rows).to_text(),
+        ]
 
     def _table(self) -> list[str]:
         if not self.slices:

@@ -138,6 +138,22 @@ def rate_bound(
     return float(upper_bounds(happened, counted, longest=longest, confidence=confidence))
 
 
+def least_bound(drives: int, confidence: float = 0.95) -> float:
+    """Return the lowest bound that so many drives can prove: of the longest, and without any event.
+
+    >>> [round(least_bound(k), 3) for k in (2, 7, 20, 60)]
+    [0.804, 0.382, 0.157, 0.055]
+
+    Args:
+        drives: how many.
+        confidence: as of `rate_bound`.
+
+    Raises:
+        PruningError: no drive, or a confidence outside (0, 1).
+    """
+    return float(upper_bounds([0] * drives, [1] * drives, longest=1, confidence=confidence))
+
+
 def upper_bounds(
     events: ArrayLike, counts: ArrayLike, *, longest: float, confidence: float = 0.95
 ) -> NDArray[np.float64]:

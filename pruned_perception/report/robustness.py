@@ -70,7 +70,8 @@ def sections(found: Robustness) -> list[Section]:
     dense, small = found.members[0], found.members[1:]
     severe = [each for each in found.conditions if each.name not in (CLEAN, UNIFORM)]
     paired = [found.conditions[0], *severe]
-    measured = f'{found.frames} frames of {found.layouts} {found.unit}s'
+    several = 's' * (found.layouts != 1)
+    measured = f'{found.frames} frames of {found.layouts} {found.unit}{several}'
     at = f'at score ≥ {found.score_threshold:g}, IoU ≥ .5'
     return [
         _potential(found, measured, at),
@@ -78,7 +79,7 @@ def sections(found: Robustness) -> list[Section]:
             'Objects missed, percent',
             f'{found.objects} objects in {measured}, {at}; of the members, the difference from '
             f'{dense} on the same corrupted pixels, with 95 % intervals of a bootstrap over '
-            f'{found.unit}s, each for itself.',
+            f'{found.resampled}; each for itself.',
             Table(
                 _columns('frames', dense, *small),
                 [
@@ -160,8 +161,8 @@ def _potential(found: Robustness, measured: str, at: str) -> Section:
     )
     if found.layouts < needed:
         note += (
-            f' {found.layouts} {found.unit}s can hardly certify anything: even without any loss it '
-            f'takes {needed}.'
+            f' {found.layouts} can hardly certify anything: even without any loss it takes '
+            f'{needed} {found.unit}s.'
         )
     rows = []
     for name in found.potential:

@@ -36,7 +36,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pruned_perception._io import FolderError, locked
+from pruned_perception._io import FolderError, errors_of_writing, locked
 from pruned_perception._processes import Interrupted, termination
 from pruned_perception.pruning.calibration import update_fingerprint
 from pruned_perception.pruning.errors import PruningError
@@ -537,7 +537,8 @@ class _Log:
             'fraction': round(self.run.fraction, 4),
             **{name: float(f'{value:.5g}') for name, value in values.items()},
         }
-        with (self.run.folder / LOG).open('a', encoding='utf-8') as file:
+        log = self.run.folder / LOG
+        with errors_of_writing(log), log.open('a', encoding='utf-8') as file:
             file.write(json.dumps(line) + '\n')
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pytest
 
-from pruned_perception.bundle import BundleError, resolve_model
+from pruned_perception.bundle import BundleError, resolve_model, shipped_families
 
 
 @pytest.fixture
@@ -55,6 +55,25 @@ def test_an_unknown_package_names_the_places_and_the_way_out(prefixes):
     assert str(first / 'share' / 'other' / 'models') in str(error.value)
     assert str(second / 'share' / 'other' / 'models') in str(error.value)
     assert "is the package 'other' installed and its workspace sourced?" in str(error.value)
+
+
+def test_a_shipped_family_is_found_by_its_name(prefixes, tmp_path, monkeypatch):
+    _, second = prefixes
+    mine = second / 'share' / 'pruned_perception' / 'models' / 'football' / 'dense'
+    mine.mkdir(parents=True)
+    (mine / 'manifest.json').touch()
+    assert resolve_model('football') == mine.parent
+    assert {'football', 'warehouse'} <= shipped_families().keys()
+    assert resolve_model('warehouse').name == 'warehouse'
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'football').mkdir()  # a folder here goes before
+    assert resolve_model('football') == Path('football')
+
+
+def test_a_family_that_is_not_shipped_is_answered_with_those_that_are():
+    with pytest.raises(BundleError, match=r'no family of that name is shipped; .*warehouse'):
+        resolve_model('warehose')
+    assert resolve_model('nothing.onnx') == Path('nothing.onnx')  # a file's name
 
 
 def test_without_an_environment_the_error_says_so(monkeypatch):

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 from pruned_perception.datasets import DataError, read_dataset
-from pruned_perception.datasets.excerpts import excerpt
+from pruned_perception.datasets.excerpts import excerpt, files_sha256
 
 
 @pytest.fixture
@@ -66,3 +66,31 @@ def test_what_an_excerpt_refuses(halls: Path, tmp_path: Path) -> None:
     (halls / 'north' / '0.txt').write_text('7 0.5 0.5 0.25 0.5\n')
     with pytest.raises(DataError, match='class'):
         excerpt(halls, ['north'], tmp_path / 'new')
+
+
+def test_other_pictures_under_the_same_labels_are_refused(halls: Path, tmp_path: Path) -> None:
+    part = excerpt(halls, ['north', 'south'], tmp_path / 'part')
+    known = files_sha256(part)  # names of the copy are others
+    assert len(excerpt(halls, ['south', 'north'], tmp_path / 'new', pictures_sha256=known)) == 4
+    cv2.imwrite(str(halls / 'south' / '1.png'), np.full((40, 60, 3), 7, np.uint8))
+    with pytest.raises(DataError, match=f'of venue north, south, but {known[:12]}… is asked for'):
+        excerpt(halls, ['north', 'south'], tmp_path / 'next', pictures_sha256=known)
+    assert not (tmp_path / 'next').exists()
+    with pytest.raises(DataError, match='holds something else than this excerpt'):
+        excerpt(halls, ['north', 'south'], tmp_path / 'part')
+    assert len(excerpt(halls, ['north'], tmp_path / 'next')) == 2
+
+
+def test_a_folder_that_lacks_pictures_is_refused_with_what_is_missing(
+    halls: Path, tmp_path: Path
+) -> None:
+    known = read_dataset(halls).digest
+    (halls / 'south' / '1.png').unlink()
+    with pytest.raises(DataError, match=r'1\.(png|txt)'):  # its labels are there
+        excerpt(halls, ['south'], tmp_path / 'part', sha256=known)
+    (halls / 'south' / '1.txt').unlink()
+    with pytest.raises(DataError, match='another version of the data, or a part of it'):
+        excerpt(halls, ['north'], tmp_path / 'part', sha256=known)
+    with pytest.raises(DataError, match='nowhere'):
+        excerpt(tmp_path / 'nowhere', ['north'], tmp_path / 'part')
+    assert not (tmp_path / 'part').exists()

@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 import os
 from pathlib import Path
@@ -25,6 +26,7 @@ import numpy as np
 import pytest
 from coco_files import write_set
 
+import pruned_perception.datasets.fingerprints as fingerprints_module
 from pruned_perception.datasets import read_dataset
 from pruned_perception.datasets.fingerprints import Fingerprints, fingerprints, picture_hash
 from pruned_perception.errors import UserError
@@ -63,6 +65,9 @@ def test_drives_meet_by_their_names() -> None:
     two = Fingerprints.of([b'ABCDEF'], ['hall 2', 'yard', '7'])
     assert one.shared(two) == (0, 1)
     assert (one | two).shared(one) == (1, 2)
+    assert doctest.testmod(fingerprints_module).failed == 0
+    days = Fingerprints.of([], ['20240716', '20240717'])
+    assert days.shared(Fingerprints.of([], ['20240717', '99999999'])) == (0, 1)
 
 
 def test_ten_thousand_pictures_take_eighty_kilobytes() -> None:

@@ -41,6 +41,7 @@ from launch_ros.actions import PushRosNamespace
 from launch_ros.substitutions import ExecutableInPackage
 
 from pruned_perception.environment import add_own_prefix
+from pruned_perception.errors import UserError
 from pruned_perception.nodes import up
 from pruned_perception.nodes.up import SETS
 
@@ -188,6 +189,10 @@ def test_a_value_that_is_no_choice_is_refused(launch: Any) -> None:
         launch('perception', {'image_transport': 'theora'})
     with pytest.raises(RuntimeError, match=r'autostart.*maybe.*true.*false'):
         launch('perception', {'autostart': 'maybe'})
+    with pytest.raises(
+        UserError, match=r'no family of that name is shipped; there are .*warehouse'
+    ):
+        launch('perception', {'model': 'warehose'})
 
 
 @pytest.mark.parametrize('name', SETS)

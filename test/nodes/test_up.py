@@ -152,6 +152,9 @@ def test_unknown_arguments_are_refused_with_those_that_exist() -> None:
     assert result.returncode == 1
     assert "no argument 'modle'; it has model, member" in result.stderr
     assert not result.stdout
+    result = run('perception', 'model:=warehose', '--print')
+    assert result.returncode == 1
+    assert 'no family of that name is shipped; there are' in result.stderr
 
 
 def test_print_shows_the_command_lines_and_starts_nothing() -> None:

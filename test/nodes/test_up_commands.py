@@ -23,7 +23,14 @@ import pytest
 
 from pruned_perception.errors import UserError
 from pruned_perception.nodes import parameters, up
-from pruned_perception.nodes.up import PERCEPTION, SETS, SIMULATION, Process, ProcessSet
+from pruned_perception.nodes.up import (
+    PERCEPTION,
+    SETS,
+    SIMULATION,
+    Process,
+    ProcessSet,
+    check_model,
+)
 
 TABLES = {
     'perception_node': parameters.PERCEPTION_PARAMETERS,
@@ -192,6 +199,13 @@ def test_every_process_is_in_the_enclave(executable: str) -> None:
 def test_bad_arguments_are_refused_by_name(given: dict[str, str], expected: str) -> None:
     with pytest.raises(UserError, match=expected.replace('.', r'\.')):
         PERCEPTION.values(given)
+
+
+def test_a_model_that_is_no_folder_and_not_shipped_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r'model:=warehose: .* no family .* there are .*warehouse'):
+        check_model('warehose')
+    for model in ('warehouse', str(tmp_path), '/nowhere', 'package://other/models/arm', ''):
+        check_model(model)
 
 
 def test_values_of_another_type_are_refused() -> None:

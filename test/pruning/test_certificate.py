@@ -292,8 +292,27 @@ def test_one_drive_certifies_nothing_and_two_say_how_little() -> None:
     with pytest.raises(PruningError, match='one drive says nothing of how drives differ'):
         counted(np.zeros(30, bool), np.zeros(30, int))
     found = counted(np.zeros(60, bool), np.repeat([0, 1], 30))
-    assert found.paragraphs()[0].startswith('Decides differently on at most 80.')
-    assert 'certified on 2 drives' in found.paragraphs()[0]
+    few, headline, *_ = found.paragraphs()
+    assert few.startswith(
+        'Of a new drive this says next to nothing: 2 drives of the declared length, without a '
+        'single event, would prove no less than 80.4%, and 10.0% takes 33.'
+    )
+    assert headline.startswith('Decides differently on at most 80.')
+    assert 'certified on 2 drives' in headline
+    enough = counted(np.zeros(600, bool), np.repeat(range(20), 30))
+    assert enough.paragraphs()[0].startswith('Decides differently on at most 15.')
+
+
+def test_few_drives_are_told_apart_and_the_bound_is_of_none_alone() -> None:
+    changed = np.zeros(60, bool)
+    changed[:3] = changed[30:45] = True
+    found = counted(changed, np.repeat(['hall', 'yard'], 30))
+    (seen,) = [each for each in found.paragraphs() if each.startswith('Seen: ')]
+    assert 'from 10.0% (drive hall) to 50.0% (drive yard): the bound is of all frames' in seen
+    assert 'yard   15 of 30 (50.0%)' in found.to_text()
+    many = counted(np.tile(changed, 20), np.repeat(range(40), 30))
+    assert 'may well be above it' not in '\n'.join(many.paragraphs())
+    assert 'Seen in each' not in many.to_text()
 
 
 def test_events_that_no_drive_shows_are_said_to_prove_nothing() -> None:

@@ -56,6 +56,8 @@ IOU_THRESHOLD = 0.5
 DARK = 75
 """A frame is dark when its mean brightness, 0 … 255, is below this."""
 UNIT = 'layout'
+TRAINING = 'the training data'
+"""As `sets_used` calls what a network was fitted on."""
 
 
 def certify_bundles(

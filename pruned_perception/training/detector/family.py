@@ -38,6 +38,7 @@ from pruned_perception.inference.accuracy import (
     evaluation_record,
 )
 from pruned_perception.inference.detector import Detector
+from pruned_perception.pruning.certificate import Certificate, Statement, read_certificate
 from pruned_perception.quantization import FLOAT_SHARE, quantize_bundle, scheme_for_here
 from pruned_perception.quantization.bundles import calibration_sha256
 from pruned_perception.training.checkpoint import read_checkpoint, save_checkpoint
@@ -48,6 +49,7 @@ from pruned_perception.training.detector.export import COMPARED_FRAMES, export_b
 from pruned_perception.training.detector.importing import import_bundle
 from pruned_perception.training.detector.runs import Folders
 
+TRAIN = 'train'
 HOLDOUT = 'holdout'
 """The data set of a family that certificates are made on, and that nothing else looks at."""
 
@@ -69,6 +71,9 @@ class Excerpt:
     """Folder of the data set, below that of the sources."""
     groups: tuple[str, ...]
     sha256: str | None = None
+    """Of the annotations of the whole data set."""
+    pictures_sha256: str | None = None
+    """Of these groups' pictures, see `datasets.excerpts`."""
     group_by: str = BY_FOLDER
     unit: str = 'venue'
 
@@ -117,9 +122,11 @@ def read_family_spec(path: str | os.PathLike[str]) -> FamilySpec:
     path = Path(path)
     try:
         data = yaml.safe_load(path.read_text(encoding='utf-8'))
+        sets = {name: _data_set(each) for name, each in data['data'].items()}
+        _check_apart(sets, path)
         return FamilySpec(
             name=str(data['name']),
-            data={name: _data_set(each) for name, each in data['data'].items()},
+            data=sets,
             members=tuple(Member(**member) for member in data['members']),
             provenance=dict(data.get('provenance', {})),
             longest=dict(data.get('longest', {})),
@@ -137,6 +144,21 @@ def _data_set(data: Mapping[str, Any]) -> Split | Excerpt:
     if 'source' not in data:
         return Split(**data)
     return Excerpt(**{**data, 'groups': tuple(map(str, data['groups']))})
+
+
+def _check_apart(sets: Mapping[str, Split | Excerpt], path: Path) -> None:
+    """Raise ExperimentError where a group is trained or certified on, and used otherwise, too."""
+    for name in (TRAIN, HOLDOUT):
+        own = sets.get(name)
+        for other, each in sets.items():
+            if not isinstance(own, Excerpt) or not isinstance(each, Excerpt) or other == name:
+                continue
+            both = [group for group in own.groups if group in each.groups]
+            if both and (own.source, own.group_by) == (each.source, each.group_by):
+                raise ExperimentError(
+                    f'{path}: {own.unit} {both[0]} is in data.{name} and in data.{other}: what is '
+                    'learnt or certified on is for nothing else'
+                )
 
 
 def _quantization(data: Mapping[str, Any]) -> Quantization | None:
@@ -305,6 +327,35 @@ def summary(family: Family) -> str:
             )
         )
     return Table.under(header, rows).to_markdown()
+
+
+def certificates(family: Family) -> str:
+    """Return what is certified of each member in Markdown: seen, and the bound; '' of none."""
+    found = {}
+    for bundle in family.members:
+        recorded = bundle.manifest['certificate']
+        certificate = None if recorded is None else read_certificate(recorded)
+        if isinstance(certificate, Certificate):
+            found[bundle.name] = certificate
+    if not found:
+        return ''
+    first = next(iter(found.values()))
+    rows = [
+        (name, *(_seen_and_bound(each.statements.get(kind)) for kind in first.statements))
+        for name, each in found.items()
+    ]
+    columns = [
+        ('member', ''),
+        *((f'{each.verb} {each.of}', '') for each in first.statements.values()),
+    ]
+    notes = dict.fromkeys(line for each in found.values() for line in each.reach())
+    return '\n\n'.join([*notes, Table(columns, rows).to_markdown()])
+
+
+def _seen_and_bound(each: Statement | None) -> str:
+    if each is None or each.rate is None:
+        return '–'
+    return f'{each.rate:.1%}, {each.bound_text}'
 
 
 def _accuracy_cells(entry: Mapping[str, Any] | None) -> list[str]:

@@ -42,12 +42,15 @@ from pruned_perception import __version__
 from pruned_perception._io import locked, read_json, write_json
 from pruned_perception.bundle import Bundle
 from pruned_perception.datasets import Dataset, corruptions, read_dataset
+from pruned_perception.datasets.fingerprints import fingerprints
 from pruned_perception.errors import UserError
 from pruned_perception.inference.accuracy import MIN_SCORE
 from pruned_perception.inference.coco_metrics import Boxes, coco_metrics
-from pruned_perception.inference.decisions import match_decisions
+from pruned_perception.inference.decisions import match_decisions, match_truth
 from pruned_perception.inference.detections import Detections
 from pruned_perception.inference.detector import Detector
+from pruned_perception.inference.resampling import frame_weights, resampled_over
+from pruned_perception.pruning.certificate import check_unseen
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.prune_potential import (
     PrunePotential,
@@ -55,6 +58,7 @@ from pruned_perception.pruning.prune_potential import (
     loss_evidence,
 )
 from pruned_perception.pruning.statistics import check_confidence
+from pruned_perception.training.detector.certification import TRAINING, sets_used
 
 NET = 'member, on corrupted frames'
 """Whose accuracy an entry of the manifest is."""
@@ -112,7 +116,7 @@ class Parting:
 
 @dataclass(frozen=True)
 class Loss:
-    """A difference of shares of objects missed, with its interval from a bootstrap over layouts."""
+    """A difference of shares of objects missed, with its interval from a bootstrap."""
 
     value: float
     low: float
@@ -128,6 +132,8 @@ class Robustness:
     frames: int
     layouts: int
     unit: str
+    resampled: str
+    """What intervals come from resampling of."""
     objects: int
     score_threshold: float
     missed: dict[str, dict[str, float]]
@@ -240,6 +246,7 @@ class Robustness:
             'frames': self.frames,
             'groups': self.layouts,
             'unit': self.unit,
+            'resampled': self.resampled,
             'objects': self.objects,
             'score_threshold': self.score_threshold,
             'iou_threshold': IOU_THRESHOLD,
@@ -495,21 +502,8 @@ def _all_conditions(
 
 def _missed(truth: Boxes, detections: Detections, threshold: float) -> set[int]:
     """Return the annotated objects that no detection at the threshold is of, one to one."""
-    wanted = np.ones(len(truth.class_ids), bool) if truth.crowd is None else ~truth.crowd
-    places = np.flatnonzero(wanted)
-    objects = Detections(
-        np.asarray(truth.boxes[places], np.float32),
-        np.ones(len(places), np.float32),
-        truth.class_ids[places],
-    )
-    decision = match_decisions(
-        objects,
-        detections,
-        score_threshold=threshold,
-        dead_band=0.0,
-        iou_threshold=IOU_THRESHOLD,
-    )
-    return {int(places[each]) for each in decision.lost}
+    hits = match_truth(detections, truth, score_threshold=threshold, iou_threshold=IOU_THRESHOLD)
+    return set(hits.missed)
 
 
 def _ap50(
@@ -570,6 +564,11 @@ def _check_not_trained_on(members: Sequence[Bundle], notes: Dataset) -> None:
             raise PruningError(
                 f'{notes.source}: {each.name} was trained on these frames; give others'
             )
+    used = {
+        name: known for name, known in sets_used(*members).items() if name == TRAINING and known
+    }
+    if used:
+        check_unseen(fingerprints(notes), notes.groups, used)
 
 
 def _check_folder(out: Path, identity: dict[str, Any]) -> None:
@@ -638,27 +637,27 @@ def _summarise(
 
     objects = per_layout(run.objects)
     shown = objects > 0  # a layout without objects says nothing
-    weights = np.random.default_rng(0).multinomial(
-        int(shown.sum()), np.full(int(shown.sum()), 1 / shown.sum()), RESAMPLES
-    )
+    frames = np.flatnonzero(shown[place])
+    weights = frame_weights([groups[index] for index in frames], resamples=RESAMPLES)
+
+    def more_in_frames(key: str, name: str) -> NDArray[np.int64]:
+        missed = found[key]['missed']
+        return np.asarray(missed[name]) - np.asarray(missed[run.names[0]])
+
     more = {
-        each.key: {
-            name: per_layout(found[each.key]['missed'][name])
-            - per_layout(found[each.key]['missed'][run.names[0]])
-            for name in run.names[1:]
-        }
+        each.key: {name: more_in_frames(each.key, name) for name in run.names[1:]}
         for each in conditions
     }
 
-    def loss(difference: NDArray[np.float64]) -> Loss:
-        drawn = (weights @ difference[shown]) / (weights @ objects[shown])
+    def loss(difference: NDArray[np.int64]) -> Loss:
+        drawn = (weights @ difference[frames]) / (weights @ run.objects[frames])
         low, high = np.percentile(drawn, [2.5, 97.5])
         return Loss(float(difference.sum() / objects.sum()), float(low), float(high))
 
-    chains = {CLEAN: [more[CLEAN][name] for name in run.names[1:]]}
+    chains = {CLEAN: [per_layout(more[CLEAN][name]) for name in run.names[1:]]}
     for name in names:
         chains[name] = [
-            more[Condition(name, severity).key][member]
+            per_layout(more[Condition(name, severity).key][member])
             for member in run.names[1:]
             for severity in severities
         ]
@@ -689,6 +688,7 @@ def _summarise(
         frames=len(run.chosen),
         layouts=int(shown.sum()),
         unit=run.notes.unit or 'frame',
+        resampled=resampled_over(len(layouts), len(groups), run.notes.unit or 'frame'),
         objects=int(objects.sum()),
         score_threshold=run.threshold,
         missed={

@@ -13,21 +13,30 @@
 # limitations under the License.
 
 import json
+import resource
 import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import shapes
 import tiny
 import torch
 import yaml
 
-from pruned_perception.bundle import load_bundle, load_family, write_bundle
+from pruned_perception.bundle import load_bundle, load_family, record_evidence, write_bundle
 from pruned_perception.cli import main as command
 from pruned_perception.cli import models
 from pruned_perception.datasets import read_dataset
+from pruned_perception.datasets.conversion import write_coco
+from pruned_perception.datasets.fingerprints import Fingerprints
 from pruned_perception.inference.reference import packed, unpacked
+from pruned_perception.pruning.certificate import certify_counts
 from pruned_perception.training.checkpoint import read_checkpoint
+from pruned_perception.training.detector.experiment import ExperimentError
+from pruned_perception.training.detector.family import read_family_spec
 
 
 @pytest.fixture(scope='module')
@@ -115,6 +124,31 @@ def test_the_summary_says_what_the_manifests_say(
     assert rows[1][7].startswith(f'{half["evaluation"][1]["ap50"]:.3f}')
     assert rows[0][7] == '–'
     assert rows[0][9].startswith('1.00')
+
+
+def test_the_summary_says_what_is_certified_and_how_far_that_reaches(
+    family: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    shutil.copytree(family / 'models', tmp_path / 'models')
+    arguments = ['models', str(family / 'shapes.yaml'), '--out', str(tmp_path / 'models')]
+    for venues, said in (
+        (2, 'Of a new venue this says next to nothing: 2 venues of'),
+        (30, 'Holds after every venue at once'),
+    ):
+        certificate = certify_counts(
+            {'missed': (np.tile([1, 0], venues), np.full(2 * venues, 5))},
+            clusters=np.repeat(np.arange(venues), 2),
+            longest={'objects': 10},
+            unit='venue',
+            holdout=Fingerprints(),
+            used={},
+        )
+        half = load_bundle(tmp_path / 'models' / 'half')
+        record_evidence(half, 'certificate', certificate.to_dict())
+        assert command.main([*arguments, '--steps', 'summary']) == 0
+        out = capsys.readouterr().out
+        assert said in out
+        assert f'| half | 10.0%, {certificate.headline.bound_text} |' in out
 
 
 def test_evaluate_prints_json_lines(family: Path, capsys: pytest.CaptureFixture) -> None:
@@ -289,6 +323,100 @@ def test_a_familys_data_may_be_parts_of_annotated_sets(
     file.write_text(yaml.safe_dump(spec | {'name': 'others', 'data': {'some': part}}))
     assert command.main(arguments) == 1
     assert "has no picture 'nowhere'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('other', ['validation', 'test', 'holdout'])
+def test_a_group_that_is_trained_on_is_for_nothing_else(family: Path, other: str) -> None:
+    spec = yaml.safe_load((family / 'shapes.yaml').read_text())
+    spec['data'] = {
+        'train': {'source': 'football', 'groups': ['sydney', 20240716]},
+        other: {'source': 'football', 'groups': ['bangkok', '20240716']},
+    }
+    file = family / 'twice.yaml'
+    file.write_text(yaml.safe_dump(spec))
+    with pytest.raises(ExperimentError, match=f'venue 20240716 .* data.train .* data.{other}'):
+        read_family_spec(file)
+    spec['data'][other]['source'] = 'handball'  # halls of the same name elsewhere
+    file.write_text(yaml.safe_dump(spec))
+    assert set(read_family_spec(file).data) == {'train', other}
+
+
+def test_a_hold_out_of_one_venue_certifies_nothing_and_is_looked_at_all_the_same(
+    family: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    spec = yaml.safe_load((family / 'shapes.yaml').read_text())
+    spec['data']['holdout'] = spec['data']['test']
+    (tmp_path / 'shapes.yaml').write_text(yaml.safe_dump(spec))
+    whole = read_dataset(family / 'shapes' / 'test')
+    alone = replace(whole, groups=('hall',) * len(whole), unit='venue')
+    write_coco([alone], tmp_path / 'data' / 'shapes' / 'holdout', {})
+    arguments = ['models', str(tmp_path / 'shapes.yaml'), '--data', str(tmp_path / 'data')]
+    assert command.main([*arguments, '--out', str(family / 'models'), '--steps', 'certify']) == 0
+    out = capsys.readouterr().out
+    assert 'no certificates: ' in out
+    assert 'is of one venue, which says nothing of how venues differ' in out
+    assert '**AP50 by venue**' in out
+    assert 'One venue is too few for an interval over venues' in out
+
+
+@pytest.fixture
+def full_disk() -> Iterator[Callable[[int], None]]:
+    """Return a function after which no file can grow beyond so many bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    ('step', 'said'),
+    [
+        ('data', 'holdout: cannot be written: File too large'),
+        ('train', 'log.jsonl: cannot be written: File too large'),
+        ('export', 'cannot be written: File too large; make room'),
+        ('quantize', 'half/model.onnx: ONNX Runtime cannot quantise it'),  # it says no more
+        ('evaluate', 'models/dense: cannot be written: File too large'),
+        ('latency', 'the profile cannot be written: is the disk of '),
+    ],
+)
+def test_a_disk_that_is_full_ends_every_step_and_leaves_what_was_there(
+    family: Path,
+    tmp_path: Path,
+    step: str,
+    said: str,
+    full_disk: Callable[[int], None],
+    capsys: pytest.CaptureFixture,
+) -> None:
+    out, runs, data = (tmp_path / name for name in ('models', 'runs', 'data'))
+    spec = yaml.safe_load((family / 'shapes.yaml').read_text())
+    spec['quantize'] = {'members': ['half'], 'data': 'validation', 'scheme': 'u8s8'}
+    spec['longest'] = {'frames': 50, 'objects': 500}
+    part = {'source': 'validation', 'group_by': 'picture', 'groups': ['0', '3']}
+    spec['data']['holdout'] = part
+    if step == 'data':  # of the others, those of the simulator come first
+        spec['data'] = {'holdout': part}
+        del spec['quantize']
+    (tmp_path / 'shapes.yaml').write_text(yaml.safe_dump(spec))
+    for each in family.glob('shapes-*.yaml'):
+        shutil.copy(each, tmp_path)
+    data.mkdir()
+    (data / 'shapes').mkdir()
+    for name in ('train', 'validation', 'test'):
+        (data / 'shapes' / name).symlink_to(family / 'shapes' / name)
+    if step == 'evaluate':  # on other frames than before: there is something to record
+        (data / 'shapes' / 'test').unlink()
+        (data / 'shapes' / 'test').symlink_to(family / 'shapes' / 'validation')
+    arguments = ['models', str(tmp_path / 'shapes.yaml'), '--data', str(data), '--quiet']
+    arguments += ['--sources', str(family / 'shapes'), '--runs', str(runs), '--out', str(out)]
+    if step != 'train':
+        shutil.copytree(family / 'runs', runs)
+    if step not in ('data', 'export'):
+        shutil.copytree(family / 'models', out)
+    before = {path: path.read_bytes() for path in out.rglob('*') if path.is_file()}
+    full_disk(300)
+    assert command.main([*arguments, '--steps', step]) == 1
+    error = ' '.join(capsys.readouterr().err.split())
+    assert said in error
+    assert {path: path.read_bytes() for path in out.rglob('*') if path.is_file()} == before
 
 
 def test_pruning_again_keeps_the_plans_before(family: Path, tmp_path: Path) -> None:

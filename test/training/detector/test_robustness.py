@@ -39,6 +39,8 @@ from tiny_detector import LABELS, square_image, tiny_manifest, write_tiny_bundle
 
 from pruned_perception.bundle import Bundle, load_family
 from pruned_perception.cli.main import main
+from pruned_perception.datasets import read_dataset
+from pruned_perception.datasets.fingerprints import SEEN, fingerprints
 from pruned_perception.errors import UserError
 from pruned_perception.pruning import PruningError
 from pruned_perception.pruning.prune_potential import PrunePotential, certify_potential
@@ -337,6 +339,19 @@ def test_frames_that_a_member_was_trained_on_are_refused(
         members[1], manifest={**members[1].manifest, 'provenance': provenance}
     )
     with pytest.raises(PruningError, match='small was trained on these frames'):
+        measure((members[0], trained), frames, tmp_path / 'out')
+
+
+def test_frames_of_a_part_that_a_member_was_trained_on_are_refused_too(
+    members: tuple[Bundle, ...], frames: Path, tmp_path: Path
+) -> None:
+    """The part has annotations of its own, so that no hash of these tells."""
+    part = fingerprints(read_dataset(frames).subset([0, 1]))
+    provenance = {**members[1].manifest['provenance'], SEEN: {'training': part.to_dict()}}
+    trained = dataclasses.replace(
+        members[1], manifest={**members[1].manifest, 'provenance': provenance}
+    )
+    with pytest.raises(PruningError, match='frames of the hold-out are in the training data'):
         measure((members[0], trained), frames, tmp_path / 'out')
 
 
