@@ -344,7 +344,6 @@ ELSEWHERE: dict[str, str] = {
     r'--speedup 2 ': 'needs a network that takes milliseconds',
     r'--device cuda': 'needs a GPU',
     r'small.onnx mine --decoder (yolox|nanodet)': 'needs a repository of others',
-    r'pruned_perception/robocup/|model:=robocup': 'needs a training on data of others',
     r'robocup_msl|fastestdet|yolox/parent|TRAINING_SET|TEST_SET': 'needs data of others',
     r'runs/dense/final.pt|tuned.pt|--child half': 'needs a training of minutes',
 }
