@@ -124,13 +124,15 @@ def rank_losses(weight: Tensor, covariance: Tensor, metric: Tensor) -> Tensor:
     return lost
 
 
-def reduced_rank(weight: Tensor, covariance: Tensor, metric: Tensor, rank: int) -> Factors:
+def reduced_rank(
+    weight: Tensor, covariance: Tensor, metric: Tensor, rank: int, *, damping: float = DAMPING
+) -> Factors:
     """Return the factors of the weight of this rank that loses least on what was measured.
 
     Arguments as `rank_losses`. Λ is damped, so that directions of the outputs that the frames say
     nothing of are not given up for free.
     """
-    root, inverse = _roots(metric, DAMPING)
+    root, inverse = _roots(metric, damping)
     weighed = root @ weight
     basis = torch.linalg.eigh(weighed @ covariance @ weighed.T).eigenvectors[:, -rank:]
     return truncate((inverse @ basis @ (basis.T @ weighed))[None], rank)

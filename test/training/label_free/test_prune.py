@@ -321,3 +321,17 @@ def test_a_prediction_is_one_cut_and_refit(parent: Bundle) -> None:
     lost = dataclasses.replace(tenth, refitted=dataclasses.replace(tenth.refitted, ap50=0.1))
     assert not lost.pays
     assert 'INT8' in lost.to_text()
+
+
+def test_layers_of_low_rank_are_fitted_and_exported(parent: Bundle, tmp_path: Path) -> None:
+    recipe = LabelFree(ranks=True, round_to=2, batch=4)
+    found = prune(parent, recipe=recipe, budget=Macs(0.4), training=None)
+    (plan,) = found.plans
+    assert isinstance(plan, Plan)
+    assert plan.ranks
+    example = import_bundle_network(parent).example_inputs
+    assert count(found.network, example).macs == plan.macs <= 0.4 * plan.dense_macs
+    child = export_bundle_network(parent, found.network, [plan.to_dict()], tmp_path, name='child')
+    Detector(child).self_check()
+    with pytest.raises(PruningError, match='ranks: must be false where there are several cuts'):
+        LabelFree(ranks=True, cuts=2)
