@@ -28,7 +28,7 @@ from pruned_perception.pruning.criteria import Subject, criterion
 from pruned_perception.pruning.criteria.joint_error import POSITIONS, field_moments
 from pruned_perception.pruning.graph.channels import Slice
 from pruned_perception.pruning.graph.observation import evaluating
-from pruned_perception.pruning.lowrank.factorisation import rank_losses
+from pruned_perception.pruning.lowrank.factorisation import Factored, rank_losses
 from pruned_perception.pruning.lowrank.layers import find_layers
 from pruned_perception.pruning.scores import Scores
 
@@ -70,7 +70,8 @@ def compensated_error(subject: Subject) -> Scores:
         weight = whole_kernel(modules[name])[0].double()  # (f, c, κ)
         if name not in curvature:
             continue
-        if name in candidates.shapes and isinstance(modules[name], nn.Conv2d):
+        alone = not isinstance(modules.get(name.rpartition('.')[0]), Factored)
+        if name in candidates.shapes and isinstance(modules[name], nn.Conv2d) and alone:
             ranks[name] = rank_losses(weight.flatten(1), moments.covariance, curvature[name])
         inverse = _inverse(moments.covariance)
         weighed = _root(curvature[name]).T @ weight.flatten(1)
@@ -84,7 +85,7 @@ def compensated_error(subject: Subject) -> Scores:
         scores[name] = order.repeat_interleave(unit)
         errors[name] = left.repeat_interleave(unit)[: channels + 1]
     for name in candidates.shapes.keys() - ranks.keys():
-        left_alone[name] = 'is linear, or reads no channels that can be cut: not measured'
+        left_alone[name] = 'is linear, one of two, or reads no channels that can be cut'
     found = subject.scores('compensated_error', scores, errors)
     return replace(found, ranks=ranks, left_alone=left_alone)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from pruned_perception.bundle import load_bundle
 from pruned_perception.cli.main import main
 from pruned_perception.datasets import read_dataset
 from pruned_perception.inference.detector import Detector as RobotDetector
-from pruned_perception.pruning import Macs, Plan, PruningError, count, prune
+from pruned_perception.pruning import Macs, Plan, PruningError, count, prune, recalibrate
 from pruned_perception.training.checkpoint import read_checkpoint, save_checkpoint, weights_of
 from pruned_perception.training.detector.architecture import Architecture
 from pruned_perception.training.detector.checkpoint import detector_from
@@ -31,9 +32,31 @@ def batch(seed: int = 0) -> torch.Tensor:
 
 
 @pytest.fixture(scope='module')
+def detector() -> Detector:
+    """Return one of few channels, with statistics measured."""
+    torch.manual_seed(0)
+    thin = dataclasses.replace(
+        tiny.ARCHITECTURE,
+        backbone=((8,), (8,), (16,), (16,), (16,)),
+        neck=16,
+        boxes=((16,),) * 3,
+        classes=((16,),) * 3,
+    )
+    found = recalibrate(Detector(thin).eval(), [batch(k) for k in range(2)])
+    assert isinstance(found, Detector)
+    return found
+
+
+@pytest.fixture(scope='module')
 def made(detector: Detector) -> tuple[Detector, Plan]:
     small, plan, _ = prune(
-        detector, EXAMPLE, Macs(0.5), [batch(k) for k in range(4)], ranks=True, round_to=4
+        detector,
+        EXAMPLE,
+        Macs(0.5),
+        [batch(k) for k in range(4)],
+        ranks=True,
+        round_to=4,
+        tuned=True,
     )
     assert isinstance(small, Detector)
     assert plan.ranks
