@@ -109,14 +109,16 @@ def test_prune_writes_a_checkpoint_that_fine_tuning_goes_on_from(
         'ancestry': {},
     }
     save_checkpoint(dense, content)
-    command = ['prune', str(dense), '--macs', '0.5', '--ranks', '--round-to', '4', '--images', '24']
+    command = ['prune', str(dense), '--macs', '0.7', '--ranks', '--round-to', '4', '--images', '24']
     data = str(shapes_data / 'train')
     assert main([*command, '--calibration', data, '--out', str(small)]) == 0
     assert 'layers become two' in capsys.readouterr().out
     ranks = read_checkpoint(small)['architecture']['ranks']
     assert ranks
     found = json.loads(small.with_suffix('.json').read_text())
-    assert found['outcome']['fitted'] < 0.7
+    assert found['outcome']['refit']
+    assert found['plan']['ranks'] == ranks
+    assert found['plan']['macs'] <= 0.7 * found['plan']['dense_macs']
 
     command = ['finetune', str(small), '--train', data, '--steps', '2', '--out', str(tuned)]
     assert main([*command, '--validation', str(shapes_data / 'validation')]) == 0
