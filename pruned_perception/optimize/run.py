@@ -455,8 +455,8 @@ class _Job:
 
     def recipe(self) -> LabelFree:
         """Return how members are cut and taught."""
-        asked = {'round_to': self._round_to(), 'ranks': self.settings.ranks}
-        return dataclasses.replace(RECIPES[self.settings.recipe], **asked)
+        recipe, ranks = RECIPES[self.settings.recipe], self.settings.ranks
+        return dataclasses.replace(recipe, round_to=self._round_to(), ranks=ranks)
 
     def member(self, target: Target) -> Bundle:
         """Cut, refit and teach one member, and write its bundle."""

@@ -435,7 +435,7 @@ def allocate(
         predicted_ms=predicted,
         unspent=_unspent(structure, budget, whole),
         ranks=chosen_ranks,
-        left_alone={} if losses is None else _one_layer(evidence, chosen_ranks),
+        left_alone={} if losses is None else _one_layer(evidence, losses, chosen_ranks),
         loss=None if losses is None else _loss(evidence, cut, chosen_ranks),
     )
 
@@ -452,11 +452,15 @@ def _rank_losses(evidence: Evidence, ignored: Collection[str]) -> dict[str, Tens
     return {layer: each for layer, each in losses.items() if layer not in kept}
 
 
-def _one_layer(evidence: Evidence, ranks: Mapping[str, int]) -> dict[str, str]:
+def _one_layer(
+    evidence: Evidence, losses: Mapping[str, Tensor], ranks: Mapping[str, int]
+) -> dict[str, str]:
     """Return why layers stay one."""
     assert isinstance(evidence, Scores)
-    others = (evidence.ranks or {}).keys() - ranks.keys()
-    return evidence.left_alone | dict.fromkeys(sorted(others), 'costs less, or errs less, whole')
+    assert evidence.ranks is not None
+    kept = dict.fromkeys(sorted(evidence.ranks.keys() - losses.keys()), 'asked to keep it')
+    others = sorted(losses.keys() - ranks.keys())
+    return evidence.left_alone | kept | dict.fromkeys(others, 'costs less, or errs less, whole')
 
 
 def _loss(evidence: Evidence, widths: Widths, ranks: Mapping[str, int]) -> float:

@@ -67,7 +67,7 @@ def folded(detector: Detector) -> Detector:
         if isinstance(module, ConvBlock):
             assert isinstance(module.norm, nn.BatchNorm2d)
             if isinstance(module.conv, Factored):
-                module.conv[1] = fuse_conv_bn_eval(module.conv[1], module.norm)
+                module.conv[1] = fuse_conv_bn_eval(module.conv.both[1], module.norm)
             else:
                 module.conv = fuse_conv_bn_eval(module.conv, module.norm)
             module.norm = nn.Identity()
