@@ -44,6 +44,8 @@ from pruned_perception.pruning.lowrank.factorisation import Factored
 from pruned_perception.pruning.outcome import output_error
 from pruned_perception.pruning.structure import rank_of
 from pruned_perception.pruning.tracing import trace
+from pruned_perception.report.findings import Findings
+from pruned_perception.report.page import write_report
 from pruned_perception.training import Task
 from pruned_perception.training.pipeline import load_pruned, save_pruned
 
@@ -158,6 +160,8 @@ def test_the_refit_finds_factors_that_the_weight_alone_does_not(model: nn.Module
 def test_files_hold_the_layers_that_are_two(model: nn.Module, tmp_path: Path) -> None:
     small, plan, _ = prune(model, EXAMPLE, Macs(0.5), CALIBRATION, ranks=True, round_to=4)
     assert Plan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
+    write_report(Findings('net', plan, None), tmp_path / 'page.html')
+    assert '<code>thin</code>: 8<' in (tmp_path / 'page.html').read_text(encoding='utf-8')
     save_pruned(tmp_path / 'small.pt', small, [plan])
     task = Task(model=model, example_inputs=EXAMPLE, calibration=CALIBRATION)
     again = load_pruned(task, tmp_path / 'small.pt')
