@@ -34,6 +34,7 @@ from pruned_perception.pruning import (
     Params,
     Plan,
     PruningError,
+    count,
     make_plan,
     prune,
     recalibrate,
@@ -188,3 +189,15 @@ def test_what_cannot_be_divided_together_is_refused(model: nn.Module) -> None:
         planned(model, ErrorBound(0.5), criterion='compensated_error')
     with pytest.raises(BudgetError, match='cannot be met'):
         planned(model, Macs(0.001))
+
+
+def test_a_network_that_has_such_layers_is_cut_again(model: nn.Module) -> None:
+    first = planned(model, Macs(0.6)).apply(model)
+    small, plan, _ = prune(
+        first, EXAMPLE, Macs(0.6), CALIBRATION, ranks=True, round_to=4, tuned=True
+    )
+    assert 'is linear, one of two' in plan.left_alone['thin.0']
+    assert count(small, EXAMPLE).macs == plan.macs <= 0.6 * plan.dense_macs
+    both = small.get_submodule('thin')
+    assert isinstance(both, Factored)
+    assert not any(isinstance(each, Factored) for each in both)
