@@ -165,7 +165,8 @@ def refitted(seed: Seed, plan: Plan) -> fx.GraphModule:
     """Cut, and fit every layer to what it computed before."""
     dense = seed.network.module
     small = recalibrate(plan.apply(dense), seed.calibration)
-    fitted = refit(dense, small, plan, seed.calibration, seed=seed.number)
+    loss = projection(seed.bundle)
+    fitted = refit(dense, small, plan, seed.calibration, seed=seed.number, loss=loss)
     return recalibrate(fitted, seed.calibration)  # type: ignore[return-value]
 
 

@@ -74,6 +74,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='(default: %(default)s)',
     )
     how.add_argument(
+        '--ranks',
+        action='store_true',
+        help='make two layers of one, too, where that costs less (recipes of one cut)',
+    )
+    how.add_argument(
         '--minutes',
         type=float,
         metavar='N',
@@ -212,6 +217,7 @@ def _settings(args: argparse.Namespace) -> Settings:
         topic=args.topic,
         frames=args.frames,
         round_to=args.round_to,
+        ranks=args.ranks,
         table=args.table,
         names=None if args.names is None else tuple(read_labels(args.names)),
         weights=args.weights,

@@ -142,7 +142,8 @@ def _check_other_kind(args: argparse.Namespace, kind: str) -> None:
 
     if args.task is None:
         raise PruningError(
-            f'kind {kind!r}: our detector is exported by its widths; with --task only'
+            f'kind {kind!r}: with --task only; of our detector, channels and ranks of layers are '
+            'cut together by --ranks'
         )
     if args.ms is not None and kind != 'low_rank':
         raise PruningError(f'--ms is for channels and low rank, and not for kind {kind!r}')
@@ -196,7 +197,9 @@ def _channels(
         return small, findings
     bar.phase('fitting, and comparing outputs', None, '')
     refit, frames = how.refits(tuned=False), Watched(calibration, bar)
-    small, outcome = finish(task.model, small, frames, plan=plan, refit=refit, seed=args.seed)
+    small, outcome = finish(
+        task.model, small, frames, plan=plan, refit=refit, seed=args.seed, loss=task.loss
+    )
     if outcome is not None and outcome.collapses:
         bar.phase('looking for a budget that holds', None, '')
         outcome = with_nearest(outcome, budget, planner, seed=args.seed)

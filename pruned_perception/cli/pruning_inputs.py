@@ -114,6 +114,13 @@ def add_method(parser: argparse.ArgumentParser) -> None:
         'criterion is named, else a sixty-fourth of each group, 16 at most)',
     )
     how.add_argument(
+        '--ranks',
+        action='store_true',
+        default=None,
+        help='make two layers of one, too, where that is faster by the table of --ms, or cheaper: '
+        'channels and ranks share the budget (by compensated_error)',
+    )
+    how.add_argument(
         '--ignored-layers',
         nargs='+',
         action='extend',
@@ -146,7 +153,7 @@ def method_of(args: argparse.Namespace) -> Cut:
 
     names = (
         'method', 'kind', 'criterion', 'allocation', 'allocation_by', 'selection', 'round_to',
-        'ignored_layers', 'refit',
+        'ranks', 'ignored_layers', 'refit',
     )  # fmt: skip
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     method = read_method(given)

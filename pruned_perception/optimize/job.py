@@ -63,6 +63,8 @@ class Settings:
     frames: int = FRAMES
     round_to: int | None = None
     """Block of channels; by default the processor's."""
+    ranks: bool = False
+    """Make two layers of one, too, where that costs less."""
     names: tuple[str, ...] | None = None
     """Labels of a detector that is no bundle."""
     weights: Path | None = None
@@ -109,6 +111,11 @@ class Settings:
         return MINUTES[self.recipe] if self.minutes is None else self.minutes
 
     @property
+    def recipe_text(self) -> str:
+        """Return the recipe, and what is asked for beside it."""
+        return self.recipe + ', ranks' * self.ranks
+
+    @property
     def in_8_bits(self) -> bool:
         """Whether INT8 members may join."""
         return 'int8' not in self.skip
@@ -119,7 +126,7 @@ class Settings:
             'detector': self.detector,
             'images': [str(Path(each).expanduser().absolute()) for each in self.sources],
             'budgets': [f'{each.unit} {each.value:g}' for each in self.targets],
-            'recipe': self.recipe,
+            'recipe': self.recipe_text,
             'minutes': self.teaching_minutes,
             'seed': self.seed,
             'topic': self.topic,

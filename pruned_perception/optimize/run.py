@@ -462,7 +462,8 @@ class _Job:
 
     def recipe(self) -> LabelFree:
         """Return how members are cut and taught."""
-        return dataclasses.replace(RECIPES[self.settings.recipe], round_to=self._round_to())
+        recipe, ranks = RECIPES[self.settings.recipe], self.settings.ranks
+        return dataclasses.replace(recipe, round_to=self._round_to(), ranks=ranks)
 
     def member(self, target: Target) -> Bundle:
         """Cut, refit and teach one member, and write its bundle."""
@@ -595,7 +596,7 @@ class _Job:
         findings = {
             'detector': self.settings.detector,
             'images': list(self.settings.sources),
-            'recipe': self.settings.recipe,
+            'recipe': self.settings.recipe_text,
             'minutes': self.settings.teaching_minutes,
             'seed': self.settings.seed,
             'frames': {part: len(getattr(self.split, part)) for part in PARTS},

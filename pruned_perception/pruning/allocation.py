@@ -17,6 +17,9 @@
 A rule says what error a group has with k channels kept; which of two engines divides the budget
 follows from what such errors mean: bounds are equalised (the largest counts), losses are added.
 
+Where losses are added, layers of low rank stand beside the groups: the rank of a layer is one more
+width, full rank is the layer as it is, and what it loses is in the same currency.
+
 Both engines move in blocks: kept channels are multiples of the engine's block, since a partly
 filled block costs as much as a full one. Sizes are exact at every step, and what is left of the
 budget in the end is spent as long as another block of some group fits. Where losses are added and
@@ -39,7 +42,7 @@ from pruned_perception.pruning.budget import Budget, ErrorBound, Latency, Macs, 
 from pruned_perception.pruning.errors import BudgetError, PruningError
 from pruned_perception.pruning.latency import latency_of
 from pruned_perception.pruning.scores import Evidence, in_runs
-from pruned_perception.pruning.structure import Structure, Widths
+from pruned_perception.pruning.structure import Structure, Widths, is_rank, rank_of
 
 # Errors of a group at k = 0 … c channels kept; falling in k.
 Curves = Mapping[str, Sequence[float]]
@@ -47,6 +50,7 @@ SizeOf = Callable[[Mapping[str, int]], float]
 Engine = Callable[[Curves, SizeOf, float, Mapping[str, int]], Widths]
 _UNSPENT = 2e-3  # of the budget: less is not worth an exchange
 _LARGEST_BLOCK = 4e-3  # of the network's multiply-accumulates, where blocks are ours to choose
+_RANKS = 16  # that are compared of a layer
 _WORSE = 0.05  # of the error: what exchanges may add to spend the budget
 
 
@@ -87,6 +91,7 @@ def least_sum(curves: Curves, size: SizeOf, budget: float, blocks: Mapping[str, 
     From the dense widths, the block that adds least error per saved cost goes first; in the end,
     whatever block gains most is given back while it fits. Errors are replaced by their largest
     convex minorants first, so that a steep place in a curve does not hide a flat one behind it.
+    Ranks save nothing until they are low, so of them all lower ones are compared at each step.
     """
     channels = {name: len(curve) - 1 for name, curve in curves.items()}
     floors = floor_widths(channels, blocks)
@@ -96,8 +101,11 @@ def least_sum(curves: Curves, size: SizeOf, budget: float, blocks: Mapping[str, 
     while current > budget:
         options = []
         for name, width in widths.items():
-            less = _smaller(width, floors[name], blocks[name])
-            if less < width:
+            first = _smaller(width, floors[name], blocks[name])
+            lower = range(floors[name], first + 1, blocks[name]) if is_rank(name) else (first,)
+            for less in lower:
+                if less == width:
+                    continue
                 saved = current - size(widths | {name: less})
                 lost = convex[name][less] - convex[name][width]
                 options.append((lost / max(saved, 1e-12), name, less))
@@ -349,6 +357,24 @@ def blocks_for(structure: Structure, round_to: int | None) -> Widths:
     return found
 
 
+def _rank_curves(
+    ranks: Mapping[str, Tensor], round_to: int | None
+) -> tuple[dict[str, list[float]], Widths]:
+    """Return, by `rank_of(layer)`, errors at each rank up to the full one, and blocks of ranks.
+
+    Ranks are multiples of the engine's block, and few enough to be compared.
+    """
+    curves, blocks = {}, {}
+    for layer, each in ranks.items():
+        full = len(each) - 1
+        block = round_to or 1
+        block *= max(1, math.ceil(full / (_RANKS * block)))
+        if block < full:
+            curves[rank_of(layer)] = each.tolist()
+            blocks[rank_of(layer)] = block
+    return curves, blocks
+
+
 def widths_for(
     evidence: Evidence,
     budget: Budget,
@@ -356,8 +382,9 @@ def widths_for(
     rule: str,
     round_to: int | None,
     error_at: Callable[[str, int], float] | None = None,
+    ranks: Mapping[str, Tensor] | None = None,
 ) -> Widths:
-    """Return the width of every group, within the budget.
+    """Return the width of every group, within the budget; and ranks of layers that are two then.
 
     Args:
         evidence: sensitivities or scores, whichever the rule needs.
@@ -365,6 +392,8 @@ def widths_for(
         rule: a name in `RULES`.
         round_to: kept channels are multiples of this, one block at least; see `blocks_for`.
         error_at: for an error as budget: the a-priori error of a group at a width.
+        ranks: of layers that may become two, the errors at each rank; those that make nothing
+            faster, or smaller, at the widths that are found are left out of the result.
 
     Raises:
         BudgetError: not even one block per group is within the budget; says what is.
@@ -372,19 +401,34 @@ def widths_for(
     """
     structure = evidence.structure
     blocks = blocks_for(structure, round_to)
+    if ranks is not None and (isinstance(budget, ErrorBound) or rule != 'least_error'):
+        raise PruningError(
+            "ranks: are divided with channels by the rule 'least_error', and by a budget of MACs, "
+            'parameters or milliseconds'
+        )
     if isinstance(budget, ErrorBound):
         assert error_at is not None
         return _within_error(structure, budget.epsilon, blocks, error_at)
     chosen = find_rule(rule, evidence)
     curves = {name: chosen.curve(evidence, name) for name in structure.channels}
-    size, allowed = _divided(structure, budget, blocks)
-    return chosen.engine(curves, size, allowed, blocks)
+    if ranks:
+        own, own_blocks = _rank_curves(ranks, round_to)
+        curves, blocks = curves | own, blocks | own_blocks
+    floors = floor_widths({name: len(curve) - 1 for name, curve in curves.items()}, blocks)
+    size, allowed = _divided(structure, budget, blocks, floors)
+    widths = chosen.engine(curves, size, allowed, blocks)
+    return {
+        name: width
+        for name, width in widths.items()
+        if not is_rank(name) or size(widths | {name: len(curves[name]) - 1}) > size(widths)
+    }
 
 
 def _divided(
     structure: Structure,
     budget: Macs | Params | Latency,
     blocks: Mapping[str, int],
+    floors: Widths,
 ) -> tuple[SizeOf, float]:
     """Return what the budget divides as a function of widths, and how much of it there is.
 
@@ -392,7 +436,7 @@ def _divided(
     """
     if not structure.channels:
         raise BudgetError(f'a budget of {budget} cannot be met: {structure.nothing_to_prune()}')
-    floors, block = floor_widths(structure.channels, blocks), max(blocks.values(), default=1)
+    block = max(blocks[name] for name in structure.channels)
     if isinstance(budget, Latency):
         latency = latency_of(structure, budget.table)
         least_ms = latency(floors)
@@ -404,7 +448,7 @@ def _divided(
         return latency, budget.ms
 
     def size(widths: Mapping[str, float]) -> float:
-        found = structure.size(widths)
+        found = structure.size(widths, cheapest=True)
         return found.macs if isinstance(budget, Macs) else found.parameters
 
     dense = structure.macs if isinstance(budget, Macs) else structure.parameters

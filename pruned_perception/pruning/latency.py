@@ -18,19 +18,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from pruned_perception.inference.latency_table import Convolution, LatencyTable, convolution
+from pruned_perception.inference.latency_table import (
+    Convolution,
+    LatencyTable,
+    convolution,
+    factored,
+)
 from pruned_perception.pruning.errors import PruningError
-from pruned_perception.pruning.structure import LayerTerm, Structure
+from pruned_perception.pruning.structure import LayerTerm, Structure, rank_of
 
 
 def latency_of(structure: Structure, table: LatencyTable) -> Callable[[Mapping[str, float]], float]:
-    """Return the function from widths of groups (those left out: whole) to milliseconds.
+    """Return the function from widths (groups and layers left out: whole) to milliseconds.
 
-    It rises with every width, in steps of the table's block.
+    It rises with every width, in steps of the table's block. A layer of low rank takes what the two
+    take, or what the one does where that is less.
 
     Raises:
         PruningError: evidence from before layers' shapes were recorded.
-        LatencyTableError: a layer that the table does not hold; names its shape.
+        LatencyTableError: a layer, or the second of two, that the table does not hold; names its
+            shape.
     """
     layers = [
         (term, _in_table(shape, term, table)) for term in structure.terms for shape in term.shapes
@@ -41,22 +48,37 @@ def latency_of(structure: Structure, table: LatencyTable) -> Callable[[Mapping[s
             'was measured by an earlier version does not say them: measure it again'
         )
     channels = structure.channels
-    known: dict[tuple[int, float, float], float] = {}
+    ranks = [rank_of(term.layer) for term, _ in layers]
+    known: dict[tuple[int, float, float, float], float] = {}
 
     def latency(widths: Mapping[str, float]) -> float:
-        total = elements = 0.0
+        total = 0.0
         for number, (term, layer) in enumerate(layers):
             made = 1 - _gone(term.outputs, widths, channels)
             read = made if layer.geometry.depthwise else 1 - _gone(term.inputs, widths, channels)
-            key = number, read, made
+            key = number, read, made, widths.get(ranks[number], 0)
             if key not in known:
-                inputs, outputs = read * layer.inputs, made * layer.outputs
-                known[key] = table.layer_ms(layer.geometry, inputs, outputs)
+                known[key] = _layer_ms(layer, read, made, key[-1], table)
             total += known[key]
-            elements += layer.elements * made
-        return table.network_ms(total, elements)
+        return total
 
     return latency
+
+
+def _layer_ms(
+    layer: Convolution, read: float, made: float, rank: float, table: LatencyTable
+) -> float:
+    """Return a layer's part of the network's time with these shares of its inputs and outputs."""
+    inputs, outputs = read * layer.inputs, made * layer.outputs
+    alone = table.layer_ms(layer.geometry, inputs, outputs)
+    whole = table.network_ms(alone, layer.elements * made)
+    taps = layer.geometry.kernel_height * layer.geometry.kernel_width
+    if layer.geometry.depthwise or not 0 < rank < min(outputs, taps * inputs):
+        return whole
+    first, second = factored(layer, int(rank))
+    both = table.layer_ms(first.geometry, inputs, rank)
+    both += table.layer_ms(second.geometry, rank, outputs)
+    return min(whole, table.network_ms(both, first.elements + layer.elements * made))
 
 
 def _in_table(shape: tuple[int, ...], term: LayerTerm, table: LatencyTable) -> Convolution:

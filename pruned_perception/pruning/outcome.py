@@ -37,6 +37,7 @@ from torch import Tensor, nn
 from pruned_perception._tables import Table
 from pruned_perception.pruning.budget import Budget, Macs, Params
 from pruned_perception.pruning.calibration import Batch, as_inputs
+from pruned_perception.pruning.criteria import Loss
 from pruned_perception.pruning.graph.device import fed_from_cpu, on_cpu
 from pruned_perception.pruning.graph.observation import evaluating, tensors
 from pruned_perception.pruning.plan import Plan, Planner
@@ -160,8 +161,9 @@ def prune(
         planner.cut(plan),
         planner.calibration,
         plan=plan,
-        refit=False if refit is None and tuned else refit,
+        refit=False if refit is None and tuned and not plan.ranks else refit,
         seed=seed,
+        loss=planner.loss,
     )
     if not tuned:
         outcome = with_nearest(outcome, budget, planner, seed=seed)
@@ -185,6 +187,7 @@ def finish(
     refit: bool | None = False,
     recalibrated: bool = True,
     seed: int = 0,
+    loss: Loss | None = None,
 ) -> tuple[nn.Module, Outcome | None]:
     """Return the cut network with statistics, and weights, fitted to the frames; and what it errs.
 
@@ -198,6 +201,7 @@ def finish(
         refit: fit the layers to the parent's; None: where that makes the held-out error smaller.
         recalibrated: measure batch norms again.
         seed: of the refit.
+        loss: see `refit.refit`.
     """
     fitting, held, held_out = _divided(calibration)
     if refit is None and not held_out:
@@ -210,7 +214,7 @@ def finish(
 
     def fitted(frames: Iterable[Batch]) -> nn.Module:
         assert plan is not None
-        found = refitted(model, small, plan, frames, seed=seed)
+        found = refitted(model, small, plan, frames, seed=seed, loss=loss)
         return recalibrate(found, frames) if recalibrated else found
 
     errors: list[float | None] = [None, None]
@@ -253,6 +257,7 @@ def with_nearest(
             plan=plan,
             refit=outcome.refit,
             seed=seed,
+            loss=planner.loss,
         )[1]
         if found is None or found.error is None or found.collapses:
             too_small = share

@@ -23,7 +23,7 @@ import copy
 import dataclasses
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -43,14 +43,16 @@ from pruned_perception.pruning.graph.device import on_cpu
 from pruned_perception.pruning.graph.observation import outside_inference_mode
 from pruned_perception.pruning.graph.plain import plain
 from pruned_perception.pruning.latency import latency_of
+from pruned_perception.pruning.lowrank.factorisation import factorised
 from pruned_perception.pruning.presets import RECOMMENDED, find_preset
 from pruned_perception.pruning.records import CalibrationRecord, Record
-from pruned_perception.pruning.scores import Evidence, in_runs
+from pruned_perception.pruning.scores import Evidence, Scores, in_runs
 from pruned_perception.pruning.sensitivity import POSITIONS, Sensitivity
-from pruned_perception.pruning.structure import InputSpec, Structure, Widths
+from pruned_perception.pruning.structure import InputSpec, Structure, Widths, rank_of
 from pruned_perception.pruning.surgery import find_groups, slice_channels, unsliceable
 from pruned_perception.pruning.tracing import trace
 
+RANKED_BY = 'compensated_error'  # where ranks are asked for, and nothing else
 ROUND_TO = 16  # where a criterion is named
 COARSE = 0.005  # of the dense cost: a plan that leaves more of the budget says so
 
@@ -114,6 +116,12 @@ class Plan(Record):
     """Of a budget of milliseconds: p50 that its latency table predicts."""
     unspent: float = 0.0
     """Share of the dense network's cost that a budget of it leaves, since no block more fits."""
+    ranks: dict[str, int] = field(default_factory=dict)
+    """Of layers that become two after the channels are cut, see `lowrank.factorisation`."""
+    left_alone: dict[str, str] = field(default_factory=dict)
+    """Why other layers stay one, where ranks were asked for."""
+    loss: float | None = None
+    """Where ranks were asked for: the sum of the errors of channels and ranks, as predicted."""
     kind: ClassVar[str] = 'channels'
 
     @property
@@ -144,6 +152,8 @@ class Plan(Record):
             model = plain(model)
             source = scale_inputs(model, find_groups(model, example, verify=False), factors)
         small = slice_channels(source, example, self.kept, calibration=calibration)
+        if self.ranks:
+            small = factorised(small, self.ranks)
         real = count(small, example)
         if (real.macs, real.parameters) != (self.macs, self.parameters):
             raise RuntimeError(
@@ -158,12 +168,15 @@ class Plan(Record):
         return {name: len(indices) for name, indices in self.kept.items()}
 
     def _written(self, data: dict[str, Any]) -> dict[str, Any]:
-        usual = {  # not in old plans
+        usual: dict[str, Any] = {  # not in old plans
             'positions': POSITIONS,
             'K_images': 0,
             'allocation_by': None,
             'predicted_ms': None,
             'unspent': 0.0,
+            'ranks': {},
+            'left_alone': {},
+            'loss': None,
         }
         return {k: v for k, v in data.items() if k not in usual or v != usual[k]}
 
@@ -222,7 +235,18 @@ class Plan(Record):
             for of in [self.channels[name]]
         ]
         rows += [(name, f'kept whole: {why}') for name, why in self.not_pruned.items()]
-        return '\n'.join([*lines, Table.under(header, rows).to_text()])
+        parts = [*lines, Table.under(header, rows).to_text()]
+        return '\n'.join([*parts, *([] if self.loss is None else [self.ranks_text()])])
+
+    def ranks_text(self) -> str:
+        """Return a table of the layers that become two, and why others do not."""
+        gains = f'{len(self.ranks)} layers become two' if self.ranks else 'no layer gains by it'
+        rows: list[tuple[object, ...]] = [*self.ranks.items()]
+        rows += [(name, f'left alone: {why}') for name, why in self.left_alone.items()]
+        header = 'layer | rank:d'
+        return f'low rank: {gains}; predicted loss of channels and ranks {self.loss:.4g}\n' + (
+            Table.under(header, rows).to_text()
+        )
 
 
 def bound_text(error: float | None) -> str:
@@ -283,6 +307,7 @@ def allocate(
     ignored_layers: Collection[str] = (),
     rule: str | None = None,
     scores: Evidence | None = None,
+    ranks: bool = False,
     selection: str = 'deterministic',
     delta: float = DELTA,
     K: float | None = None,
@@ -304,6 +329,7 @@ def allocate(
             `least_error` for scores that come with errors, else `uniform`. An error as budget
             leaves nothing to divide, and takes none.
         scores: what ranks the channels, where not the evidence: any score under any allocation.
+        ranks: divide the budget among ranks of layers, too, see `allocation.widths_for`.
         selection: 'deterministic', 'random' or 'mixed'; the latter two draw from sensitivities,
             cannot be rounded, and meet the budget in expectation.
         delta: probability with which the bounds may fail.
@@ -348,6 +374,7 @@ def allocate(
         assert error is not None
         return error(values[name], kept / units[name])
 
+    losses = _rank_losses(evidence, ignored_layers) if ranks else None
     if widths is None:
         assert budget is not None
         if isinstance(budget, ErrorBound):
@@ -357,9 +384,17 @@ def allocate(
                 raise PruningError(f'allocation {rule!r}: an error as budget takes none')
             rule = 'equal_error'
         rule = rule or default_rule(evidence)
-        widths = widths_for(evidence, budget, rule=rule, round_to=round_to, error_at=bound)
+        found = widths_for(
+            evidence, budget, rule=rule, round_to=round_to, error_at=bound, ranks=losses
+        )
+        widths = {name: found[name] for name in structure.channels}
+        chosen_ranks = {
+            name: found[rank_of(name)] for name in losses or () if rank_of(name) in found
+        }
     else:
-        rule = 'given'
+        if ranks:
+            raise PruningError('ranks: are divided by a budget, and cannot be given as widths')
+        rule, chosen_ranks = 'given', {}
         _check_widths(widths, structure, selection)
     chosen = _choose(selection, structure, values, widths, claim, seed)
     kept = {name: each.channels for name, each in chosen.items()}
@@ -368,8 +403,9 @@ def allocate(
     else:  # whatever ranked the channels, what goes is bounded by its sensitivities
         errors = {} if measured is None else _pruned_sums(measured, kept)
     cut = {name: len(each) for name, each in kept.items()}
-    macs, parameters = structure.exact_size(cut)
-    predicted = latency_of(structure, budget.table)(cut) if isinstance(budget, Latency) else None
+    whole = cut | {rank_of(name): rank for name, rank in chosen_ranks.items()}
+    macs, parameters = structure.exact_size(whole)
+    predicted = latency_of(structure, budget.table)(whole) if isinstance(budget, Latency) else None
     return Plan(
         criterion=ranking.criterion,
         allocation=rule,
@@ -397,8 +433,43 @@ def allocate(
         if rule in ('given', 'uniform') or evidence.criterion == ranking.criterion
         else evidence.criterion,
         predicted_ms=predicted,
-        unspent=_unspent(structure, budget, cut),
+        unspent=_unspent(structure, budget, whole),
+        ranks=chosen_ranks,
+        left_alone={} if losses is None else _one_layer(evidence, losses, chosen_ranks),
+        loss=None if losses is None else _loss(evidence, cut, chosen_ranks),
     )
+
+
+def _rank_losses(evidence: Evidence, ignored: Collection[str]) -> dict[str, Tensor]:
+    """Return what ranks of layers lose; raise PruningError where the evidence does not say it."""
+    losses = getattr(evidence, 'ranks', None)
+    if losses is None:
+        raise PruningError(
+            f'ranks: {evidence.criterion!r} does not say what a layer of low rank loses; divide '
+            'by compensated_error, which does'
+        )
+    kept = {layer for layer in losses if any(_within(layer, name) for name in ignored)}
+    return {layer: each for layer, each in losses.items() if layer not in kept}
+
+
+def _one_layer(
+    evidence: Evidence, losses: Mapping[str, Tensor], ranks: Mapping[str, int]
+) -> dict[str, str]:
+    """Return why layers stay one."""
+    assert isinstance(evidence, Scores)
+    assert evidence.ranks is not None
+    kept = dict.fromkeys(sorted(evidence.ranks.keys() - losses.keys()), 'asked to keep it')
+    others = sorted(losses.keys() - ranks.keys())
+    return evidence.left_alone | kept | dict.fromkeys(others, 'costs less, or errs less, whole')
+
+
+def _loss(evidence: Evidence, widths: Widths, ranks: Mapping[str, int]) -> float:
+    """Return the sum of the errors of channels and ranks."""
+    assert isinstance(evidence, Scores)
+    assert evidence.errors is not None
+    assert evidence.ranks is not None
+    channels = sum(float(evidence.errors[name][width]) for name, width in widths.items())
+    return channels + sum(float(evidence.ranks[name][rank]) for name, rank in ranks.items())
 
 
 def _unspent(structure: Structure, budget: Budget | None, cut: Mapping[str, int]) -> float:
@@ -568,6 +639,8 @@ class Planner:
         selection: how channels are chosen, see `allocate`; by default 'deterministic'.
         round_to: kept channels are multiples of this; by default 16, and of the recommended recipe
             see `allocation.blocks_for`.
+        ranks: divide the budget among channels and ranks of layers, see `allocate`; by
+            compensated_error, where nothing else is named.
         seed: of everything random.
         ignored_layers: layers whose outputs stay, beside those of the network.
         calibration: batches of inputs without labels.
@@ -588,6 +661,7 @@ class Planner:
         allocation_by: str | criteria.Criterion | None = None,
         selection: str | None = None,
         round_to: int | None = None,
+        ranks: bool = False,
         seed: int = 0,
         ignored_layers: Collection[str] = (),
         calibration: Iterable[Batch] | None = None,
@@ -606,8 +680,8 @@ class Planner:
         self.how = preset | {name: value for name, value in given.items() if value is not None}
         self.model, self._example = plain(model), example_inputs
         self.calibration = list(calibration) if isinstance(calibration, Iterator) else calibration
-        self._loss, self._seed, self._positions = loss, seed, positions
-        self._ignored_layers = ignored_layers
+        self.loss, self._seed, self._positions = loss, seed, positions
+        self._ignored_layers, self._ranks = ignored_layers, ranks
         self._left_out: dict[str, str] = {}
         self._scored: dict[Any, Evidence] = {}
         self.structure = trace(self.model, example_inputs, calibration=self.calibration)
@@ -640,6 +714,7 @@ class Planner:
                 else {n: w for n, w in widths.items() if n not in self._left_out},
                 rule=how.get('allocation'),
                 scores=ranking,
+                ranks=self._ranks,
                 selection=how.get('selection', 'deterministic'),
                 round_to=how.get('round_to', ROUND_TO),
                 seed=self._seed,
@@ -657,6 +732,8 @@ class Planner:
     def _completed(self, budget: Budget | None, widths: Any) -> dict[str, Any]:
         """Return what is given with what is recommended, if nothing was named."""
         how = dict(self.how)
+        if self._ranks and how.keys().isdisjoint(('criterion', 'allocation', 'allocation_by')):
+            how = {'criterion': RANKED_BY, 'round_to': None, **how}
         if 'criterion' in how:
             return how
         if self.calibration is None:
@@ -679,7 +756,7 @@ class Planner:
                 criterion,
                 example_inputs=self._example,
                 calibration=self.calibration,
-                loss=self._loss,
+                loss=self.loss,
                 seed=self._seed,
                 structure=self.structure,
                 positions=self._positions,

@@ -17,7 +17,9 @@
 In the order of computation, from the first that reads cut channels on, each layer is fitted by
 regression on its inputs, as the pruned network itself makes them, to the outputs of the parent's
 layer; so errors of earlier layers are made good by later ones, whether their own inputs were cut or
-not. For where no fine-tuning is possible: no labels, no gradients.
+not. For where no fine-tuning is possible: no labels, no gradients. A layer that the plan makes two
+is fitted as one, and gets the factors of that fit which lose least of the outputs
+(`lowrank.factorisation.reduced_rank`).
 
 Both networks run once. The parent's layers are sampled as they compute; the pruned network is shown
 all images together, and each layer is fitted when its inputs are there, before it computes. Batch
@@ -40,6 +42,8 @@ from torch import Tensor, nn
 
 from pruned_perception.pruning.calibration import Batch, CheckedBatches
 from pruned_perception.pruning.contributions import fields, kernel
+from pruned_perception.pruning.criteria import Loss, Subject
+from pruned_perception.pruning.criteria.compensated import output_curvature
 from pruned_perception.pruning.graph.cost import LAYERS
 from pruned_perception.pruning.graph.device import on_cpu
 from pruned_perception.pruning.graph.observation import (
@@ -49,6 +53,7 @@ from pruned_perception.pruning.graph.observation import (
     run,
 )
 from pruned_perception.pruning.graph.plain import plain
+from pruned_perception.pruning.lowrank.factorisation import Factored, reduced_rank
 from pruned_perception.pruning.plan import Plan
 from pruned_perception.pruning.recalibration import measuring
 from pruned_perception.pruning.structure import Structure
@@ -80,16 +85,27 @@ class _Regression:
         self.xx = self.xx + (x.mT @ x).double()
         self.xy = self.xy + (x.mT @ y).double()
 
+    @property
+    def covariance(self) -> Tensor:
+        """Of the inputs (groups, cκ, cκ)."""
+        mean = self.x / self.count
+        return self.xx / self.count - mean[:, :, None] * mean[:, None, :]
+
     def solve(self, start: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
         """Return the weight (groups, f, cκ) that fits best near `start`, intercept (groups, f)."""
         mean_x, mean_y = self.x / self.count, self.y / self.count
-        xx = self.xx / self.count - mean_x[:, :, None] * mean_x[:, None, :]
+        xx = self.covariance
         xy = self.xy / self.count - mean_x[:, :, None] * mean_y[:, None, :]
         size = xx.diagonal(dim1=1, dim2=2).mean(1).clamp(min=1e-12)
         damping = ridge * size[:, None, None] * torch.eye(xx.shape[1]).double()
         change = torch.linalg.solve(xx + damping, xy - xx @ start.mT)
         weight = start + change.mT
-        return weight, mean_y - (weight @ mean_x[:, :, None])[:, :, 0]
+        return weight, self.intercept(weight)
+
+    def intercept(self, weight: Tensor) -> Tensor:
+        """Return (groups, f) that keeps the mean of the outputs (groups, f, cκ) · x."""
+        mean_x, mean_y = self.x / self.count, self.y / self.count
+        return mean_y - (weight @ mean_x[:, :, None])[:, :, 0]
 
 
 @on_cpu
@@ -103,6 +119,7 @@ def refit(
     positions: int = POSITIONS,
     ridge: float = RIDGE,
     seed: int = 0,
+    loss: Loss | None = None,
 ) -> nn.Module:
     """Return a copy of `small` whose layers are fitted to `model`, layer by layer.
 
@@ -119,16 +136,21 @@ def refit(
         positions: output positions sampled per image.
         ridge: pull towards the present weights, relative to the mean square of the inputs.
         seed: of the positions.
+        loss: whose curvature says what errors of layers of low rank count for; by default a random
+            projection of the outputs, see `criteria.Subject`.
     """
     fitted, model = copy.deepcopy(small), plain(model)
     example = [each.example() for each in plan.inputs]
     structure = trace(model, example)
     outputs = kept_outputs(model, structure, plan)
-    first = _readers(structure, plan)
+    first = _readers(structure, plan) | plan.ranks.keys()
     names = [term.layer for term in structure.terms if _is_fitted(model, term.layer)]
     batches = list(CheckedBatches(calibration, example))
     inputs = _together(batches, _bytes_per_image(model, example))
     sample = _Sample(len(inputs[0]), positions, seed)
+    curvature = {}
+    if plan.ranks:
+        curvature = output_curvature(Subject(model, structure, batches, loss, seed))
     targets = _targets(model, _batches_of(inputs, len(batches[0][0])), names, outputs, sample)
     begun = False
 
@@ -138,16 +160,26 @@ def refit(
             begun = begun or name in first
             if not begun or name not in targets:  # nothing was cut yet, or called before
                 return
-            x, wanted = arguments[0], targets.pop(name)
-            start = kernel(layer).flatten(2).double()
-            weight, intercept = _regression(layer, x, wanted, sample).solve(start, ridge)
+            sums = _regression(layer, arguments[0], targets.pop(name), sample)
+            both = fitted.get_submodule(name)
+            if isinstance(both, Factored):
+                metric = curvature[name]
+                if name in outputs:
+                    metric = metric[outputs[name]][:, outputs[name]]
+                _fit_both(both, sums, metric, ridge)
+                return
+            weight, intercept = sums.solve(kernel(layer).flatten(2).double(), ridge)
             layer.weight.copy_(weight.reshape(layer.weight.shape))
             if layer.bias is not None:
                 layer.bias.copy_(intercept.flatten())
 
         return hook
 
-    handles = [fitted.get_submodule(name).register_forward_pre_hook(fit(name)) for name in names]
+    def read_by(name: str) -> nn.Module:
+        layer = fitted.get_submodule(name)
+        return layer.both[0] if isinstance(layer, Factored) else layer
+
+    handles = [read_by(name).register_forward_pre_hook(fit(name)) for name in names]
     try:
         with evaluating(fitted), measuring(fitted):
             fitted(*inputs)
@@ -155,6 +187,14 @@ def refit(
         for handle in handles:
             handle.remove()
     return fitted
+
+
+def _fit_both(both: Factored, sums: _Regression, metric: Tensor, ridge: float) -> None:
+    """Fit a layer of low rank as one, and write the best factors of that."""
+    first, second = (each.weight.double().flatten(1) for each in both.both)
+    weight, _ = sums.solve((second @ first)[None], ridge)
+    factors = reduced_rank(weight[0], sums.covariance[0], metric, both.rank)
+    both.set_factors(factors, sums.intercept(factors.product)[0])
 
 
 class _Sample:

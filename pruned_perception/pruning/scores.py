@@ -17,7 +17,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Protocol
 
 import torch
@@ -76,13 +76,17 @@ class Scores(Record):
     """Per group (channels,) scores ≥ 0; of each group the highest are kept.
 
     `errors`, where the criterion knows them: per group the error (channels + 1,) at k = 0 … c
-    channels kept, in a currency that is the same for all groups.
+    channels kept, in a currency that is the same for all groups. `ranks`, where it knows them: per
+    layer the error (full rank + 1,) of the best weight of rank 0 …, in the same currency;
+    `left_alone`: why other layers have none.
     """
 
     criterion: str
     structure: Structure
     values: dict[str, Tensor]
     errors: dict[str, Tensor] | None = None
+    ranks: dict[str, Tensor] | None = None
+    left_alone: dict[str, str] = field(default_factory=dict)
     calibration: ClassVar[CalibrationRecord | None] = None
 
     def __post_init__(self) -> None:

@@ -20,6 +20,7 @@ can be predicted without the network, and without PyTorch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -35,6 +36,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Widths = dict[str, int]
+"""Channels that groups keep; and, as `rank_of(layer)`, the ranks of layers that become two."""
+_RANK = 'rank of '
+
+
+def rank_of(layer: str) -> str:
+    """Return how the rank of a layer is called among widths: from its full rank on it is whole."""
+    return f'{_RANK}{layer}'
+
+
+def is_rank(name: str) -> bool:
+    """Say whether a width is the rank of a layer."""
+    return name.startswith(_RANK)
 
 
 class Size(NamedTuple):
@@ -83,6 +96,12 @@ class LayerTerm:
     shapes: tuple[tuple[int, ...], ...] = ()
     """Of a convolution, each time that it runs: of its weights, its input and its output."""
 
+    @property
+    def folded(self) -> tuple[int, int]:
+        """Rows and columns of a convolution's weight, f × (c κ)."""
+        outputs, *others = self.shapes[0][:4]
+        return outputs, math.prod(others)
+
 
 class _Shares(NamedTuple):
     """The terms as arrays: a budget is divided by thousands of sizes."""
@@ -111,14 +130,19 @@ class Structure(Record):
         return {group.name: group.channels for group in self.groups.prunable}
 
     def size(
-        self, widths: Mapping[str, float], variances: Mapping[str, float] | None = None
+        self,
+        widths: Mapping[str, float],
+        variances: Mapping[str, float] | None = None,
+        *,
+        cheapest: bool = False,
     ) -> Size:
-        """Return the cost at these widths (groups that are left out: whole).
+        """Return the cost at these widths (groups and layers that are left out: whole).
 
         Args:
             widths: channels kept of each group, or their expectation.
             variances: with expectations of independent groups, the variances of the widths: a
                 layer between channels of one and the same group needs them.
+            cheapest: a layer whose factors of the given rank would cost more is whole.
         """
         shares = self._shares
         kept = np.array([widths.get(name, full) / full for name, full in self.channels.items()])
@@ -128,6 +152,10 @@ class Structure(Record):
         if variances:
             spread = [variances.get(n, 0.0) / full**2 for n, full in self.channels.items()]
             both += (shares.outputs * shares.inputs) @ np.array(spread)
+        for name, (row, outputs, inputs) in self._foldings.items():
+            if 0 < (rank := widths.get(name, 0)) < min(outputs, inputs):
+                factors = rank * (read[row] / outputs + made[row] / inputs)
+                both[row] = min(both[row], factors) if cheapest else factors
         macs = self.macs + shares.macs @ (both - 1)
         parameters = shares.weights @ both + shares.biases @ made + shares.followers @ kept
         return Size(float(macs), float(parameters) + self._fixed)
@@ -146,6 +174,12 @@ class Structure(Record):
         return _Shares(outputs, inputs, macs, weights, biases, np.array(followers, dtype=float))
 
     @cached_property
+    def _foldings(self) -> dict[str, tuple[int, int, int]]:
+        """Of convolutions, by the name of their rank: the term's row, f and c κ."""
+        rows = enumerate(self.terms)
+        return {rank_of(each.layer): (row, *each.folded) for row, each in rows if each.shapes}
+
+    @cached_property
     def squared(self) -> frozenset[str]:
         """Groups that a layer both reads and makes: of these, expected costs need variances."""
         both = (self._shares.outputs * self._shares.inputs).sum(0).tolist()
@@ -159,7 +193,7 @@ class Structure(Record):
         return self.parameters - layers - others
 
     def exact_size(self, widths: Mapping[str, int]) -> tuple[int, int]:
-        """Return multiply-accumulates and parameters at integer widths, as integers."""
+        """Return multiply-accumulates and parameters at integer widths and ranks, as integers."""
         size = self.size(widths)
         return round(size.macs), round(size.parameters)
 

@@ -97,10 +97,13 @@ class Channels(ByPlan):
     allocation_by: str | None = None
     selection: str | None = None
     round_to: int | None = None
+    ranks: bool = False
+    """Divide the budget among channels and ranks of layers together."""
     ignored_layers: tuple[str, ...] = ()
     refit: bool | None = None
     """Fit layers by least squares to the parent's. None: where nothing else is named and no
-    fine-tuning follows, if that makes the error on held-out calibration frames smaller."""
+    fine-tuning follows, if that makes the error on held-out calibration frames smaller; and with
+    ranks always, for their factors are found by it."""
     kind: ClassVar[str] = 'channels'
 
     def __post_init__(self) -> None:
@@ -114,7 +117,7 @@ class Channels(ByPlan):
 
     def planner(self, task: Task, seed: int, *, positions: int | None = POSITIONS) -> Planner:
         """Return what plans cuts of the task's network."""
-        names = ('criterion', 'allocation', 'allocation_by', 'selection', 'round_to')
+        names = ('criterion', 'allocation', 'allocation_by', 'selection', 'round_to', 'ranks')
         return Planner(
             task.model,
             task.example_inputs,
@@ -132,8 +135,8 @@ class Channels(ByPlan):
 
     def refits(self, *, tuned: bool) -> bool | None:
         """Return whether to fit layers anew; None: if it helps. `tuned`: fine-tuning follows."""
-        if self.refit is not None:
-            return self.refit
+        if self.refit is not None or self.ranks:
+            return self.refit is not False
         named = (self.criterion, self.allocation, self.allocation_by) != (None, None, None)
         return False if named or tuned else None
 
@@ -476,6 +479,7 @@ def pruned(
         refit=refit,
         recalibrated=recalibrated,
         seed=seed,
+        loss=task.loss,
     )
     if not tuned:
         if planner is not None and nearest:

@@ -17,7 +17,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -28,6 +28,8 @@ from pruned_perception.pruning.criteria import Subject, criterion
 from pruned_perception.pruning.criteria.joint_error import POSITIONS, field_moments
 from pruned_perception.pruning.graph.channels import Slice
 from pruned_perception.pruning.graph.observation import evaluating
+from pruned_perception.pruning.lowrank.factorisation import Factored, rank_losses
+from pruned_perception.pruning.lowrank.layers import find_layers
 from pruned_perception.pruning.scores import Scores
 
 RIDGE = 1e-2  # relative to the mean square of the inputs: what calibration cannot tell is no help
@@ -49,6 +51,10 @@ def compensated_error(subject: Subject) -> Scores:
 
     Channels are removed one by one, each time the one that costs least, all consumers together.
 
+    What a layer loses at a lower rank is in the same currency: see `lowrank.factorisation`, where
+    the sum of both is shown to bound what one layer loses. That layers' losses add up, for channels
+    as for ranks, is the approximation that curvature by layers makes: it is measured, not proven.
+
     Sources: Hassibi and Stork, Optimal Brain Surgeon (1992); Frantar, Singh and Alistarh, Optimal
     Brain Compression (NeurIPS 2022); Martens and Grosse, Kronecker-factored curvature (ICML 2015).
     """
@@ -56,11 +62,17 @@ def compensated_error(subject: Subject) -> Scores:
     readers = structure.readers()
     curvature = output_curvature(subject)
     states: dict[str, list[_Consumer]] = {name: [] for name in structure.channels}
+    candidates = find_layers(subject.model, [each.example() for each in structure.inputs])
+    ranks: dict[str, Tensor] = {}
+    left_alone = dict(candidates.left_alone)
     modules = dict(subject.model.named_modules())
     for name, moments in field_moments(subject, POSITIONS).items():
         weight = whole_kernel(modules[name])[0].double()  # (f, c, κ)
         if name not in curvature:
             continue
+        alone = not isinstance(modules.get(name.rpartition('.')[0]), Factored)
+        if name in candidates.shapes and isinstance(modules[name], nn.Conv2d) and alone:
+            ranks[name] = rank_losses(weight.flatten(1), moments.covariance, curvature[name])
         inverse = _inverse(moments.covariance)
         weighed = _root(curvature[name]).T @ weight.flatten(1)
         for group, part in readers[name]:
@@ -72,7 +84,10 @@ def compensated_error(subject: Subject) -> Scores:
         order, left = _eliminate(states[name], channels // unit)
         scores[name] = order.repeat_interleave(unit)
         errors[name] = left.repeat_interleave(unit)[: channels + 1]
-    return subject.scores('compensated_error', scores, errors)
+    for name in candidates.shapes.keys() - ranks.keys():
+        left_alone[name] = 'is linear, one of two, or reads no channels that can be cut'
+    found = subject.scores('compensated_error', scores, errors)
+    return replace(found, ranks=ranks, left_alone=left_alone)
 
 
 def output_curvature(subject: Subject) -> dict[str, Tensor]:

@@ -37,6 +37,7 @@ from pruned_perception.pruning.lowrank.factorisation import (
     error_bound,
     factored_layer,
     relative_error,
+    replace_layer,
     slices,
     truncate,
 )
@@ -138,7 +139,7 @@ class Decomposition(Record):
             if projection is not None:
                 bias = projection.shift if bias is None else bias + projection.shift
             factors = factors_of(parts, each.rank, projection)
-            _replace(small, layer, factored_layer(layer, factors, bias))
+            replace_layer(small, layer, factored_layer(layer, factors, bias))
         probe = copy.deepcopy(small).eval()
         try:
             probe(*example)
@@ -263,10 +264,3 @@ def _check_fits(model: nn.Module, plan: Decomposition, example: Sequence[Tensor]
             f'the plan is for a network of {plan.dense_parameters:,} parameters and '
             f'{plan.dense_macs:,} MACs, this one has {dense.parameters:,} and {dense.macs:,}'
         )
-
-
-def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    for parent in list(model.modules()):
-        for name, child in parent._modules.items():  # one layer may have several names
-            if child is old:
-                setattr(parent, name, new)

@@ -16,7 +16,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pruned_perception.pruning.errors import PruningError
@@ -76,6 +76,8 @@ class Architecture(Record):
     classes: tuple[tuple[int, ...], ...]
     activation: str = 'relu'
     """Of `ACTIVATIONS`: that of all blocks."""
+    ranks: dict[str, int] = field(default_factory=dict, hash=False)
+    """Convolutions, by name, that are two of this rank."""
 
     def __post_init__(self) -> None:
         if len(self.backbone) != 5 or not all(self.backbone):
@@ -102,6 +104,7 @@ class Architecture(Record):
             *(block_width(block) for stage in self.backbone for block in stage),
             self.neck,
             self.num_classes,
+            *self.ranks.values(),
             *self.input_size,
         ]
         if not all(isinstance(value, int) and value > 0 for value in every):
@@ -131,6 +134,8 @@ class Architecture(Record):
     def _written(self, data: dict[str, Any]) -> dict[str, Any]:
         if self.activation == 'relu':
             del data['activation']
+        if not self.ranks:
+            del data['ranks']
         return data
 
     @property

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from pruned_perception.pruning.lowrank.factorisation import Factored
 from pruned_perception.training.detector.network import LOG_PIXELS, ConvBlock, Detector, Head
 
 PIXEL = 1 / 255  # the detector takes colours in 0…1, the robot has bytes
@@ -65,7 +66,10 @@ def folded(detector: Detector) -> Detector:
     for module in plain.modules():
         if isinstance(module, ConvBlock):
             assert isinstance(module.norm, nn.BatchNorm2d)
-            module.conv = fuse_conv_bn_eval(module.conv, module.norm)
+            if isinstance(module.conv, Factored):
+                module.conv[1] = fuse_conv_bn_eval(module.conv.both[1], module.norm)
+            else:
+                module.conv = fuse_conv_bn_eval(module.conv, module.norm)
             module.norm = nn.Identity()
     return plain
 

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from pruned_perception.bundle import Bundle
 from pruned_perception.errors import UserError
+from pruned_perception.pruning.lowrank.factorisation import Factored
 from pruned_perception.training.batch_norms import convolution_statistics, norm_after
 from pruned_perception.training.detector.architecture import Architecture
 from pruned_perception.training.detector.checkpoint import PRETRAINED_KEY, SEEN, seen
@@ -139,10 +140,11 @@ def deployed_from(bundle: Bundle) -> Deployed:
                 f'{bundle.onnx_path}: has no convolution {name!r}, which is in the architecture '
                 f'of {bundle.manifest_path}; was it quantised or renamed?'
             )
-        assert layer.bias is not None
         for what, ours, theirs in zip(
             ('weights', 'biases'), (layer.weight, layer.bias), found.pop(name), strict=True
         ):
+            if ours is None:  # the first of two
+                continue
             if ours.shape != theirs.shape:
                 raise BundleImportError(
                     f'{bundle.onnx_path}: {what} of {name!r}: {list(theirs.shape)}, but the '
@@ -172,11 +174,12 @@ def with_batch_norms(plain: Detector, calibration: Iterable[Tensor]) -> Detector
         if isinstance(module, ConvBlock):
             assert isinstance(module.norm, nn.BatchNorm2d)
             conv = copy.deepcopy(layers[f'{name}.conv'])
-            assert isinstance(conv, nn.Conv2d)
+            last = conv.both[1] if isinstance(conv, Factored) else conv
+            assert isinstance(last, nn.Conv2d)
             mean, variance = statistics[f'{name}.conv']
-            module.norm = norm_after(conv, mean, variance, module.norm.momentum)
+            module.norm = norm_after(last, mean, variance, module.norm.momentum)
             module.conv = conv
-        elif isinstance(module, nn.Conv2d) and module.bias is not None:
+        elif isinstance(module, nn.Conv2d | Factored) and module.bias is not None:
             module.load_state_dict(layers[name].state_dict())
     return detector
 

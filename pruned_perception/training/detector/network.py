@@ -30,6 +30,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pruned_perception.pruning.errors import PruningError
+from pruned_perception.pruning.lowrank.factorisation import (
+    Factored,
+    factored_layer,
+    replace_layer,
+    slices,
+    truncate,
+)
 from pruned_perception.training.detector.architecture import (
     STRIDES,
     Architecture,
@@ -183,6 +191,17 @@ class Detector(nn.Module):
             for boxes, classes in zip(architecture.boxes, architecture.classes, strict=True)
         )
         self._initialise()
+        for name, rank in architecture.ranks.items():
+            self._factorise(name, rank)
+
+    def _factorise(self, name: str, rank: int) -> None:
+        """Make a convolution two, as a cut did with the detector that is described."""
+        layer = self.get_submodule(name)
+        parts = slices(layer, 1)
+        if rank > min(parts.shape[1:]):
+            raise PruningError(f'ranks: {name} has no rank of {rank}')
+        bias = layer.bias if isinstance(layer.bias, Tensor) else None
+        replace_layer(self, layer, factored_layer(layer, truncate(parts, rank), bias))
 
     def _initialise(self) -> None:
         for module in self.modules():
@@ -234,7 +253,7 @@ class Detector(nn.Module):
 
         heads = [head for head in self.heads if isinstance(head, Head)]
         lateral = self.laterals[0]
-        assert isinstance(lateral, nn.Conv2d)
+        assert isinstance(lateral, nn.Conv2d | Factored)
         return Architecture(
             input_size=self.input_size,
             num_classes=heads[0].class_output.out_channels,
@@ -243,6 +262,11 @@ class Detector(nn.Module):
             boxes=tuple(widths(head.box_branch) for head in heads),
             classes=tuple(widths(head.class_branch) for head in heads),
             activation=self.activation,
+            ranks={
+                name: module.rank
+                for name, module in self.named_modules()
+                if isinstance(module, Factored)
+            },
         )
 
 

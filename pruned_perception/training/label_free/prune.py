@@ -240,6 +240,7 @@ class _Work:
         began = time.process_time()
         self.report(title, 0.0, 'choosing what goes')
         recipe = self.recipe
+        loss = projection(self.bundle, self.scales)
         plan = make_plan(
             self.current,
             self.network.example_inputs,
@@ -248,8 +249,9 @@ class _Work:
             allocation=recipe.allocation,
             allocation_by=recipe.allocation_by,
             round_to=recipe.round_to,
+            ranks=recipe.ranks,
             calibration=self.calibration,
-            loss=projection(self.bundle, self.scales),
+            loss=loss,
             seed=self.seed,
         )
         small: Any = recalibrate(plan.apply(self.current), self.calibration)
@@ -257,7 +259,9 @@ class _Work:
         if recipe.refit:
             self.report(title, 0.0, 'fitting layers')
             # To what was taught before, not to the parent: what teaching made up for would be lost.
-            fitted: Any = refit(self.current, small, plan, self.calibration, seed=self.seed)
+            fitted: Any = refit(
+                self.current, small, plan, self.calibration, seed=self.seed, loss=loss
+            )
             networks['refitted'] = recalibrate(fitted, self.calibration)
         seconds = time.process_time() - began
         found = {name: (each, self.held_out.likeness(each)) for name, each in networks.items()}

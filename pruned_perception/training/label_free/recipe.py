@@ -39,6 +39,8 @@ class LabelFree(Record):
     """Frames that channels are chosen on and layers refitted to, from all over them."""
     refit: bool = True
     """Fit every layer by least squares to what it computed before the cut."""
+    ranks: bool = False
+    """Make two layers of one, too, where that costs less: channels and ranks share the budget."""
     fresh: bool = False
     """Teach the widths from random weights: the control of what the parent's are worth."""
     last_share: float = 0.6
@@ -72,6 +74,7 @@ class LabelFree(Record):
         for name, good, wanted in (
             ('cuts', self.cuts >= 1, 'an integer ≥ 1'),
             ('allocation', self.allocation in RULES, f'one of {", ".join(RULES)}'),
+            ('ranks', self.cuts == 1 or not self.ranks, 'false where there are several cuts'),
             ('round_to', self.round_to >= 1, 'an integer ≥ 1'),
             ('images', self.images >= 1, 'an integer ≥ 1'),
             ('batch', self.batch >= 1, 'an integer ≥ 1'),

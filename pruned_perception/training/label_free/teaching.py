@@ -155,8 +155,10 @@ def layer_pairs(
     modules = dict(normed.named_modules())
     found = {}
     for name, layer in parent.named_modules():
-        if isinstance(layer, nn.Conv2d) and layer.groups == 1 and f'{name}_norm' in modules:
-            found[name] = (f'{name}_norm', kept.get(name))
+        if isinstance(layer, nn.Conv2d) and layer.groups == 1:
+            norms = (norm for norm in (f'{name}_norm', f'{name}.1_norm') if norm in modules)
+            if norm := next(norms, None):  # the second: of a layer that became two
+                found[name] = (norm, kept.get(name))
     return found
 
 

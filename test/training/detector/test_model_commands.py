@@ -496,7 +496,10 @@ def test_a_pruned_checkpoint_is_fine_tuned_with_its_parent_as_teacher(
         (['--macs', '0.5', '--criterion', 'absolute'], 'needs a calibration set'),
         (['--macs', '0.5', '--refit'], '--refit looks at images: give --calibration'),
         (['--macs', '0.5', '--report', 'r.html'], '--report looks at images: give --calibration'),
-        (['--macs', '0.5', '--method', 'alds'], 'exported by its widths; with --task only'),
+        (
+            ['--macs', '0.5', '--method', 'alds'],
+            'with --task only; of our detector',
+        ),
         (['--macs', '0.5', '--weights', 'w.pt'], '--weights belongs to --task'),
         (['--macs', '0.5', '--calibration', 'nowhere'], 'nowhere/annotations.json: no such file'),
     ],

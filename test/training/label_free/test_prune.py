@@ -365,3 +365,17 @@ def test_a_training_that_is_none_is_named(parent: Bundle, wrong: Any) -> None:
 
     with pytest.raises(PruningError, match=r'nothing: must return a Task with `training`'):
         prune(parent, lessons=nothing)
+
+
+def test_layers_of_low_rank_are_fitted_and_exported(parent: Bundle, tmp_path: Path) -> None:
+    recipe = LabelFree(ranks=True, round_to=2, batch=4)
+    found = prune(parent, recipe=recipe, budget=Macs(0.4), training=None)
+    (plan,) = found.plans
+    assert isinstance(plan, Plan)
+    assert plan.ranks
+    example = import_bundle_network(parent).example_inputs
+    assert count(found.network, example).macs == plan.macs <= 0.4 * plan.dense_macs
+    child = export_bundle_network(parent, found.network, [plan.to_dict()], tmp_path, name='child')
+    Detector(child).self_check()
+    with pytest.raises(PruningError, match='ranks: must be false where there are several cuts'):
+        LabelFree(ranks=True, cuts=2)

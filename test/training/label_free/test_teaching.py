@@ -29,10 +29,11 @@ from torch import Tensor, nn  # noqa: E402
 
 from pruned_perception.bundle import Bundle  # noqa: E402
 from pruned_perception.inference.detector import Detector  # noqa: E402
-from pruned_perception.pruning import Macs, make_plan  # noqa: E402
+from pruned_perception.pruning import Macs, allocate, make_plan, score  # noqa: E402
+from pruned_perception.pruning.lowrank.factorisation import factorised  # noqa: E402
 from pruned_perception.pruning.tracing import trace  # noqa: E402
 from pruned_perception.training.label_free import LabelFree, teaching  # noqa: E402
-from pruned_perception.training.onnx_import import with_batch_norms  # noqa: E402
+from pruned_perception.training.onnx_import import folded, with_batch_norms  # noqa: E402
 from pruned_perception.training.onnx_import.task import import_bundle_network  # noqa: E402
 from pruned_perception.training.task import Task  # noqa: E402
 
@@ -91,6 +92,25 @@ def test_parts_are_seen_where_the_network_takes_them_and_around_what_the_parent_
         assert len(found) == len(boxes)
         assert ((boxes[:, :2] <= found) & (found <= boxes[:, 2:])).all()
     assert sum(map(len, middles))
+
+
+def test_a_layer_that_became_two_has_its_norms_and_is_compared_behind_the_second(
+    parent: Bundle,
+) -> None:
+    network = import_bundle_network(parent)
+    structure = trace(network.module, network.example_inputs)
+    plan = allocate(score(network.module, 'filter_l2', example_inputs=network.example_inputs),
+                    widths=structure.channels)  # fmt: skip
+    name = next(term.layer for term in structure.terms if term.layer.endswith('deep'))
+    small = factorised(network.module, {name: 4})
+    images = torch.randint(0, 256, (4, SIDE, SIDE, 3), dtype=torch.uint8)
+    normed = with_batch_norms(small, [images])
+    assert {f'{name}.0_norm', f'{name}.1_norm'} <= dict(normed.named_modules()).keys()
+    pairs = teaching.layer_pairs(network.module, structure, plan, normed)
+    assert pairs[name] == (f'{name}.1_norm', None)
+    again = folded(normed)
+    torch.testing.assert_close(again(images), small(images), atol=1e-4, rtol=1e-4)
+    assert not any(isinstance(each, nn.BatchNorm2d) for each in again.modules())
 
 
 class OneSize(nn.Module):
