@@ -20,7 +20,8 @@ layer; so errors of earlier layers are made good by later ones, whether their ow
 not. For where no fine-tuning is possible: no labels, no gradients.
 
 Both networks run once. The parent's layers are sampled as they compute; the pruned network is shown
-all images together, and each layer is fitted when its inputs are there, before it computes. Batch
+all images together, and each layer is fitted when its inputs are there, before it computes. They run
+where they are; regressions are added up and solved on the CPU, in double precision. Batch
 norms are measured on the way: were their statistics the parent's, later layers would be fitted to
 inputs that they do not get once these are put right.
 
@@ -41,7 +42,7 @@ from torch import Tensor, nn
 from pruned_perception.pruning.calibration import Batch, CheckedBatches
 from pruned_perception.pruning.contributions import fields, kernel
 from pruned_perception.pruning.graph.cost import LAYERS
-from pruned_perception.pruning.graph.device import on_cpu
+from pruned_perception.pruning.graph.device import CPU, device_of, moved
 from pruned_perception.pruning.graph.observation import (
     evaluating,
     observed,
@@ -92,7 +93,6 @@ class _Regression:
         return weight, mean_y - (weight @ mean_x[:, :, None])[:, :, 0]
 
 
-@on_cpu
 @outside_inference_mode
 def refit(
     model: nn.Module,
@@ -150,7 +150,7 @@ def refit(
     handles = [fitted.get_submodule(name).register_forward_pre_hook(fit(name)) for name in names]
     try:
         with evaluating(fitted), measuring(fitted):
-            fitted(*inputs)
+            fitted(*moved(inputs, device_of(fitted)))
     finally:
         for handle in handles:
             handle.remove()
@@ -191,7 +191,7 @@ def _targets(
         rows = output if isinstance(layers[name], nn.Linear) else output.movedim(1, -1)
         rows = rows.reshape(len(output), -1, rows.shape[-1])
         where = sample.of(rows.shape[1])[start : start + len(output)]
-        picked = rows[torch.arange(len(output))[:, None], where].flatten(0, 1)
+        picked = rows[torch.arange(len(output))[:, None], where].flatten(0, 1).to(CPU)
         found[name].append(picked[:, outputs[name]] if name in outputs else picked)
 
     with observed(model, names, note):
