@@ -54,11 +54,12 @@ def norm_after(
         variance: (channels,) of its outputs.
         momentum: of the batch norm's running statistics.
     """
-    norm = nn.BatchNorm2d(conv.out_channels, momentum=momentum).to(conv.weight).eval()
+    place = {'device': conv.weight.device, 'dtype': conv.weight.dtype}
+    norm = nn.BatchNorm2d(conv.out_channels, momentum=momentum, **place).eval()
     size = conv.weight.square().mean().sqrt()
     scale = _fresh_size(conv) / size.clamp(min=1e-12)
     conv.weight.mul_(scale)
-    mean, variance = mean.to(conv.weight), variance.to(conv.weight)
+    mean, variance = (each.to(**place) for each in (mean, variance))
     norm.running_mean = scale * mean
     norm.running_var = scale.square() * variance
     norm.weight.copy_((norm.running_var + norm.eps).sqrt() / scale)
