@@ -174,10 +174,9 @@ def find_device(name: str) -> torch.device:
     Raises:
         UserError: there is no such device; the text says what to install, or which there are.
     """
-    kind, _, number = name.partition(':')
     if name == 'auto':
-        kind = 'cuda' if torch.cuda.is_available() else 'mps' if _mps() else 'cpu'
-        return torch.device('cpu') if kind == 'cpu' else torch.device(kind, _own_gpu())
+        name = 'cuda' if torch.cuda.is_available() else 'mps' if _mps() else 'cpu'
+    kind, _, number = name.partition(':')
     if kind not in ('cpu', 'cuda', 'mps') or (number and (kind != 'cuda' or not number.isdigit())):
         raise UserError(f'--device {name}: there are {DEVICES}')
     if kind == 'mps' and not _mps():
