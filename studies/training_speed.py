@@ -21,9 +21,9 @@ batches; frames of noise, which take as long as any) and, where CIFAR-10 is, fin
 * `training` with one CPU thread, and as `--device` and `--workers` say; and the share of the time
   that it waits for data.
 
-With `--frames DATASET`, such as photographs, what is measured instead is a training whose batches are
-dear: every frame is decoded each time it is asked for, none is kept, half of the views are mosaics of
-four, and the network has half of the widths.
+With `--frames DATASET`, such as photographs, what is measured instead is a training whose batches
+are dear: every frame is decoded each time it is asked for, none is kept, half of the views are
+mosaics of four, and the network has half of the widths.
 
 Rounds take turns, and each figure is the median. Another machine, another figure: ratios of one run
 are what counts.
@@ -102,7 +102,9 @@ def photographs(folder: Path) -> Task:
     experiment, dense = _warehouse()
     recipe = experiment.recipe
     phases = tuple(dataclasses.replace(each, mosaic=MOSAICS) for each in recipe.phases)
-    widths = {name: _halved(getattr(dense, name)) for name in ('backbone', 'neck', 'boxes', 'classes')}
+    widths = {
+        name: _halved(getattr(dense, name)) for name in ('backbone', 'neck', 'boxes', 'classes')
+    }
     architecture = dataclasses.replace(dense, num_classes=len(notes.labels), **widths)
     frames = frame_set(notes, Frames(np.empty((0, *dense.input_size, 3), np.uint8), notes))
     return _task(architecture, frames, dataclasses.replace(recipe, phases=phases))

@@ -93,8 +93,7 @@ def measure_errors(
     structure = structure or trace(model, example)
     modules = dict(model.named_modules())
     kernels = {
-        name: mixing_outputs(whole_kernel(modules[name])).abs()
-        for name in structure.readers()
+        name: mixing_outputs(whole_kernel(modules[name])).abs() for name in structure.readers()
     }
     lost: dict[str, Tensor] = {}
     for layer, who in structure.readers().items():

@@ -19,11 +19,11 @@ regression on its inputs, as the pruned network itself makes them, to the output
 layer; so errors of earlier layers are made good by later ones, whether their own inputs were cut or
 not. For where no fine-tuning is possible: no labels, no gradients.
 
-Both networks run once. The parent's layers are sampled as they compute; the pruned network is shown
-all images together, and each layer is fitted when its inputs are there, before it computes. They run
-where they are; regressions are added up and solved on the CPU, in double precision. Batch
-norms are measured on the way: were their statistics the parent's, later layers would be fitted to
-inputs that they do not get once these are put right.
+Both networks run once, where they are. The parent's layers are sampled as they compute; the pruned
+network is shown all images together, and each layer is fitted when its inputs are there, before it
+computes; regressions are added up and solved on the CPU, in double precision. Batch norms are
+measured on the way: were their statistics the parent's, later layers would be fitted to inputs that
+they do not get once these are put right.
 
 Source: He et al., Channel pruning for accelerating very deep neural networks (ICCV 2017), who fit
 the layers whose inputs are cut.

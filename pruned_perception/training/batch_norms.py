@@ -54,12 +54,14 @@ def norm_after(
         variance: (channels,) of its outputs.
         momentum: of the batch norm's running statistics.
     """
-    place = {'device': conv.weight.device, 'dtype': conv.weight.dtype}
-    norm = nn.BatchNorm2d(conv.out_channels, momentum=momentum, **place).eval()
+    weight = conv.weight
+    norm = nn.BatchNorm2d(
+        conv.out_channels, momentum=momentum, device=weight.device, dtype=weight.dtype
+    ).eval()
     size = conv.weight.square().mean().sqrt()
     scale = _fresh_size(conv) / size.clamp(min=1e-12)
     conv.weight.mul_(scale)
-    mean, variance = (each.to(**place) for each in (mean, variance))
+    mean, variance = mean.to(weight), variance.to(weight)
     norm.running_mean = scale * mean
     norm.running_var = scale.square() * variance
     norm.weight.copy_((norm.running_var + norm.eps).sqrt() / scale)

@@ -139,7 +139,7 @@ def load_frames(
 
 
 def frame_set(notes: Dataset, images: np.ndarray | Frames) -> FrameSet:
-    """Return the frames of a data set, at whatever size `images` (N, H, W, 3) are, with its boxes."""
+    """Return a data set's frames, of whatever size `images` (N, H, W, 3) are, and its boxes there."""
     height, width = images.shape[1:3]
     factors = [
         np.array([width / w, height / h, width / w, height / h], np.float32) for h, w in notes.sizes

@@ -24,7 +24,6 @@ import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
-
 from other_device import DEVICE, OtherDevice
 
 from pruned_perception.inference.engine import create_session
