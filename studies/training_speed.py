@@ -17,7 +17,8 @@
 `python -m studies.training_speed` measures the shipped warehouse recipe (its network, sizes and
 batches; frames of noise, which take as long as any) and, where CIFAR-10 is, fine-tuning ResNet-56:
 
-* `batches`: made in this process, and by worker processes, with no network to wait for;
+* `batches`: made in this process, and by worker processes, with no network to wait for; and the
+  CPU time that a batch takes of this process, which a training does not have for its steps;
 * `training` with one CPU thread, and as `--device` and `--workers` say; and the share of the time
   that it waits for data.
 
@@ -35,6 +36,7 @@ import argparse
 import dataclasses
 import itertools
 import json
+import math
 import statistics
 import tempfile
 import time
@@ -66,8 +68,9 @@ FRAMES = 64
 OBJECTS = 16
 MOSAICS = 0.5
 
-Figures = tuple[float, float]
-"""Images per second, and the share of the time that a step waits for data."""
+Figures = tuple[float, float, float]
+"""Images per second, the share of the time that a step waits for data, and milliseconds of CPU time
+that a batch takes of this process; NaN for trainings, which do more with one."""
 
 
 def noise(size: tuple[int, int], classes: int) -> FrameSet:
@@ -145,12 +148,12 @@ def made(task: Task, workers: int, steps: int) -> Figures:
     feed = Feed(task.training(0), task.recipe, lambda done: 0.0, ALONE, workers=workers)
     for _ in range(1 + 2 * workers):  # until all work, and none has anything in store
         feed.next()
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     for _ in range(steps):
         feed.next()
-    seconds = time.perf_counter() - began
+    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     feed.close()
-    return batch_of(task.recipe) * steps / seconds, 1.0
+    return batch_of(task.recipe) * steps / seconds, 1.0, 1e3 * cpu / steps
 
 
 def trained(task: Task, compute: Compute, steps: int) -> Figures:
@@ -163,7 +166,7 @@ def trained(task: Task, compute: Compute, steps: int) -> Figures:
     each = 1 if 'images_per_s' in entries[0] else batch_of(task.recipe)
     unit = 'images_per_s' if 'images_per_s' in entries[0] else 'steps_per_s'
     speeds, waits = ([entry[name] for entry in entries] for name in (unit, 'waiting'))
-    return each * statistics.median(speeds), statistics.median(waits)
+    return each * statistics.median(speeds), statistics.median(waits), math.nan
 
 
 def batch_of(recipe: Recipe) -> int:
@@ -232,10 +235,12 @@ def main() -> None:
             found[number].append(measure())
     rows, base = [], {}
     for (what, how, _), figures in zip(every, found, strict=True):
-        speed, waiting = (statistics.median(each) for each in zip(*figures, strict=True))
+        speed, waiting, own = (statistics.median(each) for each in zip(*figures, strict=True))
         base.setdefault(what, speed)
-        rows.append((what, how, speed, speed / base[what], waiting))
-    print(Table.under('what | how | images/s:.1f | ratio:.2f | waiting:.0%', rows).to_text())
+        own_ms = None if math.isnan(own) else own
+        rows.append((what, how, speed, speed / base[what], waiting, own_ms))
+    header = 'what | how | images/s:.1f | ratio:.2f | waiting:.0% | own CPU, ms a batch:.1f'
+    print(Table.under(header, rows).to_text())
 
 
 if __name__ == '__main__':

@@ -139,7 +139,7 @@ def load_frames(
 
 
 def frame_set(notes: Dataset, images: np.ndarray | Frames) -> FrameSet:
-    """Return a data set's frames, of whatever size `images` (N, H, W, 3) are, and its boxes there."""
+    """Return a data set's frames, of the size that `images` (N, H, W, 3) have, and its boxes."""
     height, width = images.shape[1:3]
     factors = [
         np.array([width / w, height / h, width / w, height / h], np.float32) for h, w in notes.sizes
