@@ -40,7 +40,7 @@ from pruned_perception.training.recipe import Recipe
 AHEAD = 2
 """Batches per worker that are made before they are needed."""
 LIGHT = 2**16
-"""Bytes of a tensor that a worker sends as they are: to share memory takes a connection for each."""
+"""Bytes of a tensor that a worker sends as they are: sharing memory takes a connection for each."""
 
 
 @dataclass(frozen=True)
