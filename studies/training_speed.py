@@ -17,9 +17,14 @@
 `python -m studies.training_speed` measures the shipped warehouse recipe (its network, sizes and
 batches; frames of noise, which take as long as any) and, where CIFAR-10 is, fine-tuning ResNet-56:
 
-* `batches`: made in this process, and by worker processes, with no network to wait for;
+* `batches`: made in this process, and by worker processes, with no network to wait for; and the
+  CPU time that a batch takes of this process, which a training does not have for its steps;
 * `training` with one CPU thread, and as `--device` and `--workers` say; and the share of the time
   that it waits for data.
+
+With `--frames DATASET`, such as photographs, what is measured instead is a training whose batches
+are dear: every frame is decoded each time it is asked for, none is kept, half of the views are
+mosaics of four, and the network has half of the widths.
 
 Rounds take turns, and each figure is the median. Another machine, another figure: ratios of one run
 are what counts.
@@ -28,8 +33,10 @@ are what counts.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
 import json
+import math
 import statistics
 import tempfile
 import time
@@ -42,10 +49,12 @@ import torch
 
 from pruned_perception._tables import Table
 from pruned_perception.cli.arguments import add_compute, at_least, computing
+from pruned_perception.datasets import read_dataset
 from pruned_perception.training.budget import TrainingBudget
 from pruned_perception.training.compute import Compute, use_one_thread
-from pruned_perception.training.detector.data import FrameSet
-from pruned_perception.training.detector.experiment import read_experiment
+from pruned_perception.training.detector.architecture import Architecture
+from pruned_perception.training.detector.data import Frames, FrameSet, frame_set
+from pruned_perception.training.detector.experiment import Experiment, read_experiment
 from pruned_perception.training.detector.network import Detector
 from pruned_perception.training.detector.task import learning
 from pruned_perception.training.feed import Feed
@@ -57,9 +66,11 @@ from pruned_perception.training.task import Task
 EXPERIMENT = Path('config/experiments/warehouse-dense.yaml')
 FRAMES = 64
 OBJECTS = 16
+MOSAICS = 0.5
 
-Figures = tuple[float, float]
-"""Images per second, and the share of the time that a step waits for data."""
+Figures = tuple[float, float, float]
+"""Images per second, the share of the time that a step waits for data, and milliseconds of CPU time
+that a batch takes of this process; NaN for trainings, which do more with one."""
 
 
 def noise(size: tuple[int, int], classes: int) -> FrameSet:
@@ -82,18 +93,43 @@ def noise(size: tuple[int, int], classes: int) -> FrameSet:
 
 def warehouse() -> Task:
     """Return the training of the warehouse's dense member."""
+    experiment, architecture = _warehouse()
+    frames = noise(architecture.input_size, architecture.num_classes)
+    return _task(architecture, frames, experiment.recipe)
+
+
+def photographs(folder: Path) -> Task:
+    """Return the training of a network of half the widths on frames that are decoded each time."""
+    notes = read_dataset(folder)
+    notes.check_labelled()
+    experiment, dense = _warehouse()
+    recipe = experiment.recipe
+    phases = tuple(dataclasses.replace(each, mosaic=MOSAICS) for each in recipe.phases)
+    widths = {
+        name: _halved(getattr(dense, name)) for name in ('backbone', 'neck', 'boxes', 'classes')
+    }
+    architecture = dataclasses.replace(dense, num_classes=len(notes.labels), **widths)
+    frames = frame_set(notes, Frames(np.empty((0, *dense.input_size, 3), np.uint8), notes))
+    return _task(architecture, frames, dataclasses.replace(recipe, phases=phases))
+
+
+def _halved(widths: Any) -> Any:
+    return widths // 2 if isinstance(widths, int) else tuple(map(_halved, widths))
+
+
+def _warehouse() -> tuple[Experiment, Architecture]:
     experiment = read_experiment(EXPERIMENT)
-    architecture = experiment.architecture
-    assert architecture is not None
+    assert experiment.architecture is not None
+    return experiment, experiment.architecture
+
+
+def _task(architecture: Architecture, frames: FrameSet, recipe: Recipe) -> Task:
     torch.manual_seed(0)
-    size = architecture.input_size
     return Task(
         model=Detector(architecture),
-        example_inputs=(torch.zeros(1, 3, *size),),
+        example_inputs=(torch.zeros(1, 3, *architecture.input_size),),
         calibration=(),
-        **learning(
-            noise(size, architecture.num_classes), experiment.recipe, 0, architecture.strides
-        ),
+        **learning(frames, recipe, 0, architecture.strides),
     )
 
 
@@ -112,12 +148,12 @@ def made(task: Task, workers: int, steps: int) -> Figures:
     feed = Feed(task.training(0), task.recipe, lambda done: 0.0, ALONE, workers=workers)
     for _ in range(1 + 2 * workers):  # until all work, and none has anything in store
         feed.next()
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     for _ in range(steps):
         feed.next()
-    seconds = time.perf_counter() - began
+    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     feed.close()
-    return batch_of(task.recipe) * steps / seconds, 1.0
+    return batch_of(task.recipe) * steps / seconds, 1.0, 1e3 * cpu / steps
 
 
 def trained(task: Task, compute: Compute, steps: int) -> Figures:
@@ -130,7 +166,7 @@ def trained(task: Task, compute: Compute, steps: int) -> Figures:
     each = 1 if 'images_per_s' in entries[0] else batch_of(task.recipe)
     unit = 'images_per_s' if 'images_per_s' in entries[0] else 'steps_per_s'
     speeds, waits = ([entry[name] for entry in entries] for name in (unit, 'waiting'))
-    return each * statistics.median(speeds), statistics.median(waits)
+    return each * statistics.median(speeds), statistics.median(waits), math.nan
 
 
 def batch_of(recipe: Recipe) -> int:
@@ -140,7 +176,9 @@ def batch_of(recipe: Recipe) -> int:
     return recipe.batch or BATCH
 
 
-def measurements(compute: Compute, steps: int, made_steps: int) -> Iterator[tuple[str, str, Any]]:
+def measurements(
+    compute: Compute, steps: int, made_steps: int, folder: Path | None
+) -> Iterator[tuple[str, str, Any]]:
     """Yield of what, how, and the function that measures it; the first of each kind is 1×."""
     threads: dict[str, Compute] = {'one CPU thread': Compute(torch.device('cpu'))}
     workers = compute.workers or 1
@@ -149,14 +187,14 @@ def measurements(compute: Compute, steps: int, made_steps: int) -> Iterator[tupl
     threads[f'{device.type} {precision}, {workers} workers'] = Compute(
         device, precision=compute.precision, workers=workers
     )
-    own = warehouse()
+    name, own = ('warehouse', warehouse()) if folder is None else (folder.name, photographs(folder))
     for count in (0, workers):
-        yield 'warehouse, batches alone', f'{count} workers', _of(made, own, count, made_steps)
-    for name, each in threads.items():
-        yield 'warehouse, training', name, _of(trained, own, each, steps)
-    if (other := resnet56()) is not None:
-        for name, each in threads.items():
-            yield 'ResNet-56, fine-tuning', name, _of(trained, other, each, steps)
+        yield f'{name}, batches alone', f'{count} workers', _of(made, own, count, made_steps)
+    for how, each in threads.items():
+        yield f'{name}, training', how, _of(trained, own, each, steps)
+    if folder is None and (other := resnet56()) is not None:
+        for how, each in threads.items():
+            yield 'ResNet-56, fine-tuning', how, _of(trained, other, each, steps)
 
 
 def _of(function: Callable[..., Figures], *args: Any) -> Callable[[], Figures]:
@@ -181,12 +219,15 @@ def main() -> None:
     parser.add_argument(
         '--only', metavar='TEXT', default='', help='only what begins so, such as "warehouse, b"'
     )
+    parser.add_argument(
+        '--frames', type=Path, metavar='DATASET', help='of frames with boxes, decoded each time'
+    )
     args = parser.parse_args()
     use_one_thread()
     with computing(args) as compute:
         every = [
             each
-            for each in measurements(compute, args.steps, args.batches)
+            for each in measurements(compute, args.steps, args.batches, args.frames)
             if each[0].startswith(args.only)
         ]
         found: list[list[Figures]] = [[] for _ in every]
@@ -194,10 +235,12 @@ def main() -> None:
             found[number].append(measure())
     rows, base = [], {}
     for (what, how, _), figures in zip(every, found, strict=True):
-        speed, waiting = (statistics.median(each) for each in zip(*figures, strict=True))
+        speed, waiting, own = (statistics.median(each) for each in zip(*figures, strict=True))
         base.setdefault(what, speed)
-        rows.append((what, how, speed, speed / base[what], waiting))
-    print(Table.under('what | how | images/s:.1f | ratio:.2f | waiting:.0%', rows).to_text())
+        own_ms = None if math.isnan(own) else own
+        rows.append((what, how, speed, speed / base[what], waiting, own_ms))
+    header = 'what | how | images/s:.1f | ratio:.2f | waiting:.0% | own CPU, ms a batch:.1f'
+    print(Table.under(header, rows).to_text())
 
 
 if __name__ == '__main__':

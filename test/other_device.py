@@ -95,6 +95,9 @@ class OtherDevice(TorchFunctionMode):
         if func == Tensor.grad.__get__:
             found = func(*args)
             return self.mark(found) if found is not None and self.has(args[0]) else found
+        if name == '__deepcopy__':  # whose other argument is all that was copied before
+            found = func(*args)
+            return self.mark(found) if self.has(args[0]) else found
         if func is Tensor.cpu:
             return self._copied(func, args, {}) if self.has(args[0]) else func(*args, **kwargs)
         if func is Tensor.cuda:

@@ -21,12 +21,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pruned_perception.cli.arguments import add_device, compute_on
 from pruned_perception.cli.describing import add_description, described, is_described
 from pruned_perception.cli.output import check_checkpoint, check_file
 from pruned_perception.errors import UserError
 
 if TYPE_CHECKING:
     from pruned_perception.bundle import Bundle
+    from pruned_perception.training.compute import Compute
 
 COMPARED_IMAGES = 8
 
@@ -55,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='on whose first frames ONNX Runtime is compared with PyTorch: a data set, or images, '
         'video or bag for an ONNX detector; a task brings its own',
     )
+    add_device(parser)
     parser.add_argument('--data-name', default='', help='what to call the training data')
     parser.add_argument('--data-licence', default='', help='licence of the training data')
     parser.add_argument('--weights-licence', default='Apache-2.0', help='(default: %(default)s)')
@@ -102,13 +105,14 @@ def run(args: argparse.Namespace) -> int:
     from pruned_perception.training.detector.data import load_frames
     from pruned_perception.training.detector.export import COMPARED_FRAMES, export_bundle
 
+    compute = compute_on(args.device)
     use_one_thread()
     if args.task is not None:
-        return _export_task(args)
+        return _export_task(args, compute)
     content = read_checkpoint(args.checkpoint)
     if 'plans' in content:
-        return _export_onnx(args, content)
-    detector = detector_from(content, args.checkpoint)
+        return _export_onnx(args, content, compute)
+    detector = compute.placed(detector_from(content, args.checkpoint))
     bundle = export_bundle(
         content,
         detector,
@@ -126,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _export_onnx(args: argparse.Namespace, content: Mapping[str, Any]) -> int:
+def _export_onnx(args: argparse.Namespace, content: Mapping[str, Any], compute: Compute) -> int:
     from pruned_perception.bundle import load_member
     from pruned_perception.pruning import PruningError
     from pruned_perception.training.onnx_import.task import (
@@ -144,7 +148,7 @@ def _export_onnx(args: argparse.Namespace, content: Mapping[str, Any]) -> int:
     task = bundle_task(bundle, args.compare_on, COMPARED_IMAGES)
     exported = export_bundle_network(
         bundle,
-        load_pruned(task, args.checkpoint),  # type: ignore[arg-type]
+        compute.placed(load_pruned(task, args.checkpoint)),  # type: ignore[arg-type]
         [each['plan'] for each in content['plans']],
         args.out,
         name=args.name or args.out.resolve().name,
@@ -154,7 +158,7 @@ def _export_onnx(args: argparse.Namespace, content: Mapping[str, Any]) -> int:
     return 0
 
 
-def _export_task(args: argparse.Namespace) -> int:
+def _export_task(args: argparse.Namespace, compute: Compute) -> int:
     from pruned_perception.bundle import load_member, resolve_model
     from pruned_perception.datasets import read_labels
     from pruned_perception.training.checkpoint import read_checkpoint
@@ -170,7 +174,7 @@ def _export_task(args: argparse.Namespace) -> int:
     _print(
         export_task(
             task,
-            network,
+            compute.placed(network),
             plans,
             args.out,
             labels=read_labels(args.labels),

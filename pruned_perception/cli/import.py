@@ -19,6 +19,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from pruned_perception.cli.arguments import add_device, compute_on
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `import`."""
@@ -33,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='DATASET',
         help='data set like that of the training, to measure the batch-norm statistics on',
     )
+    add_device(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -46,12 +49,13 @@ def run(args: argparse.Namespace) -> int:
 
     if args.out.exists():
         raise CheckpointError(f'{args.out}: is there already; delete it or choose another name')
+    compute = compute_on(args.device)
     use_one_thread()
     bundle = load_member(resolve_model(args.bundle))
     frames = load_frames(
         args.calibration, (bundle.input.height, bundle.input.width), labelled=False
     )
-    content = import_bundle(bundle, frames)
+    content = import_bundle(bundle, frames, compute)
     save_checkpoint(args.out, content)
     print(
         f'{args.out}: {bundle.name}, {bundle.cost.macs / 1e6:.0f} MMAC, trained for '

@@ -23,7 +23,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pruned_perception.cli.arguments import at_least, fraction, positive
+from pruned_perception.cli.arguments import add_device, at_least, compute_on, fraction, positive
 from pruned_perception.cli.describing import add_description, described, is_described
 from pruned_perception.cli.output import say
 
@@ -110,6 +110,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='N',
         help="kept channels are multiples of this (default: this processor's block)",
     )
+    add_device(how)
     how.add_argument('--topic', help='image topic of a bag, where it has several')
     how.add_argument(
         '--record-seconds',
@@ -170,7 +171,9 @@ def run(args: argparse.Namespace) -> int:
     from pruned_perception.cli.progress import Progress
     from pruned_perception.optimize.page import run_command
     from pruned_perception.optimize.run import optimize
+    from pruned_perception.training.compute import fastest
 
+    compute = fastest(compute_on(args.device).device)
     settings = _settings(args)
     lines = sys.stderr if args.json else sys.stdout
     with Progress('optimising') as bar:
@@ -180,6 +183,7 @@ def run(args: argparse.Namespace) -> int:
                 say=lambda text: say(text, file=lines),
                 report=bar.phase,
                 dry_run=args.dry_run,
+                compute=compute,
             )
         except KeyboardInterrupt:
             print('interrupted; the same command goes on from here', file=sys.stderr, flush=True)

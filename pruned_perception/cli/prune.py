@@ -20,7 +20,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pruned_perception.cli.arguments import Renamed
+from pruned_perception.cli.arguments import Renamed, add_device, compute_on
 from pruned_perception.cli.output import check_output
 from pruned_perception.cli.pruning_inputs import (
     Network,
@@ -89,6 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(old, action=Renamed, metavar=f'--kind {new} --criterion NAME')
     add_calibration(parser)
     add_positions(parser)
+    add_device(parser)
     parser.add_argument('--report', type=Path, metavar='FILE', help='page about it, as HTML')
     parser.add_argument('--json', action='store_true', help='print plan and errors as JSON')
 
@@ -112,10 +113,11 @@ def run(args: argparse.Namespace) -> int:
     from pruned_perception.cli.progress import Progress
     from pruned_perception.training.method import Channels
 
+    compute = compute_on(args.device)
     how = method_of(args)
     if not isinstance(how, Channels):
         _check_other_kind(args, how.kind)
-    network = load_network(args)
+    network = load_network(args).placed(compute)
     with Progress('pruning') as bar:
         if isinstance(how, Channels):
             small, findings = _channels(args, how, network, bar)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from pruned_perception.pruning.plan import AnyPlan
     from pruned_perception.pruning.prediction import Curve
     from pruned_perception.pruning.sensitivity import Sensitivity
+    from pruned_perception.training.compute import Compute
     from pruned_perception.training.method import Cut
     from pruned_perception.training.task import Task
 
@@ -248,6 +249,10 @@ class Network:
     def calibration(self) -> Iterable[Batch] | None:
         """The calibration set; None where a checkpoint came without."""
         return None if self.task.calibration == () else self.task.calibration
+
+    def placed(self, compute: Compute) -> Network:
+        """Return the same with the network where it is to compute."""
+        return replace(self, task=replace(self.task, model=compute.placed(self.task.model)))
 
 
 def load_network(args: argparse.Namespace, **folders: Path | None) -> Network:

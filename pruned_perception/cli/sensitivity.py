@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     from pruned_perception.pruning.estimation import with_second_half
 
     compute = compute_on(args.device)
-    network = load_network(args)
+    network = load_network(args).placed(compute)
     if network.calibration is None:
         raise PruningError('sensitivities are measured on images: give --calibration DATASET')
     if args.second_half and args.positions is not None:
@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     first: Iterable[Any] = network.calibration
     if args.second_half:
         first, second = halves(network.calibration)
-    model = compute.placed(network.task.model)
+    model = network.task.model
     with Progress('sensitivity') as bar:
         found = estimate_sensitivity(
             model,

@@ -102,7 +102,7 @@ from pruned_perception.pruning.certificate import Certificate, read_certificate
 from pruned_perception.pruning.latency import latency_of
 from pruned_perception.quantization import quantize_bundle
 from pruned_perception.training.budget import TrainingBudget
-from pruned_perception.training.compute import fastest, use_one_thread
+from pruned_perception.training.compute import Compute, fastest, use_one_thread
 from pruned_perception.training.detector.certification import certify_labelled, clusters_of
 from pruned_perception.training.detector.checkpoint import SEEN
 from pruned_perception.training.label_free import (
@@ -156,6 +156,7 @@ def optimize(
     say: Say = print,
     report: Report = lambda title, share, remark: None,
     dry_run: bool = False,
+    compute: Compute | None = None,
 ) -> Outcome | None:
     """Do the job, or what is left of it; None after a dry run.
 
@@ -164,6 +165,8 @@ def optimize(
         say: told, in lines, what will be done and what came of it.
         report: told of the progress.
         dry_run: end once it is said what is to be expected; the same job may go on later.
+        compute: where networks in PyTorch run and are taught, and how; by default `fastest()`. A
+            job may go on elsewhere. What is judged runs in ONNX Runtime, on the CPU.
 
     Raises:
         UserError: anything that was given cannot be used; says what would help.
@@ -171,7 +174,7 @@ def optimize(
     """
     use_one_thread()
     with claimed(settings):
-        job = _Job(settings, say, with_time_left(report))
+        job = _Job(settings, say, with_time_left(report), compute or fastest())
         job.begin()
         job.foretell()
         if dry_run:
@@ -186,8 +189,8 @@ def optimize(
 class _Job:
     """What the steps share; each public method is one, and does nothing twice."""
 
-    def __init__(self, settings: Settings, say: Say, report: Report) -> None:
-        self.settings, self.say, self.report = settings, say, report
+    def __init__(self, settings: Settings, say: Say, report: Report, compute: Compute) -> None:
+        self.settings, self.say, self.report, self.compute = settings, say, report, compute
         self.work, self.family = settings.work, settings.family
         self.parent: Bundle
         self.network: OnnxNetwork
@@ -235,16 +238,17 @@ class _Job:
         settings = self.settings
         if (self.work / 'imported.json').is_file():
             self.parent = load_bundle(self.family / DENSE)
-            self.network = import_bundle_network(self.parent)
-            return
-        self.parent, self.network = import_detector(
-            settings.detector,
-            self.family,
-            labels=settings.names,
-            weights=settings.weights,
-            described=settings.described,
-        )
-        write_json(self.work / 'imported.json', {'sha256': self.parent.sha256})
+            network = import_bundle_network(self.parent)
+        else:
+            self.parent, network = import_detector(
+                settings.detector,
+                self.family,
+                labels=settings.names,
+                weights=settings.weights,
+                described=settings.described,
+            )
+            write_json(self.work / 'imported.json', {'sha256': self.parent.sha256})
+        self.network = dataclasses.replace(network, module=self.compute.placed(network.module))
 
     def _annotations(self) -> Dataset | None:
         if self.settings.labels is None:
@@ -427,6 +431,7 @@ class _Job:
                 training=None,
                 held_out=self._judged(),
                 seed=self.settings.seed,
+                compute=self.compute,
             )
             (stage,) = result.record.stages
             refitted = stage.refitted
@@ -504,6 +509,7 @@ class _Job:
             seed=settings.seed,
             folder=self.work / 'members' / target.name,
             report=lambda title, done, remark: self.report(f'{target.name}: {title}', done, remark),
+            compute=self.compute,
         )
         write_json(
             self.work / 'members' / f'{target.name}.json',

@@ -18,6 +18,9 @@ A consumer with the weight w (f outputs, c inputs, κ taps) reads the receptive 
 its input channels j at the output positions p. Channel j contributes u_{ij,p} = ⟨w_ij, a_{j,p}⟩ to
 output i; its absolute contribution is v_{ij,p} = ⟨|w_ij|, |a_{j,p}|⟩ ≥ |u_{ij,p}|.
 
+Fields are picked from an input where it is, and come to the CPU, as weights do: sums are made
+there, in double precision where that matters, which not every device has.
+
 Transposed convolutions are treated as the convolutions that they equal (zeros between the inputs,
 kernels turned round), so that strides, padding and dilation mean the same everywhere.
 """
@@ -79,7 +82,7 @@ class Fields:
         rows = self.rows.read_by(positions // width)[:, :, None]
         columns = self.columns.read_by(positions % width)[:, None, :]
         found = self.padded[images[:, None, None], :, rows, columns]  # (n, rows, columns, c)
-        return found.permute(3, 0, 1, 2).flatten(2)
+        return found.permute(3, 0, 1, 2).flatten(2).cpu()
 
     def absolute_sums(self) -> Tensor:
         """Return Σ_p of the fields' absolute values: (c, B, κ)."""
@@ -89,7 +92,7 @@ class Fields:
             across = absolute[:, :, self.rows.read_through(row)].sum(2)
             for column in range(self.columns.taps):
                 found.append(across[:, :, self.columns.read_through(column)].sum(2))
-        return torch.stack(found, dim=-1).transpose(0, 1)
+        return torch.stack(found, dim=-1).transpose(0, 1).cpu()
 
 
 def fields(layer: nn.Module, x: Tensor) -> Fields:
@@ -119,10 +122,10 @@ def fields(layer: nn.Module, x: Tensor) -> Fields:
 
 
 def kernel(layer: nn.Module) -> Tensor:
-    """Return the weight as (groups, f/groups, c/groups, κ): outputs, inputs, taps."""
+    """Return the weight as (groups, f/groups, c/groups, κ), on the CPU: outputs, inputs, taps."""
     weight, groups = layer.weight, getattr(layer, 'groups', 1)
     assert isinstance(weight, Tensor)
-    weight = weight.detach()
+    weight = weight.detach().cpu()
     if isinstance(layer, nn.Linear):
         return weight[None, :, :, None]
     if isinstance(layer, nn.ConvTranspose2d):  # (c, f/groups, h, w)

@@ -37,7 +37,6 @@ from pruned_perception.pruning.contributions import (
 )
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.channels import ChannelGroup, Slice
-from pruned_perception.pruning.graph.device import CPU
 from pruned_perception.pruning.graph.observation import observed, run
 from pruned_perception.pruning.graph.plain import plain
 from pruned_perception.pruning.sensitivity import (
@@ -97,13 +96,13 @@ def estimate_sensitivity(
     readers = structure.readers()
     modules = dict(model.named_modules())
     generator = torch.Generator().manual_seed(seed)
-    kernels = {name: mixing_outputs(whole_kernel(modules[name]).to(CPU)) for name in readers}
+    kernels = {name: mixing_outputs(whole_kernel(modules[name])) for name in readers}
     readers = {name: who for name, who in readers.items() if kernels[name].shape[1]}
     worst = {name: [torch.zeros(g.channels) for g, _ in who] for name, who in readers.items()}
     events = dict.fromkeys(readers, 0)  # of all images
 
     def observe(name: str, x: Tensor, output: Tensor) -> None:
-        who, weight, found = readers[name], kernels[name], fields(modules[name], x.detach().to(CPU))
+        who, weight, found = readers[name], kernels[name], fields(modules[name], x.detach())
         events[name] += len(x) * weight.shape[1] * found.positions * QUADRANTS[definition]
         apart = all(_is_apart(group, part) for group, part in who)
         for field, own in _parts(definition, found, weight, positions, generator):

@@ -31,7 +31,6 @@ from pruned_perception._tables import Table
 from pruned_perception.pruning.calibration import Batch, CheckedBatches
 from pruned_perception.pruning.contributions import contributions, fields, sampled, whole_kernel
 from pruned_perception.pruning.estimation import mixing_outputs
-from pruned_perception.pruning.graph.device import CPU
 from pruned_perception.pruning.graph.observation import observed, run
 from pruned_perception.pruning.graph.plain import plain
 from pruned_perception.pruning.plan import Plan
@@ -94,8 +93,7 @@ def measure_errors(
     structure = structure or trace(model, example)
     modules = dict(model.named_modules())
     kernels = {
-        name: mixing_outputs(whole_kernel(modules[name]).to(CPU)).abs()
-        for name in structure.readers()
+        name: mixing_outputs(whole_kernel(modules[name])).abs() for name in structure.readers()
     }
     lost: dict[str, Tensor] = {}
     for layer, who in structure.readers().items():
@@ -112,7 +110,7 @@ def measure_errors(
     sums = {name: [0.0, 0, 0.0] for name in lost}
 
     def observe(name: str, x: Tensor, output: Tensor) -> None:
-        weight, found = kernels[name], fields(modules[name], x.detach().to(CPU))
+        weight, found = kernels[name], fields(modules[name], x.detach())
         for field in sampled(found, weight, positions, generator):
             for values in contributions(field.abs(), weight):  # (c, n, f)
                 whole = values.sum(0)

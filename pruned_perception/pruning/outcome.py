@@ -38,7 +38,7 @@ from pruned_perception._tables import Table
 from pruned_perception.pruning.budget import Budget, Macs, Params
 from pruned_perception.pruning.calibration import Batch, as_inputs
 from pruned_perception.pruning.criteria import Loss
-from pruned_perception.pruning.graph.device import fed_from_cpu, on_cpu
+from pruned_perception.pruning.graph.device import fed_from_cpu
 from pruned_perception.pruning.graph.observation import evaluating, tensors
 from pruned_perception.pruning.plan import Plan, Planner
 from pruned_perception.pruning.recalibration import recalibrate
@@ -119,7 +119,6 @@ class Outcome(Record):
         )
 
 
-@on_cpu
 def prune(
     model: nn.Module,
     example_inputs: Sequence[Tensor],
@@ -177,7 +176,6 @@ def warn_of(outcome: Outcome | None) -> None:
         warnings.warn(outcome.warning(), stacklevel=3)
 
 
-@on_cpu
 def finish(
     model: nn.Module,
     small: nn.Module,

@@ -583,7 +583,6 @@ def scale_inputs(
     return scaled
 
 
-@on_cpu
 def score(
     model: nn.Module,
     criterion: str | criteria.Criterion,
@@ -598,7 +597,7 @@ def score(
     """Return what a criterion says of the network: sensitivities or scores.
 
     Args:
-        model: any traceable network.
+        model: any traceable network, which runs where it is.
         criterion: a name in `criteria.names()`, the path of a Python file with `score`, or any
             function of a `criteria.Subject` that returns evidence (`subject.scores`,
             `subject.sensitivity`), or the scores (channels,) of each group.
@@ -627,7 +626,7 @@ class Planner:
     norms, divided evenly.
 
     Args:
-        model: the dense network; untouched.
+        model: the dense network; untouched. It is scored where it is, and cut on the CPU.
         example_inputs: its positional inputs.
         method: a published method, see `presets.PRESETS`: it sets what of the following is not
             given.
@@ -649,7 +648,6 @@ class Planner:
             their bounds are estimates.
     """
 
-    @on_cpu
     def __init__(
         self,
         model: nn.Module,
@@ -764,7 +762,6 @@ class Planner:
         return self._scored[criterion]
 
 
-@on_cpu
 def make_plan(
     model: nn.Module,
     example_inputs: Sequence[Tensor],

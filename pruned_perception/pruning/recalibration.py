@@ -28,7 +28,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruned_perception.pruning.calibration import Batch, as_inputs, check_finite
 from pruned_perception.pruning.errors import PruningError
-from pruned_perception.pruning.graph.device import device_of, moved
+from pruned_perception.pruning.graph.device import CPU, device_of, moved
 from pruned_perception.pruning.graph.observation import evaluating, outside_inference_mode
 
 Network = TypeVar('Network', bound=nn.Module)
@@ -128,7 +128,7 @@ def _measuring(total: _Moments) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         axes = [axis for axis in range(x.ndim) if axis != 1]
         variance, mean = torch.var_mean(x, axes, correction=0)
         count = x.numel() // x.shape[1]
-        total.add(_Moments(1, count, mean.double(), variance.double() * count))
+        total.add(_Moments(1, count, mean.to(CPU).double(), variance.to(CPU).double() * count))
         _copy(norm, mean, variance)
 
     return hook

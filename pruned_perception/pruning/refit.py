@@ -21,10 +21,11 @@ not. For where no fine-tuning is possible: no labels, no gradients. A layer that
 is fitted as one, and gets the factors of that fit which lose least of the outputs
 (`lowrank.factorisation.reduced_rank`).
 
-Both networks run once. The parent's layers are sampled as they compute; the pruned network is shown
-all images together, and each layer is fitted when its inputs are there, before it computes. Batch
-norms are measured on the way: were their statistics the parent's, later layers would be fitted to
-inputs that they do not get once these are put right.
+Both networks run once, where they are. The parent's layers are sampled as they compute; the pruned
+network is shown all images together, and each layer is fitted when its inputs are there, before it
+computes; regressions are added up and solved on the CPU, in double precision. Batch norms are
+measured on the way: were their statistics the parent's, later layers would be fitted to inputs that
+they do not get once these are put right.
 
 Source: He et al., Channel pruning for accelerating very deep neural networks (ICCV 2017), who fit
 the layers whose inputs are cut.
@@ -45,7 +46,7 @@ from pruned_perception.pruning.contributions import fields, kernel
 from pruned_perception.pruning.criteria import Loss, Subject
 from pruned_perception.pruning.criteria.compensated import output_curvature
 from pruned_perception.pruning.graph.cost import LAYERS
-from pruned_perception.pruning.graph.device import on_cpu
+from pruned_perception.pruning.graph.device import CPU, device_of, moved
 from pruned_perception.pruning.graph.observation import (
     evaluating,
     observed,
@@ -108,7 +109,6 @@ class _Regression:
         return mean_y - (weight @ mean_x[:, :, None])[:, :, 0]
 
 
-@on_cpu
 @outside_inference_mode
 def refit(
     model: nn.Module,
@@ -182,7 +182,7 @@ def refit(
     handles = [read_by(name).register_forward_pre_hook(fit(name)) for name in names]
     try:
         with evaluating(fitted), measuring(fitted):
-            fitted(*inputs)
+            fitted(*moved(inputs, device_of(fitted)))
     finally:
         for handle in handles:
             handle.remove()
@@ -231,7 +231,7 @@ def _targets(
         rows = output if isinstance(layers[name], nn.Linear) else output.movedim(1, -1)
         rows = rows.reshape(len(output), -1, rows.shape[-1])
         where = sample.of(rows.shape[1])[start : start + len(output)]
-        picked = rows[torch.arange(len(output))[:, None], where].flatten(0, 1)
+        picked = rows[torch.arange(len(output))[:, None], where].flatten(0, 1).to(CPU)
         found[name].append(picked[:, outputs[name]] if name in outputs else picked)
 
     with observed(model, names, note):

@@ -107,6 +107,7 @@ def find_groups(
     return network.groups
 
 
+@on_cpu
 @outside_inference_mode
 def unsliceable(
     model: nn.Module,

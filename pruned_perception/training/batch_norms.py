@@ -36,6 +36,7 @@ from torch import Tensor, nn
 
 from pruned_perception.errors import UserError
 from pruned_perception.pruning.calibration import Batch, as_inputs
+from pruned_perception.pruning.graph.device import CPU
 from pruned_perception.pruning.graph.observation import observed, run
 
 Convolution = nn.Conv2d | nn.ConvTranspose2d
@@ -53,10 +54,14 @@ def norm_after(
         variance: (channels,) of its outputs.
         momentum: of the batch norm's running statistics.
     """
-    norm = nn.BatchNorm2d(conv.out_channels, momentum=momentum).to(conv.weight).eval()
+    weight = conv.weight
+    norm = nn.BatchNorm2d(
+        conv.out_channels, momentum=momentum, device=weight.device, dtype=weight.dtype
+    ).eval()
     size = conv.weight.square().mean().sqrt()
     scale = _fresh_size(conv) / size.clamp(min=1e-12)
     conv.weight.mul_(scale)
+    mean, variance = mean.to(weight), variance.to(weight)
     norm.running_mean = scale * mean
     norm.running_var = scale.square() * variance
     norm.weight.copy_((norm.running_var + norm.eps).sqrt() / scale)
@@ -75,6 +80,8 @@ def convolution_statistics(
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Return mean (without bias) and variance (channels,) of the named convolutions' outputs.
 
+    The network runs where it is; the sums are made, and returned, on the CPU.
+
     Raises:
         UserError: there are no images.
     """
@@ -85,13 +92,13 @@ def convolution_statistics(
 
     def observe(name: str, x: Tensor, output: Tensor) -> None:
         variance, mean = torch.var_mean(output, dim=(0, 2, 3), correction=0)
-        mean = mean.double()
+        mean = mean.to(CPU).double()
         if (bias := biases[name]) is not None:
-            mean -= bias.double()
+            mean -= bias.detach().to(CPU).double()
         count = output[:, 0].numel()
         counts[name] = counts.get(name, 0) + count
         sums[name] = sums.get(name, 0) + count * mean
-        squares[name] = squares.get(name, 0) + count * (variance + mean.square())
+        squares[name] = squares.get(name, 0) + count * (variance.to(CPU) + mean.square())
 
     with observed(model, names, observe):
         run(model, (as_inputs(batch) for batch in calibration))

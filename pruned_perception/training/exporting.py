@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from pruned_perception import __version__
 from pruned_perception.errors import UserError
 from pruned_perception.inference.engine import create_session
-from pruned_perception.pruning.graph.device import on_cpu
+from pruned_perception.pruning.graph.device import fed_from_cpu, on_cpu
 from pruned_perception.pruning.graph.observation import evaluating, tensors
 
 OPSET = 17
@@ -102,7 +102,7 @@ def difference(
     Relative to the largest absolute value of the output.
 
     Args:
-        module: of PyTorch.
+        module: of PyTorch; it runs where it is.
         model: the ONNX file's content, which takes `at_once` images.
         input_names: in the order in which the module takes them.
         output_names: in the order of the module's tensors.
@@ -111,7 +111,7 @@ def difference(
     """
     session = create_session(model)
     worst = 0.0
-    with evaluating(module):
+    with evaluating(module), fed_from_cpu(module):
         for start in range(0, len(inputs[0]), at_once):
             part = [each[start : start + at_once] for each in inputs]
             feed = {name: each.numpy() for name, each in zip(input_names, part, strict=True)}

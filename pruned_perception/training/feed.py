@@ -39,6 +39,8 @@ from pruned_perception.training.recipe import Recipe
 
 AHEAD = 2
 """Batches per worker that are made before they are needed."""
+LIGHT = 2**16
+"""Bytes of a tensor that a worker sends as they are: sharing memory takes a connection for each."""
 
 
 @dataclass(frozen=True)
@@ -204,13 +206,35 @@ class _Making(Dataset[Part]):
         self.batches = batches
 
     def __getitem__(self, drawn: tuple[list[Any], float]) -> Part:
-        return _made(self.batches, *drawn, counted=True)
+        part = _made(self.batches, *drawn, counted=True)
+        return replace(part, batch=mapped(part.batch, _light))
 
 
 def _made(batches: Any, drawn: list[Any], share: float, *, counted: bool = False) -> Part:
     began = time.process_time()
     batch = batches.make(drawn)
     return Part(batch, share, time.process_time() - began if counted else 0.0)
+
+
+def _light(tensor: Tensor) -> Any:
+    """Return what arrives as the tensor; where it is light, the bytes go through the pipe."""
+    plain = tensor.layout == torch.strided and not (tensor.requires_grad or tensor.is_quantized)
+    return _Bytes(tensor) if plain and 0 < tensor.nbytes <= LIGHT else tensor
+
+
+class _Bytes:
+    """A tensor that is pickled by value, and is one again where it arrives."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+    def __reduce__(self) -> Any:
+        data = self.tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        return _from_bytes, (data, self.tensor.dtype, tuple(self.tensor.shape))
+
+
+def _from_bytes(data: bytes, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+    return torch.frombuffer(bytearray(data), dtype=dtype).reshape(shape)
 
 
 def _as_it_is(part: Any) -> Any:

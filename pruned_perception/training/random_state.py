@@ -49,6 +49,8 @@ def random_state() -> dict[str, Any]:
     }
     if torch.cuda.is_initialized():
         state['cuda'] = torch.cuda.get_rng_state_all()
+    if torch.backends.mps.is_available():
+        state['mps'] = torch.mps.get_rng_state()
     return state
 
 
@@ -59,3 +61,5 @@ def set_random_state(state: Mapping[str, Any]) -> None:
     random.setstate(state['python'])
     if 'cuda' in state and len(state['cuda']) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state['cuda'])
+    if 'mps' in state and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(state['mps'])

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from pruned_perception.bundle import Bundle
 from pruned_perception.inference.new_bundle import create_bundle
 from pruned_perception.pruning.calibration import as_inputs
+from pruned_perception.pruning.graph.device import fed_from_cpu
 from pruned_perception.pruning.graph.observation import evaluating, tensors
 from pruned_perception.training.exporting import (
     TOLERANCE,
@@ -53,7 +54,7 @@ def export_task(
     Args:
         task: whose inputs it takes; on the first images of its calibration set ONNX Runtime is
             compared with PyTorch.
-        network: the task's, or what was made of it by `plans`.
+        network: the task's, or what was made of it by `plans`; it runs where it is.
         plans: in order, as plain data; the last one becomes the manifest's pruning record.
         folder: of the bundle.
         description: as of `create_bundle`: labels, decoder, how images are prepared, parent, …
@@ -64,7 +65,7 @@ def export_task(
     """
     inputs = task.example_inputs
     names = [f'input_{number}' for number in range(len(inputs))] if len(inputs) > 1 else ['images']
-    with evaluating(network), torch.no_grad():
+    with evaluating(network), fed_from_cpu(network), torch.no_grad():
         count = len(tensors(network(*inputs)))
     outputs = [f'output_{number}' for number in range(count)] if count > 1 else ['output']
     model = onnx_bytes(network, inputs, names, outputs)

@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from other_device import DEVICE, OtherDevice
 from scipy import stats
 
 from pruned_perception._io import FolderError, locked, write_json
@@ -37,6 +38,7 @@ from pruned_perception.pruning import PruningError
 from pruned_perception.pruning.statistics import crossed_difference, holm, paired_difference
 from pruned_perception.training.budget import TrainingBudget
 from pruned_perception.training.checkpoint import read_checkpoint
+from pruned_perception.training.compute import Compute
 from pruned_perception.training.loop import finetune
 from pruned_perception.training.outcomes import Outcomes
 from pruned_perception.training.pipeline import PipelineRecord
@@ -246,6 +248,31 @@ def test_result_holds_figures_sizes_configuration_and_versions(folder: Path) -> 
     assert result.pipeline.steps == 6
     assert result.cpu_seconds > 0
     assert cell.name in result.to_text()
+
+
+def test_cells_made_elsewhere_have_the_same_figures(folder: Path) -> None:
+    methods = {
+        'ours': {**STUDY['methods']['ours'], 'distill': True},
+        'control': {'kind': 'scratch', 'of': 'ours'},
+    }
+    changes = {'methods': methods, 'baseline': None, 'finetune': {'steps': 4}}
+    study = _study(folder, weights='parent.pt', **changes)
+    cells = [
+        study.cell(name)
+        for name in ('parent', 'ours-macs0.4-4steps-seed0', 'control-macs0.4-4steps-seed0')
+    ]
+    for cell in cells:
+        wanted = run_cell(cell, folder / 'here')
+        with OtherDevice():
+            found = run_cell(cell, folder / 'there', compute=Compute(DEVICE))
+            tested = run_cell(cell, folder / 'there', test=True, compute=Compute(DEVICE))
+        assert (found.before, found.after, found.shares) == (
+            wanted.before,
+            wanted.after,
+            wanted.shares,
+        )
+        assert found.versions == {**wanted.versions, 'device': str(DEVICE)}
+        assert tested.test is not None
 
 
 def test_results_are_kept_and_made_again_when_the_configuration_changed(folder: Path) -> None:

@@ -50,6 +50,7 @@ from pruned_perception.training.scratch import reinitialised
 
 TASK = blobs.task()
 INPUTS, IMAGES = TASK.example_inputs, TASK.calibration[:2]
+WITHOUT_IMAGES = ('filter_l1', 'filter_l2', 'random')
 WIDTHS = {'criterion': 'filter_l2', 'round_to': 1}
 
 
@@ -134,22 +135,25 @@ def test_the_result_is_the_same_wherever_the_network_is(name: str) -> None:
                 assert repr(one) == repr(other)
 
 
-@pytest.mark.parametrize(
-    'name', ['estimate_sensitivity', 'measure_errors', 'certify', 'output_error']
-)
+MEASURING = [
+    'estimate_sensitivity', 'measure_errors', 'certify', 'output_error', 'recalibrate', 'refit',
+    'finish', 'score',
+    *(f'criterion {name}' for name in criteria.names() if name not in WITHOUT_IMAGES),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize('name', MEASURING)
 def test_what_measures_runs_the_network_where_it_is(name: str) -> None:
+    """Not a copy on the CPU: the head, which nothing but images reaches, is hooked."""
+    seen = set()
     with OtherDevice():
         network = copy.deepcopy(TASK.model).to(DEVICE)
-        seen = set()
-        network.head.register_forward_hook(lambda module, args, out: seen.add(out.device))
-        plan, small = _plan(TASK.model), _smaller(TASK.model)
-        {
-            'estimate_sensitivity': lambda: CASES[name](network),
-            'measure_errors': lambda: measurement.measure_errors(network, plan, IMAGES),
-            'certify': lambda: certificate.compare(network, small, IMAGES),
-            'output_error': lambda: pruning.output_error(network, small, IMAGES),
-        }[name]()
-    assert DEVICE in seen
+        network.head.register_forward_hook(
+            lambda module, args, out: seen.add((out.device, len(out)))
+        )
+        CASES[name](network)
+    assert any(device == DEVICE for device, _ in seen)
+    assert all(device == DEVICE for device, images in seen if images == len(IMAGES[0]))
 
 
 def _parts(result: Any) -> Iterator[Any]:

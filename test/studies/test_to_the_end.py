@@ -26,13 +26,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'training' / 'detec
 
 import shapes
 import tiny
+from other_device import DEVICE, OtherDevice
 
+from pruned_perception.training import compute
 from studies import to_the_end
 
 
 def test_a_family_and_its_controls_are_trained_until_they_no_longer_rise(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """On a device that is not the CPU, see `other_device`; the CPU finds it all done."""
     for number, (name, count) in enumerate({'train': 8, 'validation': 8, 'test': 8}.items()):
         shapes.write_shapes(tmp_path / 'data' / 'tiny' / name, count, seed=number)
     data = {'train': 'tiny/train', 'validation': 'tiny/validation'}
@@ -61,7 +64,10 @@ def test_a_family_and_its_controls_are_trained_until_they_no_longer_rise(
         *('--out', str(tmp_path / 'out'), '--epochs', '0.5', '--most-epochs', '1'),
         *('--gain', '200', '--no-speed', '--quiet'),
     ]
-    assert to_the_end.main(command) == 0
+    with monkeypatch.context() as patch, OtherDevice():
+        patch.setattr(compute, 'find_device', lambda name: DEVICE)
+        there = ['--device', 'cuda', '--precision', 'float32', '--workers', '0']
+        assert to_the_end.main([*command, *there]) == 0
     first = capsys.readouterr().out
     for name in ('dense', 'half', 'half-scratch'):
         assert f'{name}: 0.5 epochs, validation AP50' in first

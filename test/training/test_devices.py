@@ -42,6 +42,7 @@ from pruned_perception.training.distillation import Distillation
 from pruned_perception.training.loop import train
 from pruned_perception.training.method import read_method
 from pruned_perception.training.pipeline import prune_and_finetune
+from pruned_perception.training.random_state import random_state, set_random_state
 from pruned_perception.training.recipe import Recipe
 from pruned_perception.training.scratch import reinitialised
 from pruned_perception.training.task import figures_of
@@ -180,15 +181,19 @@ def test_what_judges_or_measures_a_network_takes_inputs_of_the_cpu() -> None:
             network(*task.example_inputs)
 
 
-def test_our_detectors_losses_are_computed_where_its_outputs_are() -> None:
-    images = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
-    batch = Batch(
+def _boxes(images: Tensor) -> Batch:
+    return Batch(
         images,
         torch.tensor([[[8.0, 8, 40, 40]], [[30.0, 10, 60, 50]]]),
         torch.zeros(2, 1, dtype=torch.int64),
         torch.ones(2, 1, dtype=torch.bool),
         torch.zeros(2, 1, dtype=torch.bool),
     )
+
+
+def test_our_detectors_losses_are_computed_where_its_outputs_are() -> None:
+    images = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    batch = _boxes(images)
     torch.manual_seed(0)
     network = Detector(ARCHITECTURE)
     raw = network(images)
@@ -202,6 +207,26 @@ def test_our_detectors_losses_are_computed_where_its_outputs_are() -> None:
         for name, value in found.items():
             assert value.device == DEVICE
             assert value.item() == pytest.approx(wanted[name].item(), rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize('precision', [torch.bfloat16, torch.float16])
+def test_our_detectors_losses_are_of_single_precision_whatever_its_products_are_in(
+    precision: torch.dtype,
+) -> None:
+    images = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    batch = _boxes(images)
+    torch.manual_seed(0)
+    network = Detector(ARCHITECTURE)
+    raw = network(images)
+    wanted = detection_loss(raw, batch) | distillation_loss(raw, raw.detach(), (64, 96))
+    with torch.autocast('cpu', precision):
+        raw = network(images)
+        found = detection_loss(raw, batch) | distillation_loss(raw, raw.detach(), (64, 96))
+    assert raw.dtype == precision
+    for name, value in found.items():
+        assert value.dtype == torch.float32
+        assert value.item() == pytest.approx(wanted[name].item(), rel=0.05, abs=1e-3)
+    torch.stack(list(found.values())).sum().backward()
 
 
 def test_batches_of_any_form_are_moved_and_the_cpus_are_left_alone() -> None:
@@ -243,6 +268,20 @@ def test_out_of_memory_says_what_fits_and_leaves_what_was_saved(
     assert _same(ended.network, train(task.model, blobs.task(), budget).network)
 
 
+def test_random_numbers_of_a_device_are_put_back_with_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = [torch.zeros(3, dtype=torch.uint8)]
+    monkeypatch.setattr(torch.backends.mps, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.mps, 'get_rng_state', lambda: own[-1])
+    monkeypatch.setattr(torch.mps, 'set_rng_state', own.append)
+    monkeypatch.setattr(torch.mps, 'manual_seed', lambda seed: own.append(own[-1] + 1))
+    state = random_state()
+    own.append(own[-1] + 1)
+    set_random_state(state)
+    assert torch.equal(own[-1], own[0])
+
+
 # Names of devices
 
 
@@ -274,6 +313,9 @@ def test_auto_is_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     _machine(monkeypatch)
     assert find_device('auto') == find_device('cpu') == torch.device('cpu')
     _machine(monkeypatch, build='13.0', count=2)
+    monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', True)
+    assert find_device('auto') == torch.device('cuda', 0)
+    assert not torch.backends.cudnn.allow_tf32  # float32 is to mean that, whoever chose the GPU
     assert find_device('auto') == find_device('cuda') == torch.device('cuda', 0)
     assert find_device('cuda:1') == torch.device('cuda', 1)
 

@@ -33,7 +33,7 @@ from pruned_perception.pruning.errors import PruningError
 from pruned_perception.training import loop
 from pruned_perception.training.budget import TrainingBudget
 from pruned_perception.training.compute import Compute
-from pruned_perception.training.feed import Feed
+from pruned_perception.training.feed import LIGHT, Feed
 from pruned_perception.training.loop import train
 from pruned_perception.training.processes import ALONE
 from pruned_perception.training.recipe import Recipe
@@ -90,6 +90,38 @@ def test_batches_are_the_same_whoever_makes_them_and_others_do(workers: int) -> 
         assert wanted.cpu_seconds == 0  # it is the step's own
     assert len(makers) == workers
     assert float(os.getpid()) not in makers
+    ahead.close()
+
+
+class Odd(Drawn):
+    """Tensors of every kind, light and heavy."""
+
+    def make(self, drawn: Sequence[tuple[int, float]]) -> Any:
+        generator = torch.Generator().manual_seed(drawn[0][0])
+        heavy = torch.rand(4, 80, 80, 3, generator=generator)
+        assert heavy.nbytes > LIGHT
+        return {
+            'channels last': heavy.permute(0, 3, 1, 2),
+            'brain floats': torch.rand(4, 3, generator=generator).bfloat16(),
+            'turned': torch.rand(3, 4, generator=generator).T,
+            'flags': torch.rand(4, generator=generator) > 0.5,
+            'number': torch.tensor(7),
+            'nothing': torch.zeros(4, 0, dtype=torch.int32),
+        }
+
+
+def test_tensors_of_every_kind_arrive_as_they_were_made() -> None:
+    alone, ahead = (
+        Feed(Odd(0), Recipe(), lambda steps: 0.0, ALONE, workers=workers) for workers in (0, 1)
+    )
+    for _ in range(3):
+        wanted, found = alone.next().batch, ahead.next().batch
+        assert found.keys() == wanted.keys()
+        for name, value in wanted.items():
+            assert found[name].dtype == value.dtype
+            assert torch.equal(found[name], value)
+        assert found['channels last'].stride() == wanted['channels last'].stride()
+        found['number'] += 1  # what arrives may be written to
     ahead.close()
 
 

@@ -37,6 +37,7 @@ from torch import Tensor, nn
 from pruned_perception.pruning.calibration import Batch, CheckedBatches
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.estimation import estimate_sensitivity
+from pruned_perception.pruning.graph.device import fed_from_cpu
 from pruned_perception.pruning.graph.observation import tensors
 from pruned_perception.pruning.scores import Evidence, Scores
 from pruned_perception.pruning.sensitivity import POSITIONS, Sensitivity
@@ -56,6 +57,9 @@ class Subject:
     `calibration` can be iterated over more than once. `loss`, for criteria that differentiate:
     by default a random projection of the outputs, so that squared gradients are those of the
     Gauss–Newton approximation of the squared output error; no labels are needed then.
+
+    Wherever the network is, it takes inputs on the CPU and returns such outputs while a criterion
+    looks at it; what hooks see is where it is.
     """
 
     model: nn.Module
@@ -112,7 +116,7 @@ class Subject:
             return self.loss(outputs, index, generator)
         total = torch.zeros(())
         for each in tensors(outputs):
-            signs = torch.randint(0, 2, each.shape, generator=generator).to(each.dtype) * 2 - 1
+            signs = torch.randint(0, 2, each.shape, generator=generator).to(each) * 2 - 1
             total = total + (each * signs).sum()
         return total
 
@@ -163,7 +167,8 @@ def evidence(criterion: str | Criterion, subject: Subject) -> Evidence:
         PruningError: as `get`; or the function returns something else than evidence.
     """
     score = criterion if callable(criterion) else get(criterion)
-    found = score(subject)
+    with fed_from_cpu(subject.model):
+        found = score(subject)
     name = criterion if isinstance(criterion, str) else getattr(score, '__name__', repr(score))
     if isinstance(found, Mapping):
         return subject.scores(name, found)

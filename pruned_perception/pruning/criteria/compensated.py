@@ -27,6 +27,7 @@ from pruned_perception.pruning.contributions import whole_kernel
 from pruned_perception.pruning.criteria import Subject, criterion
 from pruned_perception.pruning.criteria.joint_error import POSITIONS, field_moments
 from pruned_perception.pruning.graph.channels import Slice
+from pruned_perception.pruning.graph.device import CPU
 from pruned_perception.pruning.graph.observation import evaluating
 from pruned_perception.pruning.lowrank.factorisation import Factored, rank_losses
 from pruned_perception.pruning.lowrank.layers import find_layers
@@ -123,7 +124,8 @@ def output_curvature(subject: Subject) -> dict[str, Tensor]:
                         continue
                     axis = -1 if isinstance(modules[name], nn.Linear) else 1
                     rows = gradient.movedim(axis, -1).flatten(0, -2)
-                    found[name] = found.get(name, torch.zeros(())) + (rows.T @ rows).double()
+                    moments = (rows.T @ rows).to(CPU).double()
+                    found[name] = found.get(name, torch.zeros(())) + moments
     finally:
         for handle in handles:
             handle.remove()

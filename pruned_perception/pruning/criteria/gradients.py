@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from pruned_perception.pruning.criteria import Subject, criterion
 from pruned_perception.pruning.criteria.joint_error import channel_means, eliminate
 from pruned_perception.pruning.errors import CannotDifferentiateError
+from pruned_perception.pruning.graph.device import CPU
 from pruned_perception.pruning.graph.observation import evaluating
 from pruned_perception.pruning.scores import Scores
 
@@ -229,9 +230,9 @@ def _terms(
         axis = -1 if isinstance(modules[name], nn.Linear) else 1
         values = own.detach().movedim(axis, -1)
         if means is not None:
-            values = values - means[name].to(values.dtype)
+            values = values - means[name].to(values)
         product = gradient.movedim(axis, -1) * values
-        product = product.reshape(batch, -1, product.shape[-1]).sum(1).double()
+        product = product.reshape(batch, -1, product.shape[-1]).sum(1).to(CPU).double()
         for group, part in readers[name]:
             roots = torch.tensor(part.roots)
             terms[group.name].index_add_(1, roots, product[:, list(part.indices)])

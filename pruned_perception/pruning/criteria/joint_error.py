@@ -39,6 +39,7 @@ from pruned_perception.pruning.contributions import (
 )
 from pruned_perception.pruning.criteria import Subject, criterion
 from pruned_perception.pruning.graph.channels import ChannelGroup, Slice
+from pruned_perception.pruning.graph.device import CPU
 from pruned_perception.pruning.graph.observation import evaluating, observed, run, tensors
 from pruned_perception.pruning.scores import Scores
 
@@ -302,7 +303,7 @@ def channel_means(subject: Subject, batches: Iterable[tuple[Tensor, ...]]) -> di
 
     def observe(name: str, x: Tensor, output: Tensor) -> None:
         axis = -1 if isinstance(modules[name], nn.Linear) else 1
-        values = x.detach().movedim(axis, 0).flatten(1)
+        values = x.detach().to(CPU).movedim(axis, 0).flatten(1)
         total, count = totals.get(name, (torch.zeros(len(values), dtype=torch.float64), 0))
         whole = values.sum(1, dtype=torch.float64)
         totals[name] = (total + whole, count + values.shape[1])
@@ -326,7 +327,7 @@ def _replaced(
 
         def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             x = inputs[0].clone()
-            x.movedim(axis, -1)[..., dead] = mean.to(x.dtype)
+            x.movedim(axis, -1)[..., dead] = mean.to(x)
             return (x, *inputs[1:])
 
         return hook

@@ -135,11 +135,17 @@ def load_frames(
     images = np.load(cache, mmap_mode='r', allow_pickle=False)
     if images.shape != shape or images.dtype != np.uint8:
         raise DataError(f'{cache}: not the cache of {folder}; delete this file')
+    return frame_set(notes, Frames(images, notes) if part else images)
+
+
+def frame_set(notes: Dataset, images: np.ndarray | Frames) -> FrameSet:
+    """Return a data set's frames, of the size that `images` (N, H, W, 3) have, and its boxes."""
+    height, width = images.shape[1:3]
     factors = [
         np.array([width / w, height / h, width / w, height / h], np.float32) for h, w in notes.sizes
     ]
     return FrameSet(
-        images=Frames(images, notes) if part else images,
+        images=images,
         boxes=[boxes * factor for boxes, factor in zip(notes.boxes, factors, strict=True)],
         class_ids=notes.class_ids,
         crowd=notes.crowd,

@@ -90,6 +90,7 @@ def interleaved(conv: nn.Conv2d, scale: float) -> nn.Conv2d:
         (height, channels * width),
         (stride_y, channels * stride_x),
         (pad_y, channels * pad_x),
+        device=conv.weight.device,
     )
     row.weight.copy_(scale * conv.weight.permute(0, 2, 3, 1).reshape(row.weight.shape))
     assert row.bias is not None
@@ -114,6 +115,7 @@ def planar(row: nn.Conv2d, scale: float, channels: int = 3) -> nn.Conv2d:
         (height, width),
         (stride_y, stride_x // channels),
         (pad_y, pad_x // channels),
+        device=row.weight.device,
     )
     weight = row.weight.reshape(outputs, height, width, channels).permute(0, 3, 1, 2)
     conv.weight.copy_(weight / scale)

@@ -29,6 +29,7 @@ from pruned_perception.bundle import SCHEMA_VERSION, Bundle, write_bundle
 from pruned_perception.errors import UserError
 from pruned_perception.inference.engine import create_session
 from pruned_perception.pruning import count
+from pruned_perception.pruning.graph.device import fed_from_cpu
 from pruned_perception.training.detector.checkpoint import PRETRAINED_KEY, SEEN
 from pruned_perception.training.detector.deployment import Deployed, folded
 from pruned_perception.training.detector.network import Detector, decode, grid
@@ -69,13 +70,14 @@ def compare(detector: Detector, onnx_bytes: bytes, images: np.ndarray) -> float:
     session = create_session(onnx_bytes)
     _, strides = grid(*detector.input_size, detector.strides)
     worst = 0.0
-    for image in images:
-        (found,) = session.run(None, {'image': image[None]})
-        tensor = torch.from_numpy(np.array(image))[None].permute(0, 3, 1, 2).float() / 255
-        wanted = decode(detector.eval()(tensor), strides).numpy()
-        gap = np.abs(found - wanted)
-        gap[..., :4] /= np.maximum(strides.numpy()[:, None], wanted[..., :4])
-        worst = max(worst, float(gap.max()))
+    with fed_from_cpu(detector):
+        for image in images:
+            (found,) = session.run(None, {'image': image[None]})
+            tensor = torch.from_numpy(np.array(image))[None].permute(0, 3, 1, 2).float() / 255
+            wanted = decode(detector.eval()(tensor), strides).numpy()
+            gap = np.abs(found - wanted)
+            gap[..., :4] /= np.maximum(strides.numpy()[:, None], wanted[..., :4])
+            worst = max(worst, float(gap.max()))
     if not worst <= TOLERANCE:
         raise ExportError(f'ONNX Runtime differs from PyTorch by {worst:.2g} (> {TOLERANCE:g})')
     return worst

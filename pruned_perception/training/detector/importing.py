@@ -28,8 +28,11 @@ from torch import Tensor, nn
 
 from pruned_perception.bundle import Bundle
 from pruned_perception.errors import UserError
+from pruned_perception.pruning.graph.device import device_of
 from pruned_perception.pruning.lowrank.factorisation import Factored
 from pruned_perception.training.batch_norms import convolution_statistics, norm_after
+from pruned_perception.training.checkpoint import weights_of
+from pruned_perception.training.compute import Compute
 from pruned_perception.training.detector.architecture import Architecture
 from pruned_perception.training.detector.checkpoint import PRETRAINED_KEY, SEEN, seen
 from pruned_perception.training.detector.data import FrameSet
@@ -43,7 +46,9 @@ class BundleImportError(UserError):
     """A bundle that is not one of our detector, or whose model is not what its manifest says."""
 
 
-def import_bundle(bundle: Bundle, frames: FrameSet) -> dict[str, Any]:
+def import_bundle(
+    bundle: Bundle, frames: FrameSet, compute: Compute | None = None
+) -> dict[str, Any]:
     """Return the checkpoint of a bundle's detector, as a finished run would have written it.
 
     The history in the manifest comes with it (experiment, steps, CPU time of its whole ancestry,
@@ -53,6 +58,7 @@ def import_bundle(bundle: Bundle, frames: FrameSet) -> dict[str, Any]:
         bundle: of our detector, as `export_bundle` wrote it.
         frames: like those it was trained on; the statistics of the batch norms are measured on
             some of them, and the result is compared with the bundle's model on the first.
+        compute: where that is done, by default on the CPU.
 
     Raises:
         BundleImportError: another decoder, no record of architecture or training, weights that do
@@ -60,7 +66,7 @@ def import_bundle(bundle: Bundle, frames: FrameSet) -> dict[str, Any]:
             bundle's.
     """
     provenance = bundle.manifest['provenance']
-    plain = undeployed(deployed_from(bundle))
+    plain = (compute or Compute()).placed(undeployed(deployed_from(bundle)))
     if frames.labels != bundle.labels:
         raise BundleImportError(
             f'{bundle.path}: its labels ({", ".join(bundle.labels)}) are not those of the '
@@ -89,7 +95,7 @@ def import_bundle(bundle: Bundle, frames: FrameSet) -> dict[str, Any]:
             'architecture': detector.architecture.to_dict(),
             'labels': list(bundle.labels),
             'data': {'train': training['annotations_sha256'], 'frames': training['frames']},
-            'weights': detector.state_dict(),
+            'weights': weights_of(detector),
             'steps': training['steps'],
             'cpu_seconds': training['cpu_seconds'],
             SEEN: seen(
@@ -166,7 +172,7 @@ def with_batch_norms(plain: Detector, calibration: Iterable[Tensor]) -> Detector
         plain: see `deployment.folded`; untouched.
         calibration: batches (B, 3, H, W) of images in 0…1.
     """
-    detector = Detector(plain.architecture).eval()
+    detector = Detector(plain.architecture).to(device_of(plain)).eval()
     layers = dict(plain.named_modules())
     blocks = [name for name, module in layers.items() if isinstance(module, ConvBlock)]
     statistics = convolution_statistics(plain, [f'{name}.conv' for name in blocks], calibration)

@@ -104,8 +104,10 @@ def detection_loss(
     """Return the scalars `boxes` and `classes` for raw outputs (B, N, 4 + C).
 
     Quality focal loss on the scores and generalised IoU (Rezatofighi et al. 2019) on the boxes,
-    both relative to the sum of the targets. `levels`: the strides of the network's.
+    both relative to the sum of the targets. `levels`: the strides of the network's. In single
+    precision, whatever the network's products are in.
     """
+    raw = raw.float()
     height, width = batch.images.shape[-2:]
     centres, strides = grid(height, width, levels, raw.device)
     boxes = boxes_from(raw, centres, strides)
@@ -146,7 +148,7 @@ def distillation_loss(
         levels: the strides of the network's levels.
     """
     centres, strides = grid(*size, levels, student.device)
-    teacher = teacher.detach()
+    student, teacher = student.float(), teacher.detach().float()
     scores = teacher[..., 4:].sigmoid()
     confidence = scores.amax(-1)
     confident = confidence > CONFIDENT

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pruned_perception.bundle import Bundle
+from pruned_perception.pruning.graph.device import CPU, device_of, moved
 from pruned_perception.pruning.graph.observation import tensors
 from pruned_perception.training.box_losses import generalised_iou, quality_focal_loss
 
@@ -50,14 +51,16 @@ they are the same."""
 def deviations(network: nn.Module, batches: Iterable[Tensor]) -> tuple[Tensor, ...]:
     """Return how far the channels of each output are from their means over the images.
 
-    Root mean squares over images and positions, of the outputs' number of axes. What an axis is,
+    Root mean squares over images and positions, of the outputs' number of axes, on the CPU; the
+    network runs where it is. What an axis is,
     nothing says: of four, the second one has the channels, as convolutions have it; of three, the
     shorter one after the images; of fewer, all elements count as one channel.
     """
+    device = device_of(network)
     count, sums, squares = 0, list[Tensor](), list[Tensor]()
     for batch in batches:
         with torch.no_grad():
-            found = [each.double() for each in tensors(network(batch))]
+            found = [each.to(CPU).double() for each in tensors(network(moved(batch, device)))]
         added = [each.sum(0) for each in found], [each.square().sum(0) for each in found]
         sums, squares = (
             [a + b for a, b in zip(had, new, strict=True)] if count else new
@@ -124,7 +127,7 @@ def raw_loss(
     Boxes in pixels so count no more than scores in 0 … 1, which may be channels of one output.
     """
     found = [
-        ((a.float() - b.detach().float()) / scale).square().mean()
+        ((a.float() - b.detach().float()) / scale.to(a.device)).square().mean()
         for a, b, scale in zip(ours, theirs, scales, strict=True)
     ]
     return {'outputs': torch.stack(found).mean()}
@@ -143,7 +146,7 @@ def _anchor_free(
     outputs: Sequence[Tensor], parameters: Mapping[str, Any], size: tuple[int, int]
 ) -> Found:
     raw = outputs[0].float()
-    centres, strides = _cells(size, parameters.get('strides', (8, 16, 32)))
+    centres, strides = _cells(size, parameters.get('strides', (8, 16, 32)), raw.device)
     centres = (centres + 0.5) * strides
     boxes = torch.cat((centres - raw[..., :2], centres + raw[..., 2:4]), -1)
     return Found(boxes, raw[..., 4:])
@@ -155,7 +158,7 @@ def _yolox(
     raw = outputs[0].float()
     centres, sizes = raw[..., :2], raw[..., 2:4]
     if not parameters.get('decoded', False):
-        corners, strides = _cells(size, parameters.get('strides', (8, 16, 32)))
+        corners, strides = _cells(size, parameters.get('strides', (8, 16, 32)), raw.device)
         centres, sizes = (centres + corners) * strides, sizes.clamp(max=8).exp() * strides
     return Found(_corners(centres, sizes), raw[..., 4:5] * raw[..., 5:])
 
@@ -170,9 +173,9 @@ def _nanodet(
     else:
         scores = torch.cat([each.float() for each in outputs[: len(levels)]], 1)
         logits = torch.cat([each.float() for each in outputs[len(levels) :]], 1)
-    corners, strides = _cells(size, levels)
+    corners, strides = _cells(size, levels, logits.device)
     shares = logits.unflatten(-1, (4, -1)).softmax(-1)
-    gaps = (shares * torch.arange(shares.shape[-1], dtype=shares.dtype)).sum(-1) * strides
+    gaps = (shares * torch.arange(shares.shape[-1]).to(shares)).sum(-1) * strides
     centres = (corners + parameters.get('cell_centre', 0.5)) * strides
     return Found(torch.cat((centres - gaps[..., :2], centres + gaps[..., 2:]), -1), scores)
 
@@ -182,11 +185,10 @@ def _fastestdet(
 ) -> Found:
     height, width = outputs[0].shape[2:]
     raw = outputs[0].float().flatten(2).transpose(1, 2)
-    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing='ij')
-    corners = torch.stack((columns, rows), -1).reshape(-1, 2).float()
-    cell = torch.tensor([size[1] / width, size[0] / height])
+    corners = _grid(height, width).to(raw)
+    cell = torch.tensor([size[1] / width, size[0] / height], device=raw.device)
     centres = (raw[..., 1:3].tanh() + corners) * cell
-    sizes = raw[..., 3:5].sigmoid() * torch.tensor([float(size[1]), float(size[0])])
+    sizes = raw[..., 3:5].sigmoid() * torch.tensor(size[::-1], device=raw.device)
     scores = (raw[..., :1].clamp(min=LEAST) ** 0.6) * (raw[..., 5:].clamp(min=LEAST) ** 0.4)
     return Found(_corners(centres, sizes), scores)
 
@@ -218,15 +220,22 @@ DECODERS: dict[str, Callable[[Sequence[Tensor], Mapping[str, Any], tuple[int, in
 """What `inference.decoders` decode, with gradients and without a threshold."""
 
 
-def _cells(size: tuple[int, int], strides: Sequence[int]) -> tuple[Tensor, Tensor]:
+def _cells(
+    size: tuple[int, int], strides: Sequence[int], device: torch.device
+) -> tuple[Tensor, Tensor]:
     """Return (column, row) of all cells (N, 2), and their strides (N, 1)."""
     corners, sizes = [], []
     for stride in strides:
         height, width = math.ceil(size[0] / stride), math.ceil(size[1] / stride)
-        rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing='ij')
-        corners.append(torch.stack((columns, rows), -1).reshape(-1, 2).float())
+        corners.append(_grid(height, width))
         sizes.append(torch.full((height * width, 1), float(stride)))
-    return torch.cat(corners), torch.cat(sizes)
+    return torch.cat(corners).to(device), torch.cat(sizes).to(device)
+
+
+def _grid(height: int, width: int) -> Tensor:
+    """Return (column, row) of the cells of one level (height · width, 2)."""
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing='ij')
+    return torch.stack((columns, rows), -1).reshape(-1, 2).float()
 
 
 def _corners(centres: Tensor, sizes: Tensor) -> Tensor:
@@ -246,7 +255,7 @@ def projection(bundle: Bundle, scales: Sequence[Tensor] | None = None) -> Projec
     if scales is not None:
         return lambda outputs, index, generator: torch.stack(
             [
-                (each / scale * _signs(each, generator)).sum()
+                (each / scale.to(each.device) * _signs(each, generator)).sum()
                 for each, scale in zip(tensors(outputs), scales, strict=True)
             ]
         ).sum()

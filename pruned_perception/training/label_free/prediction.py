@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pruned_perception.bundle import Bundle
 from pruned_perception.pruning.budget import Budget
 from pruned_perception.pruning.records import Record
+from pruned_perception.training.compute import Compute
 from pruned_perception.training.label_free.agreement import Likeness, Picture
 from pruned_perception.training.label_free.prune import prune_label_free
 from pruned_perception.training.label_free.recipe import LabelFree
@@ -70,6 +71,7 @@ def predict_label_free(
     held_out: Sequence[Picture],
     seed: int = 0,
     report: OnProgress | None = None,
+    compute: Compute | None = None,
 ) -> Prediction:
     """Cut once and refit, teach nothing: about a CPU minute for a network of a GMAC.
 
@@ -78,7 +80,7 @@ def predict_label_free(
     once = dataclasses.replace(recipe, cuts=1, refit=True)
     record = prune_label_free(
         bundle, frames, budget, recipe=once, training=None, held_out=held_out, seed=seed,
-        report=report,
+        report=report, compute=compute,
     ).record  # fmt: skip
     (stage,) = record.stages
     assert stage.refitted is not None

@@ -34,6 +34,7 @@ from pruned_perception.pruning.budget import Budget, Latency, Macs, Params
 from pruned_perception.pruning.calibration import fingerprint
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.cost import count
+from pruned_perception.pruning.graph.device import CPU
 from pruned_perception.pruning.latency import latency_of
 from pruned_perception.pruning.plan import Plan, composed, make_plan
 from pruned_perception.pruning.recalibration import recalibrate
@@ -42,7 +43,7 @@ from pruned_perception.pruning.refit import refit
 from pruned_perception.pruning.tracing import trace
 from pruned_perception.training.budget import TrainingBudget
 from pruned_perception.training.checkpoint import read_checkpoint, save_checkpoint, weights_of
-from pruned_perception.training.compute import fastest
+from pruned_perception.training.compute import Compute, fastest
 from pruned_perception.training.label_free.agreement import HeldOut, Likeness, Picture
 from pruned_perception.training.label_free.losses import DECODERS, deviations, projection
 from pruned_perception.training.label_free.recipe import LabelFree
@@ -79,6 +80,7 @@ def prune_label_free(
     seed: int = 0,
     folder: Path | None = None,
     report: OnProgress | None = None,
+    compute: Compute | None = None,
 ) -> LabelFreeResult:
     """Return a detector's network cut to a budget, refitted and taught without any label.
 
@@ -98,6 +100,8 @@ def prune_label_free(
         seed: of everything random.
         folder: for what an interrupted call needs to go on.
         report: told what goes on, the share of it that is done, and a remark.
+        compute: where the networks run, are fitted and taught, and how; by default `fastest()`, on
+            the CPU. The result is on the CPU.
 
     Raises:
         PruningError: frames that are none, all alike or among the held-out ones, a parent that
@@ -110,14 +114,16 @@ def prune_label_free(
             f'budget: must be of MACs, parameters or milliseconds without labels, got {budget}'
         )
     _check_apart(frames, held_out)
+    compute = compute or fastest()
     network = import_bundle_network(bundle)
+    network = dataclasses.replace(network, module=compute.placed(network.module))
     size = 1 if network.one_batch else recipe.batch
     if network.one_batch and recipe.batch > 1:
         recipe = dataclasses.replace(recipe, batch=1)
     calibration = inputs_of(bundle.input, frames, recipe.images, size)
     work = _Work(
         bundle, network, frames, calibration, HeldOut(bundle, network, held_out), budget, recipe,
-        lessons, seed, report or (lambda title, share, remark: None),
+        lessons, seed, report or (lambda title, share, remark: None), compute,
     )  # fmt: skip
     with locked(folder) if folder else contextlib.nullcontext():
         if folder:
@@ -130,7 +136,7 @@ def prune_label_free(
         recipe, str(budget), seed, len(frames), len(held_out), dense.macs, dense.parameters,
         tuple(work.stages), PARENT if lessons is None else _name(lessons),
     )  # fmt: skip
-    return LabelFreeResult(work.current, tuple(work.plans), record)
+    return LabelFreeResult(work.current.to(CPU), tuple(work.plans), record)
 
 
 class _Work:
@@ -148,10 +154,12 @@ class _Work:
         lessons: Lessons | None,
         seed: int,
         report: OnProgress,
+        compute: Compute,
     ) -> None:
         self.bundle, self.network, self.frames = bundle, network, frames
         self.calibration, self.held_out, self.budget = calibration, held_out, budget
-        self.recipe, self.lessons, self.seed, self.report = recipe, lessons, seed, report
+        self.recipe, self.lessons, self.seed = recipe, lessons, seed
+        self.report, self.compute = report, compute
         self.scales: tuple[Tensor, ...] | None = None
         if recipe.raw or bundle.output.decoder not in DECODERS:
             self.scales = deviations(network.module, calibration)
@@ -300,7 +308,7 @@ class _Work:
             folder=folder,
             report=self.report,
             title=title,
-            compute=fastest(),
+            compute=self.compute,
         )
         network: Any = trained.network.to(memory_format=_CONTIGUOUS)  # type: ignore[call-overload]
         return folded(network), trained.steps, trained.cpu_seconds
@@ -325,7 +333,7 @@ class _Work:
         if file and file.is_file():
             return int(read_json(file)['steps'])
         for count_ in (1, TIMED_STEPS):  # the first one makes ready what later ones find
-            timed = train(task.model, task, TrainingBudget(steps=count_), compute=fastest())
+            timed = train(task.model, task, TrainingBudget(steps=count_), compute=self.compute)
         steps = max(1, round(60 * part.cpu_minutes / (timed.cpu_seconds / TIMED_STEPS)))
         if file:
             file.parent.mkdir(parents=True, exist_ok=True)

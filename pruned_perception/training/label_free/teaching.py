@@ -27,6 +27,7 @@ from torch import Tensor, fx, nn
 
 from pruned_perception.bundle import Bundle, InputSpec
 from pruned_perception.inference.detector import Detector
+from pruned_perception.pruning.graph.device import fed_from_cpu
 from pruned_perception.pruning.graph.observation import observed, tensors
 from pruned_perception.pruning.plan import Plan
 from pruned_perception.pruning.refit import kept_outputs
@@ -55,7 +56,7 @@ def teaching_task(
 
     Args:
         bundle: the parent.
-        network: its network.
+        network: its network, on the device on which `small` will be taught.
         small: made of it, with batch norms.
         pairs: see `layer_pairs`.
         frames: BGR pictures.
@@ -136,7 +137,7 @@ def _takes(network: nn.Module, spec: InputSpec, size: tuple[int, int], batch: in
     whole = next(views).inputs
     views.size = size
     try:
-        with torch.no_grad():
+        with torch.no_grad(), fed_from_cpu(network):
             found = [tensors(network(x)) for x in (whole, next(views).inputs)]
     except (RuntimeError, ValueError, IndexError):  # what sizes in the graph lead to
         return False

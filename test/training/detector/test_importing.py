@@ -22,12 +22,16 @@ import onnx
 import pytest
 import tiny
 import torch
+from other_device import DEVICE, OtherDevice
 
 from pruned_perception.bundle import Bundle
 from pruned_perception.pruning import recalibrate
+from pruned_perception.training.compute import Compute
+from pruned_perception.training.detector import importing
 from pruned_perception.training.detector.checkpoint import detector_from
 from pruned_perception.training.detector.data import FrameSet, load_frames
-from pruned_perception.training.detector.deployment import folded
+from pruned_perception.training.detector.deployment import Deployed, folded
+from pruned_perception.training.detector.export import compare
 from pruned_perception.training.detector.importing import (
     BundleImportError,
     deployed_from,
@@ -64,6 +68,27 @@ def test_the_checkpoint_computes_what_was_exported(
     assert restored.architecture == detector.architecture
     with torch.no_grad():
         torch.testing.assert_close(restored(_batch(1)), detector(_batch(1)), atol=1e-3, rtol=1e-3)
+
+
+def test_on_another_device_it_is_the_same_checkpoint(
+    bundle: Bundle,
+    detector: Detector,
+    images: np.ndarray,
+    frames: FrameSet,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ('CALIBRATION_FRAMES', 'COMPARED_FRAMES'):
+        monkeypatch.setattr(importing, name, 4)
+    wanted = import_bundle(bundle, frames)
+    with OtherDevice():
+        found = import_bundle(bundle, frames, Compute(DEVICE))
+        there = copy.deepcopy(detector).to(DEVICE)
+        compare(there, bundle.onnx_bytes, images[:1])
+        assert {each.device for each in Deployed(there).parameters()} == {DEVICE}
+        for name, value in found['weights'].items():
+            assert value.device == torch.device('cpu')
+            torch.testing.assert_close(value, wanted['weights'][name])
+    assert found['weights'].keys() == wanted['weights'].keys()
 
 
 def test_history_comes_with_it(

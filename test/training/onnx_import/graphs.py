@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from other_device import DEVICE, OtherDevice
 
 from pruned_perception.inference.engine import create_session
 from pruned_perception.pruning.graph.observation import tensors
@@ -68,7 +70,10 @@ def node(operator: str, inputs: str, outputs: str = 'y', **attributes: Any) -> o
 def check(
     model: bytes, inputs: Sequence[np.ndarray] | None = None, *, batch: int = 3, **options: Any
 ) -> OnnxNetwork:
-    """Import, and compare with ONNX Runtime; several images at once with one after the other."""
+    """Import, and compare with ONNX Runtime; several images at once with one after the other.
+
+    On another device it computes the same: all that it computes with goes along.
+    """
     network = import_onnx(model, **options)
     torch.manual_seed(0)
     if inputs is None:
@@ -95,4 +100,16 @@ def check(
             for each, single in zip(tensors(network.module(*more)), found, strict=True):
                 assert each.shape[0] == batch * single.shape[0]
                 torch.testing.assert_close(each[: len(single)], single, rtol=1e-4, atol=1e-4)
+        _check_elsewhere(network, given, found)
     return network
+
+
+def _check_elsewhere(
+    network: OnnxNetwork, given: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor]
+) -> None:
+    with OtherDevice():
+        module = copy.deepcopy(network.module).to(DEVICE)
+        found = tensors(module(*(each.to(DEVICE) for each in given)))
+        for each, want in zip(found, wanted, strict=True):
+            assert each.device == DEVICE
+            assert torch.equal(each.cpu(), want) or not torch.isfinite(want).all()
