@@ -76,8 +76,8 @@ def _family(name: str) -> Path:
     families = shipped_families()
     if name not in families:
         raise BundleError(
-            f'{name}: there is no such folder here, and no family of that name is shipped; there '
-            f'are {", ".join(sorted(families)) or "none"}'
+            f'{name}: no such bundle: there is no such folder here, and no family of that name is '
+            f'shipped; there are {", ".join(sorted(families)) or "none"}'
         )
     return families[name]
 

@@ -99,12 +99,12 @@ def fed_from_cpu(network: nn.Module) -> Iterator[None]:
 
     So a function of a user's need not know of devices to judge it.
     """
-    device = device_of(network)
-    if device == CPU:
+    if device_of(network) == CPU:
         yield
         return
 
     def to_device(module: nn.Module, args: Any, kwargs: Any) -> Any:
+        device = device_of(module)  # a copy, which has this hook, too, may be elsewhere
         return moved(args, device), moved(kwargs, device)
 
     def to_cpu(module: nn.Module, args: Any, outputs: Any) -> Any:
