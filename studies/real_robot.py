@@ -153,13 +153,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument('study', type=Path)
     parser.add_argument('--sources', type=Path, required=True)
     parser.add_argument('--work', type=Path, required=True)
-    parser.add_argument('--only', nargs='+', help='these choices; nothing: only the table')
+    parser.add_argument('--only', nargs='*', help='these choices; nothing: only the table')
     parser.add_argument('--results', type=Path, help='JSON file; default: WORK/results.json')
     given = parser.parse_args(arguments)
     use_one_thread()
     study = yaml.safe_load(given.study.read_text(encoding='utf-8'))
     path = given.results or given.work / 'results.json'
-    for choice in given.only or study['choices']:
+    for choice in study['choices'] if given.only is None else given.only:
         for fold in study['folds']:
             cells = read_json(path) if path.is_file() else {}
             if f'{fold}/{choice}' in cells:
