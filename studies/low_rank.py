@@ -28,23 +28,30 @@ WORK keeps what is done: the same command goes on there, and prints what there i
 
 from __future__ import annotations
 
-import argparse
-import itertools
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pruned_perception._io import read_json, write_json
 from pruned_perception._tables import Table
 from pruned_perception.benchmark.engine import compare, measure, of_bundle
 from pruned_perception.inference.accuracy import evaluate
-from pruned_perception.inference.intervals import mean_interval
 from pruned_perception.inference.latency_table import LatencyTable, read_table
 from pruned_perception.pruning import Latency, Plan, allocate
 from pruned_perception.training.compute import use_one_thread
-from studies.milliseconds import RECIPE, ROUNDS, RUNS, Seed, bundle_of, prepared, refitted
+from studies.milliseconds import (
+    RECIPE,
+    ROUNDS,
+    RUNS,
+    Seed,
+    arguments,
+    bundle_of,
+    every_cell,
+    pooled,
+    prepared,
+    refitted,
+)
 
 WAYS = ('channels', 'both')
 
@@ -136,26 +143,13 @@ def as_text(cells: list[dict[str, Any]]) -> str:
                  each['channels']['ap50'], each['both']['ap50'],
                  f'{gain:+.4f} [{low:+.4f}, {high:+.4f}]')
             )  # fmt: skip
-        low, high = np.percentile(np.mean([draws(each) for each in mine], axis=0), [2.5, 97.5])
-        text = f'{speed:g} × faster, {len(mine)} seeds: {np.mean(gains):+.4f}, 95 % by layouts '
-        text += f'[{low:+.4f}, {high:+.4f}]'
-        if len(mine) > 1:
-            text += ', by seeds [{:+.4f}, {:+.4f}]'.format(*mean_interval(gains))
-        lines.append(text)
+        lines.append(pooled(speed, gains, [draws(each) for each in mine]))
     return Table.under(header, rows).to_markdown() + '\n\n' + '\n'.join(lines)
 
 
 def main() -> None:
     """Do what is missing, and print."""
-    parser = argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0])
-    parser.add_argument('data', type=Path)
-    parser.add_argument('--table', type=Path, required=True, help='of `profile` of the parent')
-    parser.add_argument('--work', type=Path)
-    parser.add_argument('--plans', action='store_true', help='compare plans alone')
-    parser.add_argument('--speeds', type=float, nargs='+', default=[2.0, 4.0, 8.0], metavar='X')
-    parser.add_argument('--seeds', type=int, default=3)
-    parser.add_argument('--images', type=int, default=RECIPE.images, help='that a seed draws')
-    args = parser.parse_args()
+    args = arguments(__doc__, [2.0, 4.0, 8.0])
     use_one_thread()
     table = read_table(args.table)
     if args.plans:
@@ -167,20 +161,7 @@ def main() -> None:
         rows = [losses(seed, speed, table) for speed in args.speeds for seed in every]
         print(Table.under(header, rows).to_markdown())
         return
-    if args.work is None:
-        parser.error('--work is needed')
-    cells, seeds = [], {}
-    for number, speed in itertools.product(range(args.seeds), args.speeds):
-        folder = args.work / f'{number}-{speed:g}'
-        file = folder / 'cell.json'
-        if not file.is_file():
-            print(f'seed {number}, {speed:g} times as fast', flush=True)
-            folder.mkdir(parents=True, exist_ok=True)
-            if number not in seeds:
-                seeds = {number: prepared(args.data, number, args.images)}
-            write_json(file, cell(seeds[number], speed, table, args.data, folder))
-        cells.append(read_json(file))
-    print(as_text(cells))
+    print(as_text(every_cell(args, table, cell)))
 
 
 if __name__ == '__main__':

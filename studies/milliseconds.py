@@ -33,7 +33,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -232,6 +232,16 @@ def moved(one: Plan, other: Plan) -> float:
     return sum(gaps) / sum(one.widths.values())
 
 
+def pooled(speed: float, gains: Sequence[float], draws: Sequence[np.ndarray]) -> str:
+    """Return a line of all seeds of a speed, by their gains and the draws of these."""
+    low, high = np.percentile(np.mean(draws, axis=0), [2.5, 97.5])
+    text = f'{speed:g} × faster, {len(gains)} seeds: {np.mean(gains):+.4f}, 95 % by layouts '
+    text += f'[{low:+.4f}, {high:+.4f}]'
+    if len(gains) > 1:
+        text += ', by seeds [{:+.4f}, {:+.4f}]'.format(*mean_interval(gains))
+    return text
+
+
 def as_text(cells: list[dict[str, Any]]) -> str:
     """Return a line for each cell, and for each speed all seeds together."""
 
@@ -259,26 +269,49 @@ def as_text(cells: list[dict[str, Any]]) -> str:
                  f'{difference(each):+.4f} [{low:+.4f}, {high:+.4f}]')
             )  # fmt: skip
         gains = [difference(each) for each in mine]
-        low, high = np.percentile(np.mean([draws(each) for each in mine], axis=0), [2.5, 97.5])
-        text = f'{speed:g} × faster, {len(mine)} seeds: {np.mean(gains):+.4f}, 95 % by layouts '
-        text += f'[{low:+.4f}, {high:+.4f}]'
-        if len(mine) > 1:
-            text += ', by seeds [{:+.4f}, {:+.4f}]'.format(*mean_interval(gains))
-        lines.append(text)
+        lines.append(pooled(speed, gains, [draws(each) for each in mine]))
     return Table.under(header, rows).to_markdown() + '\n\n' + '\n'.join(lines)
 
 
-def main() -> None:
-    """Do what is missing, and print."""
-    parser = argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0])
+def arguments(description: str | None, speeds: Sequence[float]) -> argparse.Namespace:
+    """Return what is asked for on the command line."""
+    parser = argparse.ArgumentParser(description=(description or '').splitlines()[0])
     parser.add_argument('data', type=Path)
     parser.add_argument('--table', type=Path, required=True, help='of `profile` of the parent')
     parser.add_argument('--work', type=Path)
     parser.add_argument('--plans', action='store_true', help='compare plans alone')
-    parser.add_argument('--speeds', type=float, nargs='+', default=[2.0, 4.0], metavar='X')
+    parser.add_argument('--speeds', type=float, nargs='+', default=speeds, metavar='X')
     parser.add_argument('--seeds', type=int, default=3)
     parser.add_argument('--images', type=int, default=RECIPE.images, help='that a seed draws')
     args = parser.parse_args()
+    if not args.plans and args.work is None:
+        parser.error('--work is needed')
+    return args
+
+
+def every_cell(
+    args: argparse.Namespace,
+    table: LatencyTable,
+    make: Callable[[Seed, float, LatencyTable, Path, Path], dict[str, Any]],
+) -> list[dict[str, Any]]:
+    """Return the cells of all seeds and speeds; those that the work has are not made again."""
+    cells, seeds = [], dict[int, Seed]()
+    for number, speed in itertools.product(range(args.seeds), args.speeds):
+        folder = args.work / f'{number}-{speed:g}'
+        file = folder / 'cell.json'
+        if not file.is_file():
+            print(f'seed {number}, {speed:g} times as fast', flush=True)
+            folder.mkdir(parents=True, exist_ok=True)
+            if number not in seeds:  # one at a time: each takes memory
+                seeds = {number: prepared(args.data, number, args.images)}
+            write_json(file, make(seeds[number], speed, table, args.data, folder))
+        cells.append(read_json(file))
+    return cells
+
+
+def main() -> None:
+    """Do what is missing, and print."""
+    args = arguments(__doc__, [2.0, 4.0])
     use_one_thread()
     table = read_table(args.table)
     if args.plans:
@@ -291,20 +324,7 @@ def main() -> None:
         rows = [row for seed in every for row in plans(seed, args.speeds, table)]
         print(Table.under(header, rows).to_markdown())
         return
-    if args.work is None:
-        parser.error('--work is needed')
-    cells, seeds = [], {}
-    for speed, number in itertools.product(args.speeds, range(args.seeds)):
-        folder = args.work / f'{number}-{speed:g}'
-        file = folder / 'cell.json'
-        if not file.is_file():
-            print(f'seed {number}, {speed:g} times as fast', flush=True)
-            folder.mkdir(parents=True, exist_ok=True)
-            if number not in seeds:
-                seeds[number] = prepared(args.data, number, args.images)
-            write_json(file, cell(seeds[number], speed, table, args.data, folder))
-        cells.append(read_json(file))
-    print(as_text(cells))
+    print(as_text(every_cell(args, table, cell)))
 
 
 if __name__ == '__main__':

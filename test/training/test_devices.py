@@ -191,12 +191,15 @@ def _boxes(images: Tensor) -> Batch:
     )
 
 
-def test_our_detectors_losses_are_computed_where_its_outputs_are() -> None:
-    images = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
-    batch = _boxes(images)
+def _detector_and_boxes() -> tuple[Detector, Batch]:
     torch.manual_seed(0)
-    network = Detector(ARCHITECTURE)
-    raw = network(images)
+    images = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    return Detector(ARCHITECTURE), _boxes(images)
+
+
+def test_our_detectors_losses_are_computed_where_its_outputs_are() -> None:
+    network, batch = _detector_and_boxes()
+    raw = network(batch.images)
     wanted = detection_loss(raw, batch) | distillation_loss(raw, raw.detach(), (64, 96))
     with OtherDevice():
         there = Compute(DEVICE).copy(network)
@@ -213,14 +216,11 @@ def test_our_detectors_losses_are_computed_where_its_outputs_are() -> None:
 def test_our_detectors_losses_are_of_single_precision_whatever_its_products_are_in(
     precision: torch.dtype,
 ) -> None:
-    images = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
-    batch = _boxes(images)
-    torch.manual_seed(0)
-    network = Detector(ARCHITECTURE)
-    raw = network(images)
+    network, batch = _detector_and_boxes()
+    raw = network(batch.images)
     wanted = detection_loss(raw, batch) | distillation_loss(raw, raw.detach(), (64, 96))
     with torch.autocast('cpu', precision):
-        raw = network(images)
+        raw = network(batch.images)
         found = detection_loss(raw, batch) | distillation_loss(raw, raw.detach(), (64, 96))
     assert raw.dtype == precision
     for name, value in found.items():
