@@ -54,8 +54,10 @@ STAND_IN = """
 import json, os, signal, sys, time
 
 def note(what):
-    with open(os.environ['EVENTS'], 'a') as file:
-        file.write(json.dumps([what, NAME, os.getpid(), sys.argv[2:], dict(os.environ)]) + '\\n')
+    line = json.dumps([what, NAME, os.getpid(), sys.argv[2:], dict(os.environ)]) + '\\n'
+    file = os.open(os.environ['EVENTS'], os.O_WRONLY | os.O_APPEND)
+    os.write(file, line.encode())  # at once: others write there, and somebody reads
+    os.close(file)
 
 NAME = sys.argv[1]
 def end(*_):
@@ -172,12 +174,20 @@ def launch(tmp_path: Path) -> Iterator[Launch]:
     launched.close()
 
 
+def _bare(said: str) -> str:
+    """Return what processes said themselves, without launch's lines about them."""
+    own = ('[INFO]', '[WARNING]', '[ERROR]')
+    return '\n'.join(line for line in said.splitlines() if not line.startswith(own))
+
+
 def test_every_process_starts_and_ends_with_ctrl_c(launch: Launch, tmp_path: Path) -> None:
     launch.start('pass:=latency', 'namespace:=front')
     launch.wait_for(lambda: len(launch.events('start')) == 4)
     launch.wait_for(lambda: 'route_driver' in ' '.join(launch.left()))
     launch.wait_for(lambda: 'perception_node' in ' '.join(launch.left()))
     launch.wait_for(lambda: ' monitor ' in ' '.join(launch.left()))
+    # Python's `site` swallows a Ctrl-C that comes while it reads packages' .pth files.
+    launch.wait_for(lambda: 'active: ' in launch.said() and '[monitor-7]' in _bare(launch.said()))
     started = launch.events('start')
     [simulator] = [each for each in started if each[1] == 'gz']
     assert simulator[3][:4] == ['sim', '-r', '-s', '--headless-rendering']
