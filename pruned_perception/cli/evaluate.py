@@ -138,13 +138,7 @@ def run(args: argparse.Namespace) -> int:
             say(f'{bundle.name}: left out: {error}', file=sys.stderr)
             continue
         with Progress(f'evaluating {bundle.name}') as bar:
-            found[bundle.name] = detect_all(
-                detector,
-                notes,
-                progress=lambda done, total, bar=bar: bar.share(  # type: ignore[misc]
-                    done / total
-                ),
-            )
+            found[bundle.name] = detect_all(detector, notes, progress=bar.counted)
         metrics = score(
             notes,
             found[bundle.name],

@@ -302,13 +302,7 @@ def _by_group(members: Sequence[Bundle], holdout: Path) -> None:
             print(f'{member.name}: left out: {error}')
             continue
         with Progress(f'looking, {member.name}') as bar:
-            found[member.name] = detect_all(
-                detector,
-                notes,
-                progress=lambda done, total, bar=bar: bar.share(  # type: ignore[misc]
-                    done / total
-                ),
-            )
+            found[member.name] = detect_all(detector, notes, progress=bar.counted)
     print(by_group(notes, found).to_text())
 
 

@@ -59,6 +59,10 @@ class Progress:
             self._title, self._last_line = title, float('-inf')
         self._line(note or 'begins')
 
+    def counted(self, done: int, total: int) -> None:
+        """Show that so many of all are done."""
+        self.share(done / total)
+
     def share(self, done: float) -> None:
         """Show the share done, 0 … 1."""
         self._bar.update(self._task, completed=done)
