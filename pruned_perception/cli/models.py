@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from pruned_perception.bundle import Bundle
     from pruned_perception.training.detector.family import Excerpt, Quantization, Split
 
-STEPS = ('data', 'train', 'export', 'quantize', 'evaluate', 'certify', 'latency', 'summary')
+STEPS = ('data', 'train', 'export', 'quantize', 'certify', 'evaluate', 'latency', 'summary')
 ROUNDS, RUNS = 40, 10
 
 
@@ -101,7 +101,8 @@ def run(args: argparse.Namespace) -> int:
     folders = Folders(args.family.parent, args.data.expanduser(), args.runs.expanduser())
     out = args.out or Path('models') / spec.name
     sets = {name: folders.data / spec.name / name for name in spec.data}
-    test_name = f'{spec.name} test'
+    test = sets[spec.evaluated_on]
+    test_name = f'{spec.name} {spec.evaluated_on}'
     use_one_thread()
     compute_on(args.device, quiet=True)  # what is not there is said before anything begins
 
@@ -141,7 +142,7 @@ def run(args: argparse.Namespace) -> int:
                 member.name,
                 folders,
                 out / member.name,
-                test=sets['test'],
+                test=test,
                 parent=parent,
                 provenance=spec.provenance,
             )
@@ -149,13 +150,15 @@ def run(args: argparse.Namespace) -> int:
             print(f'{bundle.path}: {bundle.cost.macs / 1e6:.0f} MMAC')
     if 'quantize' in args.steps and spec.quantize is not None:
         _quantize(spec.quantize, out, sets[spec.quantize.data])
+    if 'certify' in args.steps and family.HOLDOUT in sets:
+        _certify(out, sets[family.HOLDOUT], spec.longest)
     if 'evaluate' in args.steps:
         in_8_bits = [] if spec.quantize is None else map(spec.quantize.name, spec.quantize.members)
         for name in (*(member.name for member in spec.members), *in_8_bits):
             with Progress(f'evaluating {name}') as bar:
                 text = family.evaluate_member(
                     load_bundle(out / name),
-                    sets['test'],
+                    test,
                     data_name=test_name,
                     progress=lambda done, total, bar=bar: bar.share(  # type: ignore[misc]
                         done / total
@@ -173,14 +176,12 @@ def run(args: argparse.Namespace) -> int:
                     member.control,
                     folders,
                     folders.runs / member.control / 'bundle',
-                    test=sets['test'],
+                    test=test,
                     parent=None,
                     provenance=spec.provenance,
                 )
-                text = family.evaluate_control(control, bundle, sets['test'], data_name=test_name)
+                text = family.evaluate_control(control, bundle, test, data_name=test_name)
                 print(f'{member.control} on {test_name}:\n{text}')
-    if 'certify' in args.steps and family.HOLDOUT in sets:
-        _certify(out, sets[family.HOLDOUT], spec.longest)
     if 'latency' in args.steps:
         _measure_latency(out, folders.runs / spec.name)
     if 'summary' in args.steps:
@@ -247,6 +248,7 @@ def _certify(out: Path, holdout: Path, longest: dict[str, int]) -> None:
     from pruned_perception.bundle import load_family, record_evidence
     from pruned_perception.cli.progress import Progress
     from pruned_perception.datasets import read_dataset
+    from pruned_perception.pruning.errors import TooFewDrivesError
     from pruned_perception.training.detector.certification import certify_bundles
 
     dense, *others = load_family(out).members
@@ -263,16 +265,20 @@ def _certify(out: Path, holdout: Path, longest: dict[str, int]) -> None:
         if there is not None and _is_of(there, dense, member, notes.digest):
             print(f'{member.name}: certified already')
             continue
-        with Progress(f'certifying {member.name}') as bar:
-            certificate = certify_bundles(
-                dense,
-                member,
-                holdout,
-                longest=longest,
-                progress=lambda done, total, bar=bar: bar.share(  # type: ignore[misc]
-                    done / total
-                ),
-            )
+        try:
+            with Progress(f'certifying {member.name}') as bar:
+                certificate = certify_bundles(
+                    dense,
+                    member,
+                    holdout,
+                    longest=longest,
+                    progress=lambda done, total, bar=bar: bar.share(  # type: ignore[misc]
+                        done / total
+                    ),
+                )
+        except TooFewDrivesError as error:  # the dense one finds next to nothing there
+            print(f'{member.name}: not certified: {error}')
+            continue
         record_evidence(member, 'certificate', certificate.to_dict())
         print(f'{member.name} against {dense.name}:\n{certificate.to_text()}')
     _by_group(load_family(out).members, holdout)

@@ -71,7 +71,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pruned_perception.inference.evidence import log_wealth
-from pruned_perception.pruning.errors import PruningError
+from pruned_perception.pruning.errors import PruningError, TooFewDrivesError
 
 FRACTIONS = tuple(0.9 / 2**j for j in range(8))
 """Shares c of the largest stake."""
@@ -308,7 +308,7 @@ def _one_sample(
     showing = np.count_nonzero(counted)
     if showing < 2:
         of = f'{showing} of {len(counted)} drives' if len(counted) > 1 else f'{len(counted)} drive'
-        raise PruningError(
+        raise TooFewDrivesError(
             f'only {of} to judge by: one drive says nothing of how drives differ, and it takes 20 '
             'without any event for a bound of 16 %; certify on more drives that show this, or '
             'leave it out'

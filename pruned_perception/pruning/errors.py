@@ -25,5 +25,9 @@ class BudgetError(PruningError):
     """A budget that cannot be met; the text says the nearest that can."""
 
 
+class TooFewDrivesError(PruningError):
+    """Fewer than two drives show what was to be bounded."""
+
+
 class CannotDifferentiateError(PruningError):
     """No gradient reaches the layers from any output of the network."""

@@ -50,8 +50,11 @@ from pruned_perception.training.detector.importing import import_bundle
 from pruned_perception.training.detector.runs import Folders
 
 TRAIN = 'train'
+TEST = 'test'
 HOLDOUT = 'holdout'
-"""The data set of a family that certificates are made on, and that nothing else looks at."""
+"""The data set of a family that certificates are made on. Where there is a test set, nothing else
+looks at it; where data are too few for both, members are evaluated on it, after they are certified.
+"""
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,11 @@ class FamilySpec:
     """Frames and objects of the longest drive that certificates shall speak of."""
     quantize: Quantization | None = None
 
+    @property
+    def evaluated_on(self) -> str:
+        """The data set that members are evaluated on."""
+        return TEST if TEST in self.data else HOLDOUT
+
 
 def read_family_spec(path: str | os.PathLike[str]) -> FamilySpec:
     """Read a family's YAML; raise ExperimentError that names file and field."""
@@ -124,6 +132,11 @@ def read_family_spec(path: str | os.PathLike[str]) -> FamilySpec:
         data = yaml.safe_load(path.read_text(encoding='utf-8'))
         sets = {name: _data_set(each) for name, each in data['data'].items()}
         _check_apart(sets, path)
+        if TEST not in sets and HOLDOUT not in sets:
+            raise ExperimentError(
+                f'{path}: field data: has neither {TEST} nor {HOLDOUT}; members are evaluated on '
+                'one of them'
+            )
         return FamilySpec(
             name=str(data['name']),
             data=sets,

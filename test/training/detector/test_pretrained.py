@@ -27,10 +27,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pruned_perception.bundle import Bundle
 from pruned_perception.training.checkpoint import read_checkpoint
 from pruned_perception.training.detector import pretrained
 from pruned_perception.training.detector.architecture import Architecture
-from pruned_perception.training.detector.checkpoint import detector_from
+from pruned_perception.training.detector.checkpoint import PRETRAINED_KEY, SEEN, detector_from
+from pruned_perception.training.detector.data import FrameSet, load_frames
+from pruned_perception.training.detector.deployment import folded
 from pruned_perception.training.detector.experiment import ExperimentError
 from pruned_perception.training.detector.network import Detector
 from pruned_perception.training.detector.pretrained import PRETRAINED, PretrainedError, start_from
@@ -101,7 +104,7 @@ def name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 def test_the_stem_computes_what_it_did_there(name: str) -> None:
     detector = Detector(_architecture()).eval()
-    record = start_from(detector, name)
+    record = start_from(detector, name)[PRETRAINED_KEY]
     assert (record['weights'], record['licence']) == ('made-up', 'Apache-2.0')
     theirs = _weights()
     images = torch.rand(2, 3, 32, 40)
@@ -218,3 +221,71 @@ def test_only_an_architecture_starts_from_others_weights() -> None:
         tiny.experiment(
             architecture=None, parent='other', prune={'macs': 0.5}, pretrained='efficientnet-lite0'
         )
+
+
+@pytest.fixture
+def frames(shapes_data: Path) -> FrameSet:
+    return load_frames(shapes_data / 'train', tiny.SIZE)
+
+
+@pytest.fixture
+def elsewhere(frames: FrameSet, tmp_path: Path) -> tuple[Bundle, Detector]:
+    """Return a bundle, and the detector of which it is, that others are to start from."""
+    torch.manual_seed(5)
+    detector = Detector(tiny.ARCHITECTURE).train()
+    for _ in range(3):  # of its own statistics
+        detector(torch.rand(4, 3, *tiny.SIZE))
+    return tiny.bundle(detector.eval(), frames.images[:4], tmp_path / 'elsewhere'), detector
+
+
+def test_a_backbone_starts_from_a_bundle_and_computes_what_it_did(
+    elsewhere: tuple[Bundle, Detector], frames: FrameSet
+) -> None:
+    bundle, trained = elsewhere
+    heads = {'boxes': [[16], [32], [32], [32]], 'classes': [[16], [32], [32], [32]]}
+    started = Detector(Architecture.from_dict(tiny.ARCHITECTURE.to_dict() | heads))
+    origins = start_from(started, str(bundle.path), frames)
+    assert origins[PRETRAINED_KEY]['sha256'] == bundle.sha256
+    found = wanted = torch.rand(2, 3, *tiny.SIZE)
+    with torch.no_grad():
+        for ours, theirs in zip(started.eval().backbone, folded(trained).backbone, strict=True):
+            found, wanted = ours(found), theirs(wanted)
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-3)
+
+
+def test_what_starts_from_a_bundle_has_seen_what_that_has(
+    elsewhere: tuple[Bundle, Detector],
+    shapes_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr('pruned_perception.training.detector.runs.VALIDATIONS', 1)
+    bundle, _ = elsewhere
+    experiment = tiny.experiment(pretrained=str(bundle.path), budget={'steps': 1})
+    outcome = run_experiment(experiment, Folders(tmp_path, shapes_data, tmp_path / 'runs'))
+    content = read_checkpoint(outcome.checkpoint)
+    assert content['ancestry'][PRETRAINED_KEY]['bundle'] == bundle.name
+    assert content[SEEN]['training of elsewhere'] is None  # of which nothing is known
+    assert content[SEEN]['training'] is not None
+    assert SEEN not in content['ancestry']
+
+
+def test_a_bundle_of_another_backbone_is_refused_and_named(
+    elsewhere: tuple[Bundle, Detector], frames: FrameSet, tmp_path: Path
+) -> None:
+    bundle, _ = elsewhere
+    wider = {'backbone': [[16], [16], [32, 48], [32], [32]]}
+    deeper = {'backbone': [[16], [16], [32, 32, 32], [32], [32]]}
+    for change, message in (
+        (wider, r'backbone\.2\.1\.conv\.weight: \[48, 32, 3, 3\] in .*, is \[32, 32, 3, 3\] there'),
+        (deeper, r'backbone\.2\.2\.conv\.weight: .*, is not among them'),
+    ):
+        other = Detector(Architecture.from_dict(tiny.ARCHITECTURE.to_dict() | change))
+        with pytest.raises(PretrainedError, match=message):
+            start_from(other, str(bundle.path), frames)
+    shallower = {'backbone': [[16], [16], [32], [32], [32]]}
+    other = Detector(Architecture.from_dict(tiny.ARCHITECTURE.to_dict() | shallower))
+    with pytest.raises(PretrainedError, match=r'none for backbone\.2\.1\.conv\.weight'):
+        start_from(other, str(bundle.path), frames)
+    with pytest.raises(PretrainedError, match='nor are they a bundle'):
+        start_from(other, str(tmp_path / 'nowhere'), frames)
