@@ -24,6 +24,8 @@ in proportion to the elements that its convolutions put out.
 from __future__ import annotations
 
 import bisect
+import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -262,16 +264,25 @@ class LatencyTable:
             sum(each.elements for each in layers),
         )
 
-    def check_target(self, here: Target, *, force: bool = False) -> None:
-        """Raise LatencyTableError where the table is of another target or unfinished.
+    @cached_property
+    def sha256(self) -> str:
+        """Of what the table says, as hexadecimal digits."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
 
-        `force` takes one of another target all the same: of the robot, at the desk.
-        """
+    def check_complete(self) -> None:
+        """Raise LatencyTableError where the table is unfinished."""
         if not self.complete:
             raise LatencyTableError(
                 'the latency table is unfinished: its profile was interrupted; run the same '
                 'command again, it goes on'
             )
+
+    def check_target(self, here: Target, *, force: bool = False) -> None:
+        """Raise LatencyTableError where the table is of another target or unfinished.
+
+        `force` takes one of another target all the same: of the robot, at the desk.
+        """
+        self.check_complete()
         differences = self.target.differences(here)
         if differences and not force:
             raise LatencyTableError(

@@ -430,7 +430,9 @@ def budget_from(unit: str, value: float) -> Budget:
 
 
 def budget_entry(budget: Budget) -> tuple[str, float]:
-    """Return a budget as `budget_from` takes it."""
+    """Return a budget as `budget_from` takes it; milliseconds, which need a table, as 'ms'."""
+    if isinstance(budget, Latency):
+        return 'ms', budget.ms
     unit = next(name for name, kind in UNITS.items() if isinstance(budget, kind))
     return unit, next(iter(asdict(budget).values()))
 

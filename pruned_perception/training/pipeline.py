@@ -52,7 +52,7 @@ from torch import nn
 
 from pruned_perception._io import FolderError, locked, read_json, write_json
 from pruned_perception._tables import Table
-from pruned_perception.pruning.budget import Budget, Macs, Params
+from pruned_perception.pruning.budget import Budget, Latency, Macs, Params
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.graph.cost import count
 from pruned_perception.pruning.graph.device import CPU, device_of
@@ -122,7 +122,9 @@ def prune_and_finetune(
     if method.distill is not None and training is None:
         raise PruningError('distill: needs fine-tuning')
     if method.iterations > 1 and not isinstance(budget, Macs | Params):
-        raise PruningError(f'schedule {method.schedule!r}: cuts to a share, not to an error')
+        raise PruningError(
+            f'schedule {method.schedule!r}: cuts to a share, not to {budget}; ask for one cut'
+        )
     recipe = own_recipe(recipe or task.recipe, method)
     if accept is None and method.max_loss is not None:
         accept = loses_at_most(method.max_loss, task, compute)
@@ -243,9 +245,8 @@ def _stage(
     """Cut and fine-tune the task's network; whatever is in the folder is not done again."""
     title = f'cut {number} of {method.iterations}'
     cut = folder / 'pruned.pt' if folder else None
-    identity = json.dumps(
-        [method.to_dict(), budget_entry(budget), seed, recalibrated, weights_digest(task.model)]
-    )
+    asked = [*budget_entry(budget), *([budget.table.sha256] if isinstance(budget, Latency) else [])]
+    identity = json.dumps([method.to_dict(), asked, seed, recalibrated, weights_digest(task.model)])
     processes = compute.processes
     how = method.cut(number)
     content = processes.first(lambda: read_checkpoint(cut) if cut and cut.is_file() else None)

@@ -25,7 +25,8 @@ from typing import Any
 import yaml
 
 from pruned_perception.errors import UserError
-from pruned_perception.pruning.budget import Macs, Params
+from pruned_perception.inference.latency_table import read_table
+from pruned_perception.pruning.budget import Latency, Macs, Params
 from pruned_perception.pruning.errors import BudgetError
 from pruned_perception.pruning.records import Written, from_dict
 from pruned_perception.training.budget import TrainingBudget
@@ -74,11 +75,14 @@ class Pruning(Written):
     or for all of it (replicate), see `training.pipeline`.
     """
 
-    budget: Macs | Params
+    budget: Macs | Params | Latency
     method: Method
+    table: str | None = None
+    """File of the latency table that milliseconds are of, below the experiment's folder."""
 
     def _written(self, data: dict[str, Any]) -> dict[str, Any]:
-        return dict([budget_entry(self.budget)]) | data['method']
+        budget: dict[str, Any] = dict([budget_entry(self.budget)])
+        return budget | ({'table': self.table} if self.table else {}) | data['method']
 
 
 @dataclass(frozen=True)
@@ -126,13 +130,16 @@ def read_experiment(path: str | os.PathLike[str]) -> Experiment:
     except yaml.YAMLError as error:
         raise ExperimentError(f'{path}: not YAML: {error}') from error
     try:
-        return experiment_from(data)
+        return experiment_from(data, path.parent)
     except UserError as error:
         raise ExperimentError(f'{path}: {error}') from error
 
 
-def experiment_from(data: Any) -> Experiment:
-    """Return the experiment that plain data describe; raise ExperimentError naming the field."""
+def experiment_from(data: Any, folder: Path = Path()) -> Experiment:
+    """Return the experiment that plain data describe; raise ExperimentError naming the field.
+
+    A latency table is read from the `folder`.
+    """
     values = _fields((*OWN, *FIELDS), data, '')
     recipe = recipe_of(values)
     values = {key: value for key, value in values.items() if key in OWN}
@@ -163,7 +170,7 @@ def experiment_from(data: Any) -> Experiment:
     if 'budget' in values:
         values['budget'] = from_dict(TrainingBudget, values['budget'], 'budget.')
     if 'prune' in values:
-        values['prune'] = _pruning(values['prune'])
+        values['prune'] = _pruning(values['prune'], folder)
     if 'distill' in values:
         values['distill'] = from_dict(Distillation, values['distill'], 'distill.')
     for key in ('train', 'validation'):
@@ -177,20 +184,36 @@ def recipe_of(experiment: Mapping[str, Any]) -> Recipe:
     return RECIPE.changed({key: experiment[key] for key in FIELDS if key in experiment})
 
 
-def _pruning(data: Any) -> Pruning:
+def _pruning(data: Any, folder: Path) -> Pruning:
     if not isinstance(data, dict):
         raise ExperimentError('field prune: must be a mapping')
-    units = [unit for unit in ('macs', 'params') if unit in data]
+    units = [unit for unit in ('macs', 'params', 'ms') if unit in data]
     if len(units) != 1:
-        raise ExperimentError(f'field prune: needs exactly one of macs and params: {data!r}')
-    own = {name: value for name, value in data.items() if name not in units}
+        raise ExperimentError(f'field prune: needs exactly one of macs, params and ms: {data!r}')
+    if ('table' in data) != (units == ['ms']):
+        raise ExperimentError(
+            'the fields prune.ms and prune.table belong together: milliseconds are of the machine '
+            'of a latency table (pruned-perception profile DENSE --out TABLE)'
+        )
+    own = {name: value for name, value in data.items() if name not in (*units, 'table')}
     method = read_method(own, 'prune.', elsewhere=ELSEWHERE)
     if not isinstance(method, Method) or method.how.kind != Channels.kind:
         raise ExperimentError('field prune.kind: our detector is exported by its widths: channels')
+    value = data[units[0]]
     try:
-        return Pruning(budget_from(units[0], data[units[0]]), method)  # type: ignore[arg-type]
+        if units == ['ms']:
+            return Pruning(_latency(value, folder / str(data['table'])), method, str(data['table']))
+        return Pruning(budget_from(units[0], value), method)  # type: ignore[arg-type]
     except BudgetError as error:
         raise ExperimentError(f'field prune.{units[0]}: {error}') from error
+
+
+def _latency(ms: Any, table: Path) -> Latency:
+    if not isinstance(ms, int | float) or isinstance(ms, bool):
+        raise BudgetError(f'must be a number, got {ms!r}')
+    budget = Latency(ms, read_table(table))
+    budget.table.check_complete()
+    return budget
 
 
 def _fields(known: Sequence[str], data: Any, prefix: str) -> dict[str, Any]:

@@ -390,8 +390,7 @@ def _name(function: Lessons) -> str:
 
 def _identity(budget: Budget) -> list[Any]:
     if isinstance(budget, Latency):
-        table = json.dumps(budget.table.to_dict(), sort_keys=True)
-        return ['Latency', budget.ms, hashlib.sha256(table.encode()).hexdigest()]
+        return ['Latency', budget.ms, budget.table.sha256]
     return [type(budget).__name__, budget.share]  # type: ignore[union-attr]
 
 
