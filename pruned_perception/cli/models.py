@@ -65,7 +65,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--controls',
         action='store_true',
-        help='train the controls as well: the same widths from scratch for the same total time',
+        help='train the controls as well: the same widths from scratch, for the same total time '
+        'and for that of the fine-tuning',
     )
     parser.add_argument(
         '--import-dense',
@@ -115,10 +116,7 @@ def run(args: argparse.Namespace) -> int:
     if 'train' in args.steps:
         if args.import_dense:
             family.import_member(spec.members[0], folders, out / spec.members[0].name)
-        names = [member.experiment for member in spec.members]
-        if args.controls:
-            names += [member.control for member in spec.members if member.control]
-        for name in names:
+        for name in family.experiments_of(spec, folders, controls=args.controls):
             try:
                 with (
                     computing(args) as compute,
@@ -165,23 +163,23 @@ def run(args: argparse.Namespace) -> int:
                     ),
                 )
             print(f'{name} on {test_name}:\n{text}')
-        for member in spec.members:
-            if args.controls and member.control:
-                bundle = load_bundle(out / member.name)
-                if not folders.final(member.control).is_file():
-                    print(f'{member.control}: not trained yet')
+        for member in spec.members if args.controls else ():
+            bundle = load_bundle(out / member.name)
+            for net, experiment in member.controls.items():
+                if not folders.final(experiment).is_file():
+                    print(f'{experiment}: not trained yet')
                     continue
                 control = family.export_member(
-                    member.control,
-                    member.control,
+                    experiment,
+                    experiment,
                     folders,
-                    folders.runs / member.control / 'bundle',
+                    folders.runs / experiment / 'bundle',
                     test=test,
                     parent=None,
                     provenance=spec.provenance,
                 )
-                text = family.evaluate_control(control, bundle, test, data_name=test_name)
-                print(f'{member.control} on {test_name}:\n{text}')
+                text = family.evaluate_control(control, bundle, test, net=net, data_name=test_name)
+                print(f'{experiment} on {test_name}:\n{text}')
     if 'latency' in args.steps:
         _measure_latency(out, folders.runs / spec.name)
     if 'summary' in args.steps:

@@ -35,6 +35,7 @@ RESAMPLES = 1000
 # Whose accuracy an entry of the manifest is: the bundle's own, or its control's.
 MEMBER = 'member'
 CONTROL = 'control: same widths, trained from scratch for the same total time'
+SHORT_CONTROL = 'control: same widths, trained from scratch for the time of the fine-tuning alone'
 
 
 def evaluate(

@@ -34,6 +34,7 @@ from pruned_perception.datasets.fingerprints import Fingerprints, fingerprints
 from pruned_perception.inference.accuracy import (
     CONTROL,
     MEMBER,
+    SHORT_CONTROL,
     evaluate,
     evaluation_record,
 )
@@ -83,11 +84,20 @@ class Excerpt:
 
 @dataclass(frozen=True)
 class Member:
-    """A bundle `name`, made by `experiment`; `control` is the experiment it is compared with."""
+    """A bundle `name`, made by `experiment`, and the experiments that it is compared with."""
 
     name: str
     experiment: str
     control: str | None = None
+    """The same widths from scratch, for the time of the whole ancestry."""
+    short_control: str | None = None
+    """The same for the time of the fine-tuning alone, all that there is where a parent is given."""
+
+    @property
+    def controls(self) -> dict[str, str]:
+        """The experiments of its controls, by what manifests call them."""
+        named = {CONTROL: self.control, SHORT_CONTROL: self.short_control}
+        return {net: experiment for net, experiment in named.items() if experiment is not None}
 
 
 @dataclass(frozen=True)
@@ -186,6 +196,31 @@ def _quantization(data: Mapping[str, Any]) -> Quantization | None:
     if wanted.data not in data['data']:
         raise KeyError(f'quantize.data: {wanted.data}')
     return wanted
+
+
+def experiments_of(spec: FamilySpec, folders: Folders, *, controls: bool) -> list[str]:
+    """Return the experiments that make a family, parents first; of what is finished no parents.
+
+    Parents that are no members are among them. With `controls`, the members' controls come last.
+    """
+    found: list[str] = []
+
+    def add(name: str | None, *descendants: str) -> None:
+        if name is None or name in found:
+            return
+        if name in descendants:
+            raise ExperimentError(f'{spec.name}: experiment {name} is its own ancestor')
+        if not folders.final(name).is_file():
+            experiment = folders.experiment(name)
+            add(experiment.parent or experiment.control_of, *descendants, name)
+        found.append(name)
+
+    for member in spec.members:
+        add(member.experiment)
+    for member in spec.members if controls else ():
+        for experiment in member.controls.values():
+            add(experiment)
+    return found
 
 
 def import_member(member: Member, folders: Folders, out: Path) -> None:
@@ -300,14 +335,15 @@ def evaluate_control(
     member: Bundle,
     test: Path,
     *,
+    net: str,
     data_name: str,
     progress: Callable[[int, int], None] | None = None,
 ) -> str:
-    """Evaluate a control and write the result beside its member's; return it as text."""
+    """Evaluate a control, write the result beside its member's as of `net`; return it as text."""
     metrics, digest = evaluate(control, test, progress=progress)
     training = control.manifest['provenance']['training']
     entry = {
-        'net': CONTROL,
+        'net': net,
         'cpu_seconds': training['cpu_seconds'],
         'steps': training['steps'],
         **evaluation_record(metrics, data_name, digest, _frames(test)),
@@ -324,7 +360,7 @@ def summary(family: Family) -> str:
     """Return a Markdown table of what the manifests of a family say; '–' where nothing is said."""
     header = (
         'member | MMAC | parameters | AP50 [95 %] | AP50:95: | AP50 below 48 px | worst class'
-        ' | control AP50 | p50, one thread | × faster'
+        ' | control AP50 | short control AP50 | p50, one thread | × faster'
     )
     rows = []
     for bundle in family.members:
@@ -335,7 +371,7 @@ def summary(family: Family) -> str:
                 f'{bundle.cost.macs / 1e6:.0f}',
                 f'{bundle.cost.parameters / 1e6:.2f} M',
                 *_accuracy_cells(evaluations.get(MEMBER)),
-                _ap50(evaluations.get(CONTROL)),
+                *(_ap50(evaluations.get(net)) for net in (CONTROL, SHORT_CONTROL)),
                 *_latency_cells(bundle.manifest['latency']),
             )
         )

@@ -13,6 +13,7 @@
 # limitations under the License.
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ from pruned_perception.training.detector.experiment import (
     read_experiment,
     recipe_of,
 )
-from pruned_perception.training.detector.family import read_family_spec
+from pruned_perception.training.detector.family import Member, experiments_of, read_family_spec
 from pruned_perception.training.detector.runs import Folders
 from pruned_perception.training.recipe import Recipe
 
@@ -47,6 +48,34 @@ def test_the_shipped_family_and_its_experiments_are_valid() -> None:
             assert experiment.parent in [each.experiment for each in spec.members[:index]]
             assert member.control is not None
             assert folders.experiment(member.control).control_of == member.experiment
+
+
+def test_the_family_of_real_frames_and_its_experiments_are_valid() -> None:
+    spec = read_family_spec(EXPERIMENTS / 'robocup.yaml')
+    folders = Folders(EXPERIMENTS, Path(), Path('nowhere'))
+    names = experiments_of(spec, folders, controls=True)
+    teacher, dense, *others = [folders.experiment(name) for name in names]
+    assert teacher.pretrained == 'efficientnet-lite0'
+    assert dense.parent == teacher.name == 'robocup-teacher'  # which is no member
+    assert len(others) >= 3
+    assert spec.evaluated_on == 'holdout'
+
+
+def test_parents_come_first_but_of_what_is_finished_none(tmp_path: Path) -> None:
+    for name, parent in {'c': 'b', 'b': 'a', 'a': None, 'x': 'y', 'y': 'x'}.items():
+        fields: dict = {} if parent is None else CHILD | {'parent': parent}
+        (tmp_path / f'{name}.yaml').write_text(yaml.safe_dump(tiny.experiment_data(name, **fields)))
+    folders = Folders(tmp_path, tmp_path, tmp_path / 'runs')
+    spec = replace(
+        read_family_spec(EXPERIMENTS / 'warehouse.yaml'), members=(Member('dense', 'c'),)
+    )
+    assert experiments_of(spec, folders, controls=False) == ['a', 'b', 'c']
+    finished = folders.final('b')
+    finished.parent.mkdir(parents=True)
+    finished.touch()
+    assert experiments_of(spec, folders, controls=False) == ['b', 'c']
+    with pytest.raises(ExperimentError, match='x is its own ancestor'):
+        experiments_of(replace(spec, members=(Member('dense', 'x'),)), folders, controls=False)
 
 
 def test_cpu_time_or_steps_measure_a_budget() -> None:

@@ -32,6 +32,7 @@ from pruned_perception.cli import models
 from pruned_perception.datasets import read_dataset
 from pruned_perception.datasets.conversion import write_coco
 from pruned_perception.datasets.fingerprints import Fingerprints
+from pruned_perception.inference.accuracy import CONTROL, SHORT_CONTROL
 from pruned_perception.inference.reference import packed, unpacked
 from pruned_perception.pruning.certificate import certify_counts
 from pruned_perception.training.checkpoint import read_checkpoint
@@ -64,6 +65,7 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
             control_of='shapes-half',
         ),
     ]
+    experiments.append({**experiments[-1], 'name': 'shapes-half-brief', 'budget': {'steps': 3}})
     for each in experiments:
         (root / f'{each["name"]}.yaml').write_text(yaml.safe_dump(each))
     spec = {
@@ -74,7 +76,12 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
         },
         'members': [
             {'name': 'dense', 'experiment': 'shapes-dense'},
-            {'name': 'half', 'experiment': 'shapes-half', 'control': 'shapes-half-scratch'},
+            {
+                'name': 'half',
+                'experiment': 'shapes-half',
+                'control': 'shapes-half-scratch',
+                'short_control': 'shapes-half-brief',
+            },
         ],
         'provenance': {'data_licence': 'CC0-1.0'},
     }
@@ -100,7 +107,10 @@ def test_the_family_holds_its_evidence(family: Path) -> None:
     assert [each['net'].split(':')[0] for each in half.manifest['evaluation']] == [
         'member',
         'control',
+        'control',
     ]
+    evaluations = {each['net']: each for each in half.manifest['evaluation']}
+    assert evaluations[SHORT_CONTROL]['steps'] == 3 < evaluations[CONTROL]['steps']
     for bundle in (dense, half):
         evaluation = bundle.manifest['evaluation'][0]
         assert evaluation['images'] == 12
@@ -122,8 +132,9 @@ def test_the_summary_says_what_the_manifests_say(
     half = load_bundle(family / 'models' / 'half').manifest
     assert rows[1][3].startswith(f'{half["evaluation"][0]["ap50"]:.3f}')
     assert rows[1][7].startswith(f'{half["evaluation"][1]["ap50"]:.3f}')
-    assert rows[0][7] == '–'
-    assert rows[0][9].startswith('1.00')
+    assert rows[1][8].startswith(f'{half["evaluation"][2]["ap50"]:.3f}')
+    assert rows[0][7] == rows[0][8] == '–'
+    assert rows[0][10].startswith('1.00')
 
 
 def test_the_summary_says_what_is_certified_and_how_far_that_reaches(
