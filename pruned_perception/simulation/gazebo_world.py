@@ -263,7 +263,7 @@ class _World:
             _mesh(geometry, uri, (bottom, bottom, part.shape.length))
         elif isinstance(part.shape, Box) and part.surface.texture is not None:
             size = part.shape.size
-            across, along = (value / part.surface.texture.period / 2 for value in size[:2])
+            across, along = (value / part.surface.texture.half_period / 2 for value in size[:2])
             uri = f'meshes/slab_{across:.4f}_{along:.4f}.obj'
             self._files[uri] = _slab(across, along).encode()
             _mesh(geometry, uri, size)

@@ -174,7 +174,7 @@ class _Writer:
             role = int(self.mujoco.mjtTextureRole.mjTEXROLE_RGB)
             item.textures[role] = self.texture(surface.texture)
             item.texuniform = True
-            item.texrepeat = (1 / surface.texture.period, 1 / surface.texture.period)
+            item.texrepeat = (1 / surface.texture.half_period, 1 / surface.texture.half_period)
         return str(item.name)
 
     def _texture(self, texture: Texture) -> str:

@@ -66,14 +66,14 @@ def textured(
     split: Split,
     rng: np.random.Generator,
     ranges: tuple[Range, Range, Range] = MUTED,
-    period: Range = (0.5, 3.0),
+    half_period: Range = (0.5, 3.0),
 ) -> Surface:
-    """Draw a surface with one of the split's textures; `period` is in metres."""
+    """Draw a surface with one of the split's textures; `half_period` is in metres."""
     patterns = sorted(PATTERNS[split.name])
     texture = Texture(
         pattern=patterns[rng.integers(len(patterns))],
         colors=(color(split, rng, ranges), color(split, rng, ranges)),
         seed=int(rng.integers(2**31)),
-        period=rng.uniform(*period),
+        half_period=rng.uniform(*half_period),
     )
     return Surface(texture=texture, specular=rng.uniform(0, 0.3), shininess=rng.uniform(0, 0.3))

@@ -130,7 +130,9 @@ class Texture:
     pattern: str
     colors: tuple[Color, Color]
     seed: int
-    period: float  # half the metres that one repetition covers: MuJoCo's texrepeat is over 2 m
+    half_period: (
+        float  # metres; one repetition covers twice that, as MuJoCo's texrepeat is over 2 m
+    )
 
 
 @dataclass(frozen=True)

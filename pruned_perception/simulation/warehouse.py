@@ -128,9 +128,9 @@ def _shell(size: tuple[float, float], split: Split, rng: np.random.Generator) ->
     """Return floor, walls, wall panels, floor marks and ceiling lamps."""
     length, width = size
     thick = 0.1
-    floor = palette.textured(split, rng, period=(0.8, 4.0))
+    floor = palette.textured(split, rng, half_period=(0.8, 4.0))
     wall = (
-        palette.textured(split, rng, period=(0.8, 4.0))
+        palette.textured(split, rng, half_period=(0.8, 4.0))
         if rng.random() < 0.6
         else palette.surface(split, rng, palette.MUTED)
     )

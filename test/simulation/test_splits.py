@@ -73,19 +73,19 @@ PATTERNS = sorted(itertools.chain.from_iterable(textures.PATTERNS.values()))
 
 @pytest.mark.parametrize('pattern', PATTERNS)
 def test_textures_mix_their_two_colours_and_repeat_from_the_seed(pattern: str) -> None:
-    texture = Texture(pattern, ((1.0, 0.0, 0.5), (0.0, 1.0, 0.5)), seed=5, period=1.0)
+    texture = Texture(pattern, ((1.0, 0.0, 0.5), (0.0, 1.0, 0.5)), seed=5, half_period=1.0)
     image = textures.paint(texture)
     assert image.shape == (textures.SIZE, textures.SIZE, 3)
     assert np.array_equal(image, textures.paint(texture))
     assert (np.abs(image[..., 0].astype(int) + image[..., 1] - 255) <= 1).all()
     assert (np.abs(image[..., 2].astype(int) - 128) <= 1).all()
     assert image[..., 0].std() > 2
-    other = textures.paint(Texture(pattern, texture.colors, seed=6, period=1.0))
+    other = textures.paint(Texture(pattern, texture.colors, seed=6, half_period=1.0))
     assert not np.array_equal(image, other)
 
 
 def test_smooth_textures_repeat_without_a_seam() -> None:
-    image = textures.paint(Texture('concrete', ((0, 0, 0), (1, 1, 1)), seed=1, period=1.0))
+    image = textures.paint(Texture('concrete', ((0, 0, 0), (1, 1, 1)), seed=1, half_period=1.0))
     values = image[..., 0].astype(float)
     inside = np.abs(np.diff(values, axis=0)).mean()
     assert np.abs(values[0] - values[-1]).mean() < 3 * inside
