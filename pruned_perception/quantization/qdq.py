@@ -25,7 +25,7 @@ import logging
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile, gettempdir
 from typing import Any
 
 import numpy as np
@@ -241,6 +241,19 @@ def _swished(model: onnx.ModelProto) -> list[str]:
     return found
 
 
+def _check_room(name: str) -> None:
+    """Raise QuantizationError where temporary files cannot be written; ONNX Runtime is vague."""
+    try:
+        with TemporaryFile() as file:
+            file.write(bytes(2**20))
+            file.flush()
+    except OSError as error:
+        raise QuantizationError(
+            f'{name}: its temporary files cannot be written: {error.strerror}; make room in '
+            f'{gettempdir()}, or name another folder in TMPDIR'
+        ) from error
+
+
 @contextlib.contextmanager
 def _errors(name: str) -> Iterator[None]:
     try:
@@ -248,6 +261,7 @@ def _errors(name: str) -> Iterator[None]:
     except QuantizationError as error:
         raise QuantizationError(f'{name}: {str(error).removeprefix(name + ": ")}') from error
     except Exception as error:  # the quantiser, onnx and ONNX Runtime raise what they like
+        _check_room(name)
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise QuantizationError(f'{name}: ONNX Runtime cannot quantise it: {first}') from error
 

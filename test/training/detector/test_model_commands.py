@@ -425,7 +425,7 @@ def full_disk() -> Iterator[Callable[[int], None]]:
         ('data', 'holdout: cannot be written: File too large'),
         ('train', 'log.jsonl: cannot be written: File too large'),
         ('export', 'cannot be written: File too large; make room'),
-        ('quantize', 'half/model.onnx: ONNX Runtime cannot quantise it'),  # it says no more
+        ('quantize', 'half/model.onnx: its temporary files cannot be written: File too large'),
         ('evaluate', 'models/dense: cannot be written: File too large'),
         ('latency', 'the profile cannot be written: is the disk of '),
     ],
