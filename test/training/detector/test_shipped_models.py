@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from pruned_perception.bundle import Bundle, load_family
+from pruned_perception.bundle import Bundle, Family, load_family
 from pruned_perception.inference.detector import Detector as RobotDetector
 from pruned_perception.inference.errors import DeviationError
 from pruned_perception.inference.processor import DOT_PRODUCTS
@@ -28,23 +28,29 @@ from pruned_perception.training.detector.architecture import Architecture
 from pruned_perception.training.detector.deployment import folded
 from pruned_perception.training.detector.network import Detector
 
-FAMILY = load_family(Path(__file__).resolve().parents[3] / 'models' / 'warehouse')
-CHANGED = pytest.mark.parametrize('bundle', FAMILY.members[1:], ids=lambda bundle: bundle.name)
-PRUNED = pytest.mark.parametrize(
-    'bundle',
-    [each for each in FAMILY.members if each.manifest['pruning'] is not None],
-    ids=lambda bundle: bundle.name,
-)
-IN_8_BITS = pytest.mark.parametrize(
-    'bundle',
-    [each for each in FAMILY.members if 'quantization' in each.manifest],
-    ids=lambda bundle: bundle.name,
-)
-MEMBERS = pytest.mark.parametrize('bundle', FAMILY.members, ids=lambda bundle: bundle.name)
+MODELS = Path(__file__).resolve().parents[3] / 'models'
+FAMILIES = {name: load_family(MODELS / name) for name in ('robocup', 'warehouse')}
+EVERY = [bundle for family in FAMILIES.values() for bundle in family.members]
+
+
+def _each(bundles: list[Bundle]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize(
+        'bundle', bundles, ids=lambda bundle: f'{bundle.path.parent.name}/{bundle.name}'
+    )
+
+
+def _family(bundle: Bundle) -> Family:
+    return FAMILIES[bundle.path.parent.name]
+
+
+MEMBERS = _each(EVERY)
+CHANGED = _each([each for family in FAMILIES.values() for each in family.members[1:]])
+PRUNED = _each([each for each in EVERY if each.manifest['pruning'] is not None])
+IN_8_BITS = _each([each for each in EVERY if 'quantization' in each.manifest])
 
 
 def test_sizes_stay_within_what_a_repository_can_bear() -> None:
-    sizes = [len(bundle.onnx_bytes) / 2**20 for bundle in FAMILY.members]
+    sizes = [len(bundle.onnx_bytes) / 2**20 for bundle in EVERY]
     assert max(sizes) <= 8
     assert sum(sizes) <= 40
 
@@ -52,12 +58,12 @@ def test_sizes_stay_within_what_a_repository_can_bear() -> None:
 @MEMBERS
 def test_manifest_holds_the_evidence(bundle: Bundle) -> None:
     evaluation = next(e for e in bundle.manifest['evaluation'] if e['net'] == 'member')
-    assert evaluation['images'] >= 1000
+    assert evaluation['images'] >= {'warehouse': 1000, 'robocup': 147}[bundle.path.parent.name]
     assert evaluation['small']['boxes'] >= evaluation['boxes'] / 4
     assert evaluation['ap50_interval'][0] <= evaluation['ap50'] <= evaluation['ap50_interval'][1]
     (latency,) = bundle.manifest['latency']
     assert latency['configuration']['threads'] == 1
-    assert latency['compared_with'] == FAMILY.members[0].name
+    assert latency['compared_with'] == _family(bundle).members[0].name
 
 
 @MEMBERS
@@ -79,16 +85,17 @@ def test_an_empty_picture_holds_nothing(bundle: Bundle) -> None:
     assert len(found) == 0
 
 
-def test_there_are_four_members_in_float_and_each_in_8_bits() -> None:
-    names = ('dense', 'half', 'quarter', 'tenth')
+@pytest.mark.parametrize(('family', 'least'), [('warehouse', 'tenth'), ('robocup', 'eighth')])
+def test_there_are_four_members_in_float_and_each_in_8_bits(family: str, least: str) -> None:
+    names = ('dense', 'half', 'quarter', least)
     every = [each for name in names for each in (name, f'{name}-int8')]
-    assert [bundle.name for bundle in FAMILY.members] == every
+    assert [bundle.name for bundle in FAMILIES[family].members] == every
 
 
 @IN_8_BITS
 def test_a_member_in_8_bits_is_of_its_float_and_says_for_which_kernels(bundle: Bundle) -> None:
     section = bundle.manifest['quantization']
-    source = FAMILY.member(section['source']['name'])
+    source = _family(bundle).member(section['source']['name'])
     assert section['source']['sha256'] == source.sha256
     assert bundle.name == f'{source.name}-int8'
     assert section['made_on']['arithmetic'] in DOT_PRODUCTS
@@ -97,19 +104,28 @@ def test_a_member_in_8_bits_is_of_its_float_and_says_for_which_kernels(bundle: B
 
 @PRUNED
 def test_a_pruned_member_carries_its_plans_down_from_the_dense_one(bundle: Bundle) -> None:
-    earlier = [Plan.from_dict(each) for each in bundle.manifest['provenance']['earlier_plans']]
-    plans = [*earlier, Plan.from_dict(bundle.manifest['pruning'])]
-    assert plans[0].dense_macs == FAMILY.members[0].cost.macs
+    plans, root = _plans(bundle), _family(bundle).members[0]
+    before = _plans(root)  # of a teacher that is no member
+    assert plans[: len(before)] == before
+    assert all(plan.dense_macs == root.cost.macs for plan in plans[len(before) :][:1])
     assert [plan.macs for plan in plans[:-1]] == [plan.dense_macs for plan in plans[1:]]
+
+
+def _plans(bundle: Bundle) -> list[Plan]:
+    last = bundle.manifest['pruning']
+    plans = [*bundle.manifest['provenance']['earlier_plans'], *([] if last is None else [last])]
+    return [Plan.from_dict(each) for each in plans]
 
 
 @CHANGED
 def test_a_changed_member_is_certified_against_the_dense_one(bundle: Bundle) -> None:
     data = bundle.manifest['certificate']
-    assert data['record']['parent']['sha256'] == FAMILY.members[0].sha256
+    assert data['record']['parent']['sha256'] == _family(bundle).members[0].sha256
     assert data['record']['child']['sha256'] == bundle.sha256
     certificate = read_certificate(data)
-    if isinstance(certificate, Certificate):
+    if isinstance(certificate, Certificate) and certificate.unit == 'venue':
+        assert 'Of a new venue this says next to nothing' in ' '.join(certificate.reach())
+    elif isinstance(certificate, Certificate):
         assert certificate.headline.bound is not None
         assert certificate.headline.bound < 0.5
     else:
