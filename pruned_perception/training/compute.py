@@ -101,6 +101,12 @@ class Compute:
         safer.precision = wide
         return safer
 
+    def in_precision(self, name: str) -> Compute:
+        """Return the same in the precision of that name, of `PRECISIONS`."""
+        other = copy.copy(self)
+        other.precision = PRECISIONS[name]
+        return other
+
     @property
     def alone(self) -> Compute:
         """The same in this process only."""

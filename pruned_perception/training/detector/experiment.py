@@ -30,6 +30,7 @@ from pruned_perception.pruning.budget import Latency, Macs, Params
 from pruned_perception.pruning.errors import BudgetError
 from pruned_perception.pruning.records import Written, from_dict
 from pruned_perception.training.budget import TrainingBudget
+from pruned_perception.training.compute import PRECISIONS
 from pruned_perception.training.detector.architecture import Architecture
 from pruned_perception.training.distillation import Distillation
 from pruned_perception.training.method import (
@@ -111,6 +112,8 @@ class Experiment(Written):
     prune: Pruning | None = None
     distill: Distillation | None = None
     control_of: str | None = None
+    precision: str | None = None
+    """Of products, of `compute.PRECISIONS`, whatever a command says; None: the command's."""
     seed: int = 0
 
     def _written(self, data: dict[str, Any]) -> dict[str, Any]:
@@ -161,6 +164,11 @@ def experiment_from(data: Any, folder: Path = Path()) -> Experiment:
         raise ExperimentError(f'field freeze: must be a number of stages, 0 … 5; got {freeze!r}')
     if freeze and 'pretrained' not in values:
         raise ExperimentError('field freeze: needs the field pretrained; random weights must learn')
+    precision = values.get('precision')
+    if precision is not None and precision not in PRECISIONS:
+        raise ExperimentError(
+            f'field precision: there are {", ".join(PRECISIONS)}; got {precision!r}'
+        )
     if 'distill' in values and 'parent' not in values:
         raise ExperimentError('field distill: needs the field parent, the net to learn from')
     if 'budget' not in values and 'control_of' not in values:

@@ -112,6 +112,8 @@ def run_experiment(
     """
     final = folders.final(experiment.name)
     compute = compute or Compute()
+    if experiment.precision is not None:
+        compute = compute.in_precision(experiment.precision)
     first = compute.processes.first
     if (outcome := first(lambda: _outcome(final) if final.is_file() else None)) is not None:
         return outcome

@@ -155,6 +155,7 @@ def test_what_is_written_can_be_read_again(fields: dict) -> None:
         ({'architecture': {'neck': 64}}, r'field architecture\.\w+ is missing'),
         ({'data': {'train': 'x'}}, r'data\.validation'),
         ({'batch': 0}, 'field batch'),
+        ({'precision': 'int8'}, 'field precision: there are float32, bfloat16, float16'),
         ({'optimiser': {'rate': 1}}, r'unknown field optimiser\.rate'),
     ],
 )

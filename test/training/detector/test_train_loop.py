@@ -31,7 +31,7 @@ from pruned_perception.compare.cell import run_cell
 from pruned_perception.compare.study import read_study
 from pruned_perception.pruning.records import from_dict
 from pruned_perception.training.checkpoint import CheckpointError, read_checkpoint
-from pruned_perception.training.compute import use_one_thread
+from pruned_perception.training.compute import Compute, use_one_thread
 from pruned_perception.training.detector import task as detector_tasks
 from pruned_perception.training.detector.checkpoint import detector_from, total_cpu_seconds
 from pruned_perception.training.detector.data import load_frames
@@ -90,6 +90,22 @@ def _assert_equal_weights(one: Path, other: Path) -> None:
     assert expected.keys() == found.keys()
     for name in expected:
         assert torch.equal(found[name], expected[name]), name
+
+
+def test_a_recipes_precision_holds_whatever_the_command_says(
+    shapes_data: Path, tmp_path: Path
+) -> None:
+    named = tiny.experiment_data('named', budget={'steps': 2}, precision='bfloat16')
+    asked, plain = (tiny.experiment_data(name, budget={'steps': 2}) for name in ('asked', 'plain'))
+    folders = _folders(tmp_path, shapes_data, named, asked, plain)
+    half = Compute(precision=torch.bfloat16)
+    finals = [
+        run_experiment(folders.experiment(name), folders, compute=compute).checkpoint
+        for name, compute in (('named', Compute()), ('asked', half), ('plain', Compute()))
+    ]
+    _assert_equal_weights(finals[0], finals[1])
+    with pytest.raises(AssertionError):
+        _assert_equal_weights(finals[0], finals[2])
 
 
 @pytest.mark.parametrize('kind', ['from scratch', 'pruned and taught', 'control'])
