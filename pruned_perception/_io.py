@@ -87,6 +87,16 @@ def read_json(path: Path) -> Any:
         raise UserError(f'{path}: not JSON: {error}') from error
 
 
+def keys_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON; of a key that is there twice Python would take the last value."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f'the key {twice!r} is there twice in one object')
+    return found
+
+
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Make the folder and hold it; raise FolderError where another process does.

@@ -23,6 +23,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from pruned_perception._io import keys_once
 from pruned_perception.bundle.manifest import BundleError
 
 MOST_JSON_BYTES = 8 << 20
@@ -66,7 +67,7 @@ def parse_json(data: bytes, path: Path) -> object:
             parse_constant=_refuse_constant,
             parse_float=_finite,
             parse_int=_integer,
-            object_pairs_hook=_unique,
+            object_pairs_hook=keys_once,
         )
         _check(content, _DEEPEST)
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError, JSONDecodeError
@@ -110,15 +111,6 @@ def _integer(text: str) -> int:
     if len(text) > 20 or abs(int(text)) > _LARGEST_INTEGER:
         raise ValueError(f'the integer {text[:20]}… does not fit 64 bits')
     return int(text)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f'the key {twice!r} is there twice in one object')
-    return content
 
 
 def _check(value: Any, depth: int) -> None:

@@ -30,6 +30,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pruned_perception._io import keys_once
 from pruned_perception.datasets.boxes import corners_from_size
 from pruned_perception.datasets.dataset import Dataset, DatasetBuilder
 from pruned_perception.datasets.errors import DataError
@@ -153,7 +154,7 @@ def load(file: Path) -> tuple[bytes, dict[str, Any]]:
     """
     try:
         raw = file.read_bytes()
-        data = json.loads(raw, object_pairs_hook=_once)
+        data = json.loads(raw, object_pairs_hook=keys_once)
     except OSError as error:
         raise DataError(f'{file}: cannot be read: {error.strerror}') from error
     except (ValueError, RecursionError) as error:
@@ -165,16 +166,6 @@ def load(file: Path) -> tuple[bytes, dict[str, Any]]:
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise DataError(f'{file}: not a COCO data set: {key} is not a list of objects')
     return raw, data
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object; of a key that is there twice Python would take the last value."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f'the key {twice!r} is there more than once in one object')
-    return found
 
 
 def _files(path: Path) -> dict[str, Path]:
