@@ -176,7 +176,7 @@ def test_what_is_said_twice_is_refused_and_not_taken_from_the_last(
     folder = write_set(tmp_path / 'set')
     text = (folder / 'annotations.json').read_text()
     (folder / 'annotations.json').write_text(text.replace(f'"{key}":', f'"{key}": [], "{key}":', 1))
-    with pytest.raises(DataError, match=f"the key '{key}' is there more than once"):
+    with pytest.raises(DataError, match=f"the key '{key}' is there twice"):
         read_dataset(folder)
 
 
