@@ -325,6 +325,7 @@ TESTED: dict[str, str] = {
     'dev demo': 'test/benchmark/test_demo.py',
     'pruned-perception up perception model:=my_family latency': 'test/nodes/test_up.py',
     'pruned-perception up perception model:=$PWD/yolo member': 'test/nodes/test_up.py',
+    'up perception model:=robocup': 'test/nodes/test_up.py',
     'ray s': 'test/compare/test_ray_engine.py',
     '--unlabelled --model': 'test/report/test_gallery.py',
 }
@@ -344,7 +345,7 @@ ELSEWHERE: dict[str, str] = {
     r'--speedup 2 ': 'needs a network that takes milliseconds',
     r'--device cuda': 'needs a GPU',
     r'small.onnx mine --decoder (yolox|nanodet)': 'needs a repository of others',
-    r'robocup_msl|fastestdet|yolox/parent|TRAINING_SET|TEST_SET': 'needs data of others',
+    r'robocup_msl|robocup/holdout|fastestdet|yolox/parent|T(RAINING|EST)_SET': 'needs data of others',
     r'runs/dense/final.pt|tuned.pt|--child half': 'needs a training of minutes',
 }
 

@@ -410,12 +410,14 @@ def _seen_and_bound(each: Statement | None) -> str:
 def _accuracy_cells(entry: Mapping[str, Any] | None) -> list[str]:
     if entry is None:
         return ['–'] * 4
-    worst = min(entry['per_class'], key=lambda name: entry['per_class'][name]['ap50'] or 0.0)
+    found = {name: each['ap50'] for name, each in entry['per_class'].items()}
+    found = {name: ap50 for name, ap50 in found.items() if ap50 is not None}  # that there are
+    worst = min(found, key=found.__getitem__, default='–')
     return [
         _ap50(entry),
         f'{entry["ap50_95"]:.3f}',
         f'{entry["small"]["ap50"] or 0.0:.3f}',
-        f'{worst} {entry["per_class"][worst]["ap50"] or 0.0:.3f}',
+        f'{worst} {found[worst]:.3f}' if found else '–',
     ]
 
 

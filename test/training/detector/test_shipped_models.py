@@ -113,7 +113,10 @@ def test_a_pruned_member_carries_its_plans_down_from_the_dense_one(bundle: Bundl
 
 def _plans(bundle: Bundle) -> list[Plan]:
     last = bundle.manifest['pruning']
-    plans = [*bundle.manifest['provenance']['earlier_plans'], *([] if last is None else [last])]
+    plans = [
+        *bundle.manifest['provenance'].get('earlier_plans', []),
+        *([] if last is None else [last]),
+    ]
     return [Plan.from_dict(each) for each in plans]
 
 
