@@ -345,7 +345,8 @@ ELSEWHERE: dict[str, str] = {
     r'--speedup 2 ': 'needs a network that takes milliseconds',
     r'--device cuda': 'needs a GPU',
     r'small.onnx mine --decoder (yolox|nanodet)': 'needs a repository of others',
-    r'robocup_msl|robocup/holdout|fastestdet|yolox/parent|T(RAINING|EST)_SET': 'needs data of others',
+    r'robocup_msl|fastestdet|yolox/parent|TRAINING_SET|TEST_SET': 'needs data of others',
+    r' ~/.cache/pruned_perception/robocup/': 'needs data of others',
     r'runs/dense/final.pt|tuned.pt|--child half': 'needs a training of minutes',
 }
 
