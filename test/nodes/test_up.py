@@ -157,7 +157,7 @@ def test_unknown_arguments_are_refused_with_those_that_exist() -> None:
     assert 'no family of that name is shipped; there are robocup, warehouse' in result.stderr
     result = run('perception', 'model:=robocup', 'image:=/camera/image_raw', '--print')
     assert result.returncode == 0
-    assert 'model:=robocup' in result.stdout
+    assert 'model:="robocup"' in result.stdout
 
 
 def test_print_shows_the_command_lines_and_starts_nothing() -> None:
