@@ -318,8 +318,10 @@ def test_default_participants_see_a_node_with_the_profile(observer: Any, start: 
     assert 'FASTDDS_DEFAULT_PROFILES_FILE' not in os.environ
     process = start(**PROFILE)
     wait_active(observer, process)
-    names = observer.node.get_node_names_and_namespaces()
-    assert ('perception_node', observer.namespace) in names
+    name = ('perception_node', observer.namespace)  # which may come after its topics
+    observer.wait(
+        lambda: name in observer.node.get_node_names_and_namespaces(), 'the name of the node'
+    )
     assert observer.detect(observer.camera(), image_message(RED)).detections
     assert process.stop() == 0
 

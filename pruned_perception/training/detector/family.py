@@ -131,8 +131,14 @@ class FamilySpec:
 
     @property
     def evaluated_on(self) -> str:
-        """The data set that members are evaluated on."""
-        return TEST if TEST in self.data else HOLDOUT
+        """The data set that members are evaluated on; raises ExperimentError where none is."""
+        for name in (TEST, HOLDOUT):
+            if name in self.data:
+                return name
+        raise ExperimentError(
+            f'{self.name}: field data: has neither {TEST} nor {HOLDOUT}; members are evaluated on '
+            'one of them'
+        )
 
 
 def read_family_spec(path: str | os.PathLike[str]) -> FamilySpec:
@@ -142,11 +148,6 @@ def read_family_spec(path: str | os.PathLike[str]) -> FamilySpec:
         data = yaml.safe_load(path.read_text(encoding='utf-8'))
         sets = {name: _data_set(each) for name, each in data['data'].items()}
         _check_apart(sets, path)
-        if TEST not in sets and HOLDOUT not in sets:
-            raise ExperimentError(
-                f'{path}: field data: has neither {TEST} nor {HOLDOUT}; members are evaluated on '
-                'one of them'
-            )
         return FamilySpec(
             name=str(data['name']),
             data=sets,
