@@ -158,9 +158,7 @@ def run(args: argparse.Namespace) -> int:
                     load_bundle(out / name),
                     test,
                     data_name=test_name,
-                    progress=lambda done, total, bar=bar: bar.share(  # type: ignore[misc]
-                        done / total
-                    ),
+                    progress=bar.counted,
                 )
             print(f'{name} on {test_name}:\n{text}')
         for member in spec.members if args.controls else ():
@@ -266,13 +264,7 @@ def _certify(out: Path, holdout: Path, longest: dict[str, int]) -> None:
         try:
             with Progress(f'certifying {member.name}') as bar:
                 certificate = certify_bundles(
-                    dense,
-                    member,
-                    holdout,
-                    longest=longest,
-                    progress=lambda done, total, bar=bar: bar.share(  # type: ignore[misc]
-                        done / total
-                    ),
+                    dense, member, holdout, longest=longest, progress=bar.counted
                 )
         except TooFewDrivesError as error:  # the dense one finds next to nothing there
             print(f'{member.name}: not certified: {error}')
