@@ -18,12 +18,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
 from torch import nn
 
+from pruned_perception.datasets.corruptions import CORRUPTIONS
 from pruned_perception.pruning.errors import PruningError
 from pruned_perception.pruning.records import Written, from_dict
 
@@ -43,8 +44,19 @@ class Phase(Written):
     """Share of the views that are composed of four, of as many examples."""
     colours: float = 1.0
     """How far light and colours are moved, relative to the usual."""
+    corrupted: Mapping[str, float] = field(default_factory=dict)
+    """Shares of the views that have a corruption of some severity, by its name."""
 
     def __post_init__(self) -> None:
+        for name, share in self.corrupted.items():
+            if name not in CORRUPTIONS:
+                raise PruningError(
+                    f'corrupted: {name!r} is unknown; there are {", ".join(CORRUPTIONS)}'
+                )
+            if not 0 <= share <= 1:
+                raise PruningError(f'corrupted: {name}: must be in [0, 1], got {share!r}')
+        if not sum(self.corrupted.values()) <= 1:
+            raise PruningError('corrupted: the shares must sum to at most 1')
         if not 0 <= self.colours <= 4:
             raise PruningError(f'colours: must be in [0, 4], got {self.colours!r}')
         if not 0 <= self.mosaic <= 1:
@@ -53,7 +65,7 @@ class Phase(Written):
             raise PruningError(f'scale: must be [low, high], 0 < low ≤ high, got {self.scale}')
 
     def _written(self, data: dict[str, Any]) -> dict[str, Any]:
-        usual = {'mosaic': 0.0, 'colours': 1.0}
+        usual = {'mosaic': 0.0, 'colours': 1.0, 'corrupted': {}}
         return {name: value for name, value in data.items() if usual.get(name) != value}
 
 

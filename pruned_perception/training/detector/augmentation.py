@@ -12,12 +12,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Random crops, scales, mirror images and colours, at a fraction of a training step's cost."""
+"""Random crops, scales, mirror images, colours and corruptions, beside a training step."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pruned_perception.datasets.corruptions import SEVERITIES, corrupt
 from pruned_perception.training.detector.data import FrameSet
 from pruned_perception.training.recipe import Phase
 
@@ -74,12 +75,22 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Corrupted:
+    """A corruption of `datasets.corruptions` and the seed of what is random about it."""
+
+    name: str
+    severity: int
+    seed: int
+
+
+@dataclass(frozen=True)
 class View:
-    """All that is random about a view of `size` (height, width): its frames and the light."""
+    """All that is random about a view of `size` (height, width): its frames, light, corruption."""
 
     size: tuple[int, int]
     parts: tuple[Part, ...]
     colours: Colours
+    corrupted: Corrupted | None = None
 
 
 def draw_views(
@@ -94,7 +105,7 @@ def draw_views(
         frames: all there are.
         indices: of the frames.
         phase: size and magnification, relative to the stored frames, of the views, and how many of
-            them are mosaics.
+            them are mosaics or corrupted.
         generator: of the random numbers.
     """
     height, width = size = phase.size
@@ -120,7 +131,9 @@ def draw_views(
             )
             for each, corner, window in windows
         )
-        views.append(View(size, parts, random_colours(size, generator, phase.colours)))
+        colours = random_colours(size, generator, phase.colours)
+        corrupted = random_corruption(phase.corrupted, generator) if phase.corrupted else None
+        views.append(View(size, parts, colours, corrupted))
     return views
 
 
@@ -131,6 +144,8 @@ def make_batch(frames: FrameSet, views: Sequence[View]) -> Batch:
     for image, view in zip(images, views, strict=True):
         moved, ids, skip = zip(*(_paste(frames, each, image) for each in view.parts), strict=True)
         image[:] = recoloured(image, view.colours)
+        if (damage := view.corrupted) is not None:
+            image[:] = corrupt(image, damage.name, damage.severity, damage.seed)
         boxes.append(np.concatenate(moved))
         class_ids.append(np.concatenate(ids))
         ignored.append(np.concatenate(skip))
@@ -252,6 +267,19 @@ def random_colours(
         noise = generator.integers(-12, 13, (*size, 3), np.int16)
         return Colours(table, 'noise', noise.astype(np.int8))
     return Colours(table, 'grey' if chance < 0.3 else '')
+
+
+def random_corruption(
+    shares: Mapping[str, float], generator: np.random.Generator
+) -> Corrupted | None:
+    """Return a corruption of any severity, each kind as often as its share says, or none."""
+    chance = generator.random()
+    for name, share in shares.items():
+        chance -= share
+        if chance < 0:
+            severity, seed = int(generator.choice(SEVERITIES)), int(generator.integers(2**32))
+            return Corrupted(name, severity, seed)
+    return None
 
 
 def recoloured(image: np.ndarray, colours: Colours) -> np.ndarray:

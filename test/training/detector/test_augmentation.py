@@ -12,6 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
+from collections import Counter
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -144,3 +147,36 @@ def test_images_are_bytes_with_channels_last() -> None:
     assert batch.images.dtype == torch.uint8
     assert batch.images.max() == 255
     assert batch.images.stride()[1] == 1
+
+
+def test_corruptions_come_as_often_as_is_asked_for() -> None:
+    frames, generator = _frames([[60, 40, 100, 80]]), np.random.default_rng(0)
+    plain = Phase(1, (64, 64), (1, 1))
+    some = Phase(1, (64, 64), (1, 1), corrupted={'motion': 0.5, 'dark': 0.25})
+    assert some.to_dict()['corrupted'] == {'motion': 0.5, 'dark': 0.25}
+    views = draw_views(frames, [0] * 400, some, generator)
+    drawn = Counter(each.corrupted and each.corrupted.name for each in views)
+    assert 150 < drawn['motion'] < 250
+    assert 60 < drawn['dark'] < 140
+    assert {each.corrupted.severity for each in views if each.corrupted} == {1, 2, 3, 4, 5}
+    assert not any(each.corrupted for each in draw_views(frames, [0] * 20, plain, generator))
+    dark = [each for each in views if each.corrupted and each.corrupted.severity == 5]
+    dark = [each for each in dark if each.corrupted and each.corrupted.name == 'dark']
+    untouched = [replace(each, corrupted=None) for each in dark]
+    light, little = (make_batch(frames, each).images.float().mean() for each in (untouched, dark))
+    assert little < 0.25 * light
+    # What else is random is drawn before: only the corruption tells the views apart.
+    assert torch.equal(make_batch(frames, dark).boxes, make_batch(frames, untouched).boxes)
+
+
+@pytest.mark.parametrize(
+    ('shares', 'words'),
+    [
+        ({'rain': 0.1}, "corrupted: 'rain' is unknown; there are noise"),
+        ({'dark': 1.5}, r'corrupted: dark: must be in \[0, 1\], got 1.5'),
+        ({'dark': 0.6, 'motion': 0.6}, 'corrupted: the shares must sum to at most 1'),
+    ],
+)
+def test_corruptions_that_cannot_be_are_refused(shares: dict[str, float], words: str) -> None:
+    with pytest.raises(PruningError, match=words):
+        Phase(1, (64, 64), (1, 1), corrupted=shares)
