@@ -96,7 +96,7 @@ class Compute:
     @property
     def safer(self) -> Compute:
         """The same in a precision of a wider range than float16."""
-        wide = torch.bfloat16 if _has_bfloat16(self.device or CPU) else torch.float32
+        wide = torch.bfloat16 if has_bfloat16(self.device or CPU) else torch.float32
         safer = copy.copy(self)
         safer.precision = wide
         return safer
@@ -127,7 +127,7 @@ def fastest(device: torch.device | None = None) -> Compute:
     Where the processor has instructions for products in bfloat16, a step is nearly twice as fast.
     """
     if device is None or device == CPU:
-        return Compute(precision=torch.bfloat16 if _has_bfloat16(CPU) else torch.float32)
+        return Compute(precision=torch.bfloat16 if has_bfloat16(CPU) else torch.float32)
     return Compute(device, precision=find_precision('auto', device))
 
 
@@ -147,10 +147,10 @@ def find_precision(name: str, device: torch.device) -> torch.dtype:
         return PRECISIONS[name]
     if device.type != 'cuda':
         return torch.float32
-    return torch.bfloat16 if _has_bfloat16(device) else torch.float16
+    return torch.bfloat16 if has_bfloat16(device) else torch.float16
 
 
-def _has_bfloat16(device: torch.device) -> bool:
+def has_bfloat16(device: torch.device) -> bool:
     """Return whether the device has instructions for products in bfloat16."""
     if device.type == 'cuda':
         return torch.cuda.is_bf16_supported(including_emulation=False)

@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ import torch
 from pruned_perception.datasets.fingerprints import check_apart
 from pruned_perception.training.budget import TrainingBudget
 from pruned_perception.training.checkpoint import read_checkpoint, save_checkpoint, weights_of
-from pruned_perception.training.compute import Compute
+from pruned_perception.training.compute import CPU, Compute, has_bfloat16
 from pruned_perception.training.detector.checkpoint import (
     SEEN,
     descent,
@@ -114,6 +115,12 @@ def run_experiment(
     compute = compute or Compute()
     if experiment.precision is not None:
         compute = compute.in_precision(experiment.precision)
+        if compute.precision == torch.bfloat16 and not has_bfloat16(compute.device or CPU):
+            warnings.warn(
+                f'{experiment.name}: field precision: no instructions for bfloat16 here, so that a '
+                'step may well take longer than in float32',
+                stacklevel=2,
+            )
     first = compute.processes.first
     if (outcome := first(lambda: _outcome(final) if final.is_file() else None)) is not None:
         return outcome

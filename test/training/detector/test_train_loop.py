@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,21 @@ def test_a_recipes_precision_holds_whatever_the_command_says(
     _assert_equal_weights(finals[0], finals[1])
     with pytest.raises(AssertionError):
         _assert_equal_weights(finals[0], finals[2])
+
+
+@pytest.mark.parametrize('has', [True, False])
+def test_bfloat16_without_instructions_for_it_is_said(
+    shapes_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has: bool
+) -> None:
+    for name in ('_is_avx512_bf16_supported', '_is_amx_tile_supported'):
+        monkeypatch.setattr(torch.cpu, name, lambda: has)
+    named = tiny.experiment_data('named', budget={'steps': 1}, precision='bfloat16')
+    folders = _folders(tmp_path, shapes_data, named)
+    with warnings.catch_warnings(record=True) as raised:
+        warnings.simplefilter('always')
+        run_experiment(folders.experiment('named'), folders)
+    words = 'named: field precision: no instructions for bfloat16 here'
+    assert [words in str(each.message) for each in raised].count(True) == (0 if has else 1)
 
 
 @pytest.mark.parametrize('kind', ['from scratch', 'pruned and taught', 'control'])
