@@ -24,6 +24,7 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +37,9 @@ from pruned_perception.bundle import Bundle, is_family, load_bundle, load_family
 from pruned_perception.errors import UserError
 from pruned_perception.inference.engine import Session, create_session
 from pruned_perception.inference.intervals import median_interval_if_any
-from pruned_perception.inference.latency import NS_PER_MS, Summary, summarize
+from pruned_perception.inference.latency import Summary, summarize
 from pruned_perception.inference.providers import CPU, Execution
+from pruned_perception.inference.timing import by_turns
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -110,10 +112,9 @@ def measure(
 ) -> NDArray[np.float64]:
     """Return the durations in ms of the engine's runs, (networks, rounds, runs).
 
-    In each round every network has `runs` runs in a row, in an order drawn anew; one unmeasured
-    run before them loads its weights into the caches. A whole unmeasured round comes first. On a
-    machine with other work `clock` may be the process's own, `time.process_time_ns`. `sessions`
-    are those of `open_sessions`, to say where the networks ran; by default they are opened here.
+    They take turns, see `timing.by_turns`. On a machine with other work `clock` may be the
+    process's own, `time.process_time_ns`. `sessions` are those of `open_sessions`, to say where the
+    networks ran; by default they are opened here.
     Raises InferenceError or UserError where a network cannot be run.
     """
     rng = np.random.default_rng(seed)
@@ -123,14 +124,10 @@ def measure(
         random_inputs(session, network.name, rng)
         for session, network in zip(sessions, networks, strict=True)
     ]
-    times = np.empty((len(networks), rounds, runs), np.float64)
-    for number in range(-1, rounds):
-        for which in rng.permutation(len(networks)):
-            block = _time_runs(sessions[which], feeds[which], runs, clock)
-            if number >= 0:
-                times[which, number] = block
-        on_progress((number + 1) / rounds)
-    return times
+    calls = [
+        partial(session.run, None, each) for session, each in zip(sessions, feeds, strict=True)
+    ]
+    return by_turns(calls, rounds=rounds, runs=runs, rng=rng, on_progress=on_progress, clock=clock)
 
 
 def open_sessions(
@@ -271,18 +268,3 @@ def random_inputs(
         else:
             feeds[node.name] = rng.integers(0, 256, shape).astype(_TYPES[node.type])
     return feeds
-
-
-def _time_runs(
-    session: onnxruntime.InferenceSession,
-    feeds: dict[str, NDArray[Any]],
-    runs: int,
-    clock: Callable[[], int],
-) -> NDArray[np.float64]:
-    session.run(None, feeds)
-    marks = np.empty(runs + 1, np.int64)
-    marks[0] = clock()
-    for run in range(runs):
-        session.run(None, feeds)
-        marks[run + 1] = clock()
-    return np.diff(marks) / NS_PER_MS

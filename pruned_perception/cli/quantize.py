@@ -78,7 +78,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--float-share',
         type=fraction,
         default=0.2,
-        help='of the multiply–accumulates that may stay in float; 0: all in 8 bits (%(default)s)',
+        help='of the multiply–accumulates that may stay in float for a low error (%(default)s)',
+    )
+    parser.add_argument(
+        '--leading-float',
+        type=at_least(0),
+        metavar='N',
+        help='so many layers at the start stay in float, whatever their error (default: those that '
+        'make the network faster there, on one thread of this machine)',
     )
     parser.add_argument('--rounds', type=at_least(6), default=20, help='of timing (%(default)s)')
     parser.add_argument('--threads', type=at_least(1), default=1, help='of a run (%(default)s)')
@@ -107,6 +114,7 @@ def run(args: argparse.Namespace) -> int:
             scheme=args.scheme,
             max_error=args.max_error,
             float_share=args.float_share,
+            leading_float=args.leading_float,
             execution_provider=args.execution_provider,
             on_progress=bar.share,
         )
@@ -187,7 +195,11 @@ def _report(bundle: Bundle, record: QuantizationRecord, latency: list[NetworkLat
     agreement = 'no object seen' if record.agreement is None else f'{record.agreement:.1%}'
     rows = [
         ('scheme', f'{record.scheme} on {record.arithmetic}'),
-        ('layers left in float', f'{len(record.float_layers)} of {record.layers}'),
+        (
+            'layers left in float',
+            f'{len(record.float_layers)} of {record.layers}'
+            + (f', the first {record.leading_float} for speed' if record.leading_float else ''),
+        ),
         ('divergence from float', f'{record.divergence:.4f}'),
         (
             'relative output error',

@@ -21,6 +21,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,12 +34,14 @@ from pruned_perception.inference.decisions import match_objects
 from pruned_perception.inference.detections import Candidates
 from pruned_perception.inference.detector import Detector
 from pruned_perception.inference.divergence import divergence, relative_error
-from pruned_perception.inference.engine import version
+from pruned_perception.inference.engine import create_session, version
+from pruned_perception.inference.intervals import median_interval
 from pruned_perception.inference.processor import integer_arithmetic, processor_name
 from pruned_perception.inference.providers import CPU
 from pruned_perception.inference.reference import packed, reference_picture, sampled
+from pruned_perception.inference.timing import by_turns
 from pruned_perception.quantization.errors import QuantizationError
-from pruned_perception.quantization.qdq import Quantizer
+from pruned_perception.quantization.qdq import Feeds, Quantizer
 from pruned_perception.quantization.schemes import SCHEMES, saturates, scheme_for_here
 from pruned_perception.quantization.sensitivity import choose
 
@@ -47,7 +50,10 @@ Picture = NDArray[np.uint8]
 MOST_CALIBRATION_IMAGES = 256
 FLOAT_SHARE = 0.2
 """Of the multiply–accumulates that may stay in float."""
+MOST_LEADING = 2
+"""Layers at the start that may stay in float because they are faster there."""
 _SENSITIVITY_IMAGES = 4
+_ROUNDS, _RUNS = 20, 5  # of timing
 _TOLERANCE = 0.5  # of the error against the float network, on the reference picture
 SEEN = 'seen'  # of `provenance`: which frames the network was fitted or chosen on
 
@@ -63,6 +69,8 @@ class QuantizationRecord:
     """Whether U8S8 saturates on it."""
     layers: int
     float_layers: tuple[str, ...]
+    leading_float: int
+    """How many of them are the network's first, left in float because that is faster."""
     steps: tuple[tuple[int, float], ...]
     """(layers in float, divergence) on calibration frames, of each choice that was measured."""
     calibration_images: int
@@ -94,6 +102,7 @@ def quantize_bundle(
     scheme: str = 'auto',
     max_error: float | None = None,
     float_share: float = FLOAT_SHARE,
+    leading_float: int | None = None,
     execution_provider: str = CPU,
     on_progress: Callable[[float], None] = lambda done: None,
 ) -> tuple[Bundle, QuantizationRecord]:
@@ -111,7 +120,11 @@ def quantize_bundle(
         name: of the new bundle; NAME-int8 by default.
         scheme: a name in SCHEMES; 'auto' is `scheme_for_here()`.
         max_error: divergence on calibration images that is good enough; see `choose`.
-        float_share: 0 … 1 of the multiply–accumulates that may stay in float; 0: all in 8 bits.
+        float_share: 0 … 1 of the multiply–accumulates that may stay in float to keep the error
+            low; 0: none.
+        leading_float: how many layers at the start stay in float because that is faster: a
+            picture's three channels fill no instruction of 8 bits. None: measured here, on one
+            thread, `MOST_LEADING` at most.
         execution_provider: what both run on, and the new one checks itself for; see
             `inference.providers`. Ranges are always measured on the processor.
         on_progress: told the share of the work that is done.
@@ -127,6 +140,8 @@ def quantize_bundle(
         raise QuantizationError(f'unknown scheme {scheme!r}; there are {", ".join(SCHEMES)}')
     if not 0 <= float_share <= 1:
         raise QuantizationError(f'float_share: must be in 0 … 1, got {float_share}')
+    if leading_float is not None and leading_float < 0:
+        raise QuantizationError(f'leading_float: must be 0 or more, got {leading_float}')
     pictures = _some(images, 'calibration')
     held = _some(held_out, 'held-out')
     parent = Detector(bundle, execution_provider=execution_provider)
@@ -147,8 +162,20 @@ def quantize_bundle(
         max_error=max_error,
         on_progress=on_progress,
     )
-    in_8_bits = [each.name for each in quantizer.layers if each.name not in choice.in_float]
-    data = quantizer.quantized(SCHEMES[scheme], in_8_bits)
+    layers = [each.name for each in quantizer.layers]
+
+    def with_in_float(leading: int) -> bytes:
+        kept = {*choice.in_float, *layers[:leading]}
+        return quantizer.quantized(SCHEMES[scheme], [each for each in layers if each not in kept])
+
+    if leading_float is None:
+        leading_float = _leading(with_in_float, len(layers), feeds[0], execution_provider)
+    if leading_float >= len(layers):
+        raise QuantizationError(
+            f'leading_float: {leading_float}: {bundle.name} has {len(layers)} layers, of which one '
+            'at least must be in 8 bits'
+        )
+    data = with_in_float(leading_float)
     child = _child(parent, data, execution_provider)
     found = _measure(parent, child, held)
     record = QuantizationRecord(
@@ -156,7 +183,11 @@ def quantize_bundle(
         arithmetic=integer_arithmetic(),
         saturates=saturates(),
         layers=len(quantizer.layers),
-        float_layers=choice.in_float,
+        float_layers=(
+            *layers[:leading_float],
+            *(each for each in choice.in_float if each not in layers[:leading_float]),
+        ),
+        leading_float=leading_float,
         steps=choice.steps,
         calibration_images=len(pictures),
         held_out_images=len(held),
@@ -183,6 +214,25 @@ def _some(images: Iterable[Picture], what: str) -> list[Picture]:
             'are too narrow for others; give images from all over a drive'
         )
     return pictures
+
+
+def _leading(
+    quantized: Callable[[int], bytes], layers: int, feeds: Feeds, execution_provider: str
+) -> int:
+    """Return how many layers at the start are surely faster in float, in the network as a whole."""
+    chosen, best = 0, quantized(0)
+    for number in range(1, min(MOST_LEADING, layers - 1) + 1):
+        trial = quantized(number)
+        calls = [
+            partial(create_session(each, execution_provider=execution_provider).run, None, feeds)
+            for each in (best, trial)
+        ]
+        times = by_turns(calls, rounds=_ROUNDS, runs=_RUNS, rng=np.random.default_rng(0))
+        before, after = np.median(times, -1)
+        if median_interval(before / after)[0] <= 1:
+            break
+        chosen, best = number, trial
+    return chosen
 
 
 def _child(parent: Detector, model: bytes, execution_provider: str) -> Detector:
@@ -246,6 +296,7 @@ def _manifest(
                 'sha256': calibration_sha256(pictures),
                 'method': 'smallest and largest value',
                 'float_share': float_share,
+                'leading_float': record.leading_float,
             },
             'layers': record.layers,
             'float_layers': list(record.float_layers),

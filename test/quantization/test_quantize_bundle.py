@@ -79,7 +79,12 @@ def test_the_layers_are_in_8_bits_and_the_answers_near(layered: Bundle, made: Ma
 
 def test_what_follows_the_last_layer_stays_in_float(layered: Bundle, tmp_path: Path) -> None:
     bundle, record = quantize_bundle(
-        layered, pictures(4), tmp_path / 'q', held_out=pictures(1, seed=1), float_share=0
+        layered,
+        pictures(4),
+        tmp_path / 'q',
+        held_out=pictures(1, seed=1),
+        float_share=0,
+        leading_float=0,
     )
     graph = onnx.load_from_string(bundle.onnx_bytes).graph
     made_by = {value: node.op_type for node in graph.node for value in node.output}
@@ -97,6 +102,49 @@ def test_a_layer_that_does_not_bear_8_bits_is_left_in_float(tmp_path: Path) -> N
 
     assert mixed.float_layers
     assert mixed.divergence < all_8_bits.divergence / 2
+
+
+def test_layers_at_the_start_stay_in_float_where_that_is_asked_for(
+    layered: Bundle, tmp_path: Path
+) -> None:
+    held = pictures(1, seed=1)
+    bundle, record = quantize_bundle(
+        layered, pictures(4), tmp_path / 'q', held_out=held, float_share=0, leading_float=2
+    )
+    nodes = onnx.load_from_string(bundle.onnx_bytes).graph.node
+    kinds = [node.op_type for node in nodes]
+    layers = tuple(node.name for node in nodes if node.op_type == 'Conv')
+
+    assert record.leading_float == 2
+    assert record.float_layers == layers[:2]
+    assert bundle.manifest['quantization']['calibration']['leading_float'] == 2
+    assert kinds.index('QuantizeLinear') > kinds.index('Conv')
+    for number, words in ((-1, 'must be 0 or more'), (4, 'has 4 layers, of which one')):
+        with pytest.raises(QuantizationError, match=f'leading_float.*{words}'):
+            quantize_bundle(
+                layered, pictures(4), tmp_path / 'no', held_out=held, leading_float=number
+            )
+
+
+@pytest.mark.parametrize(('faster', 'wanted'), [((), 0), ((1,), 1), ((1, 2), 2), ((2,), 0)])
+def test_layers_at_the_start_stay_in_float_as_long_as_that_is_faster(
+    layered: Bundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    faster: tuple[int, ...],
+    wanted: int,
+) -> None:
+    trials = iter((1, 2))
+
+    def durations(calls: list, *, rounds: int, runs: int, **_) -> np.ndarray:
+        ms = [2.0, 1.0 if next(trials) in faster else 2.0]
+        return np.broadcast_to(np.reshape(ms, (2, 1, 1)), (2, rounds, runs))
+
+    monkeypatch.setattr(bundles, 'by_turns', durations)
+    _, record = quantize_bundle(
+        layered, pictures(4), tmp_path / 'q', held_out=pictures(1, seed=1), float_share=0
+    )
+    assert record.leading_float == len(record.float_layers) == wanted
 
 
 def test_the_manifest_says_how_it_was_made(layered: Bundle, made: Made) -> None:

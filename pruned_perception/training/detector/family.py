@@ -109,6 +109,8 @@ class Quantization:
     """The data set, by name: its first three quarters calibrate, the rest compares."""
     scheme: str = 'auto'
     float_share: float = FLOAT_SHARE
+    leading_float: int | None = None
+    """Layers at the start that stay in float; None: measured on the machine that makes them."""
     calibration: int = 64
     held_out: int = 64
 
@@ -284,8 +286,8 @@ def quantize_member(
 ) -> Bundle:
     """Make the bundle `out`: a member in 8 bits; the one that is there stays if it is that.
 
-    It is where source, scheme, share in float and calibration frames are the same: from these the
-    same file comes, byte by byte, on processors of one kind.
+    It is where source, scheme, what stays in float and calibration frames are the same: from these
+    the same file comes, byte by byte, on processors of one kind.
     """
     scheme = scheme_for_here() if wanted.scheme == 'auto' else wanted.scheme
     if (out / MANIFEST).is_file():
@@ -296,6 +298,7 @@ def quantize_member(
             and there['source']['sha256'] == source.sha256
             and there['scheme'] == scheme
             and there['calibration'].get('float_share') == wanted.float_share
+            and wanted.leading_float in (None, there['calibration'].get('leading_float', 0))
             and there['calibration']['sha256'] == calibration_sha256(images)
         ):
             return bundle
@@ -307,6 +310,7 @@ def quantize_member(
         name=wanted.name(source.name),
         scheme=scheme,
         float_share=wanted.float_share,
+        leading_float=wanted.leading_float,
         on_progress=progress,
     )
     return bundle
