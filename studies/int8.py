@@ -17,8 +17,9 @@
     python -m studies.int8 models/warehouse --images FRAMES --dataset TEST --results FILE
     python -m studies.int8 BUNDLE … --images ROBOT_FRAMES --yolo human=person --results FILE
 
-Every member is quantised in every scheme with all layers in 8 bits, and once as `quantize` does it
-by default, with sensitive layers in float. FRAMES calibrate and compare as in that command.
+Every member is quantised in every scheme with all layers in 8 bits, then with the first in float
+where the network is faster so, and as `quantize` does it
+by default, with sensitive layers in float, too. FRAMES calibrate and compare as in that command.
 `--dataset` is an annotated set with the bundles' labels. `--yolo` says which class of the text
 files beside the images (named by obj.names above them) is which of the bundle's: then AP50 is that
 of the held-out images, over these classes. FILE keeps what is done, bundle by bundle.
@@ -111,8 +112,12 @@ def study(bundle: Bundle, args: argparse.Namespace, names: Mapping[str, str]) ->
     ]
     bundles = [bundle]
     with TemporaryDirectory() as folder:
-        ways = [(scheme, scheme, 0.0) for scheme in args.schemes] + [('default', 'auto', 0.2)]
-        for label, scheme, share in ways:
+        ways: list[tuple[str, str, float, int | None]] = [
+            *((scheme, scheme, 0.0, 0) for scheme in args.schemes),
+            ('start in float', 'auto', 0.0, None),
+            ('default', 'auto', 0.2, None),
+        ]
+        for label, scheme, share, leading in ways:
             print(f'{bundle.name}: {label}', flush=True)
             quantized, record = quantize_bundle(
                 bundle,
@@ -121,11 +126,13 @@ def study(bundle: Bundle, args: argparse.Namespace, names: Mapping[str, str]) ->
                 held_out=held_out,
                 scheme=scheme,
                 float_share=share,
+                leading_float=leading,
             )
             bundles.append(quantized)
             rows.append(
                 {
-                    'scheme': f'{record.scheme}{", mixed" * (share > 0)}',
+                    'scheme': f'{record.scheme}{", mixed" * (share > 0)}'
+                    f'{", start in float" * (record.leading_float > 0)}',
                     **{
                         key: getattr(record, key)
                         for key in ('divergence', 'output_error', 'lost', 'invented', 'shown')
