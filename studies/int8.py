@@ -71,7 +71,7 @@ def main() -> None:
     for path in args.bundles:
         members = load_family(path).members if is_family(path) else (load_bundle(path),)
         for bundle in members:
-            if bundle.name not in done:
+            if 'quantization' not in bundle.manifest and bundle.name not in done:
                 done[bundle.name] = study(bundle, args, names)
                 write_json(args.results, done)
     print(f'{processor_name()}, {integer_arithmetic()}; load {os.getloadavg()[0]:.1f}')
