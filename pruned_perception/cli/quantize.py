@@ -198,7 +198,7 @@ def _report(bundle: Bundle, record: QuantizationRecord, latency: list[NetworkLat
         (
             'layers left in float',
             f'{len(record.float_layers)} of {record.layers}'
-            + (f', the first {record.leading_float} for speed' if record.leading_float else ''),
+            + (f', {record.leading_float} at the start for speed' if record.leading_float else ''),
         ),
         ('divergence from float', f'{record.divergence:.4f}'),
         (

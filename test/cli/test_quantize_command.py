@@ -28,6 +28,8 @@ from pruned_perception.bundle import Bundle, load_bundle
 from pruned_perception.cli.main import main
 from pruned_perception.inference.detector import Detector
 
+TENTH = Path(__file__).resolve().parents[2] / 'models' / 'warehouse' / 'tenth'
+
 
 @pytest.fixture(scope='module')
 def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -75,6 +77,18 @@ def test_it_runs_on_the_provider_that_is_asked_for(
     (entry,) = load_bundle(tmp_path / 'out').manifest['latency']
     assert entry['execution_provider'] == 'cpu'
     assert entry['passed_over'] == {'tensorrt': 'not there'}
+
+
+def test_layers_at_the_start_stay_in_float_where_that_is_asked_for(
+    drive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ['quantize', str(TENTH), '--images', str(drive), '--rounds', '6', '--keep']
+    arguments += ['--float-share', '0', '--leading-float']
+    assert main([*arguments, '2', '--out', str(tmp_path / 'two')]) == 0
+    assert '2 of 33, 2 at the start for speed' in capsys.readouterr().out
+    assert main([*arguments, '33', '--out', str(tmp_path / 'all')]) == 1
+    assert 'leading_float: 33: tenth has 33 layers, of which one' in capsys.readouterr().err
+    assert not (tmp_path / 'all').exists()
 
 
 def test_one_frame_does_not_do(
