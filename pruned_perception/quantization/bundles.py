@@ -147,6 +147,12 @@ def quantize_bundle(
     parent = Detector(bundle, execution_provider=execution_provider)
     feeds = [parent.feeds(picture) for picture in pictures]
     quantizer = Quantizer(bundle.onnx_bytes, feeds, str(bundle.onnx_path))
+    layers = [each.name for each in quantizer.layers]
+    if leading_float is not None and leading_float >= len(layers):
+        raise QuantizationError(
+            f'leading_float: {leading_float}: {bundle.name} has {len(layers)} layers, of which one '
+            'at least must be in 8 bits'
+        )
 
     chosen_on = pictures[:: max(1, len(pictures) // _SENSITIVITY_IMAGES)][:_SENSITIVITY_IMAGES]
     wanted = [parent.decoded(parent.outputs(each)) for each in chosen_on]
@@ -162,7 +168,6 @@ def quantize_bundle(
         max_error=max_error,
         on_progress=on_progress,
     )
-    layers = [each.name for each in quantizer.layers]
 
     def with_in_float(leading: int) -> bytes:
         kept = {*choice.in_float, *layers[:leading]}
@@ -170,11 +175,6 @@ def quantize_bundle(
 
     if leading_float is None:
         leading_float = _leading(with_in_float, len(layers), feeds[0], execution_provider)
-    if leading_float >= len(layers):
-        raise QuantizationError(
-            f'leading_float: {leading_float}: {bundle.name} has {len(layers)} layers, of which one '
-            'at least must be in 8 bits'
-        )
     data = with_in_float(leading_float)
     child = _child(parent, data, execution_provider)
     found = _measure(parent, child, held)

@@ -287,7 +287,8 @@ def quantize_member(
     """Make the bundle `out`: a member in 8 bits; the one that is there stays if it is that.
 
     It is where source, scheme, what stays in float and calibration frames are the same: from these
-    the same file comes, byte by byte, on processors of one kind.
+    the same file comes, byte by byte, on processors of one kind; where `leading_float` is left to
+    be measured, as far as the clock decides alike.
     """
     scheme = scheme_for_here() if wanted.scheme == 'auto' else wanted.scheme
     if (out / MANIFEST).is_file():
