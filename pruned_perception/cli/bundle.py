@@ -216,17 +216,18 @@ def _certified(data: Mapping[str, Any]) -> str:
 
 def _flat(record: Mapping[str, Any]) -> str:
     """Return a record of evidence in one line; what is nested deeper is only counted."""
-    parts = []
-    for key, value in record.items():
+
+    def text(value: Any) -> str:
         if isinstance(value, float):
-            parts.append(f'{key} {value:.4g}')
-        elif isinstance(value, dict):
-            parts.append(f'{key} {{{len(value)}}}')
-        elif isinstance(value, list) and len(value) > 4:
-            parts.append(f'{key} [{len(value)}]')
-        else:
-            parts.append(f'{key} {value}')
-    return ', '.join(parts)
+            return f'{value:.4g}'
+        if isinstance(value, dict):
+            return f'{{{len(value)}}}'
+        if isinstance(value, list):
+            nested = len(value) > 4 or any(isinstance(each, (dict, list)) for each in value)
+            return f'[{len(value) if nested else ", ".join(map(text, value))}]'
+        return str(value)
+
+    return ', '.join(f'{key} {text(value)}' for key, value in record.items())
 
 
 def _create(args: argparse.Namespace) -> int:

@@ -46,6 +46,18 @@ def test_show_tells_what_a_bundle_is(tiny_bundle, capsys):
         assert words in text
 
 
+def test_show_counts_what_is_nested_in_a_list(tiny_bundle, tmp_path, capsys):
+    folder = Path(shutil.copytree(tiny_bundle.path, tmp_path / 'bundle'))
+    manifest = json.loads((folder / 'manifest.json').read_text())
+    manifest['provenance']['earlier_plans'] = [{'kept': list(range(4000))}] * 2
+    manifest['provenance']['interval'] = [0.123456789, 0.2]
+    (folder / 'manifest.json').write_text(json.dumps(manifest))
+    assert main(['bundle', 'show', str(folder)]) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert 'earlier_plans [2]' in line
+    assert 'interval [0.1235, 0.2]' in line
+
+
 def test_show_as_json_is_the_manifests(tiny_family, capsys):
     assert main(['bundle', 'show', str(tiny_family), '--json']) == 0
     dense, small = json.loads(capsys.readouterr().out)
