@@ -85,9 +85,14 @@ def test_an_empty_picture_holds_nothing(bundle: Bundle) -> None:
     assert len(found) == 0
 
 
-@pytest.mark.parametrize(('family', 'least'), [('warehouse', 'tenth'), ('robocup', 'eighth')])
-def test_there_are_four_members_in_float_and_each_in_8_bits(family: str, least: str) -> None:
-    names = ('dense', 'half', 'quarter', least)
+@pytest.mark.parametrize(
+    ('family', 'names'),
+    [
+        ('warehouse', ('dense', 'half', 'quarter', 'sixth', 'tenth', 'sixteenth')),
+        ('robocup', ('dense', 'half', 'quarter', 'eighth')),
+    ],
+)
+def test_every_member_in_float_comes_in_8_bits_too(family: str, names: tuple[str, ...]) -> None:
     every = [each for name in names for each in (name, f'{name}-int8')]
     assert [bundle.name for bundle in FAMILIES[family].members] == every
 
