@@ -310,19 +310,27 @@ def as_text(done: dict[str, Any], points: Sequence[Point]) -> str:
                 f'{each.name} is dominated by {best.name}: AP50 {each.ap50:.3f} in {each.ms:.2f} '
                 f'ms, {best.ap50:.3f} in {best.ms:.2f} ms'
             )
-    frontier = [
+    lines.append(f'on the frontier: {", ".join(each.name for each in undominated(points))}')
+    for rivals, what in (
+        ((FLOAT, SMALLER), 'in float, members'),
+        ((FLOAT, SMALLER, INT8, SMALLER_INT8), 'members'),
+    ):
+        best = undominated([each for each in points if each.kind in rivals])
+        chain = steps([each for each in best if each.kind in (FLOAT, INT8)])
+        lines.append(
+            f'{what} that none dominates, each {STEP} × faster than the one before with intervals '
+            f'apart: {len(chain)}: {", ".join(chain)}'
+        )
+    return '\n'.join(lines)
+
+
+def undominated(points: Sequence[Point]) -> list[Point]:
+    """Return the points whose AP50 is known and that no other of them dominates."""
+    return [
         each
         for each in points
         if each.ap50 is not None and not any(other.dominates(each) for other in points)
     ]
-    lines.append(f'on the frontier: {", ".join(each.name for each in frontier)}')
-    for kinds, what in (((FLOAT,), 'members in float'), ((FLOAT, INT8), 'all members')):
-        chain = steps([each for each in points if each.kind in kinds])
-        lines.append(
-            f'{what}, each {STEP} × faster than the one before with intervals apart: {len(chain)}: '
-            + ', '.join(chain)
-        )
-    return '\n'.join(lines)
 
 
 def steps(points: Sequence[Point]) -> list[str]:

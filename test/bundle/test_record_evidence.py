@@ -73,7 +73,7 @@ def test_a_certificate_replaces_the_former_one(bundle: Bundle) -> None:
     assert load_bundle(bundle.path).sha256 == bundle.sha256
 
 
-@pytest.mark.parametrize('member', ['dense', 'half', 'quarter', 'sixth', 'tenth', 'sixteenth'])
+@pytest.mark.parametrize('member', ['dense', 'half', 'quarter', 'sixth', 'tenth', 'twelfth'])
 def test_recording_a_shipped_bundles_own_evidence_again_changes_no_byte(
     member: str, tmp_path: Path
 ) -> None:

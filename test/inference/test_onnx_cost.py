@@ -32,7 +32,7 @@ from pruned_perception.inference.graph import black
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize('member', ['dense', 'half', 'quarter', 'sixth', 'tenth', 'sixteenth'])
+@pytest.mark.parametrize('member', ['dense', 'half', 'quarter', 'sixth', 'tenth', 'twelfth'])
 def test_the_shipped_family_is_counted_as_where_it_was_pruned(member: str) -> None:
     """There the counter of the off-line stage did, on the PyTorch network."""
     bundle = load_family(ROOT / 'models' / 'warehouse').member(member)

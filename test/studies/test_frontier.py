@@ -59,6 +59,9 @@ def test_dominated_ones_are_named_with_what_dominates_them() -> None:
     assert 'b is dominated by b-int8: AP50 0.700 in 4.00 ms, 0.800 in 3.00 ms' in text.splitlines()
     assert text.count('is dominated by') == 1
     assert 'on the frontier: a, b-int8, c-int8' in text
+    assert 'in float, members that none dominates' in text
+    assert text.splitlines()[-2].endswith('2: a, b')  # none in float dominates b
+    assert text.splitlines()[-1].endswith('2: a, b-int8')
 
 
 def test_one_does_not_dominate_its_equal() -> None:

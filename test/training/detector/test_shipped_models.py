@@ -88,7 +88,7 @@ def test_an_empty_picture_holds_nothing(bundle: Bundle) -> None:
 @pytest.mark.parametrize(
     ('family', 'names'),
     [
-        ('warehouse', ('dense', 'half', 'quarter', 'sixth', 'tenth', 'sixteenth')),
+        ('warehouse', ('dense', 'half', 'quarter', 'sixth', 'tenth', 'twelfth')),
         ('robocup', ('dense', 'half', 'quarter', 'eighth')),
     ],
 )
