@@ -533,7 +533,8 @@ def test_a_burst_at_1_khz_loses_no_account_and_ends_with_the_newest(
     # The observer did not listen meanwhile, and the topic keeps ten arrays.
     assert 1 < len(observer.detections) <= counts['published']
     assert all(balanced(counts_of(each)) for each in observer.history['frames'])
-    observer.status('frames', 'does not keep up: take a smaller member', level=1)
+    if counts['superseded'] > 0.5 * sent:  # where few of the 400 came in at all, the node kept up
+        observer.status('frames', 'does not keep up: take a smaller member', level=1)
 
 
 def test_timings_file_has_a_line_for_every_frame(
