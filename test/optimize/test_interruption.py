@@ -49,7 +49,9 @@ def test_broken_off_at_five_random_moments_ends_with_the_same_weights(place, tmp
         process.send_signal(signal.SIGKILL if number % 2 else signal.SIGINT)
         process.communicate()
         codes.append(process.returncode)
-    assert {130, -signal.SIGKILL} <= set(codes)
+    assert -signal.SIGKILL in codes, codes
+    # Who is interrupted while the interpreter ends, all work done, dies of the signal.
+    assert {130, -signal.SIGINT} & set(codes), codes
     last = start(*arguments(place, family))
     text = last.communicate()[0]
     assert last.returncode == 0, text
