@@ -54,8 +54,6 @@ from pruned_perception.inference.evidence import ALPHA, FRACTIONS
 from pruned_perception.pruning.eprocess import rate_bound
 
 RESULTS = Path(__file__).parent / 'results' / 'drift.csv'
-CERTIFIED = RESULTS.with_name('drift_certificate.json')
-"""Of the member that was watched: what a newer one has is no bound of these drives."""
 MODEL = Path(__file__).parent.parent / 'models' / 'warehouse'
 MEMBER = 'tenth'
 FRAMES = 4
@@ -157,7 +155,7 @@ def measure(reference: Path, drives: Path, results: Path) -> None:
             'longest': statements[LOST]['longest'],
             'longest_drive': statements['changed']['longest'],
         }
-        write_json(CERTIFIED, certified)
+        write_json(certificate(results), certified)
     layouts = list(_frames(reference, dense, member, CLEAN, 0))
     half = len(layouts) // 2
     limits = Limits([frame for _, frames in layouts[:half] for frame in frames])
@@ -218,7 +216,12 @@ def write(path: Path, rows: Iterable[Drive]) -> None:
     unfinished.replace(path)
 
 
-def bounds(rows: Sequence[Drive]) -> dict[str, tuple[float, int]]:
+def certificate(results: Path) -> Path:
+    """Return where the watched member's is kept: a newer one's is no bound of these drives."""
+    return results.with_name(f'{results.stem}_certificate.json')
+
+
+def bounds(rows: Sequence[Drive], results: Path = RESULTS) -> dict[str, tuple[float, int]]:
     """Return name → bound of the rate of events, and the most that is counted in a drive."""
     reference = [row for row in rows if row.condition == REFERENCE]
     frames = [row.frames for row in reference]
@@ -229,7 +232,7 @@ def bounds(rows: Sequence[Drive]) -> dict[str, tuple[float, int]]:
         )
         for name in STATISTICS
     }
-    certified = read_json(CERTIFIED)
+    certified = read_json(certificate(results))
     longest = math.ceil(certified['longest'] * FRAMES / certified['longest_drive'])
     return found | {LOST: (float(certified['bound']), longest)}
 
@@ -247,9 +250,9 @@ def alarms(drives: Sequence[Drive], name: str, bound: float, longest: int) -> Ar
     return np.where(over.any(1), over.argmax(1) + 1.0, np.inf)
 
 
-def to_text(rows: Sequence[Drive]) -> str:
+def to_text(rows: Sequence[Drive], results: Path = RESULTS) -> str:
     """Return the tables: bounds and false alarms, and the median drive of the alarm."""
-    certified = bounds(rows)
+    certified = bounds(rows, results)
     names = (LOST, *STATISTICS)
     conditions = dict.fromkeys((row.condition, row.severity) for row in rows)
     by = {key: [r for r in rows if (r.condition, r.severity) == key] for key in conditions}
@@ -300,7 +303,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.sets:
         measure(*args.sets, args.results)
-    print(to_text(read(args.results)))
+    print(to_text(read(args.results), args.results))
 
 
 if __name__ == '__main__':

@@ -45,13 +45,12 @@ def test_broken_off_at_five_random_moments_ends_with_the_same_weights(place, tmp
         for _ in range(rng.randrange(2, len(lines) - 4)):
             if not process.stdout.readline():
                 break
-        time.sleep(rng.random())
+        # The first comes at once: when all is done, as the interpreter ends, it would be no 130.
+        time.sleep(rng.random() if number else 0)
         process.send_signal(signal.SIGKILL if number % 2 else signal.SIGINT)
         process.communicate()
         codes.append(process.returncode)
-    assert -signal.SIGKILL in codes, codes
-    # Who is interrupted while the interpreter ends, all work done, dies of the signal.
-    assert {130, -signal.SIGINT} & set(codes), codes
+    assert {130, -signal.SIGKILL} <= set(codes)
     last = start(*arguments(place, family))
     text = last.communicate()[0]
     assert last.returncode == 0, text
