@@ -45,20 +45,42 @@ from pruned_perception.training.compute import use_one_thread
 from pruned_perception.training.detector.checkpoint import detector_from
 from pruned_perception.training.detector.data import load_frames
 from pruned_perception.training.detector.experiment import experiment_from
-from pruned_perception.training.detector.runs import Folders, run_experiment
+from pruned_perception.training.detector.runs import Folders, Outcome, run_experiment
 from pruned_perception.training.detector.validation import validate
+
+ORIGINS = ('parent', 'control_of')
 
 
 def experiment_of(study: Mapping[str, Any], choice: str, fold: str) -> dict[str, Any]:
-    """Return the experiment of a choice; a field that is null there is left out."""
+    """Return the experiment of a choice; a field that is null there is left out.
+
+    A `parent`, and what a choice is a control of, are other choices, of the same fold.
+    """
     fields = dict(study['experiment'])
     for name, value in (study['choices'][choice] or {}).items():
         if isinstance(value, dict) and isinstance(fields.get(name), dict):
             value = {**fields[name], **value}
         fields[name] = value
     fields = {name: value for name, value in fields.items() if value is not None}
+    for origin in ORIGINS:
+        if origin in fields:
+            fields[origin] = _run(fields[origin], fold)
     data = {'train': f'{fold}/train', 'validation': f'{fold}/{study["folds"][fold]["validation"]}'}
-    return {'name': f'{fold}-{choice.replace(" ", "-")}', 'data': data, **fields}
+    return {'name': _run(choice, fold), 'data': data, **fields}
+
+
+def _run(choice: str, fold: str) -> str:
+    """Return the name of the training of a choice in a fold."""
+    return f'{fold}-{choice.replace(" ", "-")}'
+
+
+def train_choice(study: Mapping[str, Any], choice: str, fold: str, folders: Folders) -> Outcome:
+    """Train a choice in a fold, after what it is cut from or controls; return at once if it is."""
+    for origin in ORIGINS:
+        if source := (study['choices'][choice] or {}).get(origin):
+            train_choice(study, source, fold, folders)
+    experiment = experiment_from(experiment_of(study, choice, fold))
+    return run_experiment(experiment, folders, report=_progress)
 
 
 def excerpts(study: Mapping[str, Any], fold: str, sources: Path, work: Path) -> dict[str, Path]:
@@ -77,9 +99,7 @@ def cell(
 ) -> dict[str, Any]:
     """Train a choice in a fold and judge it on what the fold leaves out."""
     held = excerpts(study, fold, sources, work)
-    experiment = experiment_from(experiment_of(study, choice, fold))
-    folders = Folders(work, work / 'data', work / 'runs')
-    outcome = run_experiment(experiment, folders, report=_progress)
+    outcome = train_choice(study, choice, fold, Folders(work, work / 'data', work / 'runs'))
     content = read_checkpoint(outcome.checkpoint)
     network = detector_from(content, outcome.checkpoint)
     found: dict[str, Any] = {'steps': outcome.steps, 'cpu_minutes': outcome.cpu_seconds / 60}

@@ -26,25 +26,41 @@ pytest.importorskip('torch', reason="the off-line stage needs torch: extra 'trai
 from pruned_perception.training.detector.experiment import experiment_from
 from studies import real_robot
 
-STUDY = yaml.safe_load((Path(real_robot.__file__).parent / 'real_robot.yaml').read_text())
+STUDIES = {
+    name: yaml.safe_load((Path(real_robot.__file__).parent / f'{name}.yaml').read_text())
+    for name in ('real_robot', 'real_hall')
+}
+STUDY = STUDIES['real_robot']
 
 
-@pytest.mark.parametrize('choice', list(STUDY['choices']))
-def test_every_choice_is_an_experiment(choice: str) -> None:
-    for fold in STUDY['folds']:
-        experiment = experiment_from(real_robot.experiment_of(STUDY, choice, fold))
+@pytest.mark.parametrize(
+    ('study', 'choice'),
+    [(name, choice) for name, each in STUDIES.items() for choice in each['choices']],
+)
+def test_every_choice_is_an_experiment(study: str, choice: str) -> None:
+    for fold in STUDIES[study]['folds']:
+        experiment = experiment_from(real_robot.experiment_of(STUDIES[study], choice, fold))
         assert experiment.name == f'{fold}-{choice.replace(" ", "-")}'
         assert experiment.budget is not None
         assert experiment.budget.steps
-    first = real_robot.experiment_of(STUDY, 'first', 'a')
-    assert real_robot.experiment_of(STUDY, choice, 'a').keys() <= first.keys()
 
 
-def test_folds_judge_every_venue_once() -> None:
-    days = [day for each in STUDY['venues'].values() for day in each]
-    judged = [set(days) - set(fold['train']) for fold in STUDY['folds'].values()]
+def test_what_is_cut_from_another_choice_is_of_the_same_fold() -> None:
+    study = STUDIES['real_hall']
+    for fold in study['folds']:
+        half = experiment_from(real_robot.experiment_of(study, 'half', fold))
+        control = experiment_from(real_robot.experiment_of(study, 'half from random weights', fold))
+        assert (half.parent, half.architecture) == (f'{fold}-first', None)
+        assert (control.control_of, control.distill) == (f'{fold}-half', None)
+        assert half.data == control.data
+
+
+@pytest.mark.parametrize('study', STUDIES.values(), ids=STUDIES)
+def test_folds_judge_every_venue_once(study: dict) -> None:
+    days = [day for each in study['venues'].values() for day in each]
+    judged = [set(days) - set(fold['train']) for fold in study['folds'].values()]
     assert sorted(day for each in judged for day in each) == sorted(days)
-    for venue in STUDY['venues'].values():  # no tournament is in both parts
+    for venue in study['venues'].values():  # no tournament is in both parts
         assert sum(bool(set(venue) & each) for each in judged) == 1
 
 
