@@ -351,7 +351,7 @@ def draw(points: Sequence[Point], path: Path) -> None:
     library = matplotlib()
     styles = dict(zip(KINDS, STYLES, strict=True))
     with library.rc_context({'font.size': 9, 'svg.fonttype': 'none', 'svg.hashsalt': 'frontier'}):
-        figure = library.figure.Figure(figsize=(10.5, 4.6), layout='constrained')
+        figure = library.figure.Figure(figsize=(10.5, 6), layout='constrained')
         left, right = figure.subplots(1, 2)
         named = []
         for axis, value, title in (
