@@ -94,6 +94,7 @@ def run(args: argparse.Namespace) -> int:
     from pruned_perception._processes import Interrupted
     from pruned_perception.bundle import load_bundle, load_family
     from pruned_perception.cli.progress import Progress
+    from pruned_perception.inference.coco_metrics import gain
     from pruned_perception.training.compute import use_one_thread
     from pruned_perception.training.detector import family
     from pruned_perception.training.detector.runs import Folders, run_experiment
@@ -152,15 +153,16 @@ def run(args: argparse.Namespace) -> int:
         _certify(out, sets[family.HOLDOUT], spec.longest)
     if 'evaluate' in args.steps:
         in_8_bits = [] if spec.quantize is None else map(spec.quantize.name, spec.quantize.members)
+        measured = {}
         for name in (*(member.name for member in spec.members), *in_8_bits):
             with Progress(f'evaluating {name}') as bar:
-                text = family.evaluate_member(
+                measured[name] = family.evaluate_member(
                     load_bundle(out / name),
                     test,
                     data_name=test_name,
                     progress=bar.counted,
                 )
-            print(f'{name} on {test_name}:\n{text}')
+            print(f'{name} on {test_name}:\n{measured[name].to_text()}')
         for member in spec.members if args.controls else ():
             bundle = load_bundle(out / member.name)
             for net, experiment in member.controls.items():
@@ -176,8 +178,15 @@ def run(args: argparse.Namespace) -> int:
                     parent=None,
                     provenance=spec.provenance,
                 )
-                text = family.evaluate_control(control, bundle, test, net=net, data_name=test_name)
-                print(f'{experiment} on {test_name}:\n{text}')
+                metrics = family.evaluate_control(
+                    control, bundle, test, net=net, data_name=test_name
+                )
+                print(f'{experiment} on {test_name}:\n{metrics.to_text()}')
+                if (difference := gain(measured[member.name], metrics)) is not None:
+                    print(
+                        f'{member.name} against {experiment}: AP50 {difference.to_text()}, '
+                        f'95 %, paired; resampled: {metrics.resampled}'
+                    )
     if 'latency' in args.steps:
         _measure_latency(out, folders.runs / spec.name)
     if 'summary' in args.steps:

@@ -38,6 +38,7 @@ from pruned_perception.inference.accuracy import (
     evaluate,
     evaluation_record,
 )
+from pruned_perception.inference.coco_metrics import Metrics
 from pruned_perception.inference.detector import Detector
 from pruned_perception.pruning.certificate import Certificate, Statement, read_certificate
 from pruned_perception.quantization import FLOAT_SHARE, quantize_bundle, scheme_for_here
@@ -323,8 +324,8 @@ def evaluate_member(
     *,
     data_name: str,
     progress: Callable[[int, int], None] | None = None,
-) -> str:
-    """Evaluate on the test set, write the result into the manifest, and return it as text."""
+) -> Metrics:
+    """Evaluate on the test set, write the result into the manifest, and return it."""
     detector = Detector(bundle)
     metrics, digest = evaluate(bundle, test, detector=detector, progress=progress)
     entry = {
@@ -333,7 +334,7 @@ def evaluate_member(
         **detector.execution.to_dict(),
     }
     record_evidence(bundle, 'evaluation', entry, keys=('net', 'data'))
-    return metrics.to_text()
+    return metrics
 
 
 def evaluate_control(
@@ -344,8 +345,8 @@ def evaluate_control(
     net: str,
     data_name: str,
     progress: Callable[[int, int], None] | None = None,
-) -> str:
-    """Evaluate a control, write the result beside its member's as of `net`; return it as text."""
+) -> Metrics:
+    """Evaluate a control, write the result beside its member's as of `net`, and return it."""
     metrics, digest = evaluate(control, test, progress=progress)
     training = control.manifest['provenance']['training']
     entry = {
@@ -355,7 +356,7 @@ def evaluate_control(
         **evaluation_record(metrics, data_name, digest, _frames(test)),
     }
     record_evidence(member, 'evaluation', entry, keys=('net', 'data'))
-    return metrics.to_text()
+    return metrics
 
 
 def _frames(folder: Path) -> Fingerprints:

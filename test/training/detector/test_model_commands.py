@@ -32,7 +32,7 @@ from pruned_perception.cli import models
 from pruned_perception.datasets import read_dataset
 from pruned_perception.datasets.conversion import write_coco
 from pruned_perception.datasets.fingerprints import Fingerprints
-from pruned_perception.inference.accuracy import CONTROL, SHORT_CONTROL
+from pruned_perception.inference.accuracy import CONTROL, MEMBER, SHORT_CONTROL
 from pruned_perception.inference.reference import packed, unpacked
 from pruned_perception.pruning.certificate import certify_counts
 from pruned_perception.training.checkpoint import read_checkpoint
@@ -120,6 +120,20 @@ def test_the_family_holds_its_evidence(family: Path) -> None:
         assert latency['latency_ms']['n'] == 4
         assert latency['predicted_ms'] > 0
         assert bundle.manifest['provenance']['data_licence'] == 'CC0-1.0'
+
+
+def test_a_member_is_compared_with_its_controls_frame_by_frame(
+    family: Path, capsys: pytest.CaptureFixture
+) -> None:
+    arguments = ['models', str(family / 'shapes.yaml'), '--data', str(family), '--controls']
+    arguments += ['--runs', str(family / 'runs'), '--out', str(family / 'models')]
+    assert command.main([*arguments, '--steps', 'evaluate']) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if ' against ' in line]
+    half = load_bundle(family / 'models' / 'half').manifest['evaluation']
+    ap50 = {each['net']: each['ap50'] for each in half}
+    for line, net in zip(lines, (CONTROL, SHORT_CONTROL), strict=True):
+        assert line.startswith('half against shapes-half-')
+        assert f': AP50 {ap50[MEMBER] - ap50[net]:+.4f} [' in line
 
 
 def test_the_summary_says_what_the_manifests_say(

@@ -89,12 +89,19 @@ def test_an_empty_picture_holds_nothing(bundle: Bundle) -> None:
     ('family', 'names'),
     [
         ('warehouse', ('dense', 'half', 'quarter', 'sixth', 'tenth', 'twelfth')),
-        ('robocup', ('dense', 'half', 'quarter', 'eighth')),
+        ('robocup', ('dense', 'two-thirds', 'half', 'quarter', 'eighth')),
     ],
 )
 def test_every_member_in_float_comes_in_8_bits_too(family: str, names: tuple[str, ...]) -> None:
     every = [each for name in names for each in (name, f'{name}-int8')]
     assert [bundle.name for bundle in FAMILIES[family].members] == every
+
+
+def test_what_a_family_starts_from_is_shipped() -> None:
+    """Else its recipe would make another one."""
+    start = FAMILIES['robocup'].members[0].manifest['provenance']['pretrained']
+    (shipped,) = (each for each in EVERY if each.sha256 == start['sha256'])
+    assert (shipped.path.parent.name, shipped.name) == (start['weights'], start['bundle'])
 
 
 @IN_8_BITS
