@@ -58,14 +58,14 @@ def finite_numbers(values: Any, count: int, where: str) -> list[float]:
 def corners_from_size(values: Any, where: str) -> Corners:
     """Return the corners of `[left, top, width, height]`; raises DataError beginning `where`."""
     left, top, width, height = finite_numbers(values, 4, where)
-    _check_area(width, height, values, where)
+    _check_area(*_sides(left, top, left + width, top + height), values, where)
     return left, top, left + width, top + height
 
 
 def corners(values: Any, where: str) -> Corners:
     """Return `[left, top, right, bottom]` checked; raises DataError beginning with `where`."""
     left, top, right, bottom = finite_numbers(values, 4, where)
-    _check_area(right - left, bottom - top, values, where)
+    _check_area(*_sides(left, top, right, bottom), values, where)
     return left, top, right, bottom
 
 
@@ -87,7 +87,12 @@ def clipped(box: Corners, size: tuple[int, int]) -> Corners | None:
     height, width = size
     left, right = (min(max(x, 0.0), float(width)) for x in box[::2])
     top, bottom = (min(max(y, 0.0), float(height)) for y in box[1::2])
-    return (left, top, right, bottom) if right > left and bottom > top else None
+    return (left, top, right, bottom) if min(_sides(left, top, right, bottom)) > 0 else None
+
+
+def _sides(left: float, top: float, right: float, bottom: float) -> tuple[float, float]:
+    """Return width and height in the precision that boxes are kept in, where a sliver has none."""
+    return float(np.float32(right) - np.float32(left)), float(np.float32(bottom) - np.float32(top))
 
 
 def as_stored(

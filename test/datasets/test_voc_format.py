@@ -21,7 +21,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from square_files import BOXES, HEIGHT, WIDTH, jpeg, picture, voc_text, write_voc
 from tiny_detector import LABELS
@@ -267,6 +267,7 @@ numbers = st.one_of(st.integers(-10, 700).map(str), st.floats().map(str), texts)
         },
     ).map(lambda changes: voc_text(1, **changes).encode())
 )
+@example(raw=voc_text(1, xmin='-1e-154', xmax='0').encode())  # a sliver, of no width as it is kept
 def test_any_annotation_is_boxes_inside_the_picture_or_an_error(sound: Path, raw: bytes) -> None:
     try:
         found = read_dataset(rewrite(sound, raw))
