@@ -45,6 +45,12 @@ def test_every_choice_is_an_experiment(study: str, choice: str) -> None:
         assert experiment.budget.steps
 
 
+@pytest.mark.parametrize('choice', list(STUDY['choices']))
+def test_a_choice_changes_what_the_first_one_has(choice: str) -> None:
+    first = real_robot.experiment_of(STUDY, 'first', 'a')
+    assert real_robot.experiment_of(STUDY, choice, 'a').keys() <= first.keys()
+
+
 def test_what_is_cut_from_another_choice_is_of_the_same_fold() -> None:
     study = STUDIES['real_hall']
     for fold in study['folds']:
