@@ -146,7 +146,12 @@ def quantize_bundle(
     held = _some(held_out, 'held-out')
     parent = Detector(bundle, execution_provider=execution_provider)
     feeds = [parent.feeds(picture) for picture in pictures]
-    quantizer = Quantizer(bundle.onnx_bytes, feeds, str(bundle.onnx_path))
+    quantizer = Quantizer(
+        bundle.onnx_bytes,
+        feeds,
+        str(bundle.onnx_path),
+        channels_last=parent.execution.provider == CPU,
+    )
     layers = [each.name for each in quantizer.layers]
     if leading_float is not None and leading_float >= len(layers):
         raise QuantizationError(

@@ -40,6 +40,7 @@ from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 from pruned_perception.inference.engine import simplified
 from pruned_perception.quantization.errors import QuantizationError
 from pruned_perception.quantization.schemes import Scheme
+from pruned_perception.quantization.upsampling import gather, repetitions
 
 Feeds = dict[str, NDArray[Any]]
 
@@ -73,12 +74,21 @@ class Quantizer:
         model: the ONNX file.
         feeds: of each image the tensors that the graph takes, by name.
         name: what errors call the model.
+        channels_last: whether what will run it computes 8 bits with channels last, as ONNX Runtime
+            does on a CPU; upsampling is written to suit that.
 
     Raises:
         QuantizationError: quantised already, no layer to quantise, or no model that it can take.
     """
 
-    def __init__(self, model: bytes, feeds: Sequence[Feeds], name: str = 'model') -> None:
+    def __init__(
+        self,
+        model: bytes,
+        feeds: Sequence[Feeds],
+        name: str = 'model',
+        *,
+        channels_last: bool = True,
+    ) -> None:
         self.name = name
         with _errors(name), _quiet():
             self.model = _prepared(model)
@@ -86,6 +96,7 @@ class Quantizer:
             if not self.layers:
                 raise QuantizationError(f'{name}: no layer with constant weights to quantise')
             self._ranges = _ranges(self.model, feeds)
+            self._repetitions = repetitions(self.model) if channels_last else {}
 
     def quantized(self, scheme: Scheme, layers: Collection[str]) -> bytes:
         """Return the model with these layers, by name, in 8 bits and all else in float."""
@@ -106,6 +117,9 @@ class Quantizer:
                 {},
             )
             quantizer.quantize_model()
+            gather(quantizer.model.model, self._repetitions)
+            quantizer.model.topological_sort()  # the quantiser appends what it adds
+            quantizer.model.clean_initializers()
             return quantizer.model.model.SerializeToString()
 
 
