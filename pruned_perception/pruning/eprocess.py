@@ -269,30 +269,6 @@ def drives_needed(
     return high
 
 
-def count_drives(
-    happened: ArrayLike, drives: ArrayLike
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return (k,) events and (k,) counts of the k drives, from one boolean per frame or object.
-
-    Args:
-        happened: (n,) whether it was an event.
-        drives: (n,) the drive of each, by name or number.
-
-    Raises:
-        PruningError: nothing counted, not booleans, or lengths that differ.
-    """
-    events, names = np.asarray(happened), np.asarray(drives)
-    if events.ndim != 1 or events.dtype != bool or not len(events):
-        raise PruningError(
-            f'events: must be one bool for each of at least one frame, got {events.dtype} of shape '
-            f'{events.shape}'
-        )
-    if names.shape != events.shape:
-        raise PruningError(f'drives: {names.shape} names for {len(events)} frames; give one each')
-    _, members = np.unique(names, return_inverse=True)
-    return np.bincount(members, events).astype(np.int64), np.bincount(members)
-
-
 def _terms(
     events: NDArray[np.float64], counts: NDArray[np.float64], rate: ArrayLike, longest: float
 ) -> NDArray[np.float64]:

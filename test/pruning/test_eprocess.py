@@ -29,7 +29,6 @@ from pruned_perception.pruning import PruningError, eprocess
 from pruned_perception.pruning.eprocess import (
     FRACTIONS,
     WEIGHTS,
-    count_drives,
     drives_needed,
     log_evidence,
     rate_bound,
@@ -271,13 +270,6 @@ def test_a_target_below_what_was_seen_is_out_of_reach() -> None:
         drives_needed([1] * 20, [10] * 20, 0.1, longest=10)
 
 
-def test_frames_are_counted_by_drive() -> None:
-    happened = np.array([True, False, True, True, False])
-    events, counts = count_drives(happened, ['b', 'b', 'a', 'b', 'c'])
-    assert events.tolist() == [1, 2, 0]
-    assert counts.tolist() == [1, 3, 1]
-
-
 @pytest.mark.parametrize(
     ('events', 'counts', 'longest', 'message'),
     [
@@ -322,12 +314,6 @@ def test_targets_outside_0_1_are_refused(target: float) -> None:
         drives_needed([1, 0], [5, 5], target, longest=5)
 
 
-def test_statements_and_frames_must_be_there() -> None:
+def test_statements_must_be_there() -> None:
     with pytest.raises(PruningError, match='no statement'):
         rate_bounds({}, longest=5)
-    with pytest.raises(PruningError, match='at least one frame'):
-        count_drives(np.array([], bool), [])
-    with pytest.raises(PruningError, match='one bool'):
-        count_drives([0, 1], ['a', 'b'])
-    with pytest.raises(PruningError, match='names for 2 frames'):
-        count_drives([True, False], ['a'])
