@@ -34,11 +34,13 @@ from numpy.typing import NDArray
 from onnx import version_converter
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import create_calibrator
+from onnxruntime.quantization.onnx_model import ONNXModel
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
 from pruned_perception.inference.engine import simplified
 from pruned_perception.quantization.errors import QuantizationError
+from pruned_perception.quantization.rows_of_cells import put_together_by_kind
 from pruned_perception.quantization.schemes import Scheme
 from pruned_perception.quantization.upsampling import gather, repetitions
 
@@ -75,7 +77,7 @@ class Quantizer:
         feeds: of each image the tensors that the graph takes, by name.
         name: what errors call the model.
         channels_last: whether what will run it computes 8 bits with channels last, as ONNX Runtime
-            does on a CPU; upsampling is written to suit that.
+            does on a CPU; upsampling and the network's end are written to suit that.
 
     Raises:
         QuantizationError: quantised already, no layer to quantise, or no model that it can take.
@@ -92,6 +94,9 @@ class Quantizer:
         self.name = name
         with _errors(name), _quiet():
             self.model = _prepared(model)
+            if channels_last:
+                put_together_by_kind(self.model)
+                ONNXModel(self.model).clean_initializers()
             self.layers = _layers(self.model)
             if not self.layers:
                 raise QuantizationError(f'{name}: no layer with constant weights to quantise')

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from pruned_perception.inference.engine import create_session
+from pruned_perception.quantization.values import Values, attribute
 
 _TO_CHANNELS_LAST, _TO_CHANNELS_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
 
@@ -50,22 +51,20 @@ def repetitions(model: onnx.ModelProto) -> dict[str, Repetition]:
     Args:
         model: with the shapes of its values; a Resize whose shapes are not known is left out.
     """
-    shapes = {
-        each.name: tuple(d.dim_value for d in each.type.tensor_type.shape.dim)
-        for each in (*model.graph.input, *model.graph.value_info, *model.graph.output)
-    }
-    constants = {each.name: each for each in model.graph.initializer}
+    values = Values(model.graph)
     found = {}
     for node in model.graph.node:
-        if node.op_type == 'Resize' and _attribute(node, 'mode') == b'nearest':
-            before, after = (shapes.get(each, ()) for each in (node.input[0], node.output[0]))
-            wanted = [constants.get(each) for each in node.input[2:] if each]
+        if node.op_type == 'Resize' and attribute(node, 'mode') == b'nearest':
+            before, after = (
+                values.shapes.get(each, ()) for each in (node.input[0], node.output[0])
+            )
+            wanted = [values.constants.get(each) for each in node.input[2:] if each]
             if (
                 len(before) == len(after) == 4
                 and before[:2] == after[:2]
                 and 0 not in before + after
                 and None not in wanted
-                and _attribute(node, 'axes') is None
+                and attribute(node, 'axes') is None
             ):
                 found[node.name] = _repetition(model, node, before, after)
     return found
@@ -77,13 +76,10 @@ def gather(model: onnx.ModelProto, known: Mapping[str, Repetition]) -> None:
     The order of the nodes is no longer that of their values then, and what they read may be left
     over: whoever wrote the graph sorts and cleans it.
     """
-    writer = {value: node for node in model.graph.node for value in node.output}
-    readers: dict[str, list[onnx.NodeProto]] = {}
-    for node in model.graph.node:
-        for value in node.input:
-            readers.setdefault(value, []).append(node)
+    values = Values(model.graph)
     for resize in [node for node in model.graph.node if node.name in known]:
-        before, after = writer.get(resize.input[0]), readers.get(resize.output[0], [])
+        before = values.writer.get(resize.input[0])
+        after = values.readers.get(resize.output[0], [])
         if (
             before is None
             or before.op_type != 'DequantizeLinear'
@@ -91,7 +87,7 @@ def gather(model: onnx.ModelProto, known: Mapping[str, Repetition]) -> None:
             or list(before.input[1:]) != list(after[0].input[1:])
         ):
             continue  # in float, or on another scale
-        if readers[before.output[0]] == [resize]:
+        if values.readers[before.output[0]] == [resize]:
             model.graph.node.remove(before)
         model.graph.node.remove(resize)
         model.graph.node.remove(after[0])
@@ -124,10 +120,6 @@ def _add_gathers(
                 **attributes,
             )
         )
-
-
-def _attribute(node: onnx.NodeProto, name: str) -> object:
-    return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), None)
 
 
 def _repetition(

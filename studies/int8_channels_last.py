@@ -12,12 +12,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Upsampling in 8 bits as ONNX Runtime's Resize and as copies of pixels: time by turns.
+"""Networks in 8 bits written for an engine with channels last, and as the quantiser does: by turns.
 
-    python -m studies.int8_upsampling models/robocup models/warehouse --images FRAMES
+    python -m studies.int8_channels_last models/robocup models/warehouse --images FRAMES
 
 Each network in float is quantised twice, all layers but the first in 8 bits; both files must give
-the same outputs on the held-out frames, bit by bit. One thread.
+the same outputs on the held-out frames, bit by bit. CPU time on one thread.
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ def main() -> None:
                     )
                 )
     print(
-        Table.under('network | Resize, ms:.2f | copies, ms:.2f | × faster | 95 %', rows).to_text()
+        Table.under(
+            'network | before, ms:.2f | channels last, ms:.2f | × faster | 95 %', rows
+        ).to_text()
     )
 
 
@@ -83,8 +85,8 @@ def study(
         sessions.append(create_session(quantizer.quantized(SCHEMES[scheme_for_here()], layers)))
     for picture in held_out:
         inputs = detector.feeds(picture)
-        for before, after in zip(*(each.run(None, inputs) for each in sessions), strict=True):
-            np.testing.assert_array_equal(before, after)
+        for outputs in zip(*(each.run(None, inputs) for each in sessions), strict=True):
+            np.testing.assert_array_equal(*outputs)
     times = by_turns(
         [partial(each.run, None, feeds[0]) for each in sessions],
         rounds=rounds,
@@ -92,12 +94,12 @@ def study(
         rng=np.random.default_rng(0),
         clock=time.process_time_ns,  # other work on the machine does not count
     )
-    resized, copied = np.median(times, -1)
-    low, high = median_interval(resized / copied)
+    before, after = np.median(times, -1)
+    low, high = median_interval(before / after)
     return (
-        float(np.median(resized)),
-        float(np.median(copied)),
-        f'{np.median(resized / copied):.3f}',
+        float(np.median(before)),
+        float(np.median(after)),
+        f'{np.median(before / after):.3f}',
         f'[{low:.3f}, {high:.3f}]',
     )
 
