@@ -191,12 +191,28 @@ class LatencyTable:
             sum(each.elements for each in layers),
         )
 
+    def held(self, layer: Convolution) -> Convolution:
+        """Return a layer in float as one in 8 bits, where the table holds it as that alone.
+
+        So the table of a network in 8 bits says what one in float will take in 8 bits.
+        """
+        in_8_bits = layer.geometry._replace(in_8_bits=True)
+        if self.holds(layer.geometry) or not self.holds(in_8_bits):
+            return layer
+        return layer._replace(geometry=in_8_bits)
+
+    @cached_property
+    def in_8_bits(self) -> bool:
+        """Whether it is of a network in 8 bits."""
+        return any(each.geometry.in_8_bits for each in self.whole.layers)
+
     def as_written(self, layer: Convolution) -> Convolution:
         """Return a layer that the table lacks as the one it has between the same sizes, if any.
 
         Deployment may write a layer in another way, as our export does with the first one: it is
         told by as many weights.
         """
+        layer = self.held(layer)
         if self.holds(layer.geometry):
             return layer
         for each in self.whole.layers:

@@ -80,7 +80,8 @@ class Latency:
     def __str__(self) -> str:
         target = self.table.target
         threads = f'{target.threads} thread' + 's' * (target.threads > 1)
-        return f'{self.ms:.4g} ms on {target.processor} ({target.engine}, {threads})'
+        bits = ' in 8 bits' * self.table.in_8_bits
+        return f'{self.ms:.4g} ms{bits} on {target.processor} ({target.engine}, {threads})'
 
 
 Budget = Macs | Params | ErrorBound | Latency

@@ -83,7 +83,7 @@ def _layer_ms(
 
 def _in_table(shape: tuple[int, ...], term: LayerTerm, table: LatencyTable) -> Convolution:
     layer = convolution(shape[:4], shape[4:8], shape[8:])
-    return layer if term.inputs else table.as_written(layer)
+    return table.held(layer) if term.inputs else table.as_written(layer)
 
 
 def _gone(

@@ -16,6 +16,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 torch = pytest.importorskip('torch', reason="the off-line stage needs torch: extra 'train'")
@@ -108,6 +110,30 @@ def test_the_plan_keeps_the_budget_in_whole_blocks(structure: Structure) -> None
     assert Plan.from_dict(plan.to_dict()) == plan
     small = plan.apply(Chain().eval())
     assert small.first.out_channels == plan.widths['first']
+
+
+def test_a_table_of_the_network_in_8_bits_says_what_it_will_take_there(
+    structure: Structure,
+) -> None:
+    """All layers but the first are in 8 bits, as `quantize` writes them, and times are the same."""
+    table = table_of(structure)
+
+    def in_8_bits(geometry: Geometry) -> Geometry:
+        return geometry._replace(in_8_bits=geometry != table.whole.layers[0].geometry)
+
+    whole = replace(
+        table.whole,
+        layers=tuple(
+            each._replace(geometry=in_8_bits(each.geometry)) for each in table.whole.layers
+        ),
+    )
+    times = tuple(replace(each, geometry=in_8_bits(each.geometry)) for each in table.times)
+    quantized = replace(table, whole=whole, times=times)
+
+    plan, wanted = plan_at(5.0, quantized), plan_at(5.0, table)
+    assert plan.widths == wanted.widths
+    assert plan.predicted_ms == pytest.approx(wanted.predicted_ms)
+    assert plan.budget == '5 ms in 8 bits on P (engine 1, 1 thread)'
 
 
 def test_time_is_saved_where_it_is_spent(structure: Structure) -> None:
