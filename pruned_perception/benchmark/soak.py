@@ -165,7 +165,9 @@ def _said(samples: Sequence[Sample], setup: Setup) -> dict[str, Any]:
 def trend(seconds: ArrayLike, values: ArrayLike) -> Trend:
     """Return the slope per hour of `values` (n,) over `seconds` (n,), n ≥ 2 · PARTS."""
     times = [float(part.mean()) for part in np.array_split(np.asarray(seconds, float), PARTS)]
-    means = [float(part.mean()) for part in np.array_split(np.asarray(values, float), PARTS)]
+    # From the first on: means of what is constant would differ by their rounding, and have a trend.
+    risen = np.asarray(values, float) - np.asarray(values, float)[0]
+    means = [float(part.mean()) for part in np.array_split(risen, PARTS)]
     x, y = np.array(times) / 3600, np.array(means)
     x -= x.mean()
     slope = float(x @ y / (x @ x))

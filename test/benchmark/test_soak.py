@@ -44,6 +44,13 @@ def test_a_slope_is_told_from_noise(per_hour: float, found: float) -> None:
     assert above / 300 == pytest.approx(found, abs=0.03)
 
 
+@pytest.mark.parametrize('megabytes', [111.509504, 0.1, 162.7])
+def test_what_is_constant_has_no_trend(megabytes: float) -> None:
+    """Not even that of rounding, whose interval is above zero and as narrow as it is small."""
+    found = trend(2.0003 * np.arange(1, 1077), np.full(1076, megabytes))
+    assert (found.per_hour, found.interval) == (0, (0, 0))
+
+
 def test_a_line_without_noise_is_its_own_slope() -> None:
     seconds = np.arange(0, 100, 1.0)
     found = trend(seconds, 5 + seconds)
