@@ -89,7 +89,7 @@ def test_an_empty_picture_holds_nothing(bundle: Bundle) -> None:
     ('family', 'names'),
     [
         ('warehouse', ('dense', 'half', 'quarter', 'sixth', 'tenth', 'twelfth')),
-        ('robocup', ('dense', 'two-thirds', 'half', 'quarter', 'eighth')),
+        ('robocup', ('dense', 'half', 'quarter', 'eighth')),
     ],
 )
 def test_every_member_in_float_comes_in_8_bits_too(family: str, names: tuple[str, ...]) -> None:
