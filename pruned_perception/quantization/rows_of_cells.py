@@ -55,10 +55,15 @@ def put_together_by_kind(model: onnx.ModelProto) -> None:
             unknown shapes, stay as they are.
     """
     values = Values(model.graph)
+    done: set[str] = set()
     for transpose in [each for each in model.graph.node if each.op_type == 'Transpose']:
         end = _end(values, transpose)
         if end is None:
             continue
+        found = [each for level in end.levels for each in level]
+        if len({*found, *done}) < len(found) + len(done):
+            continue  # one of them stands twice
+        done.update(found)
         rows = transpose.output[0]
         readers = values.readers.get(rows, [])
         borders = [0, *accumulate(values.shapes[each][1] for each in end.levels[0])]

@@ -35,6 +35,8 @@ from pruned_perception.inference.engine import create_session
 from pruned_perception.quantization.values import Values, attribute
 
 _TO_CHANNELS_LAST, _TO_CHANNELS_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
+_CROPPED = b'tf_crop_and_resize'
+"""It puts a number of its own where it leaves the input."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ def repetitions(model: onnx.ModelProto) -> dict[str, Repetition]:
                 and 0 not in before + after
                 and None not in wanted
                 and attribute(node, 'axes') is None
+                and attribute(node, 'coordinate_transformation_mode') != _CROPPED
             ):
                 found[node.name] = _repetition(model, node, before, after)
     return found

@@ -149,3 +149,12 @@ def test_another_end_stays_as_it_is() -> None:
     """Levels of one size may be put one after the other, as a batch."""
     ours, theirs = both(detector(strides=(1, 1), axis=0))
     assert operators(ours) == operators(theirs)
+
+
+def test_an_output_that_stands_twice_stays_as_it_is() -> None:
+    model = onnx.load_from_string(detector(kinds=(3, 3), slices=((0, 3), (3, 6)), strides=(1, 2)))
+    for node in model.graph.node:
+        if node.op_type == 'Concat' and node.input[0].endswith('.0'):
+            node.input[1] = node.input[0]
+    ours, theirs = both(model.SerializeToString())
+    assert operators(ours) == operators(theirs)

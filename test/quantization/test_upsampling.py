@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import onnx
@@ -44,6 +45,7 @@ def upsampling(
     rule: tuple[str, str] = RULES[0],
     mode: str = 'nearest',
     factors: bool = False,
+    region: Sequence[float] = (),
 ) -> bytes:
     """Return two convolutions, and between them a Resize of (rows, columns)."""
     rng = np.random.default_rng(1)
@@ -51,6 +53,8 @@ def upsampling(
         'w0': rng.standard_normal((CHANNELS, 1, 3, 3)).astype(np.float32),
         'w1': rng.standard_normal((CHANNELS, CHANNELS, 1, 1)).astype(np.float32),
     }
+    if region:
+        constants['region'] = np.array(region, np.float32)
     if factors:
         constants['wanted'] = np.array([1, 1, *np.divide(after, before)], np.float32)
     else:
@@ -60,7 +64,7 @@ def upsampling(
         helper.make_node('Relu', ['c'], ['a']),
         helper.make_node(
             'Resize',
-            ['a', '', *([] if factors else ['']), 'wanted'],
+            ['a', 'region' if region else '', *([] if factors else ['']), 'wanted'],
             ['b'],
             mode=mode,
             coordinate_transformation_mode=rule[0],
@@ -123,10 +127,16 @@ def test_it_computes_the_same_by_factors() -> None:
     np.testing.assert_array_equal(answer(copied), answer(quantized(model, channels_last=False)))
 
 
-@pytest.mark.parametrize('change', ['mode', 'in float', 'elsewhere'])
+@pytest.mark.parametrize('change', ['mode', 'cropped', 'in float', 'elsewhere'])
 def test_what_would_not_be_the_same_or_not_faster_stays(change: str) -> None:
-    """Linear upsampling mixes values; beside a layer in float there are no 8 bits to copy."""
-    model = upsampling((4, 5), (8, 10), mode='linear' if change == 'mode' else 'nearest')
+    """Linear upsampling mixes values, cropping brings a new one; in float are no 8 bits to copy."""
+    model = upsampling(
+        (4, 5),
+        (8, 10),
+        rule=('tf_crop_and_resize', 'floor') if change == 'cropped' else RULES[0],
+        mode='linear' if change == 'mode' else 'nearest',
+        region=(0, 0, 0, 0, 1, 1, 1, 2) if change == 'cropped' else (),
+    )
     kept = quantized(
         model, channels_last=change != 'elsewhere', layers=0 if change == 'in float' else 2
     )
