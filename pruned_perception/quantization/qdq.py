@@ -43,6 +43,7 @@ from pruned_perception.quantization.errors import QuantizationError
 from pruned_perception.quantization.rows_of_cells import put_together_by_kind
 from pruned_perception.quantization.schemes import Scheme
 from pruned_perception.quantization.upsampling import gather, repetitions
+from pruned_perception.quantization.values import Values
 
 Feeds = dict[str, NDArray[Any]]
 
@@ -158,15 +159,11 @@ def _prepared(data: bytes) -> onnx.ModelProto:
 
 def _layers(model: onnx.ModelProto) -> list[Layer]:
     """Return the layers; every node belongs to the last one before it, but for the tail."""
-    constants = {each.name: list(each.dims) for each in model.graph.initializer}
-    shapes = {
-        each.name: [d.dim_value for d in each.type.tensor_type.shape.dim]
-        for each in (*model.graph.value_info, *model.graph.output)
-    }
+    values = Values(model.graph)
     weighted = [
         node
         for node in model.graph.node
-        if node.op_type in _WEIGHTED and node.input[1] in constants
+        if node.op_type in _WEIGHTED and node.input[1] in values.constants
     ]
     place = {node.name: number for number, node in enumerate(weighted)}
     tail = _after_last(model, set(place))
@@ -181,7 +178,7 @@ def _layers(model: onnx.ModelProto) -> list[Layer]:
         Layer(
             node.name,
             tuple(nodes[number]),
-            _macs(node, constants[node.input[1]], shapes.get(node.output[0])),
+            _macs(node, values.constants[node.input[1]].dims, values.shapes.get(node.output[0])),
         )
         for number, node in enumerate(weighted)
     ]
@@ -243,12 +240,8 @@ def _ranges(model: onnx.ModelProto, feeds: Sequence[Feeds]) -> Any:
 
 def _swished(model: onnx.ModelProto) -> list[str]:
     """Return the values that are read as x · sigmoid(x) alone."""
-    readers: dict[str, list[onnx.NodeProto]] = {}
-    for node in model.graph.node:
-        for value in node.input:
-            readers.setdefault(value, []).append(node)
     found = []
-    for value, nodes in readers.items():
+    for value, nodes in Values(model.graph).readers.items():
         gates = [node.output[0] for node in nodes if node.op_type == 'Sigmoid']
         rest = [node for node in nodes if node.op_type != 'Sigmoid']
         if (
