@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 from pruned_perception._watchdog import Watchdog, leave
 from pruned_perception.environment import add_own_prefix
 from pruned_perception.errors import UserError
-from pruned_perception.nodes import malloc, security, transport
+from pruned_perception.nodes import malloc, security, shared_memory, transport
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -134,7 +134,9 @@ def run(
                     signal_handler_options=SignalHandlerOptions.NO,
                 )
                 watchdog.feed(START_S)
-                node = create_node()
+                domain = rclpy.get_default_context().get_domain_id()
+                with shared_memory.without_ports_of_the_dead(domain):
+                    node = create_node()
             if open_door := security.remark(node, os.environ):
                 node.get_logger().warning(open_door)
             watchdog.feed(START_S)

@@ -121,7 +121,7 @@ def measure(
             message = image_message(square_image('red', 80, 40, 120))
             # Results that were published before the subscription matched are nobody's loss.
             observer.detect(camera, message)
-            before = _settled(observer)
+            before = observer.settled_counts()
             observer.detections.clear()
             rss, asked, wanted, sampled = [], 0, 'dense', 0.0
             start = next_frame = time.monotonic()
@@ -144,7 +144,7 @@ def measure(
                     sampled = now
                     rss.append(_resident_mb(node.process.pid))
             taken = time.monotonic() - start
-            after = _settled(observer)
+            after = observer.settled_counts()
             assert node.process.poll() is None, node.output
         finally:
             node.stop()
@@ -163,16 +163,6 @@ def measure(
     out_of_order = sum(b <= a for a, b in itertools.pairwise(stamps))
     counts = {key: count - before[key] for key, count in after.items()}
     return Found(asked, taken, counts, len(made), out_of_order, mixed, rss)
-
-
-def _settled(observer: Observer) -> dict[str, int]:
-    """Return the accounts once every frame so far is in them."""
-    reports = len(observer.history['frames'])
-    observer.wait(
-        lambda: len(observer.history['frames']) >= reports + 2 and not observer.counts()['waiting'],
-        'the accounts',
-    )
-    return observer.counts()
 
 
 def _client(observer: Observer) -> Any:

@@ -210,6 +210,15 @@ class Observer:
         status = self.statuses.get('frames')
         return {} if status is None else counts_of(status)
 
+    def settled_counts(self) -> dict[str, int]:
+        """Return the accounts once every frame that has arrived so far is in them."""
+        reports = len(self.history['frames'])
+        self.wait(
+            lambda: len(self.history['frames']) >= reports + 2 and not self.counts()['waiting'],
+            'the accounts',
+        )
+        return self.counts()
+
 
 def balanced(counts: Mapping[str, int]) -> bool:
     """Tell whether received = published + superseded + stale + error + waiting."""
