@@ -72,6 +72,8 @@ class Input:
     """Seconds since the last image, or since activation where none has come."""
     unreachable: Sequence[str] = ()
     """Publishers of this host whose shared memory is not in our /dev/shm, as far as is seen."""
+    lost_port: int | None = None
+    """Where processes of this host were heard, before the middleware lost it."""
     lost: int = 0
     """Images that the middleware lost on the way, since activation."""
     lost_recently: int = 0
@@ -143,6 +145,13 @@ def _silence(state: Input, right: Sequence[tuple[str, str, str]]) -> str:
             'host, but with a /dev/shm of its own (a container?), so that nothing but its presence '
             'arrives here: start both containers with --ipc=host (or one IPC namespace), or both '
             'processes with FASTDDS_BUILTIN_TRANSPORTS=UDPv4 and without a profile'
+        )
+    if state.lost_port is not None:
+        return (
+            f'no image{since} on {state.topic}: {how}; the middleware has lost the shared memory '
+            f'(port {state.lost_port}) on which this process hears others of this host, as Fast '
+            'DDS does at times after a process was killed: nothing arrives any more, and this '
+            'process ends, with status 1. Start it again, as respawn:=true does'
         )
     if state.received:
         return (

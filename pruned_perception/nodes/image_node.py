@@ -216,8 +216,9 @@ class ImageNode(LifecycleNode):
         self._timings: TimingsFile | None = None
         self._active = self._announced = self._remarked = self._finalized = False
         self.garbage = BetweenFrames()
-        self.finished: Future[None] = Future()
-        """Done some time after a shutdown: whoever spins the node may end."""
+        self.finished: Future[UserError | None] = Future()
+        """Done where the node has no further use, with the reason if it is an error: some time
+        after a shutdown, or when nothing can arrive any more."""
         self.parameters = NodeParameters(
             self,
             table,
@@ -353,8 +354,12 @@ class ImageNode(LifecycleNode):
         self._end_work()
         self._release()
         self._finalized = True
-        self.create_timer(FAREWELL_S, lambda: self.finished.set_result(None), clock=self._steady)
+        self.create_timer(FAREWELL_S, self._finish, clock=self._steady)
         return SUCCESS
+
+    def _finish(self, reason: UserError | None = None) -> None:
+        if not self.finished.done():
+            self.finished.set_result(reason)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Return to the unconfigured state after a defect in a transition."""
@@ -701,7 +706,7 @@ class ImageNode(LifecycleNode):
         if self._input is not None:
             assert self._worker is not None and pipeline is not None
             self._input.look()
-            self._reporter.report(
+            deaf = self._reporter.report(
                 self._input,
                 self._worker.counts(),
                 pipeline,
@@ -712,6 +717,8 @@ class ImageNode(LifecycleNode):
             if not self._announced:
                 self._announce()
             self._write_timings()
+            if deaf:  # to services, too
+                self._finish(UserError(deaf))
             return
         state = 'inactive' if pipeline is not None else 'unconfigured'
         loading = self._loading

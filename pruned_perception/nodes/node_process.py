@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 from pruned_perception._watchdog import Watchdog, leave
 from pruned_perception.environment import add_own_prefix
 from pruned_perception.errors import UserError
-from pruned_perception.nodes import malloc, security, shared_memory, transport
+from pruned_perception.nodes import malloc, security, transport
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -100,11 +100,12 @@ def run(
     `create_node` is called after `rclpy.init`; it imports what is heavy, so that a signal during
     the imports finds its handler. If the node has a method `start()`, which may be a coroutine, it
     is called before all callbacks, and `stop()` at the end. If it has `garbage`, that takes over
-    from the automatic collection. Its future `finished` ends it, too. An
-    exception in a callback is logged and spinning goes on. `is_camera`: it sends an image a frame.
+    from the automatic collection. Its future `finished` ends it, too, with the error that it gives
+    or None. An exception in a callback is logged and spinning goes on. `is_camera`: it sends an
+    image a frame.
 
-    Returns 0 after a signal or `finished`, 1 after a UserError in creating or starting the node,
-    whose text is logged.
+    Returns 0 after a signal or `finished`, 1 after a UserError in creating, starting or finishing
+    the node, whose text is logged.
     """
     watchdog = Watchdog()
     watchdog.feed(START_S)
@@ -134,16 +135,14 @@ def run(
                     signal_handler_options=SignalHandlerOptions.NO,
                 )
                 watchdog.feed(START_S)
-                domain = rclpy.get_default_context().get_domain_id()
-                with shared_memory.without_ports_of_the_dead(domain):
-                    node = create_node()
+                node = create_node()
             if open_door := security.remark(node, os.environ):
                 node.get_logger().warning(open_door)
             watchdog.feed(START_S)
             executor = SingleThreadedExecutor()
             executor.add_node(node)
             if hasattr(node, 'finished'):
-                node.finished.add_done_callback(lambda _: stop.set_result(None))
+                node.finished.add_done_callback(lambda done: stop.set_result(done.result()))
             if not stop.done():
                 executor.create_task(_start, node, watchdog, stop)
             _spin(executor, node, stop)

@@ -32,7 +32,7 @@ from statistics_msgs.msg import MetricsMessage
 
 from pruned_perception._tables import printable
 from pruned_perception.inference import latency as lat
-from pruned_perception.nodes import diagnostics, messages, qos
+from pruned_perception.nodes import diagnostics, messages, qos, shared_memory
 from pruned_perception.nodes.frame_watch import FrameWatch
 from pruned_perception.nodes.header_stamps import StampCounts, StampWatch
 from pruned_perception.nodes.image_input import ImageInput
@@ -89,6 +89,7 @@ class Reporter:
         self._jumps = self._jumps_before = 0
         self._jump_s = 0.0
         self._now_before = -1
+        self._lost_port_before: int | None = None
         self._window_start = self._node.get_clock().now().to_msg()
         self._cpu_before = (time.process_time(), time.monotonic())
         self._processors_before = processor_times()
@@ -106,10 +107,11 @@ class Reporter:
         parameters: Mapping[str, Any],
         worker: diagnostics.Status,
         not_swapped: str,
-    ) -> None:
+    ) -> str:
         """Publish the metrics of the last second and the diagnostics of an active node.
 
         `not_swapped`: why another model that was asked for has not taken over; '' for nothing.
+        Returns why the process will never hear an image again; '' where it may.
         """
         window, cpu = self.recorder.take(), self._cpu_percent()
         machine = diagnostics.Machine(
@@ -127,7 +129,8 @@ class Reporter:
         content, failures, made = self.watch.take()
         filters, contract, watch = pipeline.filters, pipeline.contract, pipeline.watch
         silent_s = (time.monotonic_ns() - self.last_rx) / 1e9
-        silent = not counts.received and silent_s > parameters['image_timeout_s']
+        silent = silent_s > parameters['image_timeout_s']
+        lost_port = shared_memory.lost_port() if silent and image_input.publishers else None
         state = diagnostics.Input(
             topic=image_input.topic,
             type=image_input.type_name,
@@ -138,7 +141,9 @@ class Reporter:
             ],
             received=counts.received,
             silent_s=silent_s,
-            unreachable=image_input.unreachable() if silent else (),
+            unreachable=image_input.unreachable() if silent and not counts.received else (),
+            # Once alone, it might be about to be made anew.
+            lost_port=lost_port if lost_port == self._lost_port_before else None,
             lost=image_input.lost,
             lost_recently=self._lost[-1] - self._lost[0],
             received_recently=recent.received,
@@ -191,7 +196,9 @@ class Reporter:
         statuses = [replace(each, values={**each.values, **member}) for each in statuses]
         self._counts_before, self._stamps_before = counts, stamps
         self._jumps_before, self._now_before = self._jumps, now
+        self._lost_port_before = lost_port
         self._publish(statuses)
+        return '' if state.lost_port is None else input_status.message
 
     def _publish(self, statuses: list[diagnostics.Status]) -> None:
         stamp = self._node.get_clock().now().to_msg()

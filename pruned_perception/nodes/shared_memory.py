@@ -12,27 +12,25 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What Fast DDS does not see to in shared memory: another /dev/shm, and the ports of the dead.
+"""What Fast DDS does not see to in shared memory: another /dev/shm, and ports that are lost.
 
 To a participant of the same host it sends by shared memory alone, also where the two have a
 /dev/shm of their own each, as containers do: they are discovered, by UDP, and nothing else ever
 arrives. Seen from here: an identifier of our own host, a node without a name (names travel like
 images), and, where we may look at the process, another file system on its /dev/shm.
 
-A port is a file that publishers write to, and beside it a file that its reader holds locked. To the
-port of a reader that was killed they go on writing until its lease ends, for 20 s. A process that
-is started meanwhile takes that port over, and on a busy machine this is a race (Fast DDS 3.2; of
-2.14: its issue 5469): now and then a publisher removes the port as that of a dead reader, and the
-new one listens, for as long as it lives, to memory that nobody else has.
+A participant listens on ports, each a file that others write to and beside it one that it keeps
+locked. Where a process was killed and is started again, on a busy machine, its port is now and then
+removed by one of those who wrote to the former's (Fast DDS 3.2; of 2.14: its issue 5469). From then
+on the process listens to memory that nobody else has, and hears nothing, for as long as it lives.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 FAST_DDS = b'\x01\x0f'
@@ -41,11 +39,10 @@ FAST_DDS = b'\x01\x0f'
 UNKNOWN_NODE = '_NODE_NAME_UNKNOWN_'
 """How rmw calls the node of an endpoint before it is told its name."""
 
-SHARED_MEMORY = Path('/dev/shm')
-
 _PID_BITS = 0xFFFF
-_PORT = re.compile(r'fast(?:dds|rtps)_port(\d+)')
-_MOST_PORTS = 16  # the middleware tries 100 before it gives up
+_PORT = re.compile(r'/fast(?:dds|rtps)_port(\d+)( \(deleted\))?$', re.MULTILINE)
+_LOCK = re.compile(r'/fast(?:dds|rtps)_port(\d+)_el( \(deleted\))?$')
+_FIRST_PORT = 7400  # below are those of single endpoints, none of ours
 
 
 def on_this_host(gid: Sequence[int], own: Sequence[int]) -> bool:
@@ -71,53 +68,23 @@ def has_other_shared_memory(gid: Sequence[int], proc: Path = Path('/proc')) -> b
     return own not in found
 
 
-@contextlib.contextmanager
-def without_ports_of_the_dead(
-    domain: int, folder: Path = SHARED_MEMORY
-) -> Iterator[Sequence[Path]]:
-    """Keep a participant that is created meanwhile from ports that are there, but have no reader.
+def lost_port(process: Path = Path('/proc/self')) -> int | None:
+    """Return a port that the process listens on for topics, though its file is gone; mostly None.
 
-    To the middleware a locked port is somebody else's, and it takes the next. What is locked, and
-    given, are the 16 newest such ports of the ROS domain and of those that all domains share;
-    afterwards they are as they were.
+    None, too, where there is no such middleware or no /proc.
     """
-    held: list[Path] = []
-    with contextlib.ExitStack() as stack:
-        for port in _ports(domain, folder):
-            lock = port.with_name(f'{port.name}_el')
-            if len(held) < _MOST_PORTS and _locked(lock, stack):
-                held.append(lock)
-        yield held
-
-
-def _ports(domain: int, folder: Path) -> list[Path]:
-    """Return the ports of single readers, the newest first."""
-    first = 7400 + 250 * domain  # there, and beside it, are those of many readers (multicast)
-    found = []
-    for each in folder.iterdir() if folder.is_dir() else ():
-        number = int(match[1]) if (match := _PORT.fullmatch(each.name)) else 0
-        if 0 < number < 7400 or first + 10 <= number < first + 250:
-            with contextlib.suppress(FileNotFoundError):  # it was removed since
-                found.append((each.stat().st_mtime_ns, each))
-    return [each for _, each in sorted(found, reverse=True)]
-
-
-def _locked(lock: Path, stack: contextlib.ExitStack) -> bool:
-    """Lock a file until `stack` ends, and tell whether that could be done: nobody has it."""
-    is_new = not lock.exists()
+    locked: set[int] = set()
     try:
-        descriptor = os.open(lock, os.O_RDONLY | os.O_CREAT, 0o666)
-    except OSError:  # another user's
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for descriptor in (process / 'fd').iterdir():
+            with contextlib.suppress(OSError):  # closed since
+                locked |= {int(found[1]) for found in _LOCK.finditer(os.readlink(descriptor))}  # noqa: PTH115
+        maps = (process / 'maps').read_text()
     except OSError:
-        os.close(descriptor)
-        return False
-    stack.callback(os.close, descriptor)
-    if is_new:
-        stack.callback(lock.unlink, missing_ok=True)  # before it is closed
-    return True
+        return None
+    mapped = [(int(found[1]), bool(found[2])) for found in _PORT.finditer(maps)]
+    gone = {port for port, is_gone in mapped if is_gone}
+    there = {port for port, is_gone in mapped if not is_gone}
+    return min((each for each in locked & gone - there if each >= _FIRST_PORT), default=None)
 
 
 def _device(process: Path) -> int | None:

@@ -12,21 +12,21 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What the middleware does not see to in shared memory: another /dev/shm, ports of the dead."""
+"""What the middleware does not see to in shared memory: another /dev/shm, ports that are lost."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pruned_perception.nodes import shared_memory
+
+ERROR = 2
 
 
 def gid(host: bytes = b'\x78\xfd', pid: int = 20269, vendor: bytes = b'\x01\x0f') -> bytes:
@@ -71,107 +71,79 @@ def test_our_own_process_has_our_shared_memory() -> None:
     assert shared_memory.has_other_shared_memory(gid(pid=os.getpid())) is False
 
 
-DOMAIN, FIRST = 3, 7400 + 3 * 250
+def process(folder: Path, *, locks: list[str], maps: list[str]) -> Path:
+    """Write what /proc says of a process: the files that it has open, and mapped."""
+    (folder / 'fd').mkdir()
+    for number, name in enumerate(['/dev/null', *locks]):
+        (folder / 'fd' / str(number)).symlink_to(name)
+    line = '7f0000000000-7f0000001000 rw-s 00000000 00:1a 12   {}\n'
+    (folder / 'maps').write_text(''.join(line.format(each) for each in ['/bin/sh', *maps]))
+    return folder
 
 
-def port(folder: Path, number: int, *, lock: bool = False, seconds: int = 0) -> Path:
-    """Write a port's file; and one of its lock, which nobody holds."""
-    file = folder / f'fastdds_port{number}'
-    file.write_bytes(bytes(64))
-    os.utime(file, (10**9 + seconds, 10**9 + seconds))
-    if lock:
-        file.with_name(f'{file.name}_el').touch()
-    return file
+SHM = '/dev/shm/fastdds_port'
 
 
-@contextlib.contextmanager
-def read_by_somebody(port: Path) -> Iterator[None]:
-    """Hold a port's lock, as its reader does."""
-    with port.with_name(f'{port.name}_el').open('w') as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+@pytest.mark.parametrize(
+    ('maps', 'lost'),
+    [
+        ([f'{SHM}23413'], None),
+        ([f'{SHM}23413 (deleted)'], 23413),
+        ([f'{SHM}23413 (deleted)', f'{SHM}23413'], None),  # made anew
+        ([f'{SHM}23413', f'{SHM}23415 (deleted)'], None),  # another's, who was killed
+        ([f'{SHM}23413', f'{SHM}7004 (deleted)'], None),  # not one of topics
+        ([], None),
+    ],
+)
+def test_a_port_is_lost_where_we_listen_to_what_is_gone(
+    tmp_path: Path, maps: list[str], lost: int | None
+) -> None:
+    locks = [f'{SHM}23413_el', f'{SHM}7004_el', '/dev/shm/fastdds_0123456789abcdef_el']
+    assert shared_memory.lost_port(process(tmp_path, locks=locks, maps=maps)) == lost
 
 
-def is_locked(file: Path) -> bool:
-    with file.open() as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
-
-
-def names(folder: Path) -> set[str]:
-    return {each.name for each in folder.iterdir()}
-
-
-def test_ports_without_a_reader_are_locked_meanwhile(tmp_path: Path) -> None:
-    killed = port(tmp_path, FIRST + 11, lock=True)  # its reader's lock is left behind
-    written = port(tmp_path, FIRST + 13)  # a publisher has made it anew
-    shared = port(tmp_path, 7004)
-    alive = port(tmp_path, FIRST + 15)
-    port(tmp_path, FIRST)  # of many readers: nobody may lock it for himself
-    port(tmp_path, FIRST + 250 + 11)  # another domain
-    (tmp_path / 'fastdds_0123456789abcdef').touch()
-    with read_by_somebody(alive):
-        before = names(tmp_path)
-        with shared_memory.without_ports_of_the_dead(DOMAIN, tmp_path) as held:
-            assert {each.name for each in held} == {
-                f'{each.name}_el' for each in (killed, written, shared)
-            }
-            assert all(is_locked(each) for each in held)
-        assert names(tmp_path) == before
-    assert not is_locked(killed.with_name(f'{killed.name}_el'))
-
-
-def test_no_more_than_the_newest_16_are_locked(tmp_path: Path) -> None:
-    """The middleware tries a hundred ports, and leftovers of weeks must not take them all."""
-    for k in range(100):
-        port(tmp_path, FIRST + 11 + 2 * k, lock=True, seconds=k)
-    with shared_memory.without_ports_of_the_dead(DOMAIN, tmp_path) as held:
-        numbers = {int(re.findall(r'port(\d+)', each.name)[0]) for each in held}
-    assert numbers == {FIRST + 11 + 2 * k for k in range(84, 100)}
-
-
-def test_where_there_are_no_ports_nothing_is_locked(tmp_path: Path) -> None:
-    with shared_memory.without_ports_of_the_dead(DOMAIN, tmp_path / 'none') as held:
-        assert not held
-    with shared_memory.without_ports_of_the_dead(DOMAIN, tmp_path) as held:
-        assert not held
+def test_without_such_a_middleware_or_proc_no_port_is_lost(tmp_path: Path) -> None:
+    assert shared_memory.lost_port(tmp_path) is None
+    assert shared_memory.lost_port(process(tmp_path, locks=[], maps=[])) is None
 
 
 @pytest.mark.ros
-def test_a_new_process_does_not_listen_where_a_killed_one_did(
-    observer: Any, namespace: str, tiny_bundle: Any, tmp_path: Path
+def test_a_node_that_lost_its_port_says_so_ends_and_comes_back(
+    observer: Any, namespace: str, tiny_bundle: Any
 ) -> None:
-    """It would share the port with those who still send to the other."""
-    from ros_harness import NodeProcess, image_message
+    """Its file is removed, as Fast DDS does it; who comes later writes to another one."""
+    from ros_harness import Observer, image_message, new_context
+    from test_up import Up
     from tiny_detector import square_image
 
-    def start() -> Any:
-        return NodeProcess(
-            tmp_path / 'log', 'perception_node', namespace, {'model': tiny_bundle.path}
-        )
-
-    def read_by(process: Any) -> set[str]:
-        """Return the ports whose locks the process has."""
-        files = [os.readlink(each) for each in Path(f'/proc/{process.pid}/fd').iterdir()]  # noqa: PTH115
-        return {Path(each).name for each in files if re.search(r'_port\d+_el$', each)}
-
-    first = start()
+    red = image_message(square_image('red', 80, 40, 120))
+    up = Up('perception', f'model:={tiny_bundle.path}', f'namespace:={namespace}', 'respawn:=true')
+    context = new_context()
     try:
-        camera = observer.camera()
-        red = square_image('red', 80, 40, 120)
-        observer.detect(camera, image_message(red))
-        ports = read_by(first.process)
-        if not ports:
+        observer.detect(observer.camera(), red)
+        port = heard_on(up.pid())
+        if port is None:
             pytest.skip('this middleware has no such ports')
+        port.unlink()
+        with contextlib.closing(Observer(context, namespace)) as late:
+            camera = late.camera()
+            status = late.status('image_input', 'the middleware has lost the shared memory', ERROR)
+            assert f'(port {port.name.removeprefix("fastdds_port")})' in status.message
+            late.wait(lambda: up.pid(2), 'another start')
+            assert late.detect(camera, red).detections
+        assert any('ended with exit code 1; it starts again' in line for line in up.lines)
+        said = [line for line in up.lines if 'the middleware has lost the shared memory' in line]
+        assert len(said) == 1, up.lines
     finally:
-        first.kill()
-    second = start()
-    try:
-        observer.detect(camera, image_message(red))
-        assert read_by(second.process)
-        assert not ports & read_by(second.process)
-    finally:
-        second.kill()
+        up.process.kill()
+        up.process.wait()
+        context.try_shutdown()
+
+
+def heard_on(pid: int) -> Path | None:
+    """Return the file of the port on which a process hears topics."""
+    for each in Path(f'/proc/{pid}/fd').iterdir():
+        lock = os.readlink(each)  # noqa: PTH115
+        if re.search(r'/fastdds_port[0-9]{4,5}_el$', lock) and '_port70' not in lock:
+            return Path(lock.removesuffix('_el'))
+    return None
