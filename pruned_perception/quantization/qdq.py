@@ -42,6 +42,7 @@ from pruned_perception.inference.engine import simplified
 from pruned_perception.quantization.errors import QuantizationError
 from pruned_perception.quantization.rows_of_cells import put_together_by_kind
 from pruned_perception.quantization.schemes import Scheme
+from pruned_perception.quantization.siblings import compute_as_one
 from pruned_perception.quantization.upsampling import gather, repetitions
 from pruned_perception.quantization.values import Values
 
@@ -78,7 +79,7 @@ class Quantizer:
         feeds: of each image the tensors that the graph takes, by name.
         name: what errors call the model.
         channels_last: whether what will run it computes 8 bits with channels last, as ONNX Runtime
-            does on a CPU; upsampling and the network's end are written to suit that.
+            does on a CPU; upsampling, branches and the network's end are written to suit that.
 
     Raises:
         QuantizationError: quantised already, no layer to quantise, or no model that it can take.
@@ -93,6 +94,7 @@ class Quantizer:
         channels_last: bool = True,
     ) -> None:
         self.name = name
+        self._channels_last = channels_last
         with _errors(name), _quiet():
             self.model = _prepared(model)
             if channels_last:
@@ -123,7 +125,9 @@ class Quantizer:
                 {},
             )
             quantizer.quantize_model()
-            gather(quantizer.model.model, self._repetitions)
+            if self._channels_last:
+                gather(quantizer.model.model, self._repetitions)
+                compute_as_one(quantizer.model.model)
             quantizer.model.topological_sort()  # the quantiser appends what it adds
             quantizer.model.clean_initializers()
             return quantizer.model.model.SerializeToString()
