@@ -16,8 +16,8 @@
 
     python -m studies.int8_channels_last models/robocup models/warehouse --images FRAMES
 
-Each network in float is quantised twice, all layers but the first in 8 bits; both files must give
-the same outputs on the held-out frames, bit by bit. CPU time on one thread.
+Each network in float is quantised twice, all layers but the first in 8 bits; how many outputs on
+the held-out frames differ, and by how much of the largest. CPU time on one thread.
 """
 
 from __future__ import annotations
@@ -67,15 +67,17 @@ def main() -> None:
                 )
     print(
         Table.under(
-            'network | before, ms:.2f | channels last, ms:.2f | × faster | 95 %', rows
+            'network | before, ms:.2f | channels last, ms:.2f | × faster | 95 %'
+            ' | outputs that differ | by at most',
+            rows,
         ).to_text()
     )
 
 
 def study(
     bundle: Bundle, calibration: Sequence[Picture], held_out: Sequence[Picture], rounds: int
-) -> tuple[float, float, str, str]:
-    """Return the medians of both, ms, their ratio and its interval."""
+) -> tuple[float, float, str, str, str, str]:
+    """Return the medians of both, ms, their ratio, its interval, and how the outputs differ."""
     detector = Detector(bundle)
     feeds = [detector.feeds(each) for each in calibration]
     sessions = []
@@ -83,10 +85,13 @@ def study(
         quantizer = Quantizer(bundle.onnx_bytes, feeds, bundle.name, channels_last=channels_last)
         layers = [each.name for each in quantizer.layers[1:]]
         sessions.append(create_session(quantizer.quantized(SCHEMES[scheme_for_here()], layers)))
+    differing, values, most = 0, 0, 0.0
     for picture in held_out:
         inputs = detector.feeds(picture)
-        for outputs in zip(*(each.run(None, inputs) for each in sessions), strict=True):
-            np.testing.assert_array_equal(*outputs)
+        for found, wanted in zip(*(each.run(None, inputs) for each in sessions), strict=True):
+            differing += int(np.sum(found != wanted))
+            values += wanted.size
+            most = max(most, float(np.max(np.abs(found - wanted)) / np.max(np.abs(wanted))))
     times = by_turns(
         [partial(each.run, None, feeds[0]) for each in sessions],
         rounds=rounds,
@@ -101,6 +106,8 @@ def study(
         float(np.median(after)),
         f'{np.median(before / after):.3f}',
         f'[{low:.3f}, {high:.3f}]',
+        f'{differing} of {values}',
+        f'{most:.1g}',
     )
 
 
