@@ -42,7 +42,7 @@ UNKNOWN_NODE = '_NODE_NAME_UNKNOWN_'
 _PID_BITS = 0xFFFF
 _PORT = re.compile(r'/fast(?:dds|rtps)_port(\d+)( \(deleted\))?$', re.MULTILINE)
 _LOCK = re.compile(r'/fast(?:dds|rtps)_port(\d+)_el( \(deleted\))?$')
-_FIRST_PORT = 7400  # below are those of single endpoints, none of ours
+_FIRST_PORT = 7400  # below are those of endpoints that ask for one of their own; ours do not
 
 
 def on_this_host(gid: Sequence[int], own: Sequence[int]) -> bool:
@@ -78,7 +78,7 @@ def lost_port(process: Path = Path('/proc/self')) -> int | None:
         for descriptor in (process / 'fd').iterdir():
             with contextlib.suppress(OSError):  # closed since
                 locked |= {int(found[1]) for found in _LOCK.finditer(os.readlink(descriptor))}  # noqa: PTH115
-        maps = (process / 'maps').read_text()
+        maps = (process / 'maps').read_text(errors='replace')
     except OSError:
         return None
     mapped = [(int(found[1]), bool(found[2])) for found in _PORT.finditer(maps)]

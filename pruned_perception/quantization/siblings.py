@@ -149,16 +149,16 @@ class _Graph:
 
     def _pointwise(self, branch: str) -> _Layer | None:
         """Return the 1 × 1 convolution in 8 bits that alone reads a branch; None of others."""
-        after = self._values.readers.get(branch, [])
-        if [node.op_type for node in after] != [
-            'DequantizeLinear'
-        ] or branch in self._values.outputs:
-            return None
-        readers = self._values.readers.get(after[0].output[0], [])
-        layer = self.layer(readers[0]) if len(readers) == 1 else None
+        values = [branch]  # and what it is in float
+        for _ in range(2):
+            after = self._values.readers.get(values[-1], [])
+            if len(after) != 1 or values[-1] in self._values.outputs:
+                return None
+            values.append(after[0].output[0])
+        layer = self.layer(after[0])
         if layer is None or self._array(layer.weights.input[0]).shape[2:] != (1, 1):
             return None
-        return None if after[0].output[0] in self._values.outputs else layer
+        return layer
 
     def _read_all(self, layer: _Layer, channels: int, mine: slice, factor: float) -> None:
         """Let a layer read all branches, others with weights of 0: cheaper than to part them."""
