@@ -41,6 +41,7 @@ from rclpy.lifecycle import (
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.task import Future
+from rclpy.timer import Timer
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 from vision_msgs.msg import Detection2DArray, LabelInfo
@@ -217,8 +218,9 @@ class ImageNode(LifecycleNode):
         self._active = self._announced = self._remarked = self._finalized = False
         self.garbage = BetweenFrames()
         self.finished: Future[UserError | None] = Future()
-        """Done where the node has no further use, with the reason if it is an error: some time
-        after a shutdown, or when nothing can arrive any more."""
+        """Done where the node has no further use, with the reason if that is an error: some time
+        after a shutdown, or after it was seen that nothing can arrive any more."""
+        self._farewell: Timer | None = None
         self.parameters = NodeParameters(
             self,
             table,
@@ -354,12 +356,18 @@ class ImageNode(LifecycleNode):
         self._end_work()
         self._release()
         self._finalized = True
-        self.create_timer(FAREWELL_S, self._finish, clock=self._steady)
+        self._finish_soon()
         return SUCCESS
 
-    def _finish(self, reason: UserError | None = None) -> None:
-        if not self.finished.done():
-            self.finished.set_result(reason)
+    def _finish_soon(self, reason: UserError | None = None) -> None:
+        """Be finished once what was said last has gone out."""
+
+        def finish() -> None:
+            if not self.finished.done():
+                self.finished.set_result(reason)
+
+        if self._farewell is None:
+            self._farewell = self.create_timer(FAREWELL_S, finish, clock=self._steady)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Return to the unconfigured state after a defect in a transition."""
@@ -718,7 +726,7 @@ class ImageNode(LifecycleNode):
                 self._announce()
             self._write_timings()
             if deaf:  # to services, too
-                self._finish(UserError(deaf))
+                self._finish_soon(UserError(deaf))
             return
         state = 'inactive' if pipeline is not None else 'unconfigured'
         loading = self._loading
